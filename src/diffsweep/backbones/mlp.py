@@ -1,0 +1,69 @@
+"""A residual multilayer perceptron for points: h + W2 silu(FiLM(norm(W1 h)))."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from diffsweep.backbones import check
+from diffsweep.backbones.conditioning import Conditioning
+
+
+class Block(nn.Module):
+    """A residual layer, scaled and shifted by the conditioning; the identity at initialisation."""
+
+    def __init__(self, width: int, condition: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width, elementwise_affine=False)
+        self.film = nn.Linear(condition, 2 * width)
+        self.inner = nn.Linear(width, width)
+        self.outer = nn.Linear(width, width)
+        nn.init.zeros_(self.outer.weight)
+        nn.init.zeros_(self.outer.bias)
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        """`x` (N, width), `condition` (N, condition). Returns (N, width)."""
+        scale, shift = self.film(condition).chunk(2, dim=1)
+        return x + self.outer(F.silu(self.inner(torch.addcmul(shift, self.norm(x), 1 + scale))))
+
+
+class MLP(nn.Module):
+    """The backbone for points: (x, logsnr, condition) -> a tensor like x, zero at initialisation.
+
+    Args:
+        shape: (dimensions,) of the data.
+        width: hidden units.
+        depth: residual layers.
+        classes: number of labels; 0 is an unconditional network, which refuses labels.
+
+    Raises:
+        ValueError: if the data are images or a choice does not fit, naming the choice.
+
+    Source: "Deep Residual Learning" (arXiv 1512.03385), conditioned as in "FiLM" (1709.07871).
+    """
+
+    def __init__(self, shape: Sequence[int], width: int = 128, depth: int = 4, classes: int = 0) -> None:
+        super().__init__()
+        dimensions = check.points(shape)
+        check.integers("mlp", 2, width=width)
+        check.integers("mlp", 1, depth=depth)
+        check.integers("mlp", 0, classes=classes)
+        self.shape = (dimensions,)
+        self.conditioning = Conditioning(width, width, classes)
+        self.enter = nn.Linear(dimensions, width)
+        self.blocks = nn.ModuleList(Block(width, width) for _ in range(depth))
+        self.norm = nn.LayerNorm(width)
+        self.leave = nn.Linear(width, dimensions)
+        nn.init.zeros_(self.leave.weight)
+        nn.init.zeros_(self.leave.bias)
+
+    def forward(self, x: Tensor, logsnr: Tensor, condition: Tensor | None = None) -> Tensor:
+        """`x` (N, dimensions) of about unit variance, `logsnr` (N,) with any value, `condition` int64 (N,) or None."""
+        if x.shape[1:] != self.shape:
+            raise ValueError(f"this mlp was built for points of shape {self.shape}, got {tuple(x.shape[1:])}")
+        vector = F.silu(self.conditioning(logsnr, condition))
+        h = self.enter(x)
+        for block in self.blocks:
+            h = block(h, vector)
+        return self.leave(self.norm(h))

@@ -1,0 +1,205 @@
+"""Every backbone: a tensor like x, zero at first, told of log-SNR and labels, and refusing in the user's words."""
+
+from collections.abc import Callable
+from inspect import signature
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from torch import Tensor, nn
+
+from diffsweep.backbones import MLP, UNet
+from diffsweep.backbones.conditioning import fourier
+
+CONF = Path(__file__).parents[1] / "conf" / "backbone"
+
+
+def unet(shape: tuple[int, ...] = (1, 8, 8), **choices: object) -> UNet:
+    return UNet(shape, **{"width": 8, "multipliers": [1, 2], "blocks": 1, "groups": 4, **choices})  # type: ignore[arg-type]
+
+
+def mlp(shape: tuple[int, ...] = (2,), **choices: object) -> MLP:
+    return MLP(shape, **{"width": 16, "depth": 2, **choices})  # type: ignore[arg-type]
+
+
+BOTH = pytest.mark.parametrize("build", [unet, mlp])
+Build = Callable[..., UNet | MLP]
+
+
+def shaken(model: nn.Module) -> nn.Module:
+    """The model with every weight moved, so that nothing is silent any more."""
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(0.2 * torch.randn_like(weight))
+    return model.eval()
+
+
+def batch(model: UNet | MLP, n: int = 3) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(n, *model.shape, generator=generator), torch.linspace(-5, 5, n)
+
+
+@pytest.mark.parametrize(
+    ("shape", "choices"),
+    [
+        ((1, 8, 8), {}),
+        ((1, 28, 28), {"multipliers": [1, 1, 2, 2]}),
+        ((1, 28, 28), {"patch": 2, "multipliers": [1, 2]}),
+        ((3, 32, 32), {"patch": 4, "attention": [0, 1]}),
+        ((3, 64, 64), {"patch": 2, "multipliers": [1, 1, 2], "attention": []}),
+        ((2, 12, 20), {"multipliers": [1, 2, 2]}),
+        ((1, 7, 5), {"multipliers": [1, 2, 2]}),
+        ((1, 2, 3), {"multipliers": [1]}),
+    ],
+)
+def test_unet_fits_every_size_and_starts_at_zero(shape: tuple[int, ...], choices: dict[str, object]) -> None:
+    model = unet(shape, **choices)
+    x, logsnr = batch(model)
+    y = model(x, logsnr)
+    assert y.shape == x.shape
+    assert not y.any()
+    assert shaken(model)(x, logsnr).std() > 0.01
+
+
+@pytest.mark.parametrize("dimensions", [1, 2, 7])
+def test_mlp_fits_every_dimension_and_starts_at_zero(dimensions: int) -> None:
+    model = mlp((dimensions,))
+    x, logsnr = batch(model)
+    assert model(x, logsnr).shape == x.shape
+    assert not model(x, logsnr).any()
+    assert shaken(model)(x, logsnr).std() > 0.01
+
+
+@BOTH
+def test_gradient_reaches_every_weight(build: Build) -> None:
+    model = build(classes=3)
+    shaken(model)
+    x, logsnr = batch(model)
+    model(x, logsnr, torch.tensor([0, 1, 3])).square().sum().backward()
+    for name, weight in model.named_parameters():
+        assert weight.grad is not None, name
+        assert weight.grad.any(), name
+
+
+@BOTH
+def test_the_level_matters_and_may_be_infinite(build: Build) -> None:
+    model = build()
+    shaken(model)
+    x, _ = batch(model, 1)
+    levels = [-torch.inf, -20.0, -1.0, 0.0, 0.1, 20.0, torch.inf]
+    clean, low, *middle, high, noisy = (model(x, torch.tensor([level])) for level in levels)
+    assert clean.isfinite().all()
+    assert clean.equal(low)
+    assert noisy.equal(high)
+    outputs = [low, *middle, high]
+    assert all((a - b).abs().max() > 1e-4 for i, a in enumerate(outputs) for b in outputs[:i])
+
+
+@BOTH
+def test_labels_matter_and_none_is_the_extra_class(build: Build) -> None:
+    model = build(classes=3)
+    shaken(model)
+    x, logsnr = batch(model)
+    outputs = [model(x, logsnr, torch.full((3,), label)) for label in range(4)]
+    assert all((a - b).abs().max() > 1e-4 for i, a in enumerate(outputs) for b in outputs[:i])
+    assert model(x, logsnr).equal(outputs[3])
+
+
+@BOTH
+def test_an_example_does_not_depend_on_its_batch(build: Build) -> None:
+    model = build(classes=2, dropout=0.1) if build is unet else build(classes=2)
+    shaken(model).double()
+    x, logsnr = batch(model, 5)
+    x, labels = x.double(), torch.tensor([0, 1, 2, 0, 1])
+    together = model(x, logsnr, labels)
+    alone = torch.cat([model(x[i : i + 1], logsnr[i : i + 1], labels[i : i + 1]) for i in range(5)])
+    torch.testing.assert_close(together, alone, rtol=1e-10, atol=1e-10)
+    assert together.equal(model(x, logsnr, labels))
+
+
+@BOTH
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_every_dtype_gives_about_the_same(build: Build, dtype: torch.dtype) -> None:
+    model = build()
+    shaken(model)
+    x, logsnr = batch(model)
+    expected = model(x, logsnr)
+    y = model.to(dtype)(x.to(dtype), logsnr)
+    assert y.dtype == dtype
+    tolerance = 1e-5 if dtype == torch.float64 else 0.1 * expected.abs().max().item()
+    torch.testing.assert_close(y.float(), expected, rtol=0, atol=tolerance)
+
+
+@BOTH
+def test_one_graph_without_a_break(build: Build) -> None:
+    model = build(classes=2)
+    shaken(model)
+    x, logsnr = batch(model)
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(x, logsnr), model(x, logsnr))
+
+
+@BOTH
+def test_one_seed_gives_one_network(build: Build) -> None:
+    torch.manual_seed(3)
+    first = build().state_dict()
+    torch.manual_seed(3)
+    second = build().state_dict()
+    assert all(first[name].equal(second[name]) for name in first)
+
+
+def test_features_of_any_level_are_finite_and_single_precision_at_least() -> None:
+    levels = torch.tensor([-torch.inf, -1e30, 0, 1e30, torch.inf])
+    assert fourier(levels, 8).isfinite().all()
+    assert fourier(levels.half(), 8).dtype == torch.float32
+    assert fourier(levels.double(), 7).shape == (5, 6)
+
+
+@pytest.mark.parametrize(
+    ("build", "shape", "choices", "words"),
+    [
+        (unet, (2,), {}, r"data are points of shape \(2,\): choose backbone=mlp or an image dataset"),
+        (mlp, (1, 8, 8), {}, r"data are images of shape \(1, 8, 8\): choose backbone=unet or a dataset of points"),
+        (unet, (1, 8, 8), {"width": 0}, "backbone.width must be an integer of at least 1, got 0"),
+        (unet, (1, 8, 8), {"width": -4}, "got -4"),
+        (unet, (1, 8, 8), {"width": 8.5}, "got 8.5"),
+        (unet, (1, 8, 8), {"width": 10}, "backbone.width=10 is not a multiple of backbone.groups=4"),
+        (unet, (1, 8, 8), {"blocks": 0}, "backbone.blocks"),
+        (unet, (1, 8, 8), {"classes": -1}, "backbone.classes"),
+        (unet, (1, 8, 8), {"dropout": 1.0}, "backbone.dropout"),
+        (unet, (1, 28, 28), {"patch": 3}, "backbone.patch=3 does not divide images of 28 x 28"),
+        (unet, (1, 8, 8), {"multipliers": []}, "backbone.multipliers is empty"),
+        (unet, (1, 8, 8), {"multipliers": [1, 0]}, "backbone.multipliers"),
+        (unet, (1, 8, 8), {"multipliers": [1, 1, 1, 1, 1]}, "below one pixel: give fewer multipliers"),
+        (unet, (1, 8, 8), {"attention": [2]}, "backbone.attention names level 2, but levels go from 0 to 1"),
+        (unet, (1, 8, 8), {"heads": 3}, "backbone.heads=3 does not divide the 16 channels"),
+        (mlp, (2,), {"width": 1}, "backbone.width"),
+        (mlp, (2,), {"depth": 0}, "backbone.depth"),
+        (mlp, (2,), {"classes": True}, "backbone.classes"),
+    ],
+)
+def test_refusals(build: Build, shape: tuple[int, ...], choices: dict[str, object], words: str) -> None:
+    with pytest.raises(ValueError, match=words) as refusal:
+        build(shape, **choices)
+    assert "\n" not in str(refusal.value)
+
+
+@BOTH
+def test_refuses_labels_and_shapes_it_was_not_built_for(build: Build) -> None:
+    model = build()
+    x, logsnr = batch(model)
+    with pytest.raises(ValueError, match=r"set backbone\.classes"):
+        model(x, logsnr, torch.zeros(3, dtype=torch.int64))
+    with pytest.raises(ValueError, match="was built for"):
+        model(x.repeat_interleave(2, dim=-1), logsnr)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("unet", UNet), ("mlp", MLP)])
+def test_yaml_lists_every_parameter_with_the_constructors_default(name: str, kind: type[nn.Module]) -> None:
+    choices = yaml.safe_load((CONF / f"{name}.yaml").read_text())
+    assert choices.pop("_target_") == f"diffsweep.backbones.{kind.__name__}"
+    assert choices.pop("shape") == "${dataset.shape}"
+    defaults = {key: parameter.default for key, parameter in signature(kind).parameters.items() if key != "shape"}
+    assert choices == {key: list(value) if isinstance(value, tuple) else value for key, value in defaults.items()}
