@@ -1,0 +1,31 @@
+"""Euler: aim at the denoised x. One evaluation a step, order 1."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from diffsweep.diffusion.level import Level
+
+
+@dataclass(frozen=True)
+class Euler:
+    """DDIM (arXiv 2010.02502) = Euler of EDM (arXiv 2206.00364) = rectified-flow Euler = DPM-Solver++(1).
+
+    With churn 1 it is ancestral sampling, DDPM (arXiv 2006.11239, algorithm 2).
+    """
+
+    order: int = 1
+
+    def steps(self, nfe: int) -> int:
+        return nfe
+
+    def nfe(self, steps: int) -> int:
+        return steps
+
+    def aim(
+        self, denoise: Callable[[Tensor, Level], Tensor], x: Tensor, t: Level, s: Level, memory: None
+    ) -> tuple[Tensor, None]:
+        return denoise(x, t), None
