@@ -34,9 +34,10 @@ class Digits(Dataset):
         """The split as uint8 (N, 1, 8, 8); see `Dataset.load`."""
         known_split(split)
         # Here and not at the top: scikit-learn costs a second, and only those who use the digits should pay it.
-        from sklearn.datasets import load_digits  # pyright: ignore[reportMissingImports]
+        from sklearn.datasets import load_digits
 
-        images, labels = load_digits(return_X_y=True)
+        bunch = load_digits(return_X_y=True)
+        images, labels = np.asarray(bunch[0]), np.asarray(bunch[1])
         x = torch.from_numpy(np.rint(images * (255 / 16)).astype(np.uint8)).view(-1, *self.shape)
         held_out = _held_out(labels)
         keep = held_out if split == "test" else ~held_out

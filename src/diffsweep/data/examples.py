@@ -45,7 +45,7 @@ class Examples:
         sha = hashlib.sha256()
         for tensor in (self.x, self.labels):
             sha.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
-            sha.update(memoryview(tensor.cpu().contiguous().numpy()).cast("B") if tensor.numel() else b"")
+            sha.update(tensor.cpu().contiguous().numpy().data.cast("B") if tensor.numel() else b"")
         return sha.hexdigest()
 
     def take(self, indices: Tensor) -> "Examples":

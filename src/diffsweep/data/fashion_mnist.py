@@ -96,7 +96,7 @@ class FashionMNIST(Dataset):
 
 def _checked(path: Path, shape: tuple[int, ...]) -> Tensor:
     values = read_idx(path, shape)
-    found = hashlib.sha256(memoryview(values.numpy()).cast("B")).hexdigest()
+    found = hashlib.sha256(values.numpy().data.cast("B")).hexdigest()
     if found != VALUES[path.name]:
         raise ValueError(f"{path} is not Fashion-MNIST's (SHA-256 of its values {found}, not {VALUES[path.name]})")
     return values

@@ -1,0 +1,1 @@
+"""How good samples are: feature extractors, the Frechet distance, reference statistics and pictures."""

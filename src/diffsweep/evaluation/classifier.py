@@ -1,0 +1,86 @@
+"""Features for small grey images: the layer before the logits of a classifier that we trained on the same data.
+
+The idea is FID's (arXiv 1706.08500) with a network that knows the domain, as is usual for MNIST-like data. Its distance
+is called `fd_NAME`, never `fid`: numbers of two extractors cannot be compared. The features are a normalised linear
+layer without an activation behind it, so they grade how far an image is from the data and do not saturate.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from safetensors import safe_open
+from torch import Tensor, nn
+
+from diffsweep.evaluation.extractor import Extractor, sha256
+
+WEIGHTS = Path(__file__).parent / "weights"
+FEATURES = 64
+
+
+class Classifier(nn.Module):
+    """Four 3x3 convolutions, mean over the picture, 64 normalised features, one linear layer.
+
+    Args:
+        shape: (C, H, W) of the images, H and W at least 4.
+        classes: number of labels.
+    """
+
+    def __init__(self, shape: tuple[int, int, int], classes: int) -> None:
+        super().__init__()
+        self.shape = shape
+        self.body = nn.Sequential(
+            *_conv(shape[0], 32),
+            nn.MaxPool2d(2),
+            *_conv(32, 64),
+            nn.MaxPool2d(2),
+            *_conv(64, 64),
+            *_conv(64, 64),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(64, FEATURES, bias=False),
+            nn.BatchNorm1d(FEATURES),
+        )
+        self.head = nn.Sequential(nn.SiLU(), nn.Linear(FEATURES, classes))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features (N, 64) of uint8 images (N, C, H, W), or of float images in 0..255.
+
+        Raises:
+            ValueError: when the images have another shape than the classifier was trained on.
+        """
+        if x.shape[1:] != self.shape:
+            raise ValueError(f"this extractor takes images {self.shape}, not {tuple(x.shape[1:])}: choose another one")
+        return self.body(x.float() / 127.5 - 1)
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Class scores (N, classes) of the same input."""
+        return self.head(self(x))
+
+
+def _conv(before: int, after: int) -> tuple[nn.Module, ...]:
+    return nn.Conv2d(before, after, 3, padding=1, bias=False), nn.BatchNorm2d(after), nn.SiLU()
+
+
+def classifier(name: str) -> Extractor:
+    """The extractor whose weights come with the package as `weights/NAME.safetensors`; its metric is `fd_NAME`.
+
+    Raises:
+        ValueError: when there are no such weights.
+    """
+    path = WEIGHTS / f"{name}.safetensors"
+    if not path.is_file():
+        known = ", ".join(sorted(file.stem for file in WEIGHTS.glob("*.safetensors")))
+        raise ValueError(f"there is no classifier named {name!r}: choose one of {known}")
+    network, architecture = _load(path)
+    return Extractor(network, f"fd_{name}", FEATURES, sha256(architecture, path.read_bytes()))
+
+
+def _load(path: Path) -> tuple[Classifier, str]:
+    with safe_open(path, framework="pt") as stream:
+        metadata: Mapping[str, str] = stream.metadata()
+        state = {key: stream.get_tensor(key) for key in stream.keys()}  # noqa: SIM118 (not a mapping)
+    shape = json.loads(metadata["shape"])
+    network = Classifier((shape[0], shape[1], shape[2]), int(metadata["classes"]))
+    network.load_state_dict(state)
+    return network.requires_grad_(False).eval(), repr(network)
