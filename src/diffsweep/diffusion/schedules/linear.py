@@ -7,7 +7,7 @@ import torch
 from diffsweep.diffusion.schedules.tabulated import Tabulated
 
 
-def linear(beta_start: float = 1e-4, beta_end: float = 0.02, steps: int = 1000) -> Tabulated:
+def linear_betas(beta_start: float = 1e-4, beta_end: float = 0.02, steps: int = 1000) -> Tabulated:
     """Denoising Diffusion Probabilistic Models (arXiv 2006.11239, section 4), exact at its 1,000 points.
 
     Args:
