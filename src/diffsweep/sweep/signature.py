@@ -89,7 +89,7 @@ def resolved(cfg: Mapping[str, Any] | DictConfig) -> dict[str, Any]:
         plain = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True, enum_to_str=True)  # type: ignore[arg-type]
     except OmegaConfBaseException as error:
         reason = str(error).splitlines()[0]
-        raise ValueError(f"the config is not complete: {reason}") from error
+        raise ValueError(f"the config is not complete at {error.full_key or 'its top'}: {reason}") from error
     if not isinstance(plain, dict):
         raise ValueError(f"a config must be a mapping of names to values, not {type(plain).__name__}")
     return plain  # type: ignore[return-value]

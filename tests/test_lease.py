@@ -1,0 +1,284 @@
+"""Real processes fight for one lease: never two holders, never a lost one, and a holder that slept finds out."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from diffsweep.sweep import lease as lease_module
+from diffsweep.sweep.files import CannotWriteError
+from diffsweep.sweep.lease import Busy, Lease
+from diffsweep.sweep.process import Process
+
+Hold = Callable[..., "subprocess.Popen[str]"]
+
+# Six of these race. Sleeps between looking and creating, and keeping no old numbers, make the races wide; every
+# fifth holder is killed in the middle of its work.
+RACER = """
+import os, random, signal, sys, time
+from pathlib import Path
+from diffsweep.sweep import lease as module
+folder, rounds, seed = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+random.seed(seed)
+look = module._look
+def slow_look(folder):
+    seen = look(folder)
+    time.sleep(random.random() ** 3 * 0.03)
+    return seen
+module._look, module._KEPT = slow_look, 1
+marker = folder / "inside"
+def alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+done = 0
+while done < rounds:
+    try:
+        held = module.Lease(folder).acquire(wait=False)
+    except module.Busy:
+        time.sleep(random.random() * 0.01)
+        continue
+    try:
+        descriptor = os.open(marker, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+    except FileExistsError:
+        other = int(marker.read_text() or 0)
+        if alive(other):
+            print(f"TWO HOLDERS: {os.getpid()} and {other}", flush=True)
+            os._exit(3)
+        descriptor = os.open(marker, os.O_WRONLY | os.O_TRUNC)
+    os.write(descriptor, str(os.getpid()).encode())
+    os.close(descriptor)
+    with open(folder / "log", "a") as log:
+        log.write(f"{held.number}\\n")
+    time.sleep(random.random() * 0.004)
+    assert held.still_held()
+    if seed % 2 and done == rounds - 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    marker.unlink()
+    held.release()
+    done += 1
+"""
+
+HOLDER = """
+import socket, sys, time
+if sys.argv[2]:
+    socket.gethostname = lambda: sys.argv[2]
+from diffsweep.sweep.lease import Lease
+with Lease(sys.argv[1], patience=1.5, heartbeat=0.2).acquire() as held:
+    print("held", flush=True)
+    sys.stdin.readline()
+    print("still" if held.still_held() else "lost", flush=True)
+"""
+
+
+def start(code: str, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+
+
+def read(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+@pytest.fixture
+def holder(tmp_path: Path) -> Iterator[Hold]:
+    started: list[subprocess.Popen[str]] = []
+
+    def hold(host: str = "") -> subprocess.Popen[str]:
+        started.append(start(HOLDER, str(tmp_path), host))
+        assert read(started[-1]) == "held"
+        return started[-1]
+
+    yield hold
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def fake(folder: Path, host: str = "elsewhere", number: int = 1) -> Path:
+    """A lease held by a process on another host."""
+    path = folder / f"lease-{number:06d}.json"
+    record = Process.current().asdict() | {"host": host, "token": "other", "released": False}
+    path.write_text(json.dumps(record))
+    return path
+
+
+def test_never_two_holders(tmp_path: Path) -> None:
+    rounds = 30
+    racers = [start(RACER, str(tmp_path), str(rounds), str(seed)) for seed in range(6)]
+    outputs = [racer.communicate(timeout=100)[0] for racer in racers]
+    assert outputs == [""] * 6
+    assert [racer.returncode for racer in racers] == [0, -9, 0, -9, 0, -9]
+    numbers = [int(line) for line in (tmp_path / "log").read_text().split()]
+    assert len(numbers) == 6 * rounds
+    assert numbers == sorted(set(numbers)), "a number was held twice, or they did not only grow"
+
+
+def test_a_number_too_late_is_no_lease(tmp_path: Path) -> None:
+    # We looked when 3 was the highest, slept, and meanwhile 4 to 7 came and went.
+    fake(tmp_path, number=7)
+    assert Lease(tmp_path)._create(tmp_path, 4) is None
+    assert [path.name for path in tmp_path.iterdir()] == ["lease-000007.json"]
+
+
+def test_a_number_that_is_taken_is_no_lease(tmp_path: Path) -> None:
+    before = fake(tmp_path, number=4).read_text()
+    assert Lease(tmp_path)._create(tmp_path, 4) is None
+    assert (tmp_path / "lease-000004.json").read_text() == before
+
+
+def test_released_at_once(tmp_path: Path) -> None:
+    for number in range(1, 9):
+        with Lease(tmp_path).acquire(wait=False) as held:
+            assert held.number == number
+            assert held.still_held()
+            with pytest.raises(Busy, match=f"process {os.getpid()} on "):
+                Lease(tmp_path).acquire(wait=False)
+        assert not held.still_held()
+    assert Lease(tmp_path).holder() is None
+    assert len(list(tmp_path.iterdir())) == lease_module._KEPT
+
+
+def test_release_never_leaves_a_gap(tmp_path: Path) -> None:
+    # The highest file says "released"; were it removed, the number could be held a second time.
+    Lease(tmp_path).acquire().release()
+    assert json.loads((tmp_path / "lease-000001.json").read_text())["released"] is True
+
+
+def test_killed_holder_on_this_host_is_replaced_at_once(tmp_path: Path, holder: Hold) -> None:
+    process = holder()
+    with pytest.raises(Busy) as busy:
+        Lease(tmp_path).acquire(wait=False)
+    assert busy.value.holder is not None
+    assert busy.value.holder.pid == process.pid
+    process.kill()
+    # Not waited for: a dead process that its parent has not reaped must count as dead, too.
+    begin = time.monotonic()
+    with Lease(tmp_path, patience=60).acquire(wait=5.0) as held:
+        assert held.number == 2
+    assert time.monotonic() - begin < 2
+
+
+def test_a_recycled_pid_is_not_the_holder(tmp_path: Path) -> None:
+    path = tmp_path / "lease-000001.json"
+    me = Process.current()
+    path.write_text(json.dumps(me.asdict() | {"start": me.start - 1, "token": "x", "released": False}))
+    Lease(tmp_path).acquire(wait=False).release()
+
+
+def test_silent_holder_elsewhere_is_replaced_after_patience_and_not_before(tmp_path: Path) -> None:
+    fake(tmp_path)
+    lease = Lease(tmp_path, patience=1.5, heartbeat=0.2)
+    with pytest.raises(Busy):
+        lease.acquire(wait=1.0)
+    waited_for: list[Process | None] = []
+    begin = time.monotonic()
+    with lease.acquire(on_wait=waited_for.append):
+        waited = time.monotonic() - begin
+    assert 1.5 <= waited < 4
+    assert [holder.host for holder in waited_for if holder] == ["elsewhere"]
+
+
+def test_half_written_lease_counts_until_patience_is_over(tmp_path: Path) -> None:
+    (tmp_path / "lease-000001.json").write_text('{"host": "els')
+    lease = Lease(tmp_path, patience=1.5, heartbeat=0.2)
+    with pytest.raises(Busy, match="unknown process"):
+        lease.acquire(wait=1.0)
+    lease.acquire(wait=4.0).release()
+
+
+def test_beating_holder_elsewhere_is_never_replaced_whatever_its_clock_says(tmp_path: Path) -> None:
+    path = fake(tmp_path)
+    stop = threading.Event()
+
+    def beat() -> None:
+        stamp = 4_000_000_000.0
+        while not stop.wait(0.2):
+            stamp -= 7
+            os.utime(path, (stamp, stamp))
+
+    thread = threading.Thread(target=beat)
+    thread.start()
+    try:
+        with pytest.raises(Busy):
+            Lease(tmp_path, patience=1.2, heartbeat=0.2).acquire(wait=4.0)
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_the_holder_beats(tmp_path: Path, holder: Hold) -> None:
+    holder("elsewhere")
+    with pytest.raises(Busy):
+        Lease(tmp_path, patience=1.5, heartbeat=0.2).acquire(wait=4.0)
+
+
+def test_a_holder_that_slept_notices(tmp_path: Path, holder: Hold) -> None:
+    process = holder("elsewhere")
+    os.kill(process.pid, signal.SIGSTOP)
+    with Lease(tmp_path, patience=1.5, heartbeat=0.2).acquire(wait=6.0) as held:
+        os.kill(process.pid, signal.SIGCONT)
+        assert process.communicate("\n", timeout=10)[0] == "lost\n"
+        assert held.still_held(), "the late release of the old holder took our lease"
+        with pytest.raises(Busy):
+            Lease(tmp_path).acquire(wait=False)
+
+
+def test_holder_notices_that_the_folder_was_emptied(tmp_path: Path) -> None:
+    with Lease(tmp_path).acquire() as held:
+        (tmp_path / "lease-000001.json").unlink()
+        assert not held.still_held()
+        fake(tmp_path)
+        assert not held.still_held(), "the number is ours, but the file is another's"
+    assert json.loads((tmp_path / "lease-000001.json").read_text())["released"] is False
+
+
+def test_a_forked_child_does_not_hold(tmp_path: Path) -> None:
+    with Lease(tmp_path).acquire() as held:
+        if (child := os.fork()) == 0:
+            held.release()
+            os._exit(held.still_held())
+        assert os.waitpid(child, 0)[1] == 0
+        assert held.still_held()
+
+
+def test_waiting_can_be_interrupted(tmp_path: Path) -> None:
+    before = fake(tmp_path).read_text()
+    code = "import sys; from diffsweep.sweep.lease import Lease\n"
+    code += "Lease(sys.argv[1]).acquire(on_wait=lambda holder: print('waiting', flush=True))"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert read(process) == "waiting"
+    process.send_signal(signal.SIGINT)
+    assert "KeyboardInterrupt" in process.communicate(timeout=5)[1]
+    assert [path.read_text() for path in tmp_path.iterdir()] == [before]
+
+
+def test_release_on_a_full_disk_lets_others_in_after_patience(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise CannotWriteError("full")
+
+    lease = Lease(tmp_path, patience=0.9, heartbeat=0.2)
+    held = lease.acquire()
+    monkeypatch.setattr(lease_module, "write_json", full)
+    held.release()
+    monkeypatch.undo()
+    lease.acquire(wait=4.0).release()
+
+
+def test_patience_must_leave_room_for_a_late_heartbeat(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"patience=10 must be at least three times heartbeat=5"):
+        Lease(tmp_path, patience=10, heartbeat=5)
