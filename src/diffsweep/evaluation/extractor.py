@@ -44,7 +44,7 @@ class Extractor:
         images = x.dtype == torch.uint8 and x.ndim == 4
         if not images and not (x.is_floating_point() and x.ndim == 2):
             raise ValueError(f"{self.metric} takes uint8 (N, C, H, W) or float (N, D), not {x.dtype} {tuple(x.shape)}")
-        # Full float32 whatever precision the training runs in: TF32 and autocast shift the distance from run to run.
+        # Float32 whatever the training runs in: autocast and TF32 convolutions move the distance between machines.
         with (
             torch.autocast(torch.device(self.device).type, enabled=False),
             torch.backends.cudnn.flags(enabled=True, allow_tf32=False),
