@@ -191,6 +191,23 @@ def test_silent_holder_elsewhere_is_replaced_after_patience_and_not_before(tmp_p
     assert [holder.host for holder in waited_for if holder] == ["elsewhere"]
 
 
+def test_only_silence_that_was_watched_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(lease_module.time, "monotonic", lambda: now)
+    watch = lease_module._Watch(60)
+
+    def dead_after(seconds: float, stamp: int) -> bool:
+        nonlocal now
+        now += seconds
+        return watch.dead(lease_module._Look(1, (stamp, 0, 0), None, None, False))
+
+    for second in range(0, 600, 2):
+        assert not dead_after(2, stamp=second // 50)
+    assert not dead_after(1000, stamp=598 // 50), "we slept, which proves nothing about the holder"
+    verdicts = [dead_after(2, stamp=13) for _ in range(40)]
+    assert verdicts.index(True) == 30
+
+
 def test_half_written_lease_counts_until_patience_is_over(tmp_path: Path) -> None:
     (tmp_path / "lease-000001.json").write_text('{"host": "els')
     lease = Lease(tmp_path, patience=1.5, heartbeat=0.2)

@@ -1,0 +1,287 @@
+"""Results as a researcher reads them in a terminal: what was compared, what is best, where it lies, what to run next.
+
+In a terminal there are colours and rules; in a pipe only plain text. Cells are ranked only against cells that were
+measured alike.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from diffsweep.sweep.record import Cell, Fit
+
+CHOICES = ("diffuser", "sampler", "schedule", "backbone", "dataset")
+
+# Main metrics that are better when larger; for all others (distances, errors) less is better.
+LARGER_IS_BETTER = ("accuracy", "coverage", "density", "inception_score", "precision", "recall")
+
+# What must agree for two numbers to be compared at all.
+_MEASURED_BY = ("metric", "samples", "dataset")
+
+# What a narrow terminal goes without, first to last.
+_DISPENSABLE = ("steps", "sampling", "training", "floor")
+
+Result = Mapping[str, Any]
+
+
+def show_result(result: Result, console: Console | None = None, runs: str | Path = "runs") -> None:
+    """Print one finished run: its choices, its main metric beside the floor, times, files, and what to run next.
+
+    `result` is the content of a result.json that lies under the folder `runs`.
+    """
+    console = console or Console()
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for choice in CHOICES:
+        if result.get(choice) is not None:
+            table.add_row(choice, Text(str(result[choice])))
+    table.add_row("network calls", _calls(result))
+    table.add_row(Text(str(result.get("metric") or "metric")), _score(result))
+    table.add_row("samples", f"{count(result.get('samples'))} in {duration(result.get('sample_seconds'))}")
+    table.add_row("training", f"{count(result.get('fit_steps'))} steps in {duration(result.get('fit_seconds'))}")
+    if result.get("parameters") is not None:
+        table.add_row("parameters", count(result["parameters"]))
+    console.print(table)
+    cell = _cell(result, runs)
+    _lines(console, "")
+    _lines(console, f"pictures  {cell.folder / str(result.get('grid') or cell.samples_file.name)}")
+    _lines(console, f"numbers   {cell.result_file}")
+    _lines(console, "", "next:")
+    for command, why in next_commands(result):
+        _lines(console, f"  {command}", f"    # {why}")
+
+
+def show_sweep(
+    results: Sequence[Result],
+    failures: Sequence[Result] = (),
+    console: Console | None = None,
+    runs: str | Path = "runs",
+) -> None:
+    """Print finished cells, best first, then those that failed and why.
+
+    `results` are contents of result.json files. A failure needs `fit` and `cell` and may have `overrides`, `reason`
+    (one line) and `error` (path of its error.txt); what is absent is read from the folder `runs`. Cells of different
+    metrics, numbers of samples or datasets come in tables of their own.
+    """
+    console = console or Console()
+    groups: dict[tuple[Any, ...], list[Result]] = {}
+    for result in results:
+        groups.setdefault(tuple(result.get(key) for key in _MEASURED_BY), []).append(result)
+    if len(groups) > 1:
+        differing = [key for i, key in enumerate(_MEASURED_BY) if len({group[i] for group in groups}) > 1]
+        _lines(console, f"{len(groups)} tables, for numbers of different {_listed(differing)} cannot be ranked", "")
+    for group in groups.values():
+        _show_group(group, console)
+    if not results:
+        _lines(console, "no finished runs")
+    if failures:
+        _lines(console, f"{len(failures)} failed:")
+    for failure in failures:
+        cell = _cell(failure, runs)
+        error = Path(failure.get("error") or cell.error_file)
+        reason = failure.get("reason") or cell.error() or "no reason was recorded"
+        _lines(console, f"  {failure.get('overrides') or failure.get('cell')}", f"    {reason}", f"    see {error}")
+
+
+def next_commands(result: Result) -> list[tuple[str, str]]:
+    """A few sensible commands to type after the run `result`, each with what it is good for."""
+    kept = [word for word in split_overrides(str(result.get("overrides") or "")) if not word.startswith("hydra")]
+
+    def command(*changed: str, multirun: bool = False) -> str:
+        groups = {word.partition("=")[0] for word in changed}
+        # Another option of a group may lack the settings of this one; only the budget is common to all samplers.
+        gone = tuple(f"{group}{mark}" for group in groups if group in CHOICES for mark in "./")
+        keys = [(word.lstrip("+").partition("=")[0], word) for word in kept]
+        words = [word for key, word in keys if key not in groups and (key == "sampler.nfe" or not key.startswith(gone))]
+        return " ".join(["python train.py", *(["-m"] if multirun else []), *map(shlex.quote, [*words, *changed])])
+
+    def other(group: str, first: str, second: str) -> str:
+        return second if result.get(group) == first else first
+
+    sampler, schedule = other("sampler", "heun", "ddim"), other("schedule", "cosine", "linear")
+    both = [f"{group}={result.get(group) or kind},{kind}" for group, kind in _pairs(sampler, schedule, result)]
+    commands = [(command(f"sampler={sampler}"), "another sampler: reuses this training")]
+    if isinstance(asked := result.get("nfe_asked", result.get("nfe")), int):
+        commands.append((command(f"sampler.nfe={2 * asked}"), "twice the network calls: reuses this training"))
+    commands.append((command(f"schedule={schedule}"), "another noise schedule: trains again"))
+    commands.append((command(*both, multirun=True), "all four combinations in one table: two trainings"))
+    return commands
+
+
+def _pairs(sampler: str, schedule: str, result: Result) -> list[tuple[str, str]]:
+    defaults = {"sampler": "ddim" if sampler == "heun" else "heun", "schedule": "linear"}
+    chosen = {group: result.get(group) or default for group, default in defaults.items()}
+    return [(group, kind) for group, kind in (("sampler", sampler), ("schedule", schedule)) if chosen[group] != kind]
+
+
+def split_overrides(text: str) -> list[str]:
+    """The overrides in a space-joined string; spaces inside of a value stay there."""
+    return [word for word in re.split(r"\s+(?=~|\+{0,2}[A-Za-z_][\w./@:-]*=)", text.strip()) if word]
+
+
+def number(value: object) -> str:
+    """`value` to 4 significant digits, without exponent between 0.0001 and a million; "-" for null."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return str(value)
+    if not math.isfinite(value):
+        return str(value)
+    if value != 0 and not 1e-4 <= abs(value) < 1e6:
+        return f"{value:.3e}"
+    rounded = float(f"{value:.4g}")
+    digits = 3 - math.floor(math.log10(abs(rounded))) if rounded else 0
+    return f"{rounded:.{max(0, digits)}f}"
+
+
+def count(value: object) -> str:
+    """A number of things, with its thousands set apart: 50,000; "-" for null."""
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else number(value)
+
+
+def duration(seconds: object) -> str:
+    """Seconds for people: `0.3 s`, `42 s`, `1 min 42 s`, `2 h 05 min`, `3 d 4 h`; "-" for null."""
+    if not isinstance(seconds, (int, float)) or not math.isfinite(seconds):
+        return "-"
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes == 0:
+        return f"{rest} s"
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 24:
+        return f"{hours} h {minutes:02d} min"
+    return f"{hours // 24} d {hours % 24} h"
+
+
+def _show_group(group: Sequence[Result], console: Console) -> None:
+    ranked = sorted(group, key=_rank)
+    metric = str(group[0].get("metric"))
+    columns = _columns(ranked, metric)
+    always = {"", "sampler", "NFE", metric} if len(ranked) == 1 else {metric}
+    shared = {name: texts[0] for name, texts in columns.items() if len(set(texts)) == 1 and name not in always}
+    varying = {name: texts for name, texts in columns.items() if name not in shared}
+    table = _table(varying, console)
+    # A narrow terminal shows the ranking whole rather than everything in shreds; a pipe has no width.
+    width = console.measure(table, options=console.options.update(width=10_000)).maximum
+    left_out = []
+    for name in _DISPENSABLE:
+        if width > console.width and console.is_terminal and name in varying:
+            left_out.append(name)
+            del varying[name]
+            table = _table(varying, console)
+            width = console.measure(table, options=console.options.update(width=10_000)).maximum
+    direction = "larger" if metric in LARGER_IS_BETTER else "smaller"
+    fits = len({result.get("fit") for result in ranked})
+    console.print(
+        Text(f"{_things(len(ranked), 'run')} of {_things(fits, 'training')}, by {metric} ({direction} is better)")
+    )
+    if known := {name: text for name, text in shared.items() if text != "-"}:
+        console.print(Text("all: " + ", ".join(f"{name} {text}" for name, text in known.items())))
+    console.print(table, width=min(width, console.width) if console.is_terminal else width)
+    if left_out:
+        console.print(Text(f"a wider terminal also shows {', '.join(left_out)}"))
+    if any(result.get(metric) is None for result in ranked):
+        reasons = sorted({str(result.get(f"{metric}_reason")) for result in ranked if result.get(metric) is None})
+        console.print(Text(f"- : no finite {metric} ({', '.join(reasons)}): the samples diverged, ranked last"))
+    _lines(console, "")
+
+
+def _table(columns: Mapping[str, Sequence[str]], console: Console) -> Table:
+    plain = not console.is_terminal
+    table = Table(box=None if plain else box.SIMPLE_HEAD, pad_edge=False, header_style="" if plain else "bold")
+    for name in columns:
+        numeric = name not in CHOICES and "." not in name
+        table.add_column(Text(name), justify="right" if numeric else "left", overflow="fold")
+    rows = list(zip(*columns.values(), strict=True))
+    for row in rows:
+        best = row is rows[0] and len(rows) > 1 and not plain
+        table.add_row(*map(Text, row), style="bold" if best else None)
+    return table
+
+
+def _columns(ranked: Sequence[Result], metric: str) -> dict[str, list[str]]:
+    """All columns of a table, from left to right, as texts."""
+    columns: dict[str, list[str]] = {"": [str(place) for place in range(1, len(ranked) + 1)]}
+    for choice in CHOICES:
+        columns[choice] = [number(result.get(choice)) for result in ranked]
+    overridden = [_overridden(result) for result in ranked]
+    for key in dict.fromkeys(key for one in overridden for key in one):
+        texts = [one.get(key, "-") for one in overridden]
+        # What every run was told alike is in the choices, or no news.
+        if len(set(texts)) > 1:
+            columns[key] = texts
+    shown: dict[str, tuple[str, Callable[[object], str]]] = {
+        "steps": ("steps", count),
+        "NFE": ("nfe", count),
+        metric: (metric, number),
+        "floor": (f"{metric}_floor", number),
+        "samples": ("samples", count),
+        "training": ("fit_seconds", duration),
+        "sampling": ("sample_seconds", duration),
+    }
+    for name, (key, text) in shown.items():
+        columns[name] = [text(result.get(key)) for result in ranked]
+    return columns
+
+
+def _overridden(result: Result) -> dict[str, str]:
+    pairs = [word.lstrip("+").partition("=") for word in split_overrides(str(result.get("overrides") or ""))]
+    return {key: value for key, _, value in pairs if key not in CHOICES and not key.startswith("hydra")}
+
+
+def _rank(result: Result) -> tuple[bool, float]:
+    metric = result.get("metric")
+    value = result.get(str(metric))
+    if not isinstance(value, (int, float)) or not math.isfinite(value):
+        return True, 0.0
+    return False, -value if metric in LARGER_IS_BETTER else value
+
+
+def _score(result: Result) -> str:
+    metric = result.get("metric")
+    text = number(result.get(str(metric)))
+    if (reason := result.get(f"{metric}_reason")) is not None:
+        text += f" ({reason}: the samples diverged)"
+    if (floor := result.get(f"{metric}_floor")) is None:
+        return text
+    among = result.get("floor_samples")
+    of = f" with {count(among)} samples" if among is not None and among != result.get("samples") else ""
+    return f"{text}  (real against real: {number(floor)}{of})"
+
+
+def _calls(result: Result) -> str:
+    asked, used = result.get("nfe_asked"), result.get("nfe")
+    text = f"{count(used)} a sample, {count(result.get('steps'))} steps"
+    return text if asked is None or asked == used else f"{text} ({count(asked)} asked)"
+
+
+def _cell(result: Result, runs: str | Path) -> Cell:
+    return Fit(Path(runs) / "fits" / str(result.get("fit"))).cell(str(result.get("cell")))
+
+
+def _listed(words: Sequence[str]) -> str:
+    return " and ".join(words)
+
+
+def _things(amount: int, thing: str) -> str:
+    return f"{amount} {thing}" if amount == 1 else f"{amount} {thing}s"
+
+
+def _lines(console: Console, *lines: str) -> None:
+    # Never wrapped: commands and paths are there to be copied.
+    for line in lines:
+        console.print(Text(line), soft_wrap=True)
