@@ -28,7 +28,7 @@ class Classifier(nn.Module):
 
     def __init__(self, shape: tuple[int, int, int], classes: int) -> None:
         super().__init__()
-        self.shape = shape
+        self.shape = tuple(shape)
         self.body = nn.Sequential(
             *_conv(shape[0], 32, pool=True),
             *_conv(32, 64, pool=True),
@@ -80,7 +80,6 @@ def _load(path: Path) -> tuple[Classifier, str]:
     with safe_open(path, framework="pt") as stream:
         metadata: Mapping[str, str] = stream.metadata()
         state = {key: stream.get_tensor(key) for key in stream.keys()}  # noqa: SIM118 (not a mapping)
-    shape = json.loads(metadata["shape"])
-    network = Classifier((shape[0], shape[1], shape[2]), int(metadata["classes"]))
+    network = Classifier(**json.loads(metadata["network"]))
     network.load_state_dict(state)
     return network.requires_grad_(False).eval(), repr(network)

@@ -162,7 +162,8 @@ def main(arguments: list[str] | None = None) -> None:
     score = accuracy(network, test.x, test.labels)
 
     state = {key: value.contiguous() for key, value in network.state_dict().items()}
-    content = save(state, {"shape": json.dumps(network.shape), "classes": str(dataset.classes)})
+    # One entry only: safetensors writes several in an order that changes from run to run.
+    content = save(state, {"network": json.dumps({"shape": network.shape, "classes": dataset.classes})})
     parameters = sum(weights.numel() for weights in network.parameters())
     write_whole(chosen.out / f"{chosen.dataset}.safetensors", content)
     card = _card(chosen.dataset, recipe, chosen.seed, score, content, parameters)
