@@ -31,6 +31,8 @@ _MEASURED_BY = ("metric", "samples", "dataset")
 # What a narrow terminal goes without, first to last.
 _DISPENSABLE = ("steps", "sampling", "training", "floor")
 
+_UNBOUNDED = 10_000
+
 Result = Mapping[str, Any]
 
 
@@ -39,7 +41,7 @@ def show_result(result: Result, console: Console | None = None, runs: str | Path
 
     `result` is the content of a result.json that lies under the folder `runs`.
     """
-    console = console or Console()
+    console = console or _console()
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
@@ -74,7 +76,7 @@ def show_sweep(
     (one line) and `error` (path of its error.txt); what is absent is read from the folder `runs`. Cells of different
     metrics, numbers of samples or datasets come in tables of their own.
     """
-    console = console or Console()
+    console = console or _console()
     groups: dict[tuple[Any, ...], list[Result]] = {}
     for result in results:
         groups.setdefault(tuple(result.get(key) for key in _MEASURED_BY), []).append(result)
@@ -167,23 +169,28 @@ def duration(seconds: object) -> str:
     return f"{hours // 24} d {hours % 24} h"
 
 
+def _console() -> Console:
+    console = Console()
+    # Lines for grep and awk are never wrapped; rich takes a pipe for 80 columns wide.
+    return console if console.is_terminal else Console(width=_UNBOUNDED)
+
+
 def _show_group(group: Sequence[Result], console: Console) -> None:
     ranked = sorted(group, key=_rank)
     metric = str(group[0].get("metric"))
     columns = _columns(ranked, metric)
-    always = {"", "sampler", "NFE", metric} if len(ranked) == 1 else {metric}
+    always = {"#", "sampler", "NFE", metric} if len(ranked) == 1 else {metric}
     shared = {name: texts[0] for name, texts in columns.items() if len(set(texts)) == 1 and name not in always}
     varying = {name: texts for name, texts in columns.items() if name not in shared}
     table = _table(varying, console)
-    # A narrow terminal shows the ranking whole rather than everything in shreds; a pipe has no width.
-    width = console.measure(table, options=console.options.update(width=10_000)).maximum
+    # A narrow terminal shows the ranking whole rather than everything in shreds.
     left_out = []
     for name in _DISPENSABLE:
-        if width > console.width and console.is_terminal and name in varying:
+        wanted = console.measure(table, options=console.options.update(width=_UNBOUNDED)).maximum
+        if wanted > console.width and name in varying:
             left_out.append(name)
             del varying[name]
             table = _table(varying, console)
-            width = console.measure(table, options=console.options.update(width=10_000)).maximum
     direction = "larger" if metric in LARGER_IS_BETTER else "smaller"
     fits = len({result.get("fit") for result in ranked})
     console.print(
@@ -191,7 +198,7 @@ def _show_group(group: Sequence[Result], console: Console) -> None:
     )
     if known := {name: text for name, text in shared.items() if text != "-"}:
         console.print(Text("all: " + ", ".join(f"{name} {text}" for name, text in known.items())))
-    console.print(table, width=min(width, console.width) if console.is_terminal else width)
+    console.print(table)
     if left_out:
         console.print(Text(f"a wider terminal also shows {', '.join(left_out)}"))
     if any(result.get(metric) is None for result in ranked):
@@ -204,7 +211,7 @@ def _table(columns: Mapping[str, Sequence[str]], console: Console) -> Table:
     plain = not console.is_terminal
     table = Table(box=None if plain else box.SIMPLE_HEAD, pad_edge=False, header_style="" if plain else "bold")
     for name in columns:
-        numeric = name not in CHOICES and "." not in name
+        numeric = name not in CHOICES and any(text[:1].isdigit() for text in columns[name])
         table.add_column(Text(name), justify="right" if numeric else "left", overflow="fold")
     rows = list(zip(*columns.values(), strict=True))
     for row in rows:
@@ -215,32 +222,25 @@ def _table(columns: Mapping[str, Sequence[str]], console: Console) -> Table:
 
 def _columns(ranked: Sequence[Result], metric: str) -> dict[str, list[str]]:
     """All columns of a table, from left to right, as texts."""
-    columns: dict[str, list[str]] = {"": [str(place) for place in range(1, len(ranked) + 1)]}
+    columns: dict[str, list[str]] = {"#": [str(place) for place in range(1, len(ranked) + 1)]}
     for choice in CHOICES:
         columns[choice] = [number(result.get(choice)) for result in ranked]
     overridden = [_overridden(result) for result in ranked]
-    for key in dict.fromkeys(key for one in overridden for key in one):
-        texts = [one.get(key, "-") for one in overridden]
-        # What every run was told alike is in the choices, or no news.
-        if len(set(texts)) > 1:
-            columns[key] = texts
-    shown: dict[str, tuple[str, Callable[[object], str]]] = {
-        "steps": ("steps", count),
-        "NFE": ("nfe", count),
-        metric: (metric, number),
-        "floor": (f"{metric}_floor", number),
-        "samples": ("samples", count),
-        "training": ("fit_seconds", duration),
-        "sampling": ("sample_seconds", duration),
-    }
-    for name, (key, text) in shown.items():
-        columns[name] = [text(result.get(key)) for result in ranked]
+    keys = list(dict.fromkeys(key for one in overridden for key in one))
+    # What every run was told alike is in the choices, or no news.
+    keys = [key for key in keys if len({one.get(key) for one in overridden}) > 1]
+    for key in keys:
+        last = key.rpartition(".")[2]
+        unique = [other.rpartition(".")[2] for other in keys].count(last) == 1 and last not in _COLUMNS
+        columns[last if unique and last != metric else key] = [one.get(key, "-") for one in overridden]
+    for name, (key, text) in _COLUMNS.items():
+        columns[name or metric] = [text(result.get(key.replace("METRIC", metric))) for result in ranked]
     return columns
 
 
 def _overridden(result: Result) -> dict[str, str]:
     pairs = [word.lstrip("+").partition("=") for word in split_overrides(str(result.get("overrides") or ""))]
-    return {key: value for key, _, value in pairs if key not in CHOICES and not key.startswith("hydra")}
+    return {key: value for key, _, value in pairs if key not in _SHOWN_ANYWAY and not key.startswith("hydra")}
 
 
 def _rank(result: Result) -> tuple[bool, float]:
@@ -281,7 +281,26 @@ def _things(amount: int, thing: str) -> str:
     return f"{amount} {thing}" if amount == 1 else f"{amount} {thing}s"
 
 
+# Name, key in the result and form of the columns behind choices and overrides; the nameless one is the metric.
+_COLUMNS: dict[str, tuple[str, Callable[[object], str]]] = {
+    "steps": ("steps", count),
+    "NFE": ("nfe", count),
+    "": ("METRIC", number),
+    "floor": ("METRIC_floor", number),
+    "samples": ("samples", count),
+    "training": ("fit_seconds", duration),
+    "sampling": ("sample_seconds", duration),
+}
+_SHOWN_ANYWAY = (*CHOICES, "sampler.nfe")
+
+
 def _lines(console: Console, *lines: str) -> None:
     # Never wrapped: commands and paths are there to be copied.
     for line in lines:
         console.print(Text(line), soft_wrap=True)
+
+
+def line(result: Result) -> str:
+    """One finished run in one line, as a sweep shows it while it goes on."""
+    choices = " ".join(f"{choice}={result[choice]}" for choice in CHOICES if result.get(choice) is not None)
+    return f"done {choices}  {result.get('metric')} {_score(result)}"

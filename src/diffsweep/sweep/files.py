@@ -74,10 +74,11 @@ def atomic(path: str | Path) -> Iterator[Path]:
             temporary.replace(path)
             _sync_folder(path.parent)
     except Exception as error:
-        # Not every writer reports a full disk as an OSError: torch.save, for one, raises a RuntimeError.
-        if not isinstance(error, ValueError) and _is_full(path.parent):
-            raise CannotWriteError(f"cannot write to {path}: {_ADVICE[errno.ENOSPC]}") from error
-        raise
+        # Not every writer says OSError when the disk refuses: torch.save, for one, raises a RuntimeError.
+        refusal = None if isinstance(error, ValueError) else _refusal(path.parent)
+        if refusal is None:
+            raise
+        raise CannotWriteError(f"cannot write to {path}: {_ADVICE[refusal]}") from error
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -142,12 +143,15 @@ def _sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def _is_full(folder: Path) -> bool:
+def _refusal(folder: Path) -> int | None:
+    """Why nothing can be written to `folder` just now, as an errno; None if something can."""
     try:
         usage = shutil.disk_usage(folder)
+        if os.access(folder, os.W_OK):
+            return errno.ENOSPC if usage.total > 0 and usage.free < 2**16 else None
+        return errno.EROFS if os.statvfs(folder).f_flag & os.ST_RDONLY else errno.EACCES
     except OSError:
-        return False
-    return usage.total > 0 and usage.free < 2**16
+        return None
 
 
 _HOST = re.sub(r"[^A-Za-z0-9]+", "-", socket.gethostname())[:32]
