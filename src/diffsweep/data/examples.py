@@ -94,6 +94,9 @@ class Dataset(ABC):
 
     name: ClassVar[str]
 
+    encode = staticmethod(encode)
+    decode = staticmethod(decode)
+
     def __init__(self, shape: tuple[int, ...], classes: int, sigma_data: float) -> None:
         self.shape = tuple(int(size) for size in shape)
         self.classes = int(classes)

@@ -1,0 +1,1 @@
+"""Fit, sample, evaluate: the three stages of a run, with Lightning underneath."""

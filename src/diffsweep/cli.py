@@ -1,0 +1,78 @@
+"""The command line: from a composed config to its result, in one line of error for a user's mistake.
+
+Nothing here imports torch until something must be computed: a finished run answers at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import CompactHydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from diffsweep.report import callback, terminal
+from diffsweep.sweep.record import Run, write_json
+
+
+class Refused(CompactHydraException):  # noqa: N818 (it is an answer to the user, not a failure of ours)
+    """A user's mistake: Hydra prints its one line and no traceback."""
+
+
+def job(cfg: DictConfig) -> float | None:
+    """Complete one run and show it, or say one line if it is one of a sweep.
+
+    Raises:
+        Refused: with one line for a bad value, bad choices, unreadable data or a folder that cannot be written.
+    """
+    hydra = HydraConfig.get()
+    single = hydra.mode != RunMode.MULTIRUN
+    note: dict[str, Any] = {"overrides": " ".join(hydra.overrides.task)}
+    try:
+        run = Run.of(cfg, OmegaConf.to_container(hydra.runtime.choices))  # type: ignore[arg-type]
+        note["cell"] = str(run.cell.folder)
+        result = run.cell.result()
+        if result is None:
+            from diffsweep.training.stages import complete
+
+            result = complete(cfg, run, list(hydra.overrides.task), None if single else Path(hydra.sweep.dir).name)
+        elif single:
+            print("already done", file=sys.stderr)
+    except (ValueError, OSError) as error:
+        note["reason"] = " ".join(str(error).split())
+        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+            raise
+        raise Refused(note["reason"]) from error
+    except Exception as error:
+        note["reason"] = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise
+    finally:
+        if not single:
+            write_json(Path(hydra.sweep.dir) / "jobs" / f"{hydra.job.num}.json", note)
+    if result is None:
+        return None
+    if single:
+        terminal.show_result(result, runs=cfg.paths.runs)
+    else:
+        print(terminal.line(result), file=sys.stderr, flush=True)
+    return result[result["metric"]]
+
+
+def run(main: Callable[[], object]) -> None:
+    """Run a Hydra main to its end: whatever happened to single cells, a sweep's table is shown.
+
+    The exit code is 0 if everything is finished, 2 for a user's mistake, 1 for any other failure.
+    """
+    try:
+        main()
+    except SystemExit as stop:
+        if isinstance(stop.__context__, CompactHydraException):
+            raise SystemExit(2) from None
+        raise
+    finally:
+        callback.show_last()

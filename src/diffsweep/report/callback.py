@@ -1,0 +1,42 @@
+"""One table at the end of a sweep, whichever launcher ran its jobs and however many of them failed.
+
+Each job leaves a note in the sweep's folder that names its cell; the launching process reads the notes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+
+from diffsweep.report import terminal
+from diffsweep.sweep.record import Cell, read_json
+
+_last: list[Path] = []
+
+
+class SweepTable(Callback):
+    """Remembers the sweep that is started, so that its table can be shown even if Hydra raises for a failed job."""
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        _last.append(Path(config.hydra.sweep.dir))
+
+
+def show_last() -> None:
+    """Show the table of the sweep that this process launched, if it launched one."""
+    while _last:
+        folder = _last.pop()
+        results: dict[str, dict[str, Any]] = {}
+        failures: list[dict[str, Any]] = []
+        for path in sorted((folder / "jobs").glob("*.json"), key=lambda path: int(path.stem)):
+            note = read_json(path) or {}
+            cell = Cell(Path(note["cell"])) if "cell" in note else None
+            result = cell.result() if cell else None
+            if result is not None and cell is not None:
+                results[cell.signature] = result
+            else:
+                failures.append({**note, "error": str(cell.error_file) if cell and cell.error() else None})
+        if results or failures:
+            terminal.show_sweep(list(results.values()), failures)

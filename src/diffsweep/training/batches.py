@@ -1,0 +1,90 @@
+"""Batches from data that lie on the device as uint8: step k's batch is a function of (data, seed, k) only.
+
+Every rank draws the whole batch's randomness and keeps its share, so a training means the same on any number of
+devices. One index_select replaces the workers, transforms and copies of a loader.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from diffsweep.training.streams import generator
+
+Draw = Callable[[tuple[int, ...], torch.Generator], tuple[Tensor, Tensor]]
+
+
+class Batch(NamedTuple):
+    """One rank's share of a batch: x0 as stored, labels, uniforms for the times, unit noise."""
+
+    x0: Tensor
+    labels: Tensor
+    u: Tensor
+    eps: Tensor
+
+
+@dataclass(frozen=True)
+class Batches:
+    """The batches of a training, in order, from step ``start`` on.
+
+    Args:
+        x: All examples, uint8 (N, C, H, W) or float32 (N, D), on the device.
+        labels: int64 (N,), on the device.
+        draw: A diffuser's ``draw``: what is random in a batch.
+        size: Batch size over all ranks, >= 1.
+        steps: Length of the training.
+        seed: Training seed.
+        flip: Mirror each image left to right with probability 1/2.
+        start: First step to yield, that of the checkpoint.
+        rank: This process.
+        ranks: Number of processes; must divide ``size``.
+
+    Raises:
+        ValueError: if the processes cannot share the batch evenly.
+    """
+
+    x: Tensor
+    labels: Tensor
+    draw: Draw
+    size: int
+    steps: int
+    seed: int
+    flip: bool = False
+    start: int = 0
+    rank: int = 0
+    ranks: int = 1
+
+    def __post_init__(self) -> None:
+        if self.size % self.ranks:
+            raise ValueError(f"training.batch_size={self.size} cannot be shared evenly by {self.ranks} devices")
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __iter__(self) -> Iterator[Batch]:
+        order, epoch = torch.empty(0), -1
+        device = self.x.device
+        for step in range(self.start, self.steps):
+            positions = torch.arange(step * self.size + self.rank, (step + 1) * self.size, self.ranks)
+            epochs = positions // len(self.x)
+            chosen = torch.empty_like(positions)
+            for wanted in epochs.unique().tolist():
+                if wanted != epoch:
+                    order = torch.randperm(len(self.x), generator=generator(self.seed, "epoch", wanted))
+                    epoch = wanted
+                here = epochs == wanted
+                chosen[here] = order[positions[here] % len(self.x)]
+            stream = generator(self.seed, "step", step)
+            u, eps = self.draw((self.size, *self.x.shape[1:]), stream)
+            mirrored = torch.rand(self.size, generator=stream) < 0.5
+            mine = slice(self.rank, None, self.ranks)
+            chosen = chosen.to(device)
+            x0 = self.x[chosen]
+            if self.flip:
+                where = mirrored[mine].to(device).view(-1, *[1] * (x0.ndim - 1))
+                x0 = torch.where(where, x0.flip(-1), x0)
+            yield Batch(x0, self.labels[chosen], u[mine].to(device), eps[mine].to(device))

@@ -1,0 +1,99 @@
+"""Checkpoints that are whole or absent, taken between steps by the clock, and at a signal before leaving.
+
+A requeue, a node failure and ``kill -9`` call no hook: only the checkpoint that was taken by the clock is left then.
+SIGTERM and Ctrl-C end the step at hand, save, and leave with the exit code that the caller expects (128 + signal).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.plugins.io import CheckpointIO
+
+from diffsweep.sweep.record import atomic
+
+
+class WholeFiles(CheckpointIO):
+    """Lightning's checkpoint files, written atomically and read without unpickling code."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        with atomic(Path(path)) as temporary:
+            torch.save(checkpoint, temporary)
+
+    def load_checkpoint(
+        self, path: Any, map_location: Any | None = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        return torch.load(path, map_location=map_location or "cpu", weights_only=True)
+
+    def remove_checkpoint(self, path: Any) -> None:
+        Path(path).unlink(missing_ok=True)
+
+
+class Interrupted(SystemExit):
+    """Raised after a training stopped at a signal, with its state saved; the exit code is 128 + signal."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(128 + signum)
+        self.signum = signum
+
+
+class Checkpoints(Callback):
+    """Saves to one file every ``seconds``, and at SIGTERM or SIGINT before stopping.
+
+    Args:
+        path: The checkpoint file; each save replaces it whole.
+        seconds: Time between saves, > 0.
+    """
+
+    def __init__(self, path: Path, seconds: float) -> None:
+        if not seconds > 0:
+            raise ValueError(f"trainer.checkpoint_seconds={seconds} must be above 0")
+        self.path = path
+        self.seconds = seconds
+        self.stopped_by: int | None = None
+        self._last = time.monotonic()
+        self._before: dict[int, Any] = {}
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # Here, not earlier: Lightning installs handlers of its own just before, that would end a fit with exit code 0.
+        self._last = time.monotonic()
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            self._before[signum] = signal.signal(signum, self._stop)
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        due = self.stopped_by is not None or time.monotonic() - self._last >= self.seconds
+        if trainer.world_size > 1:
+            # All ranks must save at the same step; asking them at every step would cost more than the step.
+            if trainer.global_step % 20:
+                return
+            self.stopped_by = trainer.strategy.broadcast(self.stopped_by)
+            due = trainer.strategy.broadcast(due)
+        if due:
+            trainer.save_checkpoint(self.path)
+            self._last = time.monotonic()
+        if self.stopped_by is not None:
+            trainer.should_stop = True
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._restore()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._restore()
+
+    def _stop(self, signum: int, frame: FrameType | None) -> None:
+        if self.stopped_by is not None:
+            # Somebody insists: leave without waiting for the step.
+            os._exit(128 + signum)
+        self.stopped_by = signum
+
+    def _restore(self) -> None:
+        while self._before:
+            signal.signal(*self._before.popitem())

@@ -1,0 +1,35 @@
+"""Exponential moving average of the weights, by Lightning's callback, with a warm-up of the decay.
+
+    average <- average + (1 - d_n) (weights - average),   d_n = min(decay, (1 + n) / (10 + n))
+
+after n updates, so that the first, bad weights are forgotten quickly (the warm-up is that of TensorFlow's
+ExponentialMovingAverage, num_updates).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from lightning.pytorch.callbacks import WeightAveraging
+from torch import Tensor
+
+
+def ema(decay: float = 0.999) -> WeightAveraging:
+    """The callback; it leaves the averaged weights in the module when training ends.
+
+    Args:
+        decay: In [0, 1); its half-life is about 0.69 / (1 - decay) steps; 0 keeps the last weights.
+
+    Raises:
+        ValueError: for a decay outside [0, 1).
+    """
+    if not 0 <= decay < 1:
+        raise ValueError(f"ema.decay={decay} must be at least 0 and below 1")
+
+    @torch.no_grad()
+    def update(averaged: Any, current: Any, count: Tensor | int) -> None:
+        n = int(count)
+        torch._foreach_lerp_(list(averaged), list(current), 1 - min(decay, (1 + n) / (10 + n)))
+
+    return WeightAveraging(multi_avg_fn=update, use_buffers=False)

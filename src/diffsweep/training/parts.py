@@ -1,0 +1,117 @@
+"""From a config to the objects of a run; every combination that makes no sense is refused here, before any training."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from lightning import Trainer
+from lightning.pytorch.plugins.environments import LightningEnvironment, SLURMEnvironment
+from omegaconf import DictConfig, OmegaConf
+
+from diffsweep.diffusion import Denoiser, Diffuser, Sampler, Schedule
+from diffsweep.evaluation.extractor import Extractor
+from diffsweep.training.checkpoint import WholeFiles
+from diffsweep.training.module import Recipe
+
+
+def make(cfg: DictConfig, key: str, **kwargs: Any) -> Any:
+    """The object that the config describes at a dotted key.
+
+    Raises:
+        ValueError: in the words of the object's constructor, or saying which key it does not take.
+    """
+    try:
+        return instantiate(OmegaConf.select(cfg, key), **kwargs)
+    except InstantiationException as error:
+        cause = error.__cause__
+        if isinstance(cause, (ValueError, OSError)):
+            raise cause from None
+        if isinstance(cause, TypeError):
+            raise ValueError(f"{key}: {cause}") from error
+        raise
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a run is made of."""
+
+    dataset: Any
+    denoiser: Denoiser
+    diffuser: Diffuser
+    sampler: Sampler
+    schedule: Schedule
+    extractor: Extractor
+    recipe: Recipe
+
+    @classmethod
+    def of(cls, cfg: DictConfig) -> Parts:
+        """Build everything and try what can be tried without data.
+
+        Raises:
+            ValueError: for a bad value, or choices that do not go together, saying which to change.
+        """
+        if isinstance(cfg.seed, bool) or not isinstance(cfg.seed, int):
+            raise ValueError(f"seed={cfg.seed} must be a whole number")
+        training = cfg.training
+        if isinstance(training.batch_size, bool) or not isinstance(training.batch_size, int) or training.batch_size < 1:
+            raise ValueError(f"training.batch_size={training.batch_size} must be a whole number, 1 or more")
+        recipe = Recipe(training.steps, training.warmup, training.decay, training.clip, cfg.seed)
+        dataset = make(cfg, "dataset")
+        schedule: Schedule = make(cfg, "schedule")
+        diffuser: Diffuser = make(cfg, "diffuser")
+        sampler: Sampler = make(cfg, "sampler")
+        torch.manual_seed(cfg.seed)
+        denoiser = Denoiser(make(cfg, "backbone"), schedule, diffuser.target, dataset.sigma_data)
+        sampler.check(schedule)
+        extractor = make(cfg, "evaluation.extractor")
+        return cls(dataset, denoiser, diffuser, sampler, schedule, extractor, recipe)
+
+
+def make_trainer(cfg: DictConfig, folder: Path, **kwargs: Any) -> Trainer:
+    """A quiet Lightning trainer on the devices that the config names; all its files stay below ``folder``.
+
+    Raises:
+        ValueError: if the devices are not there, or do not match the SLURM job's tasks.
+    """
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*(does not have many workers|LeafSpec).*")
+    placement = {key: cfg.trainer[key] for key in ("accelerator", "devices", "num_nodes", "strategy", "precision")}
+    if cfg.trainer.threads is not None:
+        torch.set_num_threads(cfg.trainer.threads)
+    try:
+        return Trainer(
+            **placement,
+            deterministic=cfg.trainer.deterministic,
+            default_root_dir=folder,
+            plugins=[WholeFiles(), _environment(cfg)],
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+            **kwargs,
+        )
+    except Exception as error:
+        # Lightning raises its own MisconfigurationException and RuntimeError for devices that are not there.
+        settings = " ".join(f"trainer.{key}={value}" for key, value in placement.items())
+        raise ValueError(f"no such trainer here ({settings}): {' '.join(str(error).split())}") from error
+
+
+def _environment(cfg: DictConfig) -> LightningEnvironment | SLURMEnvironment:
+    # Without a step (sbatch without srun) SLURM's variables describe the batch script, not the tasks of a training.
+    if "SLURM_STEP_ID" not in os.environ or not SLURMEnvironment.detect():
+        return LightningEnvironment()
+    devices, tasks = cfg.trainer.devices, int(os.environ["SLURM_NTASKS"])
+    if isinstance(devices, int) and devices > 0 and devices * cfg.trainer.num_nodes != tasks:
+        raise ValueError(
+            f"trainer.devices={devices} x trainer.num_nodes={cfg.trainer.num_nodes} must equal the SLURM job's "
+            f"{tasks} tasks: each task drives one device"
+        )
+    return SLURMEnvironment(auto_requeue=False)

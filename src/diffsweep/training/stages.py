@@ -1,0 +1,322 @@
+"""The three stages of a run, fit -> sample -> evaluate; each is done once, by one process group, whoever asks.
+
+A lease on the fit's folder and one on the cell's keep two processes from doing the same work; what is finished is
+read back. So a sweep needs no knowledge of what its runs share.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+from lightning import LightningDataModule
+from lightning.pytorch.loggers import Logger
+from omegaconf import DictConfig, OmegaConf
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from diffsweep.evaluation.frechet import accumulate, frechet_distance
+from diffsweep.evaluation.pictures import grid
+from diffsweep.evaluation.reference import floor, reference
+from diffsweep.sweep.lease import Lease
+from diffsweep.sweep.record import Cell, Fit, Record, Run, atomic, make_folder, provenance
+from diffsweep.training import loggers
+from diffsweep.training.batches import Batches
+from diffsweep.training.checkpoint import Checkpoints, Interrupted
+from diffsweep.training.ema import ema
+from diffsweep.training.module import Training
+from diffsweep.training.parts import Parts, make, make_trainer
+from diffsweep.training.progress import Progress
+from diffsweep.training.sample import Sampling, draw
+
+GROUPS = ("diffuser", "sampler", "schedule", "backbone", "dataset")
+GRID = 100
+
+
+def complete(cfg: DictConfig, run: Run, overrides: list[str], sweep: str | None = None) -> dict[str, Any] | None:
+    """The result of a run, doing what is missing of it.
+
+    Args:
+        cfg: The composed config.
+        run: Its record.
+        overrides: What the user asked for, to be recorded.
+        sweep: Name of the sweep it belongs to.
+
+    Returns:
+        The flat result; None on ranks other than the first, which only lend a hand.
+
+    Raises:
+        ValueError: for a bad value or choices that do not go together, before anything is written.
+        Interrupted: after a signal, with the training's state saved.
+    """
+    parts = Parts.of(cfg)
+    try:
+        with _alone(run.fit, "trained"):
+            if not run.fit.done:
+                fit(cfg, parts, run, sweep)
+        with _alone(run.cell, "evaluated"):
+            done = run.cell.result()
+            return done if done is not None else evaluate(cfg, parts, run, overrides, sweep)
+    except Exception as error:
+        if _first_rank():
+            with contextlib.suppress(OSError):
+                run.cell.write_status("failed", reason=run.cell.write_error(error))
+        raise
+
+
+class _Data(LightningDataModule):
+    """Puts the data on the device once and starts the batches at the checkpoint's step."""
+
+    def __init__(self, batches: functools.partial[Batches], x: torch.Tensor, labels: torch.Tensor) -> None:
+        super().__init__()
+        self.batches, self.x, self.labels = batches, x, labels
+
+    def train_dataloader(self) -> Batches:
+        trainer: Any = self.trainer
+        device = trainer.strategy.root_device
+        return self.batches(
+            self.x.to(device),
+            self.labels.to(device),
+            start=trainer.global_step,
+            rank=trainer.global_rank,
+            ranks=trainer.world_size,
+        )
+
+
+def fit(cfg: DictConfig, parts: Parts, run: Run, sweep: str | None = None) -> None:
+    """Train, from the last checkpoint if there is one, and leave the averaged weights and done.json.
+
+    Raises:
+        ValueError: for data that cannot be had, a loss that diverges, a checkpoint that cannot be read.
+        Interrupted: after SIGTERM or SIGINT, with the state saved.
+    """
+    record, recipe = run.fit, parts.recipe
+    train = parts.dataset.load("train")
+    checkpoint = record.checkpoints / "last.ckpt"
+    make_folder(record.checkpoints)
+    if _first_rank():
+        record.write_config(cfg)
+    if checkpoint.exists():
+        _say(f"fit {record.signature}: going on from its checkpoint")
+        try:
+            torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+        except Exception as error:
+            raise ValueError(f"{checkpoint} cannot be read ({error}): delete it to train from the start") from error
+    batches = functools.partial(
+        Batches,
+        draw=parts.diffuser.draw,
+        size=cfg.training.batch_size,
+        steps=recipe.steps,
+        seed=recipe.seed,
+        flip=cfg.training.flip,
+    )
+    module = Training(
+        parts.denoiser,
+        parts.diffuser,
+        parts.dataset.encode,
+        make(cfg, "optimizer"),
+        recipe,
+        conditional=bool(cfg.backbone.classes),
+        compile=cfg.trainer.compile,
+    )
+    progress = Progress(
+        record, recipe.steps, cfg.training.batch_size, cfg.trainer.log_every, show=cfg.trainer.progress and _first_rank()
+    )
+    checkpoints = Checkpoints(checkpoint, cfg.trainer.checkpoint_seconds)
+    mirrors = _loggers(cfg, run, record, "fit", sweep)
+    trainer = make_trainer(
+        cfg,
+        record.folder,
+        max_steps=recipe.steps,
+        max_epochs=-1,
+        logger=mirrors,
+        # The order matters: a checkpoint must hold the step's average and its loss.
+        callbacks=[ema(cfg.ema.decay), progress, checkpoints],
+    )
+    failed = True
+    try:
+        trainer.fit(
+            module,
+            datamodule=_Data(batches, train.x, train.labels),
+            ckpt_path=str(checkpoint) if checkpoint.exists() else None,
+            weights_only=True,
+        )
+        failed = checkpoints.stopped_by is not None
+    except Exception as error:
+        if _first_rank():
+            record.write_status("failed", reason=record.write_error(error))
+        raise
+    finally:
+        _close(mirrors, failed=failed)
+    if checkpoints.stopped_by is not None:
+        if _first_rank():
+            record.write_status("waiting", step=trainer.global_step, steps=recipe.steps, reason="interrupted")
+        raise Interrupted(checkpoints.stopped_by)
+    if _first_rank():
+        with atomic(record.checkpoints / "ema.safetensors") as temporary:
+            save_file(_weights(parts), temporary)
+        record.write_done(
+            {
+                "fit": record.signature,
+                "steps": recipe.steps,
+                "seconds": progress.seconds,
+                "images_per_second": recipe.steps * cfg.training.batch_size / progress.seconds,
+                "loss": progress.loss,
+                "parameters": sum(p.numel() for p in parts.denoiser.parameters()),
+                **provenance(),
+            }
+        )
+        record.write_status("done", step=recipe.steps, steps=recipe.steps, loss=progress.loss)
+        # Weights are saved and nothing can resume a finished training: the optimizer's state is only a burden.
+        checkpoint.unlink(missing_ok=True)
+    trainer.strategy.barrier()
+
+
+def evaluate(
+    cfg: DictConfig, parts: Parts, run: Run, overrides: list[str], sweep: str | None = None
+) -> dict[str, Any] | None:
+    """Draw the cell's samples with the averaged weights, score them, write picture and result.
+
+    Raises:
+        ValueError: if weights or data cannot be read, or samples are not finite.
+    """
+    cell, fitted = run.cell, run.fit.result()
+    assert fitted is not None
+    load_weights(parts, run.fit)
+    if _first_rank():
+        make_folder(cell.folder)
+        cell.write_config(cfg)
+        cell.write_status("running", stage="sample")
+    asked = cfg.evaluation
+    train = parts.dataset.load("train")
+    sampling = Sampling(
+        parts.denoiser.eval(),
+        parts.sampler,
+        parts.schedule,
+        functools.partial(parts.dataset.decode, like=train.x.dtype),
+        tuple(parts.dataset.shape),
+        cfg.backbone.classes,
+        asked.seed,
+    )
+    started = time.monotonic()
+    trainer = functools.partial(make_trainer, cfg, cell.folder, logger=False)
+    samples = draw(sampling, trainer, asked.samples, asked.batch_size, show=cfg.trainer.progress and _first_rank())
+    sample_seconds = time.monotonic() - started
+    if not _first_rank():
+        return None
+
+    started = time.monotonic()
+    cell.write_status("running", stage="evaluate")
+    device = sampling.device
+    extractor = parts.extractor.to(device)
+    cache = Path(cfg.paths.cache)
+    known = reference(train, extractor, cache, asked.batch_size, device)
+    distance = frechet_distance(accumulate(extractor.batches(samples, asked.batch_size)), known)
+    least, floor_samples = floor(parts.dataset.load("test"), asked.samples, known, extractor, asked.seed)
+    evaluate_seconds = time.monotonic() - started
+    grid(samples[:GRID] if samples.ndim == 4 else samples, cell.samples_file)
+    metric = extractor.metric
+    result = {
+        "cell": cell.signature,
+        "fit": run.fit.signature,
+        "overrides": " ".join(overrides),
+        **{group: run.choices.get(group) for group in GROUPS},
+        "metric": metric,
+        metric: distance,
+        f"{metric}_floor": least,
+        "samples": asked.samples,
+        "reference_samples": known.n,
+        "floor_samples": floor_samples,
+        "extractor_digest": extractor.digest[:12],
+        "nfe": parts.sampler.nfe_used,
+        "nfe_asked": parts.sampler.nfe,
+        "steps": parts.sampler.steps,
+        "sample_seed": asked.seed,
+        "seed": cfg.seed,
+        "parameters": fitted["parameters"],
+        "fit_steps": fitted["steps"],
+        "fit_seconds": fitted["seconds"],
+        "sample_seconds": sample_seconds,
+        "evaluate_seconds": evaluate_seconds,
+        "grid": cell.samples_file.name,
+        "sweep": sweep,
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        **provenance(),
+    }
+    mirrors = _loggers(cfg, run, cell, "cell", sweep)
+    for mirror in mirrors:
+        mirror.log_metrics({key: value for key, value in result.items() if isinstance(value, (int, float))})
+    _close(mirrors, failed=False)
+    cell.write_result(result)
+    cell.write_status("done")
+    return cell.result()
+
+
+def load_weights(parts: Parts, fitted: Fit) -> None:
+    """Put a finished fit's averaged weights into the parts' denoiser.
+
+    Raises:
+        ValueError: if the file cannot be read or holds other weights.
+    """
+    path = fitted.checkpoints / "ema.safetensors"
+    try:
+        parts.denoiser.backbone.load_state_dict(load_file(path))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        line = str(error).splitlines()[0]
+        raise ValueError(f"{path} cannot be read ({line}): delete {fitted.folder} to train again") from error
+
+
+def _weights(parts: Parts) -> dict[str, torch.Tensor]:
+    state = parts.denoiser.backbone.state_dict()
+    return {name: value.detach().cpu().contiguous() for name, value in state.items()}
+
+
+def _first_rank() -> bool:
+    """Whether this process leads; Lightning and srun start the others with these variables set."""
+    return int(os.environ.get("SLURM_PROCID", "0") if "SLURM_STEP_ID" in os.environ else "0") == 0 and (
+        int(os.environ.get("LOCAL_RANK", "0")) == 0 and int(os.environ.get("NODE_RANK", "0")) == 0
+    )
+
+
+@contextlib.contextmanager
+def _alone(record: Record, verb: str) -> Iterator[None]:
+    """Hold the record's lease; the ranks that only help must not ask for what their leader holds."""
+    if not _first_rank():
+        yield
+        return
+
+    def waiting(holder: Any) -> None:
+        kind = type(record).__name__.lower()
+        _say(f"{kind} {record.signature} is being {verb} by {holder}; waiting for it (Ctrl-C leaves it alone)")
+
+    make_folder(record.folder)
+    with Lease(record.folder).acquire(on_wait=waiting):
+        yield
+
+
+def _loggers(cfg: DictConfig, run: Run, record: Fit | Cell, kind: Any, sweep: str | None) -> list[Logger]:
+    if not _first_rank():
+        return []
+    config: Any = OmegaConf.to_container(cfg, resolve=True)
+    shown = [run.choices.get(group, "?") for group in GROUPS if kind == "cell" or group != "sampler"]
+    subject = loggers.Subject(kind, record.signature, record.folder, " ".join(shown), sweep, config)
+    return [instantiate(entry)(subject) for entry in (cfg.logger or {}).values() if entry]
+
+
+def _close(mirrors: list[Logger], *, failed: bool) -> None:
+    for mirror in mirrors:
+        hint = loggers.finish(mirror, failed=failed)
+        if hint:
+            _say(f"W&B is offline; to send this run: {hint}")
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
