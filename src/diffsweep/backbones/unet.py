@@ -6,6 +6,7 @@ does the same to the image itself, the cheapest way to a fast network on a CPU.
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -14,8 +15,10 @@ from torch import Tensor, nn
 from diffsweep.backbones import check
 from diffsweep.backbones.conditioning import Conditioning
 
+Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
 
-def silent(layer: nn.Conv2d) -> nn.Conv2d:
+
+def silent(layer: Layer) -> Layer:
     """`layer` with zero weights, so that what it is added to is unchanged at initialisation."""
     nn.init.zeros_(layer.weight)
     if layer.bias is not None:
@@ -30,15 +33,16 @@ class Attention(nn.Module):
         super().__init__()
         self.heads = heads
         self.norm = nn.GroupNorm(groups, channels)
-        self.qkv = nn.Conv2d(channels, 3 * channels, 1)
-        self.out = silent(nn.Conv2d(channels, channels, 1))
+        self.qkv = nn.Linear(channels, 3 * channels)
+        self.out = silent(nn.Linear(channels, channels))
 
     def forward(self, x: Tensor) -> Tensor:
         """`x` (N, C, H, W). Returns the same shape."""
         n, c, h, w = x.shape
-        q, k, v = self.qkv(self.norm(x)).view(n, 3, self.heads, c // self.heads, h * w).transpose(-1, -2).unbind(1)
-        mixed = F.scaled_dot_product_attention(q, k, v)
-        return x + self.out(mixed.transpose(-1, -2).reshape(n, c, h, w))
+        tokens = self.norm(x).flatten(2).transpose(1, 2)
+        q, k, v = self.qkv(tokens).view(n, h * w, 3, self.heads, c // self.heads).permute(2, 0, 3, 1, 4)
+        mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(n, h * w, c)
+        return x + self.out(mixed).transpose(1, 2).reshape(n, c, h, w)
 
 
 class Block(nn.Module):
