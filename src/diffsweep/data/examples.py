@@ -94,6 +94,7 @@ class Dataset(ABC):
 
     name: ClassVar[str]
 
+    # The two functions above, for who holds a dataset and may not import this folder.
     encode = staticmethod(encode)
     decode = staticmethod(decode)
 
