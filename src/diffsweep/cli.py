@@ -20,7 +20,7 @@ from diffsweep.report import callback, terminal
 from diffsweep.sweep.record import Run, write_json
 
 
-class Refused(CompactHydraException):  # noqa: N818 (it is an answer to the user, not a failure of ours)
+class Refused(CompactHydraException):
     """A user's mistake: Hydra prints its one line and no traceback."""
 
 
@@ -35,7 +35,7 @@ def job(cfg: DictConfig) -> float | None:
     note: dict[str, Any] = {"overrides": " ".join(hydra.overrides.task)}
     try:
         run = Run.of(cfg, OmegaConf.to_container(hydra.runtime.choices))  # type: ignore[arg-type]
-        note["cell"] = str(run.cell.folder)
+        note |= {"fit": run.fit.signature, "cell": run.cell.signature}
         result = run.cell.result()
         if result is None:
             from diffsweep.training.stages import complete

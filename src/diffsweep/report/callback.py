@@ -12,31 +12,31 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from diffsweep.report import terminal
-from diffsweep.sweep.record import Cell, read_json
+from diffsweep.sweep.record import Fit, read_json
 
-_last: list[Path] = []
+_last: list[tuple[Path, Path]] = []
 
 
 class SweepTable(Callback):
     """Remembers the sweep that is started, so that its table can be shown even if Hydra raises for a failed job."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        _last.append(Path(config.hydra.sweep.dir))
+        _last.append((Path(config.hydra.sweep.dir), Path(config.paths.runs)))
 
 
 def show_last() -> None:
     """Show the table of the sweep that this process launched, if it launched one."""
     while _last:
-        folder = _last.pop()
+        folder, runs = _last.pop()
         results: dict[str, dict[str, Any]] = {}
         failures: list[dict[str, Any]] = []
         for path in sorted((folder / "jobs").glob("*.json"), key=lambda path: int(path.stem)):
             note = read_json(path) or {}
-            cell = Cell(Path(note["cell"])) if "cell" in note else None
+            cell = Fit(runs / "fits" / note["fit"]).cell(note["cell"]) if "cell" in note else None
             result = cell.result() if cell else None
-            if result is not None and cell is not None:
-                results[cell.signature] = result
+            if result is not None:
+                results[result["cell"]] = result
             else:
-                failures.append({**note, "error": str(cell.error_file) if cell and cell.error() else None})
+                failures.append(note)
         if results or failures:
-            terminal.show_sweep(list(results.values()), failures)
+            terminal.show_sweep(list(results.values()), failures, runs=runs)

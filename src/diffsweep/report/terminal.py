@@ -93,7 +93,9 @@ def show_sweep(
         cell = _cell(failure, runs)
         error = Path(failure.get("error") or cell.error_file)
         reason = failure.get("reason") or cell.error() or "no reason was recorded"
-        _lines(console, f"  {failure.get('overrides') or failure.get('cell')}", f"    {reason}", f"    see {error}")
+        _lines(console, f"  {failure.get('overrides') or failure.get('cell')}", f"    {reason}")
+        if error.exists():
+            _lines(console, f"    see {error}")
 
 
 def next_commands(result: Result) -> list[tuple[str, str]]:

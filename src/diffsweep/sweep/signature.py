@@ -39,6 +39,8 @@ NEUTRAL: tuple[str, ...] = (
     "trainer.progress",
     "evaluation.batch_size",
     "evaluation.device",
+    # A path; what the file holds is fixed by its checksum.
+    "evaluation.extractor.weights",
 )
 
 # What is done with finished weights: it can change a cell, never a fit.

@@ -68,7 +68,9 @@ class Checkpoints(Callback):
         for signum in (signal.SIGTERM, signal.SIGINT):
             self._before[signum] = signal.signal(signum, self._stop)
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         due = self.stopped_by is not None or time.monotonic() - self._last >= self.seconds
         if trainer.world_size > 1:
             # All ranks must save at the same step; asking them at every step would cost more than the step.

@@ -30,6 +30,6 @@ def ema(decay: float = 0.999) -> WeightAveraging:
     @torch.no_grad()
     def update(averaged: Any, current: Any, count: Tensor | int) -> None:
         n = int(count)
-        torch._foreach_lerp_(list(averaged), list(current), 1 - min(decay, (1 + n) / (10 + n)))
+        torch._foreach_lerp_(list(averaged), list(current), 1 - min(decay, (1 + n) / (10 + n)))  # pyright: ignore[reportPrivateImportUsage]
 
     return WeightAveraging(multi_avg_fn=update, use_buffers=False)

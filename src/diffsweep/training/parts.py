@@ -13,7 +13,8 @@ import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning import Trainer
-from lightning.pytorch.plugins.environments import LightningEnvironment, SLURMEnvironment
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from omegaconf import DictConfig, OmegaConf
 
 from diffsweep.diffusion import Denoiser, Diffuser, Sampler, Schedule
@@ -81,8 +82,9 @@ def make_trainer(cfg: DictConfig, folder: Path, **kwargs: Any) -> Trainer:
     Raises:
         ValueError: if the devices are not there, or do not match the SLURM job's tasks.
     """
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", message=".*(does not have many workers|LeafSpec).*")
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*(does not have many workers|LeafSpec|not resumable).*")
     placement = {key: cfg.trainer[key] for key in ("accelerator", "devices", "num_nodes", "strategy", "precision")}
     if cfg.trainer.threads is not None:
         torch.set_num_threads(cfg.trainer.threads)

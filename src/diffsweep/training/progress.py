@@ -1,4 +1,4 @@
-"""Who follows a training: the terminal (a bar with ETA), status.json (for other processes), metrics.jsonl (for ever)."""
+"""Who follows a training: the terminal (a bar with ETA), status.json (other processes), metrics.jsonl (the record)."""
 
 from __future__ import annotations
 
@@ -70,11 +70,12 @@ class Progress(Callback):
         )
         self._tell(trainer.global_step)
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         step = trainer.global_step
         self._window.append(outputs["loss"].detach())
         if step % self.every == 0 or step == self.steps:
-            self.loss = float(torch.stack([x.to(self._window[-1].device) for x in self._window]).mean())
+            mean = torch.stack([x.to(self._window[-1].device) for x in self._window]).mean()
+            self.loss = float(trainer.strategy.reduce(mean, reduce_op="mean"))
             self._window.clear()
             if not math.isfinite(self.loss):
                 rate = pl_module.optimizers().param_groups[0]["lr"]

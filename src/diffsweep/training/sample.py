@@ -52,7 +52,9 @@ class Sampling(LightningModule):
         numbers = batch.tolist()
         streams = [generator(self.seed, "image", number) for number in numbers]
         noise = torch.stack([torch.randn(self.shape, generator=stream) for stream in streams]).to(self.device)
-        labels = torch.tensor([number % self.classes for number in numbers], device=self.device) if self.classes else None
+        labels = (
+            torch.tensor([number % self.classes for number in numbers], device=self.device) if self.classes else None
+        )
         x0 = self.sampler(self.denoiser, noise, schedule=self.schedule, generator=streams, condition=labels)
         return batch.cpu(), self.decode(x0.float()).cpu()
 
@@ -63,7 +65,9 @@ class _Bar(Callback):
             desc="sampling", total=total, unit="img", disable=None if show else True, dynamic_ncols=True, leave=False
         )
 
-    def on_predict_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, *_: Any) -> None:
+    def on_predict_batch_end(
+        self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
         self.bar.update(len(outputs[0]) * trainer.world_size)
 
     def on_predict_end(self, trainer: Trainer, pl_module: Any) -> None:
@@ -89,8 +93,8 @@ def draw(
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ValueError(f"evaluation.{key}={value} must be a whole number, 1 or more")
     trainer = make_trainer(callbacks=[_Bar(n, show)])
-    chunks = torch.arange(n).split(batch_size)
-    drawn: Any = trainer.predict(sampling, _Share(chunks, trainer), return_predictions=True)
+    chunks = torch.arange(n).split(min(batch_size, -(-n // trainer.world_size)))
+    drawn: Any = trainer.predict(sampling, _Share(chunks, trainer), return_predictions=True) or []
     if trainer.world_size > 1:
         gathered: list[Any] = [None] * trainer.world_size
         torch.distributed.all_gather_object(gathered, drawn)

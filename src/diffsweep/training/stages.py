@@ -11,7 +11,7 @@ import functools
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -59,9 +59,9 @@ def complete(cfg: DictConfig, run: Run, overrides: list[str], sweep: str | None 
     """
     parts = Parts.of(cfg)
     try:
-        with _alone(run.fit, "trained"):
+        with _alone(run.fit, "trained") as held:
             if not run.fit.done:
-                fit(cfg, parts, run, sweep)
+                fit(cfg, parts, run, held, sweep)
         with _alone(run.cell, "evaluated"):
             done = run.cell.result()
             return done if done is not None else evaluate(cfg, parts, run, overrides, sweep)
@@ -91,8 +91,17 @@ class _Data(LightningDataModule):
         )
 
 
-def fit(cfg: DictConfig, parts: Parts, run: Run, sweep: str | None = None) -> None:
+def fit(
+    cfg: DictConfig, parts: Parts, run: Run, held: Callable[[], bool] = lambda: True, sweep: str | None = None
+) -> None:
     """Train, from the last checkpoint if there is one, and leave the averaged weights and done.json.
+
+    Args:
+        cfg: The composed config.
+        parts: What it is made of.
+        run: Its record.
+        held: Whether this process still has the right to train it.
+        sweep: Name of the sweep it belongs to.
 
     Raises:
         ValueError: for data that cannot be had, a loss that diverges, a checkpoint that cannot be read.
@@ -128,7 +137,11 @@ def fit(cfg: DictConfig, parts: Parts, run: Run, sweep: str | None = None) -> No
         compile=cfg.trainer.compile,
     )
     progress = Progress(
-        record, recipe.steps, cfg.training.batch_size, cfg.trainer.log_every, show=cfg.trainer.progress and _first_rank()
+        record,
+        recipe.steps,
+        cfg.training.batch_size,
+        cfg.trainer.log_every,
+        show=cfg.trainer.progress and _first_rank(),
     )
     checkpoints = Checkpoints(checkpoint, cfg.trainer.checkpoint_seconds)
     mirrors = _loggers(cfg, run, record, "fit", sweep)
@@ -158,8 +171,12 @@ def fit(cfg: DictConfig, parts: Parts, run: Run, sweep: str | None = None) -> No
         _close(mirrors, failed=failed)
     if checkpoints.stopped_by is not None:
         if _first_rank():
-            record.write_status("waiting", step=trainer.global_step, steps=recipe.steps, reason="interrupted")
+            step = trainer.global_step
+            record.write_status("waiting", step=step, steps=recipe.steps, reason="interrupted")
+            _say(f"stopped at step {step} of {recipe.steps}, which is saved: the same command goes on from there")
         raise Interrupted(checkpoints.stopped_by)
+    if not held():
+        raise RuntimeError(f"fit {record.signature} was taken over by another process while this one slept")
     if _first_rank():
         with atomic(record.checkpoints / "ema.safetensors") as temporary:
             save_file(_weights(parts), temporary)
@@ -287,10 +304,10 @@ def _first_rank() -> bool:
 
 
 @contextlib.contextmanager
-def _alone(record: Record, verb: str) -> Iterator[None]:
-    """Hold the record's lease; the ranks that only help must not ask for what their leader holds."""
+def _alone(record: Record, verb: str) -> Iterator[Callable[[], bool]]:
+    """Hold the record's lease, and tell whether it still is; helping ranks must not ask for what their leader holds."""
     if not _first_rank():
-        yield
+        yield lambda: True
         return
 
     def waiting(holder: Any) -> None:
@@ -298,8 +315,8 @@ def _alone(record: Record, verb: str) -> Iterator[None]:
         _say(f"{kind} {record.signature} is being {verb} by {holder}; waiting for it (Ctrl-C leaves it alone)")
 
     make_folder(record.folder)
-    with Lease(record.folder).acquire(on_wait=waiting):
-        yield
+    with Lease(record.folder).acquire(on_wait=waiting) as lease:
+        yield lease.still_held
 
 
 def _loggers(cfg: DictConfig, run: Run, record: Fit | Cell, kind: Any, sweep: str | None) -> list[Logger]:
