@@ -1,0 +1,456 @@
+"""A distance is the textbook's, grows with every damage to real pictures, and never rests on a stale reference."""
+
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from unittest.mock import patch
+
+import hydra.utils
+import numpy as np
+import pytest
+import scipy.linalg
+import torch
+from omegaconf import OmegaConf
+from PIL import Image
+from torch import Tensor, nn
+from torch_fidelity import metric_fid
+from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+from torchmetrics.image.fid import FrechetInceptionDistance, NoTrainInceptionV3
+
+from diffsweep.data.digits import Digits
+from diffsweep.data.examples import Examples
+from diffsweep.data.fashion_mnist import DEBIAN, FashionMNIST
+from diffsweep.data.mixture import RingOfGaussians
+from diffsweep.evaluation import train_classifier
+from diffsweep.evaluation.classifier import WEIGHTS, Classifier, classifier
+from diffsweep.evaluation.extractor import Extractor, sha256
+from diffsweep.evaluation.frechet import Moments, accumulate, frechet_distance
+from diffsweep.evaluation.identity import identity
+from diffsweep.evaluation.inception import FILE, Inception, inception
+from diffsweep.evaluation.pictures import grid
+from diffsweep.evaluation.reference import floor, reference
+
+CONF = Path(__file__).parents[1] / "conf" / "extractor"
+
+
+def normal(n: int, d: int, seed: int, scale: float = 1.0, shift: float = 0.0) -> Tensor:
+    draw = torch.Generator().manual_seed(seed)
+    mixing = torch.randn(d, d, generator=draw, dtype=torch.float64) / d**0.5
+    return torch.randn(n, d, generator=draw, dtype=torch.float64) @ mixing * scale + shift
+
+
+# --- the distance ---------------------------------------------------------------------------------------------------
+
+
+def textbook(a: Moments, b: Moments) -> float:
+    root = scipy.linalg.sqrtm(a.cov.numpy() @ b.cov.numpy())
+    return float((a.mean - b.mean).square().sum() + a.cov.trace() + b.cov.trace() - 2 * np.trace(np.real(root)))
+
+
+def test_distance_of_diagonal_gaussians_is_the_closed_form() -> None:
+    one, two = torch.tensor([1.0, 4.0, 9.0]).double(), torch.tensor([4.0, 1.0, 0.0]).double()
+    a = Moments(torch.zeros(3).double(), torch.diag(one), 10)
+    b = Moments(torch.tensor([1.0, 2.0, 3.0]).double(), torch.diag(two), 10)
+    assert frechet_distance(a, b) == pytest.approx(14 + (one.sqrt() - two.sqrt()).square().sum().item(), rel=1e-12)
+
+
+@pytest.mark.parametrize("d", [2, 64, 192])
+def test_distance_agrees_with_scipy_torchmetrics_and_torch_fidelity(d: int) -> None:
+    x, y = normal(400, d, seed=1).float(), normal(300, d, seed=2, scale=1.3, shift=0.2).float()
+    a, b = accumulate(x.split(64)), accumulate(y.split(50))
+    ours = frechet_distance(a, b)
+    assert ours == pytest.approx(textbook(a, b), rel=1e-6)
+
+    class Features(nn.Module):
+        num_features = d
+
+        def forward(self, batch: Tensor) -> Tensor:
+            return batch
+
+    metric = FrechetInceptionDistance(Features(), normalize=True)
+    metric.update(x, real=True)
+    metric.update(y, real=False)
+    assert ours == pytest.approx(metric.compute().item(), rel=1e-3)
+
+    statistics = [metric_fid.fid_features_to_statistics(features) for features in (x, y)]
+    theirs = metric_fid.fid_statistics_to_metric(*statistics, verbose=False)[metric_fid.KEY_METRIC_FID]
+    assert ours == pytest.approx(theirs, rel=1e-3)
+
+
+@pytest.mark.parametrize(("n", "m"), [(20, 20), (20, 500), (2, 2), (500, 20)])
+def test_rank_deficient_covariances_give_a_finite_symmetric_distance(n: int, m: int) -> None:
+    a, b = Moments.of(normal(n, 128, seed=3)), Moments.of(normal(m, 128, seed=4))
+    there, back = frechet_distance(a, b), frechet_distance(b, a)
+    assert np.isfinite(there)
+    assert there > 0.1
+    assert there == pytest.approx(back, rel=1e-4)
+    assert 0 <= frechet_distance(a, a) < 1e-4
+    constant = Moments.of(torch.ones(5, 128))
+    assert frechet_distance(constant, constant) == 0
+
+
+def test_distance_refuses_what_cannot_be_compared() -> None:
+    a = Moments.of(normal(9, 3, seed=0))
+    with pytest.raises(ValueError, match="3 features with 4"):
+        frechet_distance(a, Moments.of(normal(9, 4, seed=0)))
+    with pytest.raises(ValueError, match="at least 2 samples on each side, not 9 and 1"):
+        frechet_distance(a, Moments.of(normal(1, 3, seed=0)))
+
+
+@pytest.mark.parametrize("batch", [1, 7, 64, 1000])
+def test_streamed_moments_are_those_of_the_whole_even_far_from_zero(batch: int) -> None:
+    x = normal(300, 5, seed=5, shift=1e6)
+    moments = accumulate(x.split(batch))
+    assert moments.n == 300
+    assert moments.mean.numpy() == pytest.approx(x.numpy().mean(axis=0), rel=1e-14)
+    assert moments.cov.numpy() == pytest.approx(np.cov(x.numpy(), rowvar=False), rel=1e-7, abs=1e-8)
+
+
+def test_moments_of_two_devices_merge_to_those_of_one() -> None:
+    x = normal(101, 4, seed=6)
+    parts = [accumulate(part.split(8)) for part in x.split([30, 1, 70])]
+    whole, merged = Moments.of(x), parts[2].merge(parts[0].merge(parts[1]))
+    assert merged.n == 101
+    assert torch.allclose(merged.mean, whole.mean, rtol=1e-13, atol=1e-14)
+    assert torch.allclose(merged.cov, whole.cov, rtol=1e-12, atol=1e-14)
+
+
+def test_broken_features_are_counted_and_refused() -> None:
+    x = normal(50, 3, seed=7)
+    x[4, 0], x[30, 1], x[30, 2] = torch.nan, torch.inf, torch.nan
+    with pytest.raises(ValueError, match="2 of 50 feature vectors"):
+        accumulate(x.split(20))
+    with pytest.raises(ValueError, match="no samples"):
+        accumulate([])
+
+
+# --- extractors -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def fashion() -> tuple[Extractor, Moments, Examples]:
+    if not DEBIAN.is_dir() and "CI" not in os.environ:
+        pytest.skip("Debian's package dataset-fashion-mnist is not installed")
+    extractor = classifier("fashion_mnist")
+    train = FashionMNIST().load("train").x[:6000]
+    return extractor, accumulate(extractor.batches(train, 500)), FashionMNIST().load("test")
+
+
+def distance(x: Tensor, extractor: Extractor, real: Moments) -> float:
+    return frechet_distance(accumulate(extractor.batches(x, 500)), real)
+
+
+def noisy(x: Tensor, std: float) -> Tensor:
+    draw = torch.Generator().manual_seed(0)
+    return (x + std * torch.randn(x.shape, generator=draw)).round().clamp(0, 255).to(torch.uint8)
+
+
+def test_fd_fashion_mnist_grows_with_noise(fashion: tuple[Extractor, Moments, Examples]) -> None:
+    extractor, real, test = fashion
+    found = [distance(noisy(test.x[:1000], std), extractor, real) for std in (0, 2, 5, 10, 20, 40, 80)]
+    assert found == sorted(found)
+    assert found[3] > 1.05 * found[0]
+    assert found[-1] > 5 * found[0]
+
+
+def test_fd_fashion_mnist_grows_with_every_class_that_is_missing(fashion: tuple[Extractor, Moments, Examples]) -> None:
+    extractor, real, test = fashion
+    found = [distance(test.x[test.labels >= least][:1000], extractor, real) for least in (0, 1, 2, 4, 6, 8)]
+    assert found == sorted(found)
+    assert found[1] > 1.2 * found[0]
+
+
+def test_real_against_real_is_the_smallest_distance(fashion: tuple[Extractor, Moments, Examples]) -> None:
+    extractor, real, test = fashion
+    at_500, used = floor(test, 500, real, extractor, seed=0)
+    at_2000, _ = floor(test, 2000, real, extractor, seed=0)
+    assert used == 500
+    assert at_2000 < at_500 < 0.1 * distance(noisy(test.x[:500], 80), extractor, real)
+    assert floor(test, 500, real, extractor, seed=0)[0] == at_500
+    assert floor(test, 500, real, extractor, seed=1)[0] == pytest.approx(at_500, rel=0.3)
+
+
+def test_features_are_graded_and_of_full_rank(fashion: tuple[Extractor, Moments, Examples]) -> None:
+    extractor, real, test = fashion
+    features = extractor(test.x[:500])
+    assert features.shape == (500, extractor.dimension)
+    assert len(features[:, 0].unique()) > 450
+    spread = torch.linalg.eigvalsh(real.cov)
+    assert spread[0] > 1e-5 * spread[-1]
+
+
+def test_features_do_not_depend_on_batch_size_or_autocast(fashion: tuple[Extractor, Moments, Examples]) -> None:
+    extractor, _, test = fashion
+    whole = extractor(test.x[:64])
+    assert torch.allclose(torch.cat(list(extractor.batches(test.x[:64], 7))), whole, atol=1e-4)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(extractor(test.x[:64]), whole)
+
+
+@pytest.mark.parametrize(("name", "least"), [("digits", 0.985), ("fashion_mnist", 0.925)])
+def test_weights_are_those_of_their_card(name: str, least: float) -> None:
+    path = WEIGHTS / f"{name}.safetensors"
+    card = path.with_suffix(".md").read_text()
+    assert path.stat().st_size < 500_000
+    assert f"SHA-256: {sha256_of(path)}" in card
+    stated = re.search(r"Test accuracy: ([\d.]+)%", card)
+    assert stated
+    assert float(stated[1]) / 100 >= least
+    if name == "fashion_mnist" and not DEBIAN.is_dir() and "CI" not in os.environ:
+        pytest.skip("Debian's package dataset-fashion-mnist is not installed")
+    dataset = Digits() if name == "digits" else FashionMNIST()
+    test = dataset.load("test")
+    network = classifier(name).network
+    assert isinstance(network, Classifier)
+    assert train_classifier.accuracy(network, test.x, test.labels) == pytest.approx(float(stated[1]) / 100, abs=1e-3)
+
+
+def sha256_of(path: Path) -> str:
+    import hashlib
+
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_training_command_is_reproducible_and_writes_weights_with_a_card(tmp_path: Path) -> None:
+    for folder, seed in (("a", "0"), ("b", "0"), ("c", "1")):
+        arguments = ["--dataset", "digits", "--epochs", "1", "--seed", seed, "--out", str(tmp_path / folder)]
+        train_classifier.main(arguments)
+    one, same, other = (sha256_of(tmp_path / folder / "digits.safetensors") for folder in "abc")
+    assert one == same != other
+    assert sorted(path.name for path in (tmp_path / "c").iterdir()) == ["digits.md", "digits.safetensors"]
+    assert "--dataset digits --seed 1 --epochs 1" in (tmp_path / "c" / "digits.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "metric", "dimension"),
+    [("digits", "fd_digits", 64), ("fashion_mnist", "fd_fashion_mnist", 64), ("mixture", "fd_points", 2)],
+)
+def test_yaml_gives_the_extractor(name: str, metric: str, dimension: int) -> None:
+    path = CONF / f"{name}.yaml"
+    assert path.read_text().startswith("# @package evaluation.extractor\n")
+    extractor: Extractor = hydra.utils.instantiate(OmegaConf.load(path)).to("cpu")
+    assert (extractor.metric, extractor.dimension) == (metric, dimension)
+    assert extractor.digest == hydra.utils.instantiate(OmegaConf.load(path)).digest
+
+
+def test_every_extractor_has_its_own_digest() -> None:
+    all_of_them = [classifier("digits"), classifier("fashion_mnist"), identity(2), identity(3)]
+    assert len({extractor.digest for extractor in all_of_them}) == 4
+
+
+def test_points_are_their_own_features() -> None:
+    points = torch.randn(9, 2)
+    assert torch.equal(identity()(points), points)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: classifier("digits")(torch.zeros(2, 1, 8, 8)), r"takes uint8 \(N, C, H, W\) or float \(N, D\)"),
+        (lambda: classifier("digits")(torch.zeros(2, 1, 28, 28, dtype=torch.uint8)), r"images \(1, 8, 8\), not"),
+        (lambda: identity(2)(torch.zeros(2, 3)), r"features \(2, 3\), not \(2, 2\)"),
+        (lambda: identity(0), "at least 1, not 0"),
+        (lambda: identity(2).batches(torch.zeros(2, 2), 0), "batch_size must be at least 1, not 0"),
+        (lambda: classifier("mnist"), "'mnist': choose one of digits, fashion_mnist"),
+    ],
+)
+def test_input_of_the_wrong_kind_is_refused_in_one_line(call: Callable[[], object], words: str) -> None:
+    with pytest.raises(ValueError, match=words) as error:
+        call()
+    assert "\n" not in str(error.value)
+
+
+# --- Inception ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def random_inception() -> FeatureExtractorInceptionV3:
+    torch.manual_seed(0)
+    module = "torch_fidelity.feature_extractor_inceptionv3"
+    with patch.object(FeatureExtractorInceptionV3, "load_state_dict"), patch(f"{module}.load_state_dict_from_url"):
+        return FeatureExtractorInceptionV3("inception-v3-compat", ["2048"])
+
+
+def test_inception_is_that_of_torch_fidelity_and_torchmetrics(
+    random_inception: FeatureExtractorInceptionV3, tmp_path: Path
+) -> None:
+    state = random_inception.state_dict()
+    ours = Extractor(Inception(state), "fd_random_inception", 2048, "random")
+    draw = torch.Generator().manual_seed(0)
+    x = torch.randint(0, 256, (3, 3, 40, 32), dtype=torch.uint8, generator=draw)
+    features = ours(x)
+    assert torch.equal(features, random_inception(x)[0])
+    torch.save(state, tmp_path / "random.pth")
+    theirs = NoTrainInceptionV3("inception", ["2048"], str(tmp_path / "random.pth"), antialias=False)
+    assert torch.allclose(features, theirs(x), atol=1e-5)
+    grey = x[:, :1]
+    assert torch.equal(ours(grey), ours(grey.repeat(1, 3, 1, 1)))
+
+
+def test_only_the_original_weights_may_be_called_fid(
+    random_inception: FeatureExtractorInceptionV3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    place = tmp_path / "hub" / "checkpoints" / FILE
+    place.parent.mkdir(parents=True)
+    torch.save(random_inception.state_dict(), place)
+    for weights in (None, str(place)):
+        with pytest.raises(ValueError, match="is not the Inception of FID: its SHA-256 is") as error:
+            inception(weights)
+        assert str(place) in str(error.value)
+
+
+def test_without_weights_and_network_one_line_says_which_file_to_put_where(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def offline(*_: object, **__: object) -> None:
+        raise OSError("no route\nto host")
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
+    with pytest.raises(ValueError, match="no route to host") as error:
+        inception()
+    assert FILE in str(error.value)
+    assert str(tmp_path / "hub" / "checkpoints") in str(error.value)
+    assert "\n" not in str(error.value)
+    with pytest.raises(ValueError, match="is not a file"):
+        inception(str(tmp_path / "elsewhere.pth"))
+
+
+# --- the reference --------------------------------------------------------------------------------------------------
+
+
+class Counting(nn.Module):
+    """Four means of an image, and how many images were asked for."""
+
+    seen = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen += len(x)
+        return x.float().flatten(1).unflatten(1, (4, -1)).mean(dim=2)
+
+
+@dataclass
+class Stage:
+    """What a reference is computed from."""
+
+    data: Examples
+    network: Counting
+    extractor: Extractor
+    cache: Path
+
+    def run(self, **changes: object) -> tuple[Moments, int]:
+        """The reference, and how many images had to be looked at for it."""
+        before = self.network.seen
+        what = {"examples": self.data, "extractor": self.extractor, **changes}
+        found = reference(cache=self.cache, batch_size=7, device="cpu", **what)  # pyright: ignore[reportArgumentType]
+        return found, self.network.seen - before
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Stage:
+    draw = torch.Generator().manual_seed(0)
+    data = Examples(torch.randint(0, 256, (30, 1, 4, 4), dtype=torch.uint8, generator=draw), torch.zeros(30).long())
+    network = Counting()
+    return Stage(data, network, Extractor(network, "fd_counting", 4, sha256("one")), tmp_path / "cache")
+
+
+def test_reference_is_computed_once_and_read_back_exactly(stage: Stage) -> None:
+    first, cost = stage.run()
+    again, nothing = stage.run()
+    assert (cost, nothing) == (30, 0)
+    assert (again.n, first.n) == (30, 30)
+    assert torch.equal(first.mean, again.mean)
+    assert torch.equal(first.cov, again.cov)
+    assert frechet_distance(first, again) < 1e-6
+    assert len(list(stage.cache.iterdir())) == 1
+
+
+def test_other_data_or_other_weights_never_find_this_reference(stage: Stage) -> None:
+    stage.run()
+    changed = stage.data.x.clone()
+    changed[0, 0, 0, 0] ^= 1
+    assert stage.run(examples=Examples(changed, stage.data.labels))[1] == 30
+    assert stage.run(examples=stage.data.take(torch.arange(29)))[1] == 29
+    assert stage.run(extractor=replace(stage.extractor, digest=sha256("two")))[1] == 30
+    assert len(list(stage.cache.iterdir())) == 4
+    assert stage.run()[1] == 0
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda whole: b"",
+        lambda whole: whole[: len(whole) // 2],
+        lambda whole: whole[:-1],
+        lambda whole: whole[:-1] + bytes([whole[-1] ^ 1]),
+        lambda whole: whole.replace(b'"n":"30"', b'"n":"31"'),
+        lambda whole: b"not safetensors at all",
+    ],
+)
+def test_damaged_cache_file_is_computed_again(stage: Stage, damage: Callable[[bytes], bytes]) -> None:
+    first, _ = stage.run()
+    (path,) = stage.cache.iterdir()
+    whole = path.read_bytes()
+    path.write_bytes(damage(whole))
+    assert path.read_bytes() != whole
+    repaired, cost = stage.run()
+    assert cost == 30
+    assert torch.equal(repaired.cov, first.cov)
+    assert stage.run()[1] == 0
+    assert list(stage.cache.iterdir()) == [path]
+
+
+def test_floor_uses_what_there_is_and_says_how_much() -> None:
+    ring = RingOfGaussians(size=3000)
+    real = accumulate(identity().batches(ring.load("train").x, 1000))
+    assert floor(ring.load("test"), 10**6, real, identity(), seed=0)[1] == 3000
+    small, used = floor(ring.load("test"), 1000, real, identity(), seed=0)
+    assert used == 1000
+    assert small < 0.05
+    with pytest.raises(ValueError, match="at least 2 held-out images, not 1 of 3000"):
+        floor(ring.load("test"), 1, real, identity(), seed=0)
+
+
+# --- pictures -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [1, 5, 100])
+@pytest.mark.parametrize(("channels", "size"), [(1, 8), (3, 32)])
+def test_grid_shows_every_pixel_in_order(tmp_path: Path, count: int, channels: int, size: int) -> None:
+    draw = torch.Generator().manual_seed(0)
+    x = torch.randint(0, 256, (count, channels, size, size), dtype=torch.uint8, generator=draw)
+    grid(x, tmp_path / "new" / "grid.png")
+    picture = np.asarray(Image.open(tmp_path / "new" / "grid.png")).reshape(*png_shape(tmp_path / "new" / "grid.png"))
+    columns = int(np.ceil(count**0.5))
+    factor = picture.shape[1] // (columns * (size + 1) - 1)
+    assert 500 <= picture.shape[1] <= 900
+    for i in range(count):
+        top, left = (i // columns) * (size + 1) * factor, (i % columns) * (size + 1) * factor
+        cell = picture[top : top + size * factor : factor, left : left + size * factor : factor]
+        assert np.array_equal(cell, x[i].permute(1, 2, 0).numpy())
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["grid.png"]
+
+
+def png_shape(path: Path) -> tuple[int, int, int]:
+    with Image.open(path) as image:
+        return image.height, image.width, len(image.getbands())
+
+
+def test_points_become_a_scatter_plot(tmp_path: Path) -> None:
+    grid(RingOfGaussians(size=200).load("train").x, tmp_path / "points.png")
+    height, width, _ = png_shape(tmp_path / "points.png")
+    assert 600 <= width <= 900
+    assert 600 <= height <= 900
+
+
+@pytest.mark.parametrize(
+    "x",
+    [torch.zeros(0, 1, 8, 8, dtype=torch.uint8), torch.zeros(4, 1, 8, 8), torch.zeros(4, 3), torch.zeros(4, 2, 8, 8)],
+)
+def test_what_cannot_be_drawn_is_refused_and_leaves_nothing(tmp_path: Path, x: Tensor) -> None:
+    with pytest.raises(ValueError, match=r"no samples|can draw"):
+        grid(x, tmp_path / "grid.png")
+    assert not list(tmp_path.iterdir())
