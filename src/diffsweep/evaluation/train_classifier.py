@@ -141,7 +141,8 @@ Feature extractor of the metric `fd_{name}`: the 64 normalised features before t
 - Command: `python -m diffsweep.evaluation.train_classifier --dataset {name}{options}`
 - Seed: {seed}
 - Recipe: {recipe.epochs} epochs, batch {recipe.batch}, AdamW (decay {recipe.decay}), one cycle up to {recipe.rate};
-  decorrelation {recipe.decorrelation}, flip {recipe.flip}, rotation up to {recipe.degrees} degrees, shift up to {recipe.shift} pixels
+  decorrelation {recipe.decorrelation}, flip {recipe.flip}, rotation up to {recipe.degrees} degrees,
+  shift up to {recipe.shift} pixels
 - Test accuracy: {score:.2%}
 - Parameters: {parameters:,}; file: {len(content):,} bytes
 - Versions: Python {platform.python_version()}, {versions}; one CPU thread
