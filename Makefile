@@ -1,0 +1,48 @@
+# Two commands matter: `make demo` and `make test`. PYTHON=python3.12 chooses another Python, VENV=DIR another place.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint packages clean
+
+help:
+	@echo 'make demo    environment in $(VENV), install, then the main job: python train.py (2 minutes after installing)'
+	@echo 'make test    everything the tests need, then lint and the whole test suite'
+	@echo 'make lint    ruff and pyright only'
+	@echo 'make clean   remove $(VENV) and caches; runs/ and data/ stay'
+
+demo: $(VENV)/.installed
+	$(BIN)/python train.py
+
+test: packages lint
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed-test
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+# torch and torchvision come from one resolution: builds that do not match each other fail only when imported.
+$(VENV)/.installed: pyproject.toml | $(BIN)/python
+	@echo 'installing into $(VENV); torch is large, this takes some minutes'
+	$(PIP) install --editable .
+	@touch $@
+
+$(VENV)/.installed-test: pyproject.toml | $(BIN)/python
+	@echo 'installing into $(VENV); torch is large, this takes some minutes'
+	$(PIP) install --editable '.[test]'
+	@touch $@ $(VENV)/.installed
+
+$(BIN)/python:
+	@# Half an environment would be taken for a whole one the next time.
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
+
+# A machine where we may not install packages still runs all tests that do without them.
+packages:
+	@.ci/packages
+
+clean:
+	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

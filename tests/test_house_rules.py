@@ -1,0 +1,227 @@
+"""The promises of the layout, each as a test: what imports what, what loads torch, what is documented, what links."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SOURCE = ROOT / "src"
+PACKAGE = SOURCE / "diffsweep"
+GROUPS = sorted({path.parent.name for path in (ROOT / "conf").glob("*/*.yaml")})
+
+# Whatever is typed often must not pay for these.
+HEAVY = {"lightning", "matplotlib", "numpy", "pandas", "PIL", "scipy", "sklearn", "torch", "torchvision", "wandb"}
+
+# Folder -> what of ours it may import besides itself; "" is the root of the package.
+ARROWS = {
+    "": {"sweep", "report", "training"},
+    "backbones": set[str](),
+    "data": set[str](),
+    "diffusion": set[str](),
+    "evaluation": set[str](),
+    "report": {"sweep"},
+    "sweep": set[str](),
+    "training": {"diffusion", "evaluation", "sweep.record", "sweep.lease"},
+}
+
+# The mathematics is usable without any of the machinery around it.
+DIFFUSION_ONLY = {"diffsweep", "torch"}
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(SOURCE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def modules(folder: str) -> list[str]:
+    return sorted(module_name(path) for path in (PACKAGE / folder).rglob("*.py"))
+
+
+def loaded_after(code: str, *, cwd: Path = ROOT, arguments: tuple[str, ...] = ()) -> tuple[set[str], str]:
+    """Top-level names of all modules in memory at the end of `code` in a fresh process, and what it printed."""
+    tail = "\nimport sys; sys.stdout.flush(); print('\\0' + ' '.join({name.partition('.')[0] for name in sys.modules}))"
+    done = subprocess.run(
+        [sys.executable, "-c", code + tail, *arguments], capture_output=True, text=True, cwd=cwd, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    printed, _, names = done.stdout.rpartition("\0")
+    return set(names.split()), printed
+
+
+@pytest.mark.parametrize("folder", ["sweep", "report"])
+def test_no_module_of_these_folders_loads_torch_or_anything_heavy(folder: str) -> None:
+    names, _ = loaded_after(f"import {', '.join(modules(folder))}")
+    assert "diffsweep" in names
+    assert not names & HEAVY
+
+
+def test_the_mathematics_load_nothing_but_torch() -> None:
+    names, _ = loaded_after(f"import {', '.join(modules('diffusion'))}")
+    assert "torch" in names
+    assert not names & {"hydra", "lightning", "omegaconf", "pytorch_lightning", "torchmetrics", "wandb"}
+
+
+def test_the_command_line_loads_no_torch() -> None:
+    names, _ = loaded_after("import diffsweep.cli")
+    assert not names & HEAVY
+
+
+def test_help_loads_no_torch_and_names_every_group() -> None:
+    code = (
+        "import atexit, runpy, sys\n"
+        "sys.argv = ['train.py', '--help']\n"
+        "try:\n"
+        "    runpy.run_path('train.py', run_name='__main__')\n"
+        "except SystemExit as stop:\n"
+        "    assert not stop.code, stop.code\n"
+    )
+    names, printed = loaded_after(code)
+    assert not names & HEAVY
+    for group in GROUPS:
+        assert re.search(rf"^{group}: \S", printed, re.MULTILINE), f"--help does not name the group {group}"
+    assert len(printed.splitlines()) <= 50, "--help is meant to be short"
+
+
+def imports(path: Path) -> Iterator[tuple[str, bool]]:
+    """Every module that a source file names in an import, and whether it is imported when the file is."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    late = {
+        id(below)
+        for node in ast.walk(tree)
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+        for below in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for name in node.names:
+                yield name.name, id(node) not in late
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} has a relative import; the arrows are read from absolute ones"
+            for name in node.names:
+                # `from a import b` may name the module a.b; a.b.c of a class is cut by the prefix tests below.
+                yield f"{node.module}.{name.name}", id(node) not in late
+
+
+def folder_of(path: Path) -> str:
+    parts = path.relative_to(PACKAGE).parts
+    return parts[0] if len(parts) > 1 else ""
+
+
+def sources() -> list[Path]:
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def test_every_folder_has_its_arrows() -> None:
+    assert {folder_of(path) for path in sources()} == set(ARROWS)
+
+
+@pytest.mark.parametrize("path", sources(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_follow_the_arrows(path: Path) -> None:
+    folder = folder_of(path)
+    for name, at_once in imports(path):
+        top, _, rest = name.partition(".")
+        if top != "diffsweep":
+            assert folder != "diffusion" or top in DIFFUSION_ONLY | sys.stdlib_module_names, f"{path} imports {name}"
+            continue
+        own = folder and (rest + ".").startswith(folder + ".")
+        allowed = any((rest + ".").startswith(arrow + ".") for arrow in ARROWS[folder])
+        assert own or allowed or rest == "__version__", f"{path} imports {name}"
+        assert folder or not rest.startswith("training") or not at_once, f"{path} imports {name} before it is needed"
+
+
+def test_no_circle_between_folders() -> None:
+    edges: dict[str, set[str]] = {folder: set() for folder in ARROWS}
+    for path in sources():
+        for name, _ in imports(path):
+            top, _, rest = name.partition(".")
+            target = rest.partition(".")[0]
+            if top == "diffsweep" and target in ARROWS and target != folder_of(path):
+                edges[folder_of(path)].add(target)
+    while edges:
+        leaves = {folder for folder, targets in edges.items() if not targets & set(edges)}
+        assert leaves, f"a circle among {sorted(edges)}"
+        for folder in leaves:
+            del edges[folder]
+
+
+def undocumented(tree: ast.Module) -> list[str]:
+    nodes = [node for node in tree.body if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))]
+    names = [node.name for node in nodes if not node.name.startswith("_") and not ast.get_docstring(node)]
+    return names if ast.get_docstring(tree) else ["the module", *names]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in sources() if path.stat().st_size] + [ROOT / "train.py"],
+    ids=lambda path: str(path.relative_to(ROOT)),
+)
+def test_every_public_name_is_documented(path: Path) -> None:
+    assert undocumented(ast.parse(path.read_text(encoding="utf-8"))) == []
+
+
+def tracked(*patterns: str) -> list[Path]:
+    """Files that git knows; the checks below are about what is published, not about what lies around."""
+    done = subprocess.run(["git", "ls-files", "-z", *patterns], capture_output=True, text=True, cwd=ROOT)
+    if done.returncode:
+        pytest.skip("not a git checkout")
+    return [ROOT / name for name in done.stdout.split("\0") if name and (ROOT / name).is_file()]
+
+
+def test_nothing_names_a_place_on_a_developers_machine() -> None:
+    # Written in pieces, so that this file does not find itself.
+    place = re.compile("(?<![\\w.}/-])/(?:" + "|".join(["home", "Users", "work", "root", "mnt", "tmp/v"]) + ")/\\w")
+    found = []
+    for path in tracked():
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            continue
+        lines = text.splitlines()
+        found += [f"{path.relative_to(ROOT)}:{i}: {line}" for i, line in enumerate(lines, 1) if place.search(line)]
+    assert found == []
+
+
+def slug(heading: str) -> str:
+    """A heading's anchor as GitHub makes it."""
+    plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).replace("`", "").strip().lower()
+    return re.sub(r"\s", "-", re.sub(r"[^\w\s-]", "", plain))
+
+
+def prose(path: Path) -> str:
+    return re.sub(r"^```.*?^```", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+
+
+def anchors(path: Path) -> set[str]:
+    return {slug(heading) for heading in re.findall(r"^#+\s+(.*)$", prose(path), re.MULTILINE)}
+
+
+def broken_links(path: Path) -> list[str]:
+    broken = []
+    for target in re.findall(r"\]\(([^)\s]+)(?:\s+\"[^\"]*\")?\)", prose(path)):
+        if re.match(r"[a-z]+:", target):
+            continue
+        name, _, anchor = target.partition("#")
+        file = (path.parent / name).resolve() if name else path
+        if not file.exists() or (anchor and anchor not in anchors(file)):
+            broken.append(target)
+    return broken
+
+
+@pytest.mark.parametrize("path", tracked("*.md"), ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_in_markdown_resolve(path: Path) -> None:
+    assert broken_links(path) == []
+
+
+def test_a_broken_link_would_be_noticed(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(
+        "# One & two\n[a](#one--two) [b](#three) [c](absent.md) [d](page.md#one--two) [e](https://x.org/)\n"
+    )
+    assert broken_links(page) == ["#three", "absent.md"]
