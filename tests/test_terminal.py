@@ -195,7 +195,6 @@ def test_failures_say_why_and_where(tmp_path: Path) -> None:
         f"    see {cell.error_file}",
         "  sampler=b",
         "    blocked",
-        "    see x/error.txt",
     ]
 
 

@@ -5,6 +5,8 @@ Each job leaves a note in the sweep's folder that names its cell; the launching 
 
 from __future__ import annotations
 
+import csv
+import io
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from diffsweep.report import terminal
-from diffsweep.sweep.record import Fit, read_json
+from diffsweep.sweep.record import Fit, read_json, write_atomic
 
 _last: list[tuple[Path, Path]] = []
 
@@ -40,3 +42,16 @@ def show_last() -> None:
                 failures.append(note)
         if results or failures:
             terminal.show_sweep(list(results.values()), failures, runs=runs)
+        if results:
+            table = folder / "table.csv"
+            write_atomic(table, _csv(list(results.values())))
+            terminal.show_where(list(results.values()), table, runs=runs)
+
+
+def _csv(results: list[dict[str, Any]]) -> str:
+    columns = list(dict.fromkeys(key for result in results for key in result))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns)
+    writer.writeheader()
+    writer.writerows(results)
+    return text.getvalue()

@@ -306,3 +306,16 @@ def line(result: Result) -> str:
     """One finished run in one line, as a sweep shows it while it goes on."""
     choices = " ".join(f"{choice}={result[choice]}" for choice in CHOICES if result.get(choice) is not None)
     return f"done {choices}  {result.get('metric')} {_score(result)}"
+
+
+def show_where(
+    results: Sequence[Result], table: Path, console: Console | None = None, runs: str | Path = "runs"
+) -> None:
+    """Print where a sweep's table and its best pictures lie, and what to run next."""
+    console = console or _console()
+    best = min(results, key=_rank)
+    cell = _cell(best, runs)
+    _lines(console, "", f"table          {table}")
+    _lines(console, f"best pictures  {cell.folder / str(best.get('grid') or cell.samples_file.name)}", "", "next:")
+    for command, why in next_commands(best)[1:2]:
+        _lines(console, f"  {command}", f"    # the best, with {why}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -60,10 +61,16 @@ class Sampling(LightningModule):
 
 
 class _Bar(Callback):
+    """Shows the sampling and takes its time, without what starting Lightning costs."""
+
     def __init__(self, total: int, show: bool) -> None:
+        self.seconds = 0.0
         self.bar = tqdm(
             desc="sampling", total=total, unit="img", disable=None if show else True, dynamic_ncols=True, leave=False
         )
+
+    def on_predict_start(self, trainer: Trainer, pl_module: Any) -> None:
+        self.seconds -= time.monotonic()
 
     def on_predict_batch_end(
         self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
@@ -71,13 +78,14 @@ class _Bar(Callback):
         self.bar.update(len(outputs[0]) * trainer.world_size)
 
     def on_predict_end(self, trainer: Trainer, pl_module: Any) -> None:
+        self.seconds += time.monotonic()
         self.bar.close()
 
 
 def draw(
     sampling: Sampling, make_trainer: Callable[..., Trainer], n: int, batch_size: int, *, show: bool = True
-) -> Tensor:
-    """Samples 0 ... n - 1, in order, on the first rank's CPU (other ranks get them too).
+) -> tuple[Tensor, float]:
+    """Samples 0 ... n - 1 in order, on the CPU of every rank, and the seconds that drawing them took.
 
     Args:
         sampling: What to draw from.
@@ -92,7 +100,8 @@ def draw(
     for key, value in (("samples", n), ("batch_size", batch_size)):
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ValueError(f"evaluation.{key}={value} must be a whole number, 1 or more")
-    trainer = make_trainer(callbacks=[_Bar(n, show)])
+    bar = _Bar(n, show)
+    trainer = make_trainer(callbacks=[bar])
     chunks = torch.arange(n).split(min(batch_size, -(-n // trainer.world_size)))
     drawn: Any = trainer.predict(sampling, _Share(chunks, trainer), return_predictions=True) or []
     if trainer.world_size > 1:
@@ -100,7 +109,7 @@ def draw(
         torch.distributed.all_gather_object(gathered, drawn)
         drawn = [pair for part in gathered for pair in part]
     numbers = torch.cat([pair[0] for pair in drawn])
-    return torch.cat([pair[1] for pair in drawn])[numbers.argsort()]
+    return torch.cat([pair[1] for pair in drawn])[numbers.argsort()], bar.seconds
 
 
 class _Share:

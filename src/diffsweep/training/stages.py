@@ -223,10 +223,9 @@ def evaluate(
         cfg.backbone.classes,
         asked.seed,
     )
-    started = time.monotonic()
     trainer = functools.partial(make_trainer, cfg, cell.folder, logger=False)
-    samples = draw(sampling, trainer, asked.samples, asked.batch_size, show=cfg.trainer.progress and _first_rank())
-    sample_seconds = time.monotonic() - started
+    show = cfg.trainer.progress and _first_rank()
+    samples, sample_seconds = draw(sampling, trainer, asked.samples, asked.batch_size, show=show)
     if not _first_rank():
         return None
 

@@ -1,0 +1,254 @@
+"""Runs as a user starts them: real processes, real kills, real signals, and what is left on the disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+
+ROOT = Path(__file__).parent.parent
+TINY = [
+    "dataset=mixture",
+    "backbone=mlp",
+    "backbone.width=16",
+    "backbone.depth=1",
+    "training.batch_size=32",
+    "training.warmup=10",
+    "evaluation.samples=64",
+    "trainer.threads=1",
+    "trainer.log_every=10",
+]
+pytestmark = pytest.mark.slow
+
+
+def command(runs: Path, *overrides: str) -> list[str]:
+    return [sys.executable, str(ROOT / "train.py"), *TINY, f"paths.runs={runs}", *overrides]
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"}
+
+
+def train(runs: Path, *overrides: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        command(runs, *overrides), capture_output=True, text=True, env=environment(), timeout=300, check=False
+    )
+    assert not check or done.returncode == 0, done.stderr
+    return done
+
+
+def start(runs: Path, *overrides: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        command(runs, *overrides), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()
+    )
+
+
+def one(runs: Path, pattern: str) -> Path:
+    found = sorted(runs.glob(pattern))
+    assert len(found) == 1, found
+    return found[0]
+
+
+def wait_for(path: Path, pattern: str, process: subprocess.Popen[str]) -> None:
+    end = time.monotonic() + 120
+    while not list(path.glob(pattern)):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def lines(runs: Path) -> list[dict[str, Any]]:
+    """metrics.jsonl without what the clock decides."""
+    text = one(runs, "fits/*/metrics.jsonl").read_text()
+    return [
+        {key: value for key, value in json.loads(row).items() if key != "images_per_second"}
+        for row in text.splitlines()
+    ]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    runs = tmp_path_factory.mktemp("undisturbed")
+    train(runs, "training.steps=800")
+    return runs
+
+
+def test_killed_and_resumed_ends_with_the_same_bits(undisturbed: Path, tmp_path: Path) -> None:
+    """kill -9 at several points, then SIGTERM, then to the end: weights and metrics of an undisturbed training."""
+    overrides = ("training.steps=800", "trainer.checkpoint_seconds=0.05")
+    for delay in (0.0, 0.2, 0.4):
+        process = start(tmp_path, *overrides)
+        checkpoint = (
+            one(tmp_path, "fits/*/checkpoints/last.ckpt") if list(tmp_path.glob("fits/*/checkpoints/*")) else None
+        )
+        before = checkpoint.stat().st_mtime_ns if checkpoint else None
+        wait_for(tmp_path, "fits/*/checkpoints/last.ckpt", process)
+        while before is not None and checkpoint is not None and checkpoint.stat().st_mtime_ns == before:
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.01)
+        time.sleep(delay)
+        process.kill()
+        process.communicate()
+        assert not list(tmp_path.glob("fits/*/done.json"))
+        assert not list(tmp_path.glob("fits/*/cells/*/result.json"))
+    process = start(tmp_path, *overrides)
+    wait_for(tmp_path, "fits/*/lease-000004.json", process)
+    status = one(tmp_path, "fits/*/status.json")
+    end = time.monotonic() + 60
+    while json.loads(status.read_text())["pid"] != process.pid:
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert "the same command goes on from there" in stderr
+    assert json.loads(status.read_text())["state"] == "waiting"
+
+    assert "going on from its checkpoint" in train(tmp_path, *overrides).stderr
+    weights = "fits/*/checkpoints/ema.safetensors"
+    assert one(tmp_path, weights).read_bytes() == one(undisturbed, weights).read_bytes()
+    assert lines(tmp_path) == lines(undisturbed)
+    results = [json.loads(one(runs, "fits/*/cells/*/result.json").read_text()) for runs in (tmp_path, undisturbed)]
+    assert results[0]["fd_points"] == results[1]["fd_points"]
+
+
+def test_a_finished_run_answers_at_once_and_a_sampler_reuses_the_training(undisturbed: Path) -> None:
+    steps = "training.steps=800"
+    weights = one(undisturbed, "fits/*/checkpoints/ema.safetensors")
+    before = weights.stat().st_mtime_ns
+    again = subprocess.run(
+        [sys.executable, "-X", "importtime", *command(undisturbed, steps)[1:]],
+        capture_output=True,
+        text=True,
+        env=environment(),
+        check=True,
+    )
+    assert "already done" in again.stderr
+    imported = {row.rpartition("|")[2].strip() for row in again.stderr.splitlines() if row.startswith("import time:")}
+    assert "hydra" in imported
+    assert not imported & {"torch", "lightning", "wandb", "numpy"}
+
+    train(undisturbed, steps, "sampler=heun", "sampler.nfe=9")
+    assert weights.stat().st_mtime_ns == before
+    results = [json.loads(path.read_text()) for path in undisturbed.glob("fits/*/cells/*/result.json")]
+    assert {(result["sampler"], result["nfe"], result["steps"]) for result in results} == {
+        ("dpmpp_2m", 20, 20),
+        ("heun", 9, 5),
+    }
+    assert len({result["fit"] for result in results}) == 1
+    train(undisturbed, "training.steps=20", "schedule=linear")
+    assert len(list(undisturbed.glob("fits/*/done.json"))) == 2
+
+
+def test_a_sweep_trains_each_model_once_and_ends_with_one_table(tmp_path: Path) -> None:
+    """2 samplers x 2 schedules and a cell that cannot be: two trainings, four results, its reason, exit code 2."""
+    swept = ["training.steps=30", "sampler=ddim,heun", "schedule=cosine,rectified", "sampler/spacing=time,logsnr", "-m"]
+    done = train(tmp_path, *swept, check=False)
+    assert done.returncode == 2, done.stderr
+    assert len(list(tmp_path.glob("fits/*/done.json"))) == 2
+    assert len(list(tmp_path.glob("fits/*/cells/*/result.json"))) == 7
+    assert "Traceback" not in done.stderr
+    table = done.stdout
+    assert "1 failed:" in table
+    assert "cannot start from pure noise" in table
+    scores = sorted(json.loads(path.read_text())["fd_points"] for path in tmp_path.glob("fits/*/cells/*/result.json"))
+    rows = [row.split() for row in table.splitlines() if row.split() and row.split()[0].isdigit()]
+    assert [row[0] for row in rows][:7] == [str(n + 1) for n in range(7)]
+    shown = [float(word) for row in rows[:7] for word in row if word.count(".") == 1 and word[0].isdigit()]
+    assert shown[0] == pytest.approx(scores[0], rel=1e-3)
+
+
+def test_two_processes_never_train_the_same_fit(tmp_path: Path) -> None:
+    first = start(tmp_path, "training.steps=600", "sampler=ddim")
+    wait_for(tmp_path, "fits/*/lease-*.json", first)
+    second = start(tmp_path, "training.steps=600", "sampler=dpmpp_2m")
+    out = [process.communicate(timeout=120) for process in (first, second)]
+    assert (first.returncode, second.returncode) == (0, 0), out
+    assert "is being trained by" in out[1][1]
+    assert "going on from" not in out[1][1]
+    assert len(list(tmp_path.glob("fits/*/cells/*/result.json"))) == 2
+    steps = [row["step"] for row in lines(tmp_path)]
+    assert steps == list(range(9, 600, 10))
+
+
+def test_two_devices_train_and_sample_as_one(tmp_path: Path) -> None:
+    ddp = [
+        "trainer=ddp",
+        "trainer.accelerator=cpu",
+        "trainer.devices=2",
+        "trainer.precision=32-true",
+        "trainer.compile=false",
+        "trainer.deterministic=true",
+    ]
+    train(tmp_path / "two", "training.steps=60", *ddp)
+    train(tmp_path / "one", "training.steps=60")
+    weights = [load_file(one(tmp_path / n, "fits/*/checkpoints/ema.safetensors")) for n in ("one", "two")]
+    for name, value in weights[0].items():
+        # One sum over the batch or two halves of it: rounding, made larger by Adam, is all that may differ.
+        assert float((value - weights[1][name]).abs().max()) < 1e-3
+    results = [json.loads(one(tmp_path / n, "fits/*/cells/*/result.json").read_text()) for n in ("one", "two")]
+    assert results[0]["fit"] == results[1]["fit"]
+    assert results[0]["cell"] == results[1]["cell"]
+    assert results[0]["fd_points"] == pytest.approx(results[1]["fd_points"], rel=0.02)
+    losses = [lines(tmp_path / n)[0]["loss"] for n in ("one", "two")]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_loggers_mirror_the_record(tmp_path: Path) -> None:
+    train(tmp_path, "training.steps=40", "logger=csv")
+    table = one(tmp_path, "fits/*/csv/metrics.csv").read_text().splitlines()
+    assert "loss" in table[0]
+    assert len(table) - 1 == len(lines(tmp_path)) == 4
+    other = tmp_path / "wandb"
+    done = train(other, "training.steps=40", "logger=wandb", "logger.wandb.mode=offline")
+    assert done.stderr.count("W&B is offline; to send this run: wandb sync") == 2
+    assert list(other.glob("fits/*/wandb/offline-run-*/*.wandb"))
+    assert list(other.glob("fits/*/cells/*/wandb/offline-run-*/*.wandb"))
+
+
+def test_a_training_that_diverges_says_what_to_change(tmp_path: Path) -> None:
+    done = train(tmp_path, "training.steps=200", "optimizer.lr=1e30", "training.clip=null", check=False)
+    assert done.returncode == 2
+    assert "training diverged; lower optimizer.lr" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "training diverged" in one(tmp_path, "fits/*/cells/*/error.txt").read_text()
+    assert not list(tmp_path.glob("fits/*/done.json"))
+
+
+def test_a_corrupt_checkpoint_is_named(tmp_path: Path) -> None:
+    process = start(tmp_path, "training.steps=100000", "trainer.checkpoint_seconds=0.05")
+    wait_for(tmp_path, "fits/*/checkpoints/last.ckpt", process)
+    process.kill()
+    process.communicate()
+    checkpoint = one(tmp_path, "fits/*/checkpoints/last.ckpt")
+    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+    done = train(tmp_path, "training.steps=100000", "trainer.checkpoint_seconds=0.05", check=False)
+    assert done.returncode == 2
+    assert f"{checkpoint} cannot be read" in done.stderr
+    assert "delete it to train from the start" in done.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a file system")
+@pytest.mark.parametrize("option", ["size=64k", "ro"])
+def test_a_disk_that_refuses_costs_one_line(tmp_path: Path, option: str) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", option, "tmpfs", str(disk)], capture_output=True).returncode:
+        pytest.skip("mounting is not allowed here")
+    try:
+        done = train(disk / "runs", "training.steps=30", check=False)
+        left = list(disk.glob("runs/**/result.json"))
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+    assert done.returncode == 2, done.stderr
+    assert "cannot write" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not left
