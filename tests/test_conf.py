@@ -1,0 +1,285 @@
+"""The conf tree is the registry: every option composes, builds, hides no default, and nonsense is refused in time."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import get_object, instantiate
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from diffsweep.sweep.record import Run
+from diffsweep.sweep.signature import canonical, resolved
+from diffsweep.training.parts import Parts, make_trainer
+from diffsweep.training.stages import complete
+
+ROOT = Path(__file__).parent.parent
+CONF = ROOT / "conf"
+FILES = sorted(CONF.rglob("*.yaml"))
+OPTIONS = [path for path in FILES if path.parent != CONF and "hydra" not in path.relative_to(CONF).parts]
+EXPERIMENTS = [path for path in OPTIONS if path.parent.name == "experiment"]
+
+# What an option needs beside it; without an entry it must go with all the defaults.
+COMPANIONS = {
+    "backbone=mlp": ["dataset=mixture"],
+    "dataset=mixture": ["backbone=mlp"],
+    "extractor=mixture": ["backbone=mlp", "dataset=mixture"],
+    "extractor=fashion_mnist": ["dataset=fashion_mnist"],
+}
+
+# Its weights are 95 MB from the internet, and checked when the object is made.
+UNAVAILABLE = {"extractor=inception"}
+
+HYDRA_KEYS = {"_args_", "_convert_", "_partial_", "_recursive_", "_target_"}
+
+# So that a mistake that is not refused fails a test in a second, instead of training.
+TINY = ["training.steps=1", "training.warmup=0", "evaluation.samples=4", "trainer.progress=false"]
+
+
+def group(path: Path) -> str:
+    return path.parent.relative_to(CONF).as_posix()
+
+
+def choice(path: Path) -> str:
+    return f"{group(path)}={path.stem}"
+
+
+def composed(*overrides: str) -> DictConfig:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("config", overrides=list(overrides))
+
+
+@functools.cache
+def with_option(path: Path) -> DictConfig:
+    return composed(choice(path), *COMPANIONS.get(choice(path), []))
+
+
+def package(path: Path) -> str:
+    """Where in the config an option's content goes."""
+    first = path.read_text(encoding="utf-8").partition("\n")[0]
+    given = first.removeprefix("# @package ") if first.startswith("# @package ") else group(path).replace("/", ".")
+    return "" if given == "_global_" else given
+
+
+def own_node(path: Path) -> Any:
+    cfg = with_option(path)
+    return OmegaConf.select(cfg, package(path)) if package(path) else cfg
+
+
+def targets(node: Any) -> Iterator[DictConfig]:
+    """Every node below that says what it builds."""
+    if isinstance(node, DictConfig):
+        if "_target_" in node:
+            yield node
+        for key in node:
+            if not OmegaConf.is_missing(node, key):
+                yield from targets(node._get_node(key))
+    elif isinstance(node, ListConfig):
+        for below in node:
+            yield from targets(below)
+
+
+def parameters(node: DictConfig) -> dict[str, inspect.Parameter]:
+    signature = inspect.signature(get_object(node._target_))
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return {name: parameter for name, parameter in signature.parameters.items() if parameter.kind in kinds}
+
+
+def ours(node: DictConfig) -> bool:
+    return node._target_.startswith("diffsweep.")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(CONF)))
+def test_every_file_says_in_its_header_what_it_is(path: Path) -> None:
+    first, second, *_ = [*path.read_text(encoding="utf-8").splitlines(), "", ""]
+    header = second if first.startswith("# @package ") else first
+    assert header.startswith("# ")
+    assert len(header) > 20
+
+
+@pytest.mark.parametrize("path", OPTIONS, ids=choice)
+def test_every_option_composes_and_builds(path: Path) -> None:
+    cfg = with_option(path)
+    assert resolved(cfg)
+    assert OmegaConf.select(cfg, package(path)) is not None or path.stem == "none"
+    if choice(path) in UNAVAILABLE:
+        return
+    parts = Parts.of(cfg)
+    optimizer = instantiate(cfg.optimizer)(parts.denoiser.parameters())
+    assert isinstance(optimizer, torch.optim.Optimizer)
+    for logger in (cfg.logger or {}).values():
+        assert callable(instantiate(logger))
+
+
+def known_defect(path: Path) -> Any:
+    reason = "a solver's order is a constructor parameter: +sampler.solver.order=9 is taken"
+    return pytest.param(path, marks=pytest.mark.xfail(strict=True, reason=reason)) if group(path) == "sampler" else path
+
+
+@pytest.mark.parametrize("path", [CONF / "config.yaml", *map(known_defect, OPTIONS)], ids=choice)
+def test_keys_are_the_constructors_parameters(path: Path) -> None:
+    for node in targets(OmegaConf.load(path) if path.parent == CONF else own_node(path)):
+        known = parameters(node)
+        given = {str(key) for key in node} - HYDRA_KEYS
+        takes_any = any(
+            parameter.kind is inspect.Parameter.VAR_KEYWORD
+            for parameter in inspect.signature(get_object(node._target_)).parameters.values()
+        )
+        assert takes_any or given <= set(known), f"{node._target_} does not take {given - set(known)}"
+        if ours(node) and package(path):
+            # A default that lives only in Python would escape the signature, and nobody could see it in the YAML.
+            partial = node.get("_partial_", False)
+            wanted = {
+                name for name, parameter in known.items() if not partial or parameter.default is not parameter.empty
+            }
+            assert wanted <= given, f"{choice(path)} does not list {wanted - given} of {node._target_}"
+
+
+def test_defaults_in_python_are_those_of_the_yaml() -> None:
+    """Where several options build one class (the samplers), the class's default is the value of one of them."""
+    values: dict[tuple[str, str], list[Any]] = defaultdict(list)
+    defaults: dict[tuple[str, str], Any] = {}
+    for path in OPTIONS:
+        # Experiments and trainer=debug are there to change values.
+        for node in targets(own_node(path)) if package(path) else ():
+            for name, parameter in parameters(node).items() if ours(node) else ():
+                listed = name in node and not OmegaConf.is_interpolation(node, name)
+                if parameter.default is parameter.empty or not listed:
+                    continue
+                defaults[node._target_, name] = canonical(parameter.default)
+                values[node._target_, name].append(canonical(resolved({"value": plain(node[name])})["value"]))
+    assert len(defaults) > 20
+    assert {key: default for key, default in defaults.items() if default not in values[key]} == {}
+
+
+def plain(value: Any) -> Any:
+    return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+
+
+def test_trainers_differ_in_values_only() -> None:
+    keys = {path.stem: set(with_option(path).trainer) for path in OPTIONS if group(path) == "trainer"}
+    assert all(found == keys["cpu"] for found in keys.values())
+    make_trainer(composed(), ROOT, logger=False)
+
+
+def test_debug_is_short_and_what_is_asked_for_wins() -> None:
+    debug, default = composed("trainer=debug"), composed()
+    assert debug.training.steps <= 50 < default.training.steps
+    assert debug.training.warmup <= debug.training.steps
+    assert debug.evaluation.samples < default.evaluation.samples
+    assert debug.trainer == default.trainer
+    assert composed("trainer=debug", "training.steps=7").training.steps == 7
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=choice)
+def test_debug_is_short_in_every_experiment(path: Path) -> None:
+    cfg = composed(choice(path), "trainer=debug")
+    assert cfg.training.steps <= 50
+    assert cfg.evaluation.samples <= 50
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=choice)
+def test_what_is_asked_for_wins_over_the_experiment(path: Path) -> None:
+    cfg = composed(choice(path), "training.steps=7", "sampler=ddim", "sampler.nfe=3")
+    assert (cfg.training.steps, cfg.sampler.nfe) == (7, 3)
+    assert cfg.sampler.solver._target_.endswith("Euler")
+
+
+def named(value: object) -> str:
+    """A test's name comes from its overrides, not from the message."""
+    return " ".join(value) if isinstance(value, list) and "=" in value[0] else ""
+
+
+REFUSED = [
+    (["backbone=unet", "dataset=mixture"], "backbone=mlp"),
+    (["backbone=mlp"], "backbone=unet"),
+    (["diffuser=ddpm", "schedule=rectified"], "choose diffuser=v"),
+    (["sampler=heun", "sampler/spacing=time", "schedule=rectified"], "choose sampler/spacing=karras"),
+    (["sampler.nfe=0"], "sampler.nfe=0"),
+    (["sampler.nfe=many"], "sampler.nfe=many"),
+    (["sampler.churn=-1"], "sampler.churn=-1"),
+    (["training.steps=-5"], "training.steps=-5"),
+    (["training.steps=2.5"], "training.steps=2.5"),
+    (["training.batch_size=0"], "training.batch_size=0"),
+    (["training.warmup=-1"], "training.warmup=-1"),
+    (["training.decay=cosin"], "choose one of constant, linear, cosine"),
+    (["training.clip=0"], "training.clip=0"),
+    (["backbone.width=-4"], "width"),
+    (["dataset.sigma_data=-1"], "sigma_data"),
+    (["dataset.shape=[1,9,9]"], "dataset.shape"),
+    (["seed=abc"], "seed=abc"),
+    (["+sampler.order=3"], "order"),
+]
+
+# Refused too, but only after a folder was made or even a training was done.
+REFUSED_LATE = [
+    (["extractor=fashion_mnist"], "extractor"),
+    (["ema.decay=2"], "ema.decay=2"),
+    (["evaluation.samples=0"], "evaluation.samples=0"),
+    (["evaluation.samples=-3"], "evaluation.samples=-3"),
+    (["evaluation.batch_size=0"], "evaluation.batch_size"),
+    (["evaluation.seed=x"], "evaluation.seed=x"),
+    (["optimizer.lr=-1"], "-1"),
+    (["optimizer.lr=fast"], "fast"),
+    (["trainer.checkpoint_seconds=0"], "trainer.checkpoint_seconds=0"),
+    (["trainer.precision=33"], "33"),
+]
+
+
+def refusal(overrides: list[str], folder: Path) -> str:
+    cfg = composed(*TINY, f"paths.runs={folder / 'runs'}", *overrides)
+    with pytest.raises((ValueError, OSError)) as caught:
+        complete(cfg, Run.of(cfg), overrides)
+    return str(caught.value)
+
+
+def late(value: tuple[Any, ...]) -> Any:
+    return pytest.param(*value, marks=pytest.mark.xfail(strict=True, reason="refused too late, or not at all"))
+
+
+@pytest.mark.parametrize(("overrides", "words"), [*REFUSED, *map(late, REFUSED_LATE)], ids=named)
+def test_nonsense_is_refused_before_anything_is_written(overrides: list[str], words: str, tmp_path: Path) -> None:
+    message = refusal(overrides, tmp_path)
+    assert words in message
+    assert "\n" not in message
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(torch.cuda.is_available() or torch.backends.mps.is_available(), reason="this machine has a GPU")
+@pytest.mark.xfail(strict=True, reason="refused, but only after folders were made")
+@pytest.mark.parametrize("trainer", ["gpu", "ddp"])
+def test_a_gpu_that_is_not_there_is_refused_before_anything_is_written(trainer: str, tmp_path: Path) -> None:
+    message = refusal([f"trainer={trainer}"], tmp_path)
+    assert "trainer.accelerator=gpu" in message
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["sampler=dimm"], ["sampler/dimm", *(path.stem for path in OPTIONS if group(path) == "sampler")]),
+        (["sampler.nef=3"], ["'sampler.nef'"]),
+        (["backbone=unet", "dataset=mixture"], ["choose backbone=mlp or an image dataset"]),
+    ],
+    ids=named,
+)
+def test_a_users_mistake_is_said_without_a_traceback(overrides: list[str], words: list[str], tmp_path: Path) -> None:
+    environment = {key: value for key, value in os.environ.items() if key != "HYDRA_FULL_ERROR"}
+    command = [sys.executable, str(ROOT / "train.py"), *TINY, *overrides]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    for word in words:
+        assert word in done.stderr
+    assert list(tmp_path.iterdir()) == []
