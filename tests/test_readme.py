@@ -1,0 +1,144 @@
+"""What the README says can be typed, run and found: it is read by these tests, so it cannot rot."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.utils import instantiate
+
+from diffsweep.diffusion import CLEAN, GaussianMixture
+from diffsweep.diffusion.schedules import Cosine
+from diffsweep.report.terminal import CHOICES
+from diffsweep.training.parts import Parts
+
+ROOT = Path(__file__).parent.parent
+CONF = ROOT / "conf"
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+FLAGS = {"-m", "--help", "--cfg", "job"}
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+
+
+def command_lines() -> list[str]:
+    lines = re.findall(r"^\s*(python train\.py.*)$", README, re.MULTILINE)
+    return sorted({*lines, *re.findall(r"`(python train\.py[^`]*)`", README)})
+
+
+def cells(line: str) -> list[list[str]]:
+    """The override lists that a command line stands for: one, or with -m one for each combination."""
+    words = shlex.split(line, comments=True)[2:]
+    overrides = OverridesParser.create().parse_overrides([word for word in words if word not in FLAGS])
+    assert "-m" in words or not any(override.is_sweep_override() for override in overrides), f"-m is missing: {line}"
+    choices = [
+        [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
+        if override.is_sweep_override()
+        else [override.input_line or ""]
+        for override in overrides
+    ]
+    return [list(cell) for cell in itertools.product(*choices)]
+
+
+def config(overrides: list[str], conf: Path = CONF) -> Any:
+    with initialize_config_dir(str(conf), version_base="1.3"):
+        return compose("config", overrides=overrides)
+
+
+def make_targets() -> list[str]:
+    code = "\n".join(re.findall(r"^ {4}.*$|`.*?`", README, re.MULTILINE))
+    return sorted(set(re.findall(r"\bmake (\w+)\b", code)))
+
+
+def table_rows() -> dict[str, set[str]]:
+    rows = re.findall(r"^\| `(\w+)` \|.*\| ([^|]*) \|$", README, re.MULTILINE)
+    return {group: set(re.findall(r"`(\w+)`", options)) for group, options in rows}
+
+
+@pytest.mark.parametrize("line", command_lines())
+def test_every_command_composes_and_builds(line: str) -> None:
+    for overrides in cells(line):
+        Parts.of(config(overrides))
+
+
+def test_commands_are_found_and_swept_as_hydra_sweeps_them() -> None:
+    assert len(command_lines()) >= 8
+    assert make_targets() == ["demo", "test"]
+    sweep = cells("python train.py sampler=ddim,heun schedule=cosine,linear -m  # a comment")
+    assert sweep == [[f"sampler={a}", f"schedule={b}"] for a in ("ddim", "heun") for b in ("cosine", "linear")]
+    with pytest.raises(AssertionError, match="-m is missing"):
+        cells("python train.py sampler=ddim,heun")
+
+
+@pytest.mark.parametrize("target", make_targets())
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+def test_make_knows_its_targets(target: str) -> None:
+    done = subprocess.run(["make", "--dry-run", target], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_five_nouns_with_all_their_options_in_order() -> None:
+    rows = table_rows()
+    assert list(rows) == list(CHOICES)
+    for group, options in rows.items():
+        assert options == {path.stem for path in (CONF / group).glob("*.yaml")}
+
+
+def test_every_group_is_mentioned() -> None:
+    for group in {path.parent.relative_to(CONF).as_posix() for path in CONF.rglob("*/*.yaml")}:
+        assert group.startswith("hydra") or f"`{group}`" in README
+
+
+def test_python_runs_from_top_to_bottom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    cell = tmp_path / "runs" / "fits" / "f" / "cells" / "c"
+    cell.mkdir(parents=True)
+    result = {"sampler": "ddim", "schedule": "cosine", "nfe": 20, "metric": "fd_digits", "fd_digits": 1.5}
+    (cell / "result.json").write_text(json.dumps(result))
+    namespace: dict[str, Any] = {"__name__": "readme"}
+    found = blocks("python")
+    assert len(found) >= 3
+    for block in found:
+        exec(compile(block, "README.md", "exec"), namespace)
+    assert "ddim cosine 20 fd_digits 1.5" in capsys.readouterr().out
+    assert float(namespace["loss"]) > 0
+
+
+def test_the_sampler_that_is_added_is_found_and_has_its_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (code,) = [block for block in blocks("python") if "def aim(" in block]
+    (yaml,) = blocks("yaml")
+    (name,) = re.findall(r"`conf/sampler/(\w+)\.yaml`", README)
+    module = ModuleType(f"diffsweep.diffusion.solvers.{name}")
+    exec(compile(code, "README.md", "exec"), module.__dict__)
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr(sys.modules["diffsweep.diffusion.solvers"], name, module, raising=False)
+    conf = tmp_path / "conf"
+    shutil.copytree(CONF, conf)
+    (conf / "sampler" / f"{name}.yaml").write_text(yaml)
+
+    cfg = config([f"sampler={name}"], conf)
+    Parts.of(cfg)
+    oracle = GaussianMixture.of([0.3, 0.7], [[-1.0], [0.8]], [0.3, 0.5])
+    noise = torch.special.ndtri((torch.arange(100, dtype=torch.float64) + 0.5) / 100)[:, None]
+    errors, steps = [], [32, 64, 128]
+    samplers = [instantiate(cfg.sampler, nfe=2 * n - 1) for n in steps]
+    assert [sampler.steps for sampler in samplers] == steps
+    for sampler in samplers:
+        start = sampler.levels(Cosine())[0]
+        exact = oracle.flow(noise * start.sigma, start, CLEAN)
+        errors.append(float((sampler(oracle, noise, schedule=Cosine()) - exact).square().mean().sqrt()))
+    assert -np.polyfit(np.log(steps), np.log(errors), 1)[0] == pytest.approx(samplers[0].solver.order, abs=0.3)
