@@ -115,7 +115,7 @@ def test_python_runs_from_top_to_bottom(tmp_path: Path, monkeypatch: pytest.Monk
     for block in found:
         exec(compile(block, "README.md", "exec"), namespace)
     assert "ddim cosine 20 fd_digits 1.5" in capsys.readouterr().out
-    assert float(namespace["loss"]) > 0
+    assert namespace["loss"].item() > 0
 
 
 def test_the_sampler_that_is_added_is_found_and_has_its_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
