@@ -157,10 +157,11 @@ def test_a_sweep_trains_each_model_once_and_ends_with_one_table(tmp_path: Path) 
     assert len(list(tmp_path.glob("fits/*/cells/*/result.json"))) == 7
     assert "Traceback" not in done.stderr
     table = done.stdout
+    assert (one(tmp_path, "sweeps/*") / "table.csv").read_text().count("\n") == 8
     assert "1 failed:" in table
     assert "cannot start from pure noise" in table
     scores = sorted(json.loads(path.read_text())["fd_points"] for path in tmp_path.glob("fits/*/cells/*/result.json"))
-    rows = [row.split() for row in table.splitlines() if row.split() and row.split()[0].isdigit()]
+    rows = [row.split() for row in table.splitlines() if row[:1].isdigit() and " runs of " not in row]
     assert [row[0] for row in rows][:7] == [str(n + 1) for n in range(7)]
     shown = [float(word) for row in rows[:7] for word in row if word.count(".") == 1 and word[0].isdigit()]
     assert shown[0] == pytest.approx(scores[0], rel=1e-3)

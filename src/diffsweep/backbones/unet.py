@@ -126,7 +126,7 @@ class UNet(nn.Module):
         shape: Sequence[int],
         width: int = 32,
         multipliers: Sequence[int] = (1, 2),
-        blocks: int = 2,
+        blocks: int = 1,
         attention: Sequence[int] = (-1,),
         patch: int = 1,
         heads: int = 4,

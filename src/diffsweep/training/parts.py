@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import warnings
 from dataclasses import dataclass
@@ -19,7 +20,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from diffsweep.diffusion import Denoiser, Diffuser, Sampler, Schedule
 from diffsweep.evaluation.extractor import Extractor
-from diffsweep.training.checkpoint import WholeFiles
+from diffsweep.training.checkpoint import Checkpoints, WholeFiles
+from diffsweep.training.ema import ema
 from diffsweep.training.module import Recipe
 
 
@@ -59,11 +61,11 @@ class Parts:
         Raises:
             ValueError: for a bad value, or choices that do not go together, saying which to change.
         """
-        if isinstance(cfg.seed, bool) or not isinstance(cfg.seed, int):
-            raise ValueError(f"seed={cfg.seed} must be a whole number")
+        _whole(cfg, "seed", -math.inf)
+        _whole(cfg, "evaluation.seed", -math.inf)
+        for key in ("training.batch_size", "evaluation.samples", "evaluation.batch_size", "trainer.log_every"):
+            _whole(cfg, key, 1)
         training = cfg.training
-        if isinstance(training.batch_size, bool) or not isinstance(training.batch_size, int) or training.batch_size < 1:
-            raise ValueError(f"training.batch_size={training.batch_size} must be a whole number, 1 or more")
         recipe = Recipe(training.steps, training.warmup, training.decay, training.clip, cfg.seed)
         dataset = make(cfg, "dataset")
         schedule: Schedule = make(cfg, "schedule")
@@ -72,8 +74,38 @@ class Parts:
         torch.manual_seed(cfg.seed)
         denoiser = Denoiser(make(cfg, "backbone"), schedule, diffuser.target, dataset.sigma_data)
         sampler.check(schedule)
-        extractor = make(cfg, "evaluation.extractor")
+        _try_optimizer(cfg, denoiser)
+        ema(cfg.ema.decay)
+        Checkpoints(Path(), cfg.trainer.checkpoint_seconds)
+        make_trainer(cfg, Path(), logger=False)
+        extractor: Extractor = make(cfg, "evaluation.extractor")
+        _fits(extractor, dataset)
         return cls(dataset, denoiser, diffuser, sampler, schedule, extractor, recipe)
+
+
+def _whole(cfg: DictConfig, key: str, least: float) -> None:
+    value = OmegaConf.select(cfg, key)
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"{key}={value} must be a whole number{'' if math.isinf(least) else f', {least} or more'}")
+
+
+def _try_optimizer(cfg: DictConfig, denoiser: Denoiser) -> None:
+    try:
+        make(cfg, "optimizer")(denoiser.parameters())
+    except (TypeError, ValueError) as error:
+        given = " ".join(f"{key}={value}" for key, value in cfg.optimizer.items() if not str(key).startswith("_"))
+        raise ValueError(f"optimizer {given}: {error}") from error
+
+
+def _fits(extractor: Extractor, dataset: Any) -> None:
+    kind = torch.uint8 if len(dataset.shape) == 3 else torch.float32
+    try:
+        extractor(torch.zeros(2, *dataset.shape, dtype=kind))
+    except (ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"the extractor of {extractor.metric} does not take dataset={dataset.name} of shape {dataset.shape} "
+            f"({str(error).splitlines()[0]}): choose extractor={dataset.name}, or extractor=inception for images"
+        ) from error
 
 
 def make_trainer(cfg: DictConfig, folder: Path, **kwargs: Any) -> Trainer:
@@ -103,7 +135,8 @@ def make_trainer(cfg: DictConfig, folder: Path, **kwargs: Any) -> Trainer:
     except Exception as error:
         # Lightning raises its own MisconfigurationException and RuntimeError for devices that are not there.
         settings = " ".join(f"trainer.{key}={value}" for key, value in placement.items())
-        raise ValueError(f"no such trainer here ({settings}): {' '.join(str(error).split())}") from error
+        reason = " ".join(str(error).split())
+        raise ValueError(f"no such trainer here ({settings}): {reason}; trainer=cpu runs everywhere") from error
 
 
 def _environment(cfg: DictConfig) -> LightningEnvironment | SLURMEnvironment:

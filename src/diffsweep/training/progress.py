@@ -27,8 +27,6 @@ class Progress(Callback):
     """
 
     def __init__(self, fit: Fit, steps: int, batch_size: int, every: int, *, show: bool = True) -> None:
-        if isinstance(every, bool) or not isinstance(every, int) or every < 1:
-            raise ValueError(f"trainer.log_every={every} must be a whole number of steps, 1 or more")
         self.fit = fit
         self.steps = steps
         self.batch_size = batch_size

@@ -91,15 +91,12 @@ def draw(
         sampling: What to draw from.
         make_trainer: Lightning trainer with the given callbacks.
         n: How many, >= 1.
-        batch_size: How many at a time on a device; changes speed and memory only.
+        batch_size: How many at a time on a device, >= 1; changes speed and memory only.
         show: Whether to draw a bar when standard error is a terminal.
 
     Raises:
-        ValueError: for n or batch_size below 1, or samples that are not finite.
+        ValueError: for samples that are not finite.
     """
-    for key, value in (("samples", n), ("batch_size", batch_size)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"evaluation.{key}={value} must be a whole number, 1 or more")
     bar = _Bar(n, show)
     trainer = make_trainer(callbacks=[bar])
     chunks = torch.arange(n).split(min(batch_size, -(-n // trainer.world_size)))

@@ -236,7 +236,9 @@ def evaluate(
     cache = Path(cfg.paths.cache)
     known = reference(train, extractor, cache, asked.batch_size, device)
     distance = frechet_distance(accumulate(extractor.batches(samples, asked.batch_size)), known)
-    least, floor_samples = floor(parts.dataset.load("test"), asked.samples, known, extractor, asked.seed)
+    least, floor_samples = floor(
+        parts.dataset.load("test"), asked.samples, known, extractor, asked.seed, asked.batch_size
+    )
     evaluate_seconds = time.monotonic() - started
     grid(samples[:GRID] if samples.ndim == 4 else samples, cell.samples_file)
     metric = extractor.metric
@@ -335,4 +337,6 @@ def _close(mirrors: list[Logger], *, failed: bool) -> None:
 
 
 def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    # Nobody may be listening any more, which is no reason to fail.
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr, flush=True)

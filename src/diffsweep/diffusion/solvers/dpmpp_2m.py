@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -20,7 +20,7 @@ from diffsweep.diffusion.level import Level
 class DPMpp2M:
     """DPM-Solver++ (arXiv 2211.01095, algorithm 2). One evaluation a step, order 2."""
 
-    order: int = 2
+    order: int = field(default=2, init=False)
 
     def steps(self, nfe: int) -> int:
         return nfe

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -17,7 +17,7 @@ class Euler:
     With churn 1 it is ancestral sampling, DDPM (arXiv 2006.11239, algorithm 2).
     """
 
-    order: int = 1
+    order: int = field(default=1, init=False)
 
     def steps(self, nfe: int) -> int:
         return nfe

@@ -10,7 +10,7 @@ The last step, to clean data where n_s = 0, is Euler's.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -22,7 +22,7 @@ from diffsweep.diffusion.transfer import transfer
 class Heun:
     """EDM's deterministic sampler (arXiv 2206.00364, algorithm 1). Two evaluations a step, the last takes one."""
 
-    order: int = 2
+    order: int = field(default=2, init=False)
 
     def steps(self, nfe: int) -> int:
         return (nfe + 1) // 2

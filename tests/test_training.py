@@ -1,0 +1,198 @@
+"""The parts of a training: what a step sees, how the optimizer is driven, what the average is."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from diffsweep.diffusion import Denoiser, Sampler
+from diffsweep.diffusion.schedules import Cosine
+from diffsweep.diffusion.solvers import Euler
+from diffsweep.diffusion.spacing import Time
+from diffsweep.diffusion.target import V
+from diffsweep.training.batches import Batch, Batches
+from diffsweep.training.ema import ema
+from diffsweep.training.module import Recipe
+from diffsweep.training.muon import Muon, orthogonal
+from diffsweep.training.sample import Sampling
+from diffsweep.training.streams import generator
+
+
+def draw(shape: tuple[int, ...], stream: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.rand(shape[0], generator=stream), torch.randn(shape, generator=stream)
+
+
+def batches(**changes: object) -> Batches:
+    x = torch.arange(10.0)[:, None].repeat(1, 3)
+    settings = {"x": x, "labels": torch.arange(10), "draw": draw, "size": 4, "steps": 12, "seed": 3}
+    return Batches(**(settings | changes))  # pyright: ignore[reportArgumentType]
+
+
+def same(a: Batch, b: Batch) -> bool:
+    return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+def test_a_step_is_a_function_of_its_number() -> None:
+    whole = list(batches())
+    for start in (0, 1, 5, 11):
+        assert all(same(a, b) for a, b in zip(whole[start:], batches(start=start), strict=True))
+    assert not same(whole[0], whole[1])
+    assert not torch.equal(whole[0].eps, next(iter(batches(seed=4))).eps)
+
+
+def test_every_example_is_seen_once_an_epoch() -> None:
+    labels = torch.cat([batch.labels for batch in batches(steps=15)])
+    for epoch in labels.view(6, 10):
+        assert sorted(epoch.tolist()) == list(range(10))
+    assert not torch.equal(labels[:10], labels[10:20])
+
+
+def test_ranks_share_the_batch_of_one() -> None:
+    whole = list(batches())
+    parts = [list(batches(rank=rank, ranks=2)) for rank in (0, 1)]
+    for step, batch in enumerate(whole):
+        assert same(Batch(*(value[0::2] for value in batch)), parts[0][step])
+        assert same(Batch(*(value[1::2] for value in batch)), parts[1][step])
+    with pytest.raises(ValueError, match=r"training.batch_size=4 cannot be shared evenly by 3 devices"):
+        batches(ranks=3)
+
+
+def test_flips_mirror_half_of_the_images() -> None:
+    images = torch.tensor([0, 1], dtype=torch.uint8).expand(64, 1, 2, 2)
+    batch = next(iter(batches(x=images, labels=torch.zeros(64).long(), size=64, flip=True)))
+    mirrored = (batch.x0[:, 0, 0, 0] == 1).float().mean()
+    assert 0.25 < float(mirrored) < 0.75
+
+
+def test_streams_differ_by_purpose_and_number() -> None:
+    seen = {
+        float(torch.rand(1, generator=generator(seed, purpose, index)))
+        for seed in (0, 1)
+        for purpose in ("step", "image")
+        for index in range(100)
+    }
+    assert len(seen) > 395
+
+
+def test_the_learning_rate_rises_and_falls() -> None:
+    recipe = Recipe(steps=110, warmup=10, decay="linear", clip=None, seed=0)
+    assert recipe.factor(0) == pytest.approx(0.1)
+    assert recipe.factor(9) == pytest.approx(1.0)
+    assert recipe.factor(60) == pytest.approx(0.5)
+    assert recipe.factor(110) == 0
+    assert Recipe(110, 10, "cosine", None, 0).factor(60) == pytest.approx(0.5)
+    assert Recipe(110, 10, "constant", None, 0).factor(100) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"steps": 0}, "training.steps=0 must be a whole number, 1 or more"),
+        ({"warmup": -1}, "training.warmup=-1 must be a whole number, 0 or more"),
+        ({"decay": "sqrt"}, "training.decay=sqrt is unknown: choose one of constant, linear, cosine"),
+        ({"clip": -1.0}, "training.clip=-1.0 must be above 0"),
+    ],
+)
+def test_impossible_recipes_are_refused(change: dict[str, object], message: str) -> None:
+    settings = {"steps": 10, "warmup": 0, "decay": "linear", "clip": None, "seed": 0}
+    with pytest.raises(ValueError, match=message):
+        Recipe(**(settings | change))  # pyright: ignore[reportArgumentType]
+
+
+def test_the_average_warms_up() -> None:
+    """Against the recursion computed by hand in float64."""
+    callback = ema(0.9)
+    update = callback._kwargs["multi_avg_fn"]
+    average, expected = [torch.tensor([1.0])], 1.0
+    for n, value in enumerate([2.0, 5.0, -1.0, 0.5] * 10, start=1):
+        update(average, [torch.tensor([value])], torch.tensor(n))
+        decay = min(0.9, (1 + n) / (10 + n))
+        expected = decay * expected + (1 - decay) * value
+    assert float(average[0]) == pytest.approx(expected, rel=1e-5)
+    for wrong in (-0.1, 1.0, math.nan):
+        with pytest.raises(ValueError, match=r"ema\.decay="):
+            ema(wrong)
+
+
+def test_orthogonal_keeps_directions_and_levels_their_lengths() -> None:
+    for shape in ((3, 8, 8), (2, 5, 20), (2, 20, 5)):
+        matrices = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+        u, _, v = torch.linalg.svd(matrices, full_matrices=False)
+        got = orthogonal(matrices)
+        values = torch.linalg.svdvals(got)
+        assert float(values.min()) > 0.3
+        assert float(values.max()) < 1.3
+        # The same singular vectors: in their basis the result is diagonal.
+        basis = u.mT @ got @ v.mT
+        torch.testing.assert_close(basis, torch.diag_embed(torch.diagonal(basis, dim1=1, dim2=2)), atol=2e-3, rtol=0)
+
+
+def test_muon_trains_vectors_as_adam_and_goes_on_from_its_state() -> None:
+    torch.manual_seed(0)
+    x, y = torch.randn(64, 6), torch.randn(64, 4)
+
+    def model() -> torch.nn.Module:
+        torch.manual_seed(1)
+        return torch.nn.Linear(6, 4)
+
+    def run(net: torch.nn.Module, optimizer: torch.optim.Optimizer, steps: int) -> None:
+        for _ in range(steps):
+            optimizer.zero_grad()
+            (net(x) - y).square().mean().backward()
+            optimizer.step()
+
+    whole, halves = model(), model()
+    run(whole, Muon(whole.parameters()), 20)
+    first = Muon(halves.parameters())
+    run(halves, first, 10)
+    second = Muon(halves.parameters())
+    second.load_state_dict(first.state_dict())
+    run(halves, second, 10)
+    for a, b in zip(whole.parameters(), halves.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+    ours, theirs = torch.nn.Parameter(torch.ones(5)), torch.nn.Parameter(torch.ones(5))
+    muon, adam = Muon([ours], vector_lr=0.01), torch.optim.Adam([theirs], lr=0.01, betas=(0.9, 0.99))
+    for step in range(30):
+        for p in (ours, theirs):
+            p.grad = torch.sin(torch.arange(5.0) + step) * (step + 1)
+        muon.step()
+        adam.step()
+    torch.testing.assert_close(ours.data, theirs.data)
+    with pytest.raises(ValueError, match=r"optimizer.lr=-1 must be above 0"):
+        Muon([ours], lr=-1)
+
+
+class Backbone(torch.nn.Module):
+    def forward(self, x: torch.Tensor, logsnr: torch.Tensor, condition: torch.Tensor | None = None) -> torch.Tensor:
+        return torch.sin(x * 3) * logsnr.view(-1, 1, 1, 1).clamp(-1, 1)
+
+
+@pytest.mark.parametrize("churn", [0.0, 1.0])
+def test_sample_i_does_not_know_its_batch(churn: float) -> None:
+    denoiser = Denoiser(Backbone(), Cosine(), V())
+    sampling = Sampling(
+        denoiser, Sampler(Euler(), Time(), 6, churn), Cosine(), lambda x: x, shape=(1, 4, 4), classes=0, seed=7
+    )
+    numbers, together = sampling.predict_step(torch.arange(12), 0)
+    assert numbers.tolist() == list(range(12))
+    for some in ([5], [11, 0], [3, 4, 5, 6]):
+        _, alone = sampling.predict_step(torch.tensor(some), 0)
+        torch.testing.assert_close(alone, together[some], rtol=0, atol=1e-6)
+
+
+def test_sample_i_starts_from_the_same_noise_with_every_sampler() -> None:
+    starts = []
+
+    class Seen(torch.nn.Module):
+        def forward(self, x: torch.Tensor, logsnr: torch.Tensor, condition: torch.Tensor | None = None) -> torch.Tensor:
+            starts.append(x.clone())
+            return x * 0
+
+    for sampler in (Sampler(Euler(), Time(), 1), Sampler(Euler(), Time(), 1, churn=1.0)):
+        Sampling(Denoiser(Seen(), Cosine(), V()), sampler, Cosine(), lambda x: x, (1, 4, 4), 0, 7).predict_step(
+            torch.arange(3), 0
+        )
+    torch.testing.assert_close(starts[0], starts[1])
