@@ -167,6 +167,19 @@ def test_a_sweep_trains_each_model_once_and_ends_with_one_table(tmp_path: Path) 
     assert shown[0] == pytest.approx(scores[0], rel=1e-3)
 
 
+def test_a_parallel_launcher_gives_the_same_sweep(tmp_path: Path) -> None:
+    """Jobs in processes of another launcher find each other by the leases, and the table is still one."""
+    swept = ["training.steps=300", "sampler=ddim,heun", "schedule=cosine,linear"]
+    done = train(tmp_path, *swept, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "-m")
+    assert len(list(tmp_path.glob("fits/*/done.json"))) == 2
+    results = [json.loads(path.read_text()) for path in tmp_path.glob("fits/*/cells/*/result.json")]
+    assert len(results) == 4
+    assert "4 runs of 2 trainings" in done.stdout
+    for fit in tmp_path.glob("fits/*"):
+        steps = [json.loads(row)["step"] for row in (fit / "metrics.jsonl").read_text().splitlines()]
+        assert steps == list(range(9, 300, 10))
+
+
 def test_two_processes_never_train_the_same_fit(tmp_path: Path) -> None:
     first = start(tmp_path, "training.steps=600", "sampler=ddim")
     wait_for(tmp_path, "fits/*/lease-*.json", first)

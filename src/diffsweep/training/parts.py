@@ -65,6 +65,11 @@ class Parts:
         _whole(cfg, "evaluation.seed", -math.inf)
         for key in ("training.batch_size", "evaluation.samples", "evaluation.batch_size", "trainer.log_every"):
             _whole(cfg, key, 1)
+        if cfg.trainer.threads is not None:
+            _whole(cfg, "trainer.threads", 1)
+        for key in ("training.flip", "trainer.compile", "trainer.progress"):
+            if not isinstance(OmegaConf.select(cfg, key), bool):
+                raise ValueError(f"{key}={OmegaConf.select(cfg, key)} must be true or false")
         training = cfg.training
         recipe = Recipe(training.steps, training.warmup, training.decay, training.clip, cfg.seed)
         dataset = make(cfg, "dataset")

@@ -20,6 +20,7 @@ from hydra.utils import instantiate
 from lightning import LightningDataModule
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
@@ -57,7 +58,11 @@ def complete(cfg: DictConfig, run: Run, overrides: list[str], sweep: str | None 
         ValueError: for a bad value or choices that do not go together, before anything is written.
         Interrupted: after a signal, with the training's state saved.
     """
-    parts = Parts.of(cfg)
+    try:
+        parts = Parts.of(cfg)
+    except (TypeError, RuntimeError, LookupError, OmegaConfBaseException) as error:
+        # A value of the wrong type breaks where it is first used, in words that are not the user's.
+        raise ValueError(f"this configuration cannot be built: {' '.join(str(error).split())}") from error
     try:
         with _alone(run.fit, "trained") as held:
             if not run.fit.done:
