@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -82,10 +83,25 @@ class _Bar(Callback):
         self.bar.close()
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """What was drawn.
+
+    Attributes:
+        samples: In their order, as stored data, on the CPU.
+        seconds: That drawing them took, without starting Lightning.
+        device: Where this rank drew its share.
+    """
+
+    samples: Tensor
+    seconds: float
+    device: torch.device
+
+
 def draw(
     sampling: Sampling, make_trainer: Callable[..., Trainer], n: int, batch_size: int, *, show: bool = True
-) -> tuple[Tensor, float]:
-    """Samples 0 ... n - 1 in order, on the CPU of every rank, and the seconds that drawing them took.
+) -> Drawn:
+    """Samples 0 ... n - 1 in order, the same on every rank.
 
     Args:
         sampling: What to draw from.
@@ -106,7 +122,8 @@ def draw(
         torch.distributed.all_gather_object(gathered, drawn)
         drawn = [pair for part in gathered for pair in part]
     numbers = torch.cat([pair[0] for pair in drawn])
-    return torch.cat([pair[1] for pair in drawn])[numbers.argsort()], bar.seconds
+    samples = torch.cat([pair[1] for pair in drawn])[numbers.argsort()]
+    return Drawn(samples, bar.seconds, trainer.strategy.root_device)
 
 
 class _Share:

@@ -230,13 +230,13 @@ def evaluate(
     )
     trainer = functools.partial(make_trainer, cfg, cell.folder, logger=False)
     show = cfg.trainer.progress and _first_rank()
-    samples, sample_seconds = draw(sampling, trainer, asked.samples, asked.batch_size, show=show)
+    drawn = draw(sampling, trainer, asked.samples, asked.batch_size, show=show)
     if not _first_rank():
         return None
 
     started = time.monotonic()
     cell.write_status("running", stage="evaluate")
-    device = sampling.device
+    samples, device = drawn.samples, drawn.device
     extractor = parts.extractor.to(device)
     cache = Path(cfg.paths.cache)
     known = reference(train, extractor, cache, asked.batch_size, device)
@@ -267,7 +267,7 @@ def evaluate(
         "parameters": fitted["parameters"],
         "fit_steps": fitted["steps"],
         "fit_seconds": fitted["seconds"],
-        "sample_seconds": sample_seconds,
+        "sample_seconds": drawn.seconds,
         "evaluate_seconds": evaluate_seconds,
         "grid": cell.samples_file.name,
         "sweep": sweep,
