@@ -19,7 +19,7 @@ import sys
 import time
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib import import_module
 from pathlib import Path
@@ -27,12 +27,15 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from hydra import compose, initialize_config_dir
 from torch import Tensor, nn
 
 from diffsweep.data.fashion_mnist import FashionMNIST
 from diffsweep.evaluation.classifier import classifier
 from diffsweep.evaluation.frechet import Moments, accumulate, frechet_distance
 from diffsweep.evaluation.reference import floor
+from diffsweep.training.module import DECAYS
+from diffsweep.training.parts import Parts, make
 
 HERE = Path(__file__).parent
 SIDE = 28
@@ -40,18 +43,18 @@ SIDE = 28
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a contestant is trained; lr rises over `warmup` of the budget and then follows `decay`."""
+    """How a contestant is trained; lr rises over `warmup` steps and follows `decay` over the budget."""
 
     batch: int
     lr: float
-    warmup: float = 0.0
+    warmup: int = 0
     decay: str = "constant"
-    clip: float = 1.0
+    clip: float | None = 1.0
 
-    def factor(self, done: float) -> float:
-        """The learning rate at the share `done` of the budget, as a share of lr."""
-        rise = min(1.0, done / self.warmup) if self.warmup else 1.0
-        return rise * (1 - done if self.decay == "linear" else 1.0)
+    def factor(self, step: int, done: float) -> float:
+        """The learning rate of a step (from 0) at the share `done` of the budget, as a share of lr."""
+        rise = min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
+        return rise * DECAYS[self.decay](done)
 
 
 class Contestant(ABC):
@@ -62,7 +65,6 @@ class Contestant(ABC):
     """
 
     name: str
-    recipe: Recipe
 
     def __init__(self, recipe: Recipe, seed: int) -> None:
         torch.manual_seed(seed)
@@ -114,7 +116,7 @@ class Contestant(ABC):
         if len(self.order) < self.recipe.batch:
             self.order = torch.randperm(len(data), generator=self.generator)
         chosen, self.order = self.order.split([self.recipe.batch, len(self.order) - self.recipe.batch])
-        factor = self.recipe.factor(done)
+        factor = self.recipe.factor(self.steps, done)
         for optimizer, rates in zip(self.optimizers, self.rates, strict=True):
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * factor
@@ -122,7 +124,8 @@ class Contestant(ABC):
         self.model.zero_grad()
         loss.backward()
         weights = list(self.model.parameters())
-        torch.nn.utils.clip_grad_norm_(weights, self.recipe.clip)
+        if self.recipe.clip is not None:
+            torch.nn.utils.clip_grad_norm_(weights, self.recipe.clip)
         for optimizer in self.optimizers:
             optimizer.step()
         self.steps += 1
@@ -147,29 +150,23 @@ class Contestant(ABC):
 
 
 class Ours(Contestant):
-    """diffsweep, composed from its own configuration: network, objective, optimizer, average and sampler."""
+    """diffsweep as `python train.py experiment=fashion_mnist` composes it, for a budget instead of steps."""
 
     name = "diffsweep"
-    recipe = Recipe(batch=32, lr=2e-3, warmup=0.05, decay="linear")
-    overrides = ("dataset=fashion_mnist", "backbone.patch=2")
+
+    def __init__(self, overrides: Sequence[str], seed: int) -> None:
+        with initialize_config_dir(str(HERE.parent / "conf"), version_base=None):
+            self.config = compose("config", overrides=["experiment=fashion_mnist", f"seed={seed}", *overrides])
+        training = self.config.training
+        lr = self.config.optimizer.lr
+        super().__init__(Recipe(training.batch_size, lr, training.warmup, training.decay, training.clip), seed)
 
     def build(self) -> nn.Module:
-        from hydra import compose, initialize_config_dir
-
-        from diffsweep.training.parts import Parts
-
-        with initialize_config_dir(str(HERE.parent / "conf"), version_base=None):
-            self.config = compose("config", overrides=list(self.overrides))
         self.parts = Parts.of(self.config)
         return self.parts.denoiser
 
     def optimize(self) -> list[torch.optim.Optimizer]:
-        from diffsweep.training.parts import make
-
-        optimizer = make(self.config, "optimizer")(self.model.parameters())
-        for group in optimizer.param_groups:
-            group["lr"] = self.recipe.lr
-        return [optimizer]
+        return [make(self.config, "optimizer")(self.model.parameters())]
 
     def loss(self, x: Tensor) -> Tensor:
         return self.parts.diffuser(self.parts.denoiser, x, generator=self.generator).mean()
@@ -186,7 +183,6 @@ class SmallDiffusion(Contestant):
     """smalldiffusion's examples/fashion_mnist_unet.py: log-linear noise, eps, EMA 0.999, its accelerated sampler."""
 
     name = "smalldiffusion"
-    recipe = Recipe(batch=32, lr=7e-4)
 
     def build(self) -> nn.Module:
         self.library = import_module("smalldiffusion")
@@ -213,7 +209,6 @@ class Lucidrains(Contestant):
     """denoising-diffusion-pytorch's README: Unet and GaussianDiffusion (v, sigmoid betas), EMA 0.995, DDIM."""
 
     name = "denoising-diffusion-pytorch"
-    recipe = Recipe(batch=32, lr=8e-5)
 
     def build(self) -> nn.Module:
         library: Any = import_module("denoising_diffusion_pytorch.denoising_diffusion_pytorch")
@@ -228,10 +223,8 @@ class Lucidrains(Contestant):
         return self.model((x + 1) / 2)
 
     def ema(self, step: int) -> float:
-        # ema-pytorch copies the weights for its first 100 steps, then averages every tenth step.
-        if step <= 100:
-            return 0.0
-        return 0.995 if step % 10 == 0 else 1.0
+        # At every step: its trainer's every tenth step, after a hundred of copying, would lag too far behind here.
+        return min(0.995, (1 + step) / (10 + step))
 
     def sample(self, n: int, nfe: int) -> Tensor:
         model: Any = self.model
@@ -243,7 +236,6 @@ class Diffusers(Contestant):
     """diffusers' train_unconditional.py: UNet2DModel, DDPMScheduler, eps, its EMA; DPM-Solver++(2M) at few steps."""
 
     name = "diffusers"
-    recipe = Recipe(batch=32, lr=1e-4)
 
     def build(self) -> nn.Module:
         self.library = import_module("diffusers")
@@ -278,7 +270,14 @@ class Diffusers(Contestant):
         return x
 
 
-CONTESTANTS: dict[str, type[Contestant]] = {kind.name: kind for kind in (Ours, SmallDiffusion, Lucidrains, Diffusers)}
+PEERS: dict[str, type[Contestant]] = {kind.name: kind for kind in (SmallDiffusion, Lucidrains, Diffusers)}
+CONTESTANTS = [Ours.name, *PEERS]
+# Batch and learning rate: see README.md for how they were chosen.
+RECIPES = {
+    SmallDiffusion.name: Recipe(batch=16, lr=3e-3, warmup=20, decay="linear"),
+    Lucidrains.name: Recipe(batch=32, lr=3e-3, warmup=20, decay="linear"),
+    Diffusers.name: Recipe(batch=32, lr=3e-3, warmup=20, decay="linear"),
+}
 
 
 class Progress:
@@ -295,6 +294,12 @@ class Progress:
         share = min(1.0, self.done / self.total)
         sys.stderr.write(f"\r{share:6.1%}  {elapsed / 60:.0f} min, about {left / 60:.0f} min left  {doing:60s}")
         sys.stderr.flush()
+
+
+def enter(name: str, args: argparse.Namespace) -> Contestant:
+    if name == Ours.name:
+        return Ours(args.override, args.seed)
+    return PEERS[name](args.recipes[name], args.seed)
 
 
 def versions() -> dict[str, str]:
@@ -318,12 +323,11 @@ def measure(args: argparse.Namespace) -> None:
     sys.stderr.write(f"measuring {extractor.metric} of the {len(train)} real images\n")
     real: Moments = accumulate(extractor.batches(train.x, 500))
     lowest, _ = floor(test, args.samples, real, extractor, args.seed)
-    recipes = {name: args.recipes.get(name, CONTESTANTS[name].recipe) for name in args.contestants}
     # A first guess of what drawing costs; the truth replaces it as soon as one contestant has drawn.
     drawing = args.samples * args.nfe / 100
-    progress = Progress(sum(args.budgets) * len(recipes) + drawing * len(args.budgets) * len(recipes))
+    progress = Progress((sum(args.budgets) + drawing * len(args.budgets)) * len(args.contestants))
     for budget in args.budgets:
-        entrants = [CONTESTANTS[name](recipe, args.seed) for name, recipe in recipes.items()]
+        entrants = [enter(name, args) for name in args.contestants]
         while True:
             late = min(entrants, key=lambda entrant: entrant.cpu / budget)
             if late.cpu >= budget:
@@ -357,6 +361,7 @@ def measure(args: argparse.Namespace) -> None:
                 "drawing_cpu": round(drawn, 1),
                 "parameters": entrant.parameters,
                 "recipe": asdict(entrant.recipe),
+                "override": args.override if entrant.name == Ours.name else [],
                 "versions": versions(),
                 "date": time.strftime("%Y-%m-%d"),
             }
@@ -421,26 +426,26 @@ def report(out: Path) -> str:
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--budgets", type=float, nargs="+", default=[75, 150, 300, 600], help="CPU seconds of training")
-    parser.add_argument("--contestants", nargs="+", default=list(CONTESTANTS), choices=list(CONTESTANTS))
+    parser.add_argument("--contestants", nargs="+", default=CONTESTANTS, choices=CONTESTANTS)
     parser.add_argument("--samples", type=int, default=2000, help="images drawn per point")
     parser.add_argument("--nfe", type=int, default=20, help="network evaluations per image")
     parser.add_argument("--slice", type=float, default=5, help="CPU seconds that a contestant trains at a stretch")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--data", type=Path, default=HERE.parent / "data", help="folder of the data, if downloaded")
     parser.add_argument("--out", type=Path, default=HERE / "fashion_mnist_cpu", help="results, without an ending")
-    parser.add_argument("--set", nargs="+", default=[], metavar="CONTESTANT.KEY=VALUE", help="as diffusers.lr=1e-3")
+    parser.add_argument("--override", nargs="+", default=[], metavar="KEY=VALUE", help="of diffsweep's config")
+    parser.add_argument("--set", nargs="+", default=[], metavar="PEER.KEY=VALUE", help="as diffusers.lr=1e-3")
     parser.add_argument("--pictures", action="store_true", help="keep a grid of 64 images per point")
     parser.add_argument("--report", action="store_true", help="only write the table and the curve of what is there")
     args = parser.parse_args(argv)
-    args.recipes = {}
+    args.recipes = dict(RECIPES)
+    keys = ("batch", "lr", "warmup", "decay", "clip")
     for change in args.set:
         path, _, value = change.partition("=")
         name, _, key = path.rpartition(".")
-        if name not in CONTESTANTS or key not in Recipe.__dataclass_fields__:
-            parser.error(
-                f"--set {change}: give CONTESTANT.KEY=VALUE, KEY one of {', '.join(Recipe.__dataclass_fields__)}"
-            )
-        recipe = args.recipes.get(name, CONTESTANTS[name].recipe)
+        if name not in RECIPES or key not in keys or (key == "decay" and value not in DECAYS):
+            parser.error(f"--set {change}: PEER is one of {', '.join(PEERS)}, KEY of {', '.join(keys)}")
+        recipe = args.recipes[name]
         args.recipes[name] = replace(recipe, **{key: type(getattr(recipe, key))(value)})
     return args
 
