@@ -15,6 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import CompactHydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 
 from diffsweep.report import callback, terminal
 from diffsweep.sweep.record import Run, write_json
@@ -71,7 +72,11 @@ def run(main: Callable[[], object]) -> None:
     try:
         main()
     except SystemExit as stop:
-        if isinstance(stop.__context__, CompactHydraException):
+        mistake = stop.__context__
+        if isinstance(mistake, CompactHydraException):
+            parent: Any = getattr(mistake.__cause__, "parent_node", None)
+            if isinstance(mistake.__cause__, ConfigKeyError | ConfigAttributeError) and OmegaConf.is_dict(parent):
+                print(f"valid keys there: {', '.join(sorted(map(str, parent)))}", file=sys.stderr)
             raise SystemExit(2) from None
         raise
     finally:

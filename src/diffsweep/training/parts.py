@@ -63,8 +63,9 @@ class Parts:
         """
         _whole(cfg, "seed", -math.inf)
         _whole(cfg, "evaluation.seed", -math.inf)
-        for key in ("training.batch_size", "evaluation.samples", "evaluation.batch_size", "trainer.log_every"):
+        for key in ("training.batch_size", "evaluation.batch_size", "trainer.log_every"):
             _whole(cfg, key, 1)
+        _whole(cfg, "evaluation.samples", 2)
         if cfg.trainer.threads is not None:
             _whole(cfg, "trainer.threads", 1)
         for key in ("training.flip", "trainer.compile", "trainer.progress"):
@@ -77,6 +78,11 @@ class Parts:
         diffuser: Diffuser = make(cfg, "diffuser")
         sampler: Sampler = make(cfg, "sampler")
         torch.manual_seed(cfg.seed)
+        if cfg.backbone.classes not in (0, dataset.classes):
+            raise ValueError(
+                f"backbone.classes={cfg.backbone.classes} must be 0 (the model is not told labels) or "
+                f"{dataset.classes}, the number of labels of dataset={dataset.name}"
+            )
         denoiser = Denoiser(make(cfg, "backbone"), schedule, diffuser.target, dataset.sigma_data)
         sampler.check(schedule)
         _try_optimizer(cfg, denoiser)
