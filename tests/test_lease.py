@@ -276,11 +276,16 @@ def test_waiting_can_be_interrupted(tmp_path: Path) -> None:
     code = "import sys; from diffsweep.sweep.lease import Lease\n"
     code += "Lease(sys.argv[1]).acquire(on_wait=lambda holder: print('waiting', flush=True))"
     process = subprocess.Popen(
-        [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", code, str(tmp_path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell that starts the tests in the background has them ignore Ctrl-C, which children inherit.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     assert read(process) == "waiting"
     process.send_signal(signal.SIGINT)
-    assert "KeyboardInterrupt" in process.communicate(timeout=5)[1]
+    assert "KeyboardInterrupt" in process.communicate(timeout=60)[1]
     assert [path.read_text() for path in tmp_path.iterdir()] == [before]
 
 

@@ -26,6 +26,8 @@ TINY = [
     "trainer.threads=1",
     "trainer.log_every=10",
 ]
+# Seconds that a step may take on a machine that is busy with other things; on an idle one none takes ten.
+PATIENCE = 400
 pytestmark = pytest.mark.slow
 
 
@@ -39,7 +41,7 @@ def environment() -> dict[str, str]:
 
 def train(runs: Path, *overrides: str, check: bool = True) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
-        command(runs, *overrides), capture_output=True, text=True, env=environment(), timeout=300, check=False
+        command(runs, *overrides), capture_output=True, text=True, env=environment(), timeout=PATIENCE, check=False
     )
     assert not check or done.returncode == 0, done.stderr
     return done
@@ -58,7 +60,7 @@ def one(runs: Path, pattern: str) -> Path:
 
 
 def wait_for(path: Path, pattern: str, process: subprocess.Popen[str]) -> None:
-    end = time.monotonic() + 120
+    end = time.monotonic() + PATIENCE
     while not list(path.glob(pattern)):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < end
@@ -77,13 +79,13 @@ def lines(runs: Path) -> list[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     runs = tmp_path_factory.mktemp("undisturbed")
-    train(runs, "training.steps=800")
+    train(runs, "training.steps=2500")
     return runs
 
 
 def test_killed_and_resumed_ends_with_the_same_bits(undisturbed: Path, tmp_path: Path) -> None:
     """kill -9 at several points, then SIGTERM, then to the end: weights and metrics of an undisturbed training."""
-    overrides = ("training.steps=800", "trainer.checkpoint_seconds=0.05")
+    overrides = ("training.steps=2500", "trainer.checkpoint_seconds=0.05")
     for delay in (0.0, 0.2, 0.4):
         process = start(tmp_path, *overrides)
         checkpoint = (
@@ -102,12 +104,12 @@ def test_killed_and_resumed_ends_with_the_same_bits(undisturbed: Path, tmp_path:
     process = start(tmp_path, *overrides)
     wait_for(tmp_path, "fits/*/lease-000004.json", process)
     status = one(tmp_path, "fits/*/status.json")
-    end = time.monotonic() + 60
+    end = time.monotonic() + PATIENCE
     while json.loads(status.read_text())["pid"] != process.pid:
         assert time.monotonic() < end
         time.sleep(0.02)
     process.send_signal(signal.SIGTERM)
-    _, stderr = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=PATIENCE)
     assert process.returncode == 143
     assert "the same command goes on from there" in stderr
     assert json.loads(status.read_text())["state"] == "waiting"
@@ -121,7 +123,7 @@ def test_killed_and_resumed_ends_with_the_same_bits(undisturbed: Path, tmp_path:
 
 
 def test_a_finished_run_answers_at_once_and_a_sampler_reuses_the_training(undisturbed: Path) -> None:
-    steps = "training.steps=800"
+    steps = "training.steps=2500"
     weights = one(undisturbed, "fits/*/checkpoints/ema.safetensors")
     before = weights.stat().st_mtime_ns
     again = subprocess.run(
@@ -181,16 +183,15 @@ def test_a_parallel_launcher_gives_the_same_sweep(tmp_path: Path) -> None:
 
 
 def test_two_processes_never_train_the_same_fit(tmp_path: Path) -> None:
-    first = start(tmp_path, "training.steps=600", "sampler=ddim")
-    wait_for(tmp_path, "fits/*/lease-*.json", first)
-    second = start(tmp_path, "training.steps=600", "sampler=dpmpp_2m")
-    out = [process.communicate(timeout=120) for process in (first, second)]
+    first, second = (start(tmp_path, "training.steps=3000", f"sampler={name}") for name in ("ddim", "dpmpp_2m"))
+    out = [process.communicate(timeout=PATIENCE) for process in (first, second)]
     assert (first.returncode, second.returncode) == (0, 0), out
-    assert "is being trained by" in out[1][1]
-    assert "going on from" not in out[1][1]
+    said = out[0][1] + out[1][1]
+    assert said.count("is being trained by") == 1
+    assert "going on from" not in said
     assert len(list(tmp_path.glob("fits/*/cells/*/result.json"))) == 2
     steps = [row["step"] for row in lines(tmp_path)]
-    assert steps == list(range(9, 600, 10))
+    assert steps == list(range(9, 3000, 10))
 
 
 def test_two_devices_train_and_sample_as_one(tmp_path: Path) -> None:
@@ -251,7 +252,7 @@ def test_a_corrupt_checkpoint_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a file system")
-@pytest.mark.parametrize("option", ["size=64k", "ro"])
+@pytest.mark.parametrize("option", ["size=32k", "ro"])
 def test_a_disk_that_refuses_costs_one_line(tmp_path: Path, option: str) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()

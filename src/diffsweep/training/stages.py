@@ -28,7 +28,7 @@ from diffsweep.evaluation.frechet import accumulate, frechet_distance
 from diffsweep.evaluation.pictures import grid
 from diffsweep.evaluation.reference import floor, reference
 from diffsweep.sweep.lease import Lease
-from diffsweep.sweep.record import Cell, Fit, Record, Run, atomic, make_folder, provenance
+from diffsweep.sweep.record import CannotWriteError, Cell, Fit, Record, Run, atomic, make_folder, provenance
 from diffsweep.training import loggers
 from diffsweep.training.batches import Batches
 from diffsweep.training.checkpoint import Checkpoints, Interrupted
@@ -279,7 +279,9 @@ def evaluate(
         mirror.log_metrics({key: value for key, value in result.items() if isinstance(value, (int, float))})
     _close(mirrors, failed=False)
     cell.write_result(result)
-    cell.write_status("done")
+    # The result stands; that its status could not be told does not unmake it.
+    with contextlib.suppress(CannotWriteError):
+        cell.write_status("done")
     return cell.result()
 
 
