@@ -315,7 +315,7 @@ def show_where(
     console = console or _console()
     best = min(results, key=_rank)
     cell = _cell(best, runs)
-    _lines(console, "", f"table          {table}")
+    _lines(console, f"table          {table}")
     _lines(console, f"best pictures  {cell.folder / str(best.get('grid') or cell.samples_file.name)}", "", "next:")
     for command, why in next_commands(best)[1:2]:
         _lines(console, f"  {command}", f"    # the best, with {why}")
