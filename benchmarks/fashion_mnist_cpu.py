@@ -185,23 +185,23 @@ class SmallDiffusion(Contestant):
     name = "smalldiffusion"
 
     def build(self) -> nn.Module:
-        self.library = import_module("smalldiffusion")
-        self.schedule = self.library.ScheduleLogLinear(sigma_min=0.01, sigma_max=20, N=800)
-        network = self.library.Scaled(self.library.Unet)
+        self.package = import_module("smalldiffusion")
+        self.schedule = self.package.ScheduleLogLinear(sigma_min=0.01, sigma_max=20, N=800)
+        network = self.package.Scaled(self.package.Unet)
         return network(SIDE, 1, 1, ch=32, ch_mult=(1, 1, 2), num_res_blocks=1, attn_resolutions=(14,))
 
     def optimize(self) -> list[torch.optim.Optimizer]:
         return [torch.optim.AdamW(self.model.parameters(), lr=self.recipe.lr)]
 
     def loss(self, x: Tensor) -> Tensor:
-        x0, sigma, eps, _ = self.library.generate_train_sample(x, self.schedule)
+        x0, sigma, eps, _ = self.package.generate_train_sample(x, self.schedule)
         return self.model.get_loss(x0, sigma, eps)  # type: ignore[operator]
 
     def ema(self, step: int) -> float:
         return min(0.999, (1 + step) / (10 + step))
 
     def sample(self, n: int, nfe: int) -> Tensor:
-        *_, x = self.library.samples(self.model, self.schedule.sample_sigmas(nfe), gam=1.6, batchsize=n)
+        *_, x = self.package.samples(self.model, self.schedule.sample_sigmas(nfe), gam=1.6, batchsize=n)
         return x
 
 
@@ -238,9 +238,9 @@ class Diffusers(Contestant):
     name = "diffusers"
 
     def build(self) -> nn.Module:
-        self.library = import_module("diffusers")
-        self.schedule = self.library.DDPMScheduler(num_train_timesteps=1000)
-        return self.library.UNet2DModel(
+        self.package = import_module("diffusers")
+        self.schedule = self.package.DDPMScheduler(num_train_timesteps=1000)
+        return self.package.UNet2DModel(
             sample_size=SIDE,
             in_channels=1,
             out_channels=1,
@@ -262,7 +262,7 @@ class Diffusers(Contestant):
         return min(0.9999, 1 - (1 + step) ** -0.75)
 
     def sample(self, n: int, nfe: int) -> Tensor:
-        solver = self.library.DPMSolverMultistepScheduler.from_config(self.schedule.config)
+        solver = self.package.DPMSolverMultistepScheduler.from_config(self.schedule.config)
         solver.set_timesteps(nfe)
         x = torch.randn(n, 1, SIDE, SIDE)
         for t in solver.timesteps:
