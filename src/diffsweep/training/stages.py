@@ -72,7 +72,7 @@ def complete(cfg: DictConfig, run: Run, overrides: list[str], sweep: str | None 
             return done if done is not None else evaluate(cfg, parts, run, overrides, sweep)
     except Exception as error:
         if _first_rank():
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, CannotWriteError):
                 run.cell.write_status("failed", reason=run.cell.write_error(error))
         raise
 
@@ -170,7 +170,8 @@ def fit(
         failed = checkpoints.stopped_by is not None
     except Exception as error:
         if _first_rank():
-            record.write_status("failed", reason=record.write_error(error))
+            with contextlib.suppress(OSError, CannotWriteError):
+                record.write_status("failed", reason=record.write_error(error))
         raise
     finally:
         _close(mirrors, failed=failed)
