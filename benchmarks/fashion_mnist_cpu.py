@@ -34,8 +34,9 @@ from diffsweep.data.fashion_mnist import FashionMNIST
 from diffsweep.evaluation.classifier import classifier
 from diffsweep.evaluation.frechet import Moments, accumulate, frechet_distance
 from diffsweep.evaluation.reference import floor
+from diffsweep.training.make import make
 from diffsweep.training.module import DECAYS
-from diffsweep.training.parts import Parts, make
+from diffsweep.training.parts import Parts
 
 HERE = Path(__file__).parent
 SIDE = 28

@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.errors import InstantiationException
-from hydra.utils import instantiate
 from lightning import Trainer
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
@@ -22,24 +20,8 @@ from diffsweep.diffusion import Denoiser, Diffuser, Sampler, Schedule
 from diffsweep.evaluation.extractor import Extractor
 from diffsweep.training.checkpoint import Checkpoints, WholeFiles
 from diffsweep.training.ema import ema
+from diffsweep.training.make import make, make_denoiser
 from diffsweep.training.module import Recipe
-
-
-def make(cfg: DictConfig, key: str, **kwargs: Any) -> Any:
-    """The object that the config describes at a dotted key.
-
-    Raises:
-        ValueError: in the words of the object's constructor, or saying which key it does not take.
-    """
-    try:
-        return instantiate(OmegaConf.select(cfg, key), **kwargs)
-    except InstantiationException as error:
-        cause = error.__cause__
-        if isinstance(cause, (ValueError, OSError)):
-            raise cause from None
-        if isinstance(cause, TypeError):
-            raise ValueError(f"{key}: {cause}") from error
-        raise
 
 
 @dataclass(frozen=True)
@@ -83,7 +65,7 @@ class Parts:
                 f"backbone.classes={cfg.backbone.classes} must be 0 (the model is not told labels) or "
                 f"{dataset.classes}, the number of labels of dataset={dataset.name}"
             )
-        denoiser = Denoiser(make(cfg, "backbone"), schedule, diffuser.target, dataset.sigma_data)
+        denoiser = make_denoiser(cfg, dataset, schedule, diffuser)
         sampler.check(schedule)
         _try_optimizer(cfg, denoiser)
         ema(cfg.ema.decay)

@@ -21,8 +21,7 @@ from lightning import LightningDataModule
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from diffsweep.evaluation.frechet import accumulate, frechet_distance
 from diffsweep.evaluation.pictures import grid
@@ -33,8 +32,10 @@ from diffsweep.training import loggers
 from diffsweep.training.batches import Batches
 from diffsweep.training.checkpoint import Checkpoints, Interrupted
 from diffsweep.training.ema import ema
+from diffsweep.training.finished import load_weights
+from diffsweep.training.make import make
 from diffsweep.training.module import Training
-from diffsweep.training.parts import Parts, make, make_trainer
+from diffsweep.training.parts import Parts, make_trainer
 from diffsweep.training.progress import Progress
 from diffsweep.training.sample import Sampling, draw
 
@@ -213,7 +214,7 @@ def evaluate(
     """
     cell, fitted = run.cell, run.fit.result()
     assert fitted is not None
-    load_weights(parts, run.fit)
+    load_weights(parts.denoiser, run.fit)
     if _first_rank():
         make_folder(cell.folder)
         cell.write_config(cfg)
@@ -284,20 +285,6 @@ def evaluate(
     with contextlib.suppress(CannotWriteError):
         cell.write_status("done")
     return cell.result()
-
-
-def load_weights(parts: Parts, fitted: Fit) -> None:
-    """Put a finished fit's averaged weights into the parts' denoiser.
-
-    Raises:
-        ValueError: if the file cannot be read or holds other weights.
-    """
-    path = fitted.checkpoints / "ema.safetensors"
-    try:
-        parts.denoiser.backbone.load_state_dict(load_file(path))
-    except (OSError, SafetensorError, RuntimeError) as error:
-        line = str(error).splitlines()[0]
-        raise ValueError(f"{path} cannot be read ({line}): delete {fitted.folder} to train again") from error
 
 
 def _weights(parts: Parts) -> dict[str, torch.Tensor]:

@@ -1,0 +1,57 @@
+"""A finished fit's model, rebuilt from its folder: from config.yaml the network, from ema.safetensors its weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from diffsweep.diffusion import Denoiser
+from diffsweep.sweep.record import Fit
+from diffsweep.training.make import make, make_denoiser
+
+
+def finished(runs: str | Path, signature: str) -> Denoiser:
+    """The frozen denoiser of a finished fit, with its averaged weights, on the CPU, in evaluation mode.
+
+    Args:
+        runs: Folder of all runs, as ``paths.runs``.
+        signature: The fit's name: a folder of ``<runs>/fits``, as ``fit`` in result.json.
+
+    Raises:
+        ValueError: if there is no such fit, if it is not finished, or if its files cannot be read.
+    """
+    fits = Path(runs) / "fits"
+    done = sorted(path.parent.name for path in fits.glob("*/done.json") if Fit(path.parent).done)
+    if signature not in done:
+        named = f"{fits} has no finished fit {signature!r}"
+        if not isinstance(signature, str):
+            # Twelve digits, or digits and one e, are a number to a command line.
+            raise ValueError(f"{named}: give its name as text, in quotes")
+        known = f"choose one of {', '.join(done)}" if done else "train one first; its name is `fit` in its result.json"
+        raise ValueError(f"{named}: {known}")
+    record = Fit(fits / signature)
+    cfg = OmegaConf.load(record.config_file)
+    assert isinstance(cfg, DictConfig)
+    # The first weights are drawn and thrown away; whoever asks must not find the global generator moved by that.
+    with torch.random.fork_rng(devices=[]):
+        denoiser = make_denoiser(cfg, make(cfg, "dataset"), make(cfg, "schedule"), make(cfg, "diffuser"))
+    load_weights(denoiser, record)
+    return denoiser.requires_grad_(False).eval()
+
+
+def load_weights(denoiser: Denoiser, fitted: Fit) -> None:
+    """Put a finished fit's averaged weights into a denoiser.
+
+    Raises:
+        ValueError: if the file cannot be read or holds other weights.
+    """
+    path = fitted.checkpoints / "ema.safetensors"
+    try:
+        denoiser.backbone.load_state_dict(load_file(path))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        line = str(error).splitlines()[0]
+        raise ValueError(f"{path} cannot be read ({line}): delete {fitted.folder} to train again") from error

@@ -1,0 +1,33 @@
+"""From a place in a config to the object that it describes, with a user's mistake said in one line."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from diffsweep.diffusion import Denoiser, Diffuser, Schedule
+
+
+def make(cfg: DictConfig, key: str, **kwargs: Any) -> Any:
+    """The object that the config describes at a dotted key.
+
+    Raises:
+        ValueError: in the words of the object's constructor, or saying which key it does not take.
+    """
+    try:
+        return instantiate(OmegaConf.select(cfg, key), **kwargs)
+    except InstantiationException as error:
+        cause = error.__cause__
+        if isinstance(cause, (ValueError, OSError)):
+            raise cause from None
+        if isinstance(cause, TypeError):
+            raise ValueError(f"{key}: {cause}") from error
+        raise
+
+
+def make_denoiser(cfg: DictConfig, dataset: Any, schedule: Schedule, diffuser: Diffuser) -> Denoiser:
+    """The untrained model of a config: a training and whoever reads its weights later must build the same."""
+    return Denoiser(make(cfg, "backbone"), schedule, diffuser.target, dataset.sigma_data)
