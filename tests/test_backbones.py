@@ -84,6 +84,26 @@ def test_gradient_reaches_every_weight(build: Build) -> None:
 
 
 @BOTH
+@pytest.mark.parametrize(("inputs", "outputs"), [(2, 1), (1, 2), (3, 2)])
+def test_several_tensors_go_in_and_come_out(build: Build, inputs: int, outputs: int) -> None:
+    model = build(inputs=inputs, outputs=outputs)
+    x, logsnr = batch(model)
+    channels = build().shape[0]
+    assert x.shape[1] == inputs * channels
+    y = model(x, logsnr)
+    assert y.shape == (len(x), outputs * channels, *x.shape[2:])
+    assert not y.any()
+    shaken(model)
+    y = model(x, logsnr)
+    for i in range(inputs):
+        changed = x.clone()
+        changed[:, i * channels : (i + 1) * channels] += 1
+        assert not model(changed, logsnr).allclose(y, atol=1e-4)
+    parts = y.chunk(outputs, dim=1)
+    assert all((a - b).abs().max() > 1e-4 for i, a in enumerate(parts) for b in parts[:i])
+
+
+@BOTH
 def test_the_level_matters_and_may_be_infinite(build: Build) -> None:
     model = build()
     shaken(model)
@@ -178,6 +198,8 @@ def test_features_of_any_level_are_finite_and_single_precision_at_least() -> Non
         (mlp, (2,), {"width": 1}, "backbone.width"),
         (mlp, (2,), {"depth": 0}, "backbone.depth"),
         (mlp, (2,), {"classes": True}, "backbone.classes"),
+        (mlp, (2,), {"inputs": 0}, "backbone.inputs must be an integer of at least 1, got 0"),
+        (unet, (1, 8, 8), {"outputs": 1.5}, "backbone.outputs must be an integer of at least 1, got 1.5"),
     ],
 )
 def test_refusals(build: Build, shape: tuple[int, ...], choices: dict[str, object], words: str) -> None:

@@ -1,6 +1,7 @@
-"""Networks: `backbone(x, logsnr, condition=None)` -> a tensor of the shape of x.
+"""Networks: `backbone(x, logsnr, condition=None)` -> a tensor of the shape of the data.
 
-x is scaled to about unit variance, logsnr is (N,) and may be infinite, condition is None or int64 labels (N,).
+x is scaled to about unit variance, logsnr is (N,) and may be infinite, condition is None or int64 labels (N,). x and
+the result have `inputs` and `outputs` times the channels of the data, once unless more is asked for.
 """
 
 from diffsweep.backbones.mlp import MLP

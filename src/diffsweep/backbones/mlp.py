@@ -29,13 +29,15 @@ class Block(nn.Module):
 
 
 class MLP(nn.Module):
-    """The backbone for points: (x, logsnr, condition) -> a tensor like x, zero at initialisation.
+    """The backbone for points: (x, logsnr, condition) -> a tensor like the data, zero at initialisation.
 
     Args:
         shape: (dimensions,) of the data.
         width: hidden units.
         depth: residual layers.
         classes: number of labels; 0 is an unconditional network, which refuses labels.
+        inputs: points side by side in x, as with an earlier estimate for self-conditioning.
+        outputs: points side by side in the result, as with a learned variance.
 
     Raises:
         ValueError: if the data are images or a choice does not fit, naming the choice.
@@ -43,23 +45,35 @@ class MLP(nn.Module):
     Source: "Deep Residual Learning" (arXiv 1512.03385), conditioned as in "FiLM" (1709.07871).
     """
 
-    def __init__(self, shape: Sequence[int], width: int = 128, depth: int = 4, classes: int = 0) -> None:
+    def __init__(
+        self,
+        shape: Sequence[int],
+        width: int = 128,
+        depth: int = 4,
+        classes: int = 0,
+        inputs: int = 1,
+        outputs: int = 1,
+    ) -> None:
         super().__init__()
         dimensions = check.points(shape)
         check.integers("mlp", 2, width=width)
-        check.integers("mlp", 1, depth=depth)
+        check.integers("mlp", 1, depth=depth, inputs=inputs, outputs=outputs)
         check.integers("mlp", 0, classes=classes)
-        self.shape = (dimensions,)
+        self.shape = (inputs * dimensions,)
+        self.inputs, self.outputs = inputs, outputs
         self.conditioning = Conditioning(width, width, classes)
-        self.enter = nn.Linear(dimensions, width)
+        self.enter = nn.Linear(inputs * dimensions, width)
         self.blocks = nn.ModuleList(Block(width, width) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
-        self.leave = nn.Linear(width, dimensions)
+        self.leave = nn.Linear(width, outputs * dimensions)
         nn.init.zeros_(self.leave.weight)
         nn.init.zeros_(self.leave.bias)
 
     def forward(self, x: Tensor, logsnr: Tensor, condition: Tensor | None = None) -> Tensor:
-        """`x` (N, dimensions) of about unit variance, `logsnr` (N,) with any value, `condition` int64 (N,) or None."""
+        """`x` (N, inputs * dimensions) of about unit variance, `logsnr` (N,) with any value.
+
+        `condition` is int64 (N,) or None. Returns (N, outputs * dimensions).
+        """
         if x.shape[1:] != self.shape:
             raise ValueError(f"this mlp was built for points of shape {self.shape}, got {tuple(x.shape[1:])}")
         vector = F.silu(self.conditioning(logsnr, condition))

@@ -100,7 +100,7 @@ class Up(nn.Module):
 
 
 class UNet(nn.Module):
-    """The image backbone: (x, logsnr, condition) -> a tensor like x, zero at initialisation.
+    """The image backbone: (x, logsnr, condition) -> a tensor like the data, zero at initialisation.
 
     Args:
         shape: (channels, height, width) of the data; any size that `patch` divides, odd sizes included.
@@ -114,6 +114,8 @@ class UNet(nn.Module):
         groups: groups of each group norm.
         dropout: share of activations dropped in each block while training, in [0, 1).
         classes: number of labels; 0 is an unconditional network, which refuses labels.
+        inputs: images stacked along the channels of x, as with an earlier estimate for self-conditioning.
+        outputs: images stacked along the channels of the result, as with a learned variance.
 
     Raises:
         ValueError: if the data are not images or a choice does not fit, naming the choice.
@@ -133,39 +135,46 @@ class UNet(nn.Module):
         groups: int = 8,
         dropout: float = 0.0,
         classes: int = 0,
+        inputs: int = 1,
+        outputs: int = 1,
     ) -> None:
         super().__init__()
-        self.shape = check.image(shape)
+        image = check.image(shape)
         check.integers("unet", 1, width=width, blocks=blocks, patch=patch, heads=heads, groups=groups)
+        check.integers("unet", 1, inputs=inputs, outputs=outputs)
         check.integers("unet", 0, classes=classes)
         check.rate("unet", dropout=dropout)
-        check_levels(self.shape, width, multipliers, attention, patch, heads, groups)
+        check_levels(image, width, multipliers, attention, patch, heads, groups)
 
         levels = range(len(multipliers))
         attended = {level % len(multipliers) for level in attention}
         channels = [width * multiplier for multiplier in multipliers]
         vector = 4 * width
-        image = self.shape[0] * patch**2
+        self.shape = (inputs * image[0], *image[1:])
+        self.inputs, self.outputs = inputs, outputs
+        pixel = image[0] * patch**2
 
-        def block(inputs: int, level: int) -> Block:
-            outputs = channels[level]
-            mixer = Attention(outputs, heads, groups) if level in attended else None
-            return Block(inputs, outputs, vector, groups, dropout, mixer)
+        def block(wide: int, level: int) -> Block:
+            mixer = Attention(channels[level], heads, groups) if level in attended else None
+            return Block(wide, channels[level], vector, groups, dropout, mixer)
 
         self.patch = patch
         self.conditioning = Conditioning(2 * width, vector, classes)
-        self.enter = nn.Conv2d(image, width, 3, padding=1)
+        self.enter = nn.Conv2d(inputs * pixel, width, 3, padding=1)
         self.downs = nn.ModuleList(Down(fine, coarse) for fine, coarse in pairwise(channels))
         self.encoder = nn.ModuleList(nn.ModuleList(block(channels[i], i) for _ in range(blocks)) for i in levels)
         self.middle = block(channels[-1], len(channels) - 1)
         self.decoder = nn.ModuleList(nn.ModuleList(block(2 * channels[i], i) for _ in range(blocks)) for i in levels)
         self.ups = nn.ModuleList(Up(coarse, fine) for fine, coarse in pairwise(channels))
         self.leave = nn.Sequential(
-            nn.GroupNorm(groups, width), nn.SiLU(), silent(nn.Conv2d(width, image, 3, padding=1))
+            nn.GroupNorm(groups, width), nn.SiLU(), silent(nn.Conv2d(width, outputs * pixel, 3, padding=1))
         )
 
     def forward(self, x: Tensor, logsnr: Tensor, condition: Tensor | None = None) -> Tensor:
-        """`x` (N, *shape) of about unit variance, `logsnr` (N,) with any value, `condition` int64 (N,) or None."""
+        """`x` (N, inputs * channels, H, W) of about unit variance, `logsnr` (N,) with any value.
+
+        `condition` is int64 (N,) or None. Returns (N, outputs * channels, H, W).
+        """
         if x.shape[1:] != self.shape:
             raise ValueError(f"this unet was built for images of shape {self.shape}, got {tuple(x.shape[1:])}")
         vector = F.silu(self.conditioning(logsnr, condition))

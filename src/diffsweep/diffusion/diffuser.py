@@ -7,24 +7,22 @@ with ``x = alpha x0 + sigma eps``; the factor out^2 turns a weight in x0 units i
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from diffsweep.diffusion.denoiser import Denoiser
 from diffsweep.diffusion.loss import Loss
+from diffsweep.diffusion.schedules.base import Schedule
 from diffsweep.diffusion.target import Target
 from diffsweep.diffusion.times import Times, uniforms
 from diffsweep.diffusion.weight import Weight
 
 
-@dataclass(frozen=True)
-class Diffuser:
-    """How a model is trained.
+class Diffuser(nn.Module):
+    """How a model is trained; a module, for a part may learn (weights) or remember (buffers).
 
     Args:
-        target: What the network predicts; build the ``Denoiser`` with the same.
+        target: What the network predicts.
         times: Distribution of training times.
         weight: Weight over levels, in x0 units.
         loss: Elementwise loss between prediction and target.
@@ -32,7 +30,7 @@ class Diffuser:
 
     Example:
         >>> import torch
-        >>> from diffsweep.diffusion import Denoiser, Diffuser
+        >>> from diffsweep.diffusion import Diffuser
         >>> from diffsweep.diffusion.loss import SquaredError
         >>> from diffsweep.diffusion.schedules import Cosine
         >>> from diffsweep.diffusion.target import V
@@ -42,18 +40,24 @@ class Diffuser:
         ...     def forward(self, x, logsnr, condition=None):
         ...         return x * 0
         >>> diffuser = Diffuser(V(), Uniform(), Output(), SquaredError())
-        >>> denoiser = Denoiser(Zero(), Cosine(), diffuser.target)
+        >>> denoiser = diffuser.build(Zero(), Cosine())
         >>> diffuser(denoiser, torch.randn(8, 2)).shape
         torch.Size([8])
     """
 
-    target: Target
-    times: Times
-    weight: Weight
-    loss: Loss
-    stratified: bool = True
+    def __init__(self, target: Target, times: Times, weight: Weight, loss: Loss, stratified: bool = True) -> None:
+        super().__init__()
+        self.target = target
+        self.times = times
+        self.weight = weight
+        self.loss = loss
+        self.stratified = stratified
 
-    def __call__(
+    def build(self, backbone: nn.Module, schedule: Schedule, sigma_data: float = 0.5) -> Denoiser:
+        """The denoiser that this objective trains, of the arguments of ``Denoiser``."""
+        return Denoiser(backbone, schedule, self.target, sigma_data)
+
+    def forward(
         self,
         denoiser: Denoiser,
         x0: Tensor,

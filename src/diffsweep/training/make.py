@@ -30,4 +30,4 @@ def make(cfg: DictConfig, key: str, **kwargs: Any) -> Any:
 
 def make_denoiser(cfg: DictConfig, dataset: Any, schedule: Schedule, diffuser: Diffuser) -> Denoiser:
     """The untrained model of a config: a training and whoever reads its weights later must build the same."""
-    return Denoiser(make(cfg, "backbone"), schedule, diffuser.target, dataset.sigma_data)
+    return diffuser.build(make(cfg, "backbone"), schedule, dataset.sigma_data)
