@@ -19,6 +19,26 @@ class Denoise(Protocol):
     def __call__(self, x: Tensor, level: Level, condition: Tensor | None = None) -> Tensor: ...
 
 
+class Learner(Protocol):
+    """What an objective needs: a schedule to noise on, and the network's own output there."""
+
+    schedule: Schedule
+
+    def predict(self, x: Tensor, level: Level, condition: Tensor | None = None) -> Tensor: ...
+
+
+class Memory(Protocol):
+    """What a network that is shown an earlier estimate of x0 needs while sampling; all tensors are of x's shape."""
+
+    def recall(self, x: Tensor, level: Level) -> Tensor:
+        """The estimate to show at this level, zero if there is none."""
+        ...
+
+    def keep(self, level: Level, x0: Tensor) -> None:
+        """Remember what was estimated at this level."""
+        ...
+
+
 class Denoiser(nn.Module):
     """E[x0 | x_t] = skip x + out F(x / r, logsnr), with r the standard deviation of x at its level.
 
@@ -29,13 +49,28 @@ class Denoiser(nn.Module):
         schedule: The schedule it is trained on; samplers may use another.
         target: What the network's output means.
         sigma_data: Root mean square of the data.
+        memory: Self-conditioning: the backbone sees an earlier estimate of x0 beside x, so it has two inputs.
 
     Raises:
-        ValueError: if the target cannot give x0 somewhere on the schedule, as eps where alpha = 0.
+        ValueError: if the target cannot give x0 somewhere on the schedule, as eps where alpha = 0, or if the backbone
+            has another number of inputs.
     """
 
-    def __init__(self, backbone: nn.Module, schedule: Schedule, target: Target, sigma_data: float = 0.5) -> None:
+    def __init__(
+        self,
+        backbone: nn.Module,
+        schedule: Schedule,
+        target: Target,
+        sigma_data: float = 0.5,
+        memory: Memory | None = None,
+    ) -> None:
         super().__init__()
+        inputs = 1 if memory is None else 2
+        if getattr(backbone, "inputs", inputs) != inputs:
+            raise ValueError(
+                f"backbone.inputs={backbone.inputs} must be {inputs}: the network sees x "
+                + ("alone, unless with diffuser=self_conditioned" if memory is None else "and its earlier estimate")
+            )
         if not 0 < sigma_data < math.inf:
             raise ValueError(f"sigma_data={sigma_data} must be above 0: it is the root mean square of the data")
         if not all(math.isfinite(value) for value in target.skip_out(schedule.level(1.0))):
@@ -48,17 +83,25 @@ class Denoiser(nn.Module):
         self.schedule = schedule
         self.target = target
         self.sigma_data = sigma_data
+        self.memory = memory
 
     def forward(self, x: Tensor, level: Level, condition: Tensor | None = None) -> Tensor:
         """The denoised x, of its shape and type."""
         skip, out = self.target.skip_out(level.like(x))
-        return skip * x + out * self.predict(x, level, condition)
+        earlier = self.memory.recall(x, level) if self.memory else None
+        x0 = skip * x + out * self.predict(x, level, condition, earlier)
+        if self.memory:
+            self.memory.keep(level, x0)
+        return x0
 
-    def predict(self, x: Tensor, level: Level, condition: Tensor | None = None) -> Tensor:
-        """The network's own output F, of x's shape and type."""
+    def predict(
+        self, x: Tensor, level: Level, condition: Tensor | None = None, earlier: Tensor | None = None
+    ) -> Tensor:
+        """The network's own output F, of x's shape and type; it is shown an earlier estimate of x0 if one is given."""
         logsnr = level.logsnr
         if not isinstance(logsnr, Tensor):
             logsnr = torch.full((len(x),), logsnr, device=x.device)
         here = level.like(x)
         scale = (here.alpha**2 * self.sigma_data**2 + here.sigma**2) ** -0.5
-        return self.backbone(x * scale, logsnr, condition).to(x.dtype)
+        seen = x * scale if earlier is None else torch.cat([x * scale, earlier / self.sigma_data], 1)
+        return self.backbone(seen, logsnr, condition).to(x.dtype)

@@ -10,16 +10,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from diffsweep.diffusion.denoiser import Denoiser
+from diffsweep.diffusion.denoiser import Denoiser, Learner
 from diffsweep.diffusion.loss import Loss
+from diffsweep.diffusion.objective import Objective
 from diffsweep.diffusion.schedules.base import Schedule
 from diffsweep.diffusion.target import Target
 from diffsweep.diffusion.times import Times, uniforms
 from diffsweep.diffusion.weight import Weight
 
 
-class Diffuser(nn.Module):
-    """How a model is trained; a module, for a part may learn (weights) or remember (buffers).
+class Diffuser(Objective):
+    """Regression of a target over a distribution of times.
 
     Args:
         target: What the network predicts.
@@ -54,29 +55,16 @@ class Diffuser(nn.Module):
         self.stratified = stratified
 
     def build(self, backbone: nn.Module, schedule: Schedule, sigma_data: float = 0.5) -> Denoiser:
-        """The denoiser that this objective trains, of the arguments of ``Denoiser``."""
+        if getattr(backbone, "outputs", 1) != 1:
+            raise ValueError(f"backbone.outputs={backbone.outputs} must be 1: this diffuser asks for one prediction")
         return Denoiser(backbone, schedule, self.target, sigma_data)
-
-    def forward(
-        self,
-        denoiser: Denoiser,
-        x0: Tensor,
-        condition: Tensor | None = None,
-        *,
-        generator: torch.Generator | None = None,
-    ) -> Tensor:
-        """The weighted loss of each example, (N,), for data x0 of shape (N, ...)."""
-        u, eps = self.draw(x0.shape, generator)
-        return self.regress(denoiser, x0, u.to(x0.device), eps.to(x0), condition)
 
     def draw(self, shape: tuple[int, ...], generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """What is random in a batch of this shape (N, ...): uniforms (N,) for the times, and unit noise, on the CPU."""
         u = uniforms(shape[0], stratified=self.stratified, generator=generator)
         return u, torch.randn(shape, generator=generator)
 
-    def regress(
-        self, denoiser: Denoiser, x0: Tensor, u: Tensor, eps: Tensor, condition: Tensor | None = None
-    ) -> Tensor:
+    def regress(self, denoiser: Learner, x0: Tensor, u: Tensor, eps: Tensor, condition: Tensor | None = None) -> Tensor:
         """The weighted loss of each example, (N,): a pure function of the weights and its arguments."""
         level = denoiser.schedule.level(self.times(u, denoiser.schedule))
         here = level.like(x0)

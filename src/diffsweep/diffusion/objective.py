@@ -1,0 +1,50 @@
+"""What a training needs of an objective: the model it trains, what is random in a batch, and the loss of the rest."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import final
+
+import torch
+from torch import Tensor, nn
+
+from diffsweep.diffusion.denoiser import Denoiser
+from diffsweep.diffusion.schedules.base import Schedule
+
+
+class Objective(nn.Module, ABC):
+    """How a model is trained; a module, for a part of it may learn (parameters) or remember (buffers).
+
+    All randomness is drawn first, on the CPU, so that a training step is a function of (weights, buffers, draw).
+    """
+
+    @abstractmethod
+    def build(self, backbone: nn.Module, schedule: Schedule, sigma_data: float = 0.5) -> Denoiser:
+        """The denoiser that is trained, of the arguments of ``Denoiser``.
+
+        Raises:
+            ValueError: if backbone and schedule do not suit the objective.
+        """
+
+    @abstractmethod
+    def draw(self, shape: tuple[int, ...], generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        """What is random in a batch of this shape (N, ...): uniforms (N,) for the times, and noise of the shape."""
+
+    @abstractmethod
+    def regress(
+        self, denoiser: Denoiser, x0: Tensor, u: Tensor, eps: Tensor, condition: Tensor | None = None
+    ) -> Tensor:
+        """The weighted loss of each example, (N,), for x0 (N, ...) and what was drawn for it, on one device."""
+
+    @final
+    def forward(
+        self,
+        denoiser: Denoiser,
+        x0: Tensor,
+        condition: Tensor | None = None,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """The weighted loss of each example, (N,), for data x0 of shape (N, ...), with fresh randomness."""
+        u, eps = self.draw(x0.shape, generator)
+        return self.regress(denoiser, x0, u.to(x0.device), eps.to(x0), condition)
