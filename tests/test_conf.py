@@ -46,6 +46,7 @@ COMPANIONS = {
     "dataset=mixture": ["backbone=mlp"],
     "extractor=mixture": ["backbone=mlp", "dataset=mixture"],
     "extractor=fashion_mnist": ["dataset=fashion_mnist"],
+    "diffuser=self_conditioned": ["backbone.inputs=2"],
     "trainer=ddp": ON_CPU,
     "trainer=gpu": ON_CPU,
 }

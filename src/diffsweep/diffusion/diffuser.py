@@ -1,11 +1,13 @@
 """The training objective: draw t, noise x0 to its level, regress the target, weigh the error.
 
-    loss = weight(level) out^2 loss(F(x, level), a x0 + b eps)
+    loss = weight(level) out^2 distance(F(x, level), a x0 + b eps)
 
 with ``x = alpha x0 + sigma eps``; the factor out^2 turns a weight in x0 units into one on the network's output.
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +17,8 @@ from diffsweep.diffusion.loss import Loss
 from diffsweep.diffusion.objective import Objective
 from diffsweep.diffusion.schedules.base import Schedule
 from diffsweep.diffusion.target import Target
-from diffsweep.diffusion.times import Times, uniforms
-from diffsweep.diffusion.weight import Weight
+from diffsweep.diffusion.times import Adaptive, Times, uniforms
+from diffsweep.diffusion.weight import Balanced, Weight
 
 
 class Diffuser(Objective):
@@ -26,8 +28,13 @@ class Diffuser(Objective):
         target: What the network predicts.
         times: Distribution of training times.
         weight: Weight over levels, in x0 units.
-        loss: Elementwise loss between prediction and target.
+        loss: Loss between prediction and target.
         stratified: Draw a batch's times one per stratum.
+        offset: Standard deviation of noise that is one number per channel, added to eps while training, >= 0; 0.1 lets
+            a model leave medium brightness (Diffusion with Offset Noise, N. Guttenberg, 2023).
+
+    Raises:
+        ValueError: for an offset below 0.
 
     Example:
         >>> import torch
@@ -46,13 +53,24 @@ class Diffuser(Objective):
         torch.Size([8])
     """
 
-    def __init__(self, target: Target, times: Times, weight: Weight, loss: Loss, stratified: bool = True) -> None:
+    def __init__(
+        self,
+        target: Target,
+        times: Times,
+        weight: Weight,
+        loss: Loss,
+        stratified: bool = True,
+        offset: float = 0.0,
+    ) -> None:
         super().__init__()
+        if not 0 <= offset < math.inf:
+            raise ValueError(f"diffuser.offset={offset} must be 0 (plain noise) or more")
         self.target = target
         self.times = times
         self.weight = weight
         self.loss = loss
         self.stratified = stratified
+        self.offset = offset
 
     def build(self, backbone: nn.Module, schedule: Schedule, sigma_data: float = 0.5) -> Denoiser:
         if getattr(backbone, "outputs", 1) != 1:
@@ -60,16 +78,19 @@ class Diffuser(Objective):
         return Denoiser(backbone, schedule, self.target, sigma_data)
 
     def draw(self, shape: tuple[int, ...], generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        """What is random in a batch of this shape (N, ...): uniforms (N,) for the times, and unit noise, on the CPU."""
         u = uniforms(shape[0], stratified=self.stratified, generator=generator)
-        return u, torch.randn(shape, generator=generator)
+        eps = torch.randn(shape, generator=generator)
+        if self.offset:
+            eps += self.offset * torch.randn(*shape[:2], *[1] * (len(shape) - 2), generator=generator)
+        return u, eps
 
     def regress(self, denoiser: Learner, x0: Tensor, u: Tensor, eps: Tensor, condition: Tensor | None = None) -> Tensor:
-        """The weighted loss of each example, (N,): a pure function of the weights and its arguments."""
         level = denoiser.schedule.level(self.times(u, denoiser.schedule))
         here = level.like(x0)
         a, b = self.target.coefficients(here)
         prediction = denoiser.predict(here.alpha * x0 + here.sigma * eps, level, condition)
         _, out = self.target.skip_out(level)
-        error = self.loss(prediction, a * x0 + b * eps).flatten(1).mean(1)
-        return self.weight(level, out) * out**2 * error
+        loss = self.weight(level, out) * out**2 * self.loss(prediction, a * x0 + b * eps)
+        if isinstance(self.weight, Balanced):
+            loss = loss + self.weight.price(level)
+        return self.times.correct(u, loss) if isinstance(self.times, Adaptive) else loss

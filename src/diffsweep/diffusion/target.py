@@ -48,6 +48,17 @@ class Eps(Target):
 
 
 @dataclass(frozen=True)
+class Score(Target):
+    """F = sigma grad log p(x_t) = -eps, the score scaled to unit variance (arXiv 2011.13456, section 3.3, eq. 7).
+
+    Its squared error is the score's with weight sigma^2.
+    """
+
+    def coefficients(self, level: Level) -> tuple[Scalar, Scalar]:
+        return 0.0, -1.0
+
+
+@dataclass(frozen=True)
 class V(Target):
     """F = alpha eps - sigma x0 (Progressive Distillation, arXiv 2202.00512, appendix D)."""
 

@@ -6,8 +6,12 @@ the squared error of the network's own output is the weight ``1 / out^2``.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
 
 from diffsweep.diffusion.level import Level, Scalar
 
@@ -17,6 +21,15 @@ class Weight(Protocol):
 
     def __call__(self, level: Level, out: Scalar) -> Scalar:
         """The weight of the squared error in x0 at levels of shape (N,), given d x0 / dF there."""
+        ...
+
+
+@runtime_checkable
+class Balanced(Protocol):
+    """A weight that is learned needs a price for being small."""
+
+    def price(self, level: Level) -> Tensor:
+        """What is added to the weighted loss at levels of shape (N,), (N,)."""
         ...
 
 
@@ -64,3 +77,90 @@ class MinSNR:
 
     def __call__(self, level: Level, out: Scalar) -> Scalar:
         return ((level.alpha / level.sigma) ** 2).clamp(max=self.gamma)
+
+
+@dataclass(frozen=True)
+class SoftMinSNR:
+    """snr gamma / (snr + gamma), a smooth min(snr, gamma) (Hourglass Diffusion Transformers, arXiv 2401.11605).
+
+    Args:
+        gamma: Largest weight, > 0; with gamma = 1 / sigma_data^2 it is 1 / (noise^2 + sigma_data^2).
+    """
+
+    gamma: float = 4.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.gamma < math.inf:
+            raise ValueError(f"diffuser.weight.gamma={self.gamma} must be above 0")
+
+    def __call__(self, level: Level, out: Scalar) -> Scalar:
+        return 1 / ((level.sigma / level.alpha) ** 2 + 1 / self.gamma)
+
+
+@dataclass(frozen=True)
+class EDM:
+    """(noise^2 + sigma_data^2) / (noise sigma_data)^2, noise = sigma / alpha (EDM, arXiv 2206.00364, table 1).
+
+    Args:
+        sigma_data: Root mean square of the data, > 0.
+    """
+
+    sigma_data: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 < self.sigma_data < math.inf:
+            raise ValueError(f"diffuser.weight.sigma_data={self.sigma_data} must be above 0")
+
+    def __call__(self, level: Level, out: Scalar) -> Scalar:
+        return (level.alpha / level.sigma) ** 2 + self.sigma_data**-2
+
+
+@dataclass(frozen=True)
+class Sigmoid:
+    """snr sigmoid(bias - logsnr): eps's squared error, faded out at low noise (arXiv 2303.00848; 2410.19324).
+
+    It is SoftMinSNR with gamma = e^bias. The papers state it per unit of log-SNR: ``diffuser/times=logsnr`` draws so.
+
+    Args:
+        bias: log-SNR at which the weight has fallen to half; finer images want a lower one.
+    """
+
+    bias: float = 0.0
+
+    def __call__(self, level: Level, out: Scalar) -> Scalar:
+        return 1 / ((level.sigma / level.alpha) ** 2 + math.exp(-self.bias))
+
+
+class Learned(nn.Module):
+    """base / e^u, at the price of u: the uncertainty weighting of EDM2 (arXiv 2312.02696; after arXiv 1705.07115).
+
+    The minimum of ``loss / e^u + u`` is at ``u = log E[loss]``, so that every level comes to count alike. u is linear
+    in fixed random Fourier features of log noise / 4, and 0 at the start.
+
+    Args:
+        base: The weight that it starts from.
+        features: Number of Fourier features, >= 1.
+    """
+
+    frequencies: Tensor
+    phases: Tensor
+
+    def __init__(self, base: Weight, features: int = 128) -> None:
+        super().__init__()
+        if isinstance(features, bool) or not isinstance(features, int) or features < 1:
+            raise ValueError(f"diffuser.weight.features={features} must be a whole number, 1 or more")
+        self.base = base
+        # Fixed for good: two trainings with different seeds differ in what they learn, not in what they can learn.
+        fixed = torch.Generator().manual_seed(0)
+        self.register_buffer("frequencies", 2 * math.pi * torch.randn(features, generator=fixed))
+        self.register_buffer("phases", 2 * math.pi * torch.rand(features, generator=fixed))
+        self.mixture = nn.Parameter(torch.zeros(features))
+
+    def forward(self, level: Level, out: Scalar) -> Scalar:
+        """The weight at levels of shape (N,)."""
+        return self.base(level, out) * (-self.price(level)).exp()
+
+    def price(self, level: Level) -> Tensor:
+        """u, (N,)."""
+        log_noise = -level.logsnr.to(self.phases).clamp(-40, 40) / 2
+        return math.sqrt(2) * torch.cos(log_noise[:, None] / 4 * self.frequencies + self.phases) @ self.mixture
