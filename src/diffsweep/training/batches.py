@@ -39,6 +39,9 @@ class Batches:
         steps: Length of the training.
         seed: Training seed.
         flip: Mirror each image left to right with probability 1/2.
+        drop_labels: Share of the labels that become ``classes``, "no label", so that the model can be guided away from
+            its unconditional self (Classifier-Free Diffusion Guidance, arXiv 2207.12598, algorithm 1).
+        classes: Number of labels; 0 leaves them alone.
         start: First step to yield, that of the checkpoint.
         rank: This process.
         ranks: Number of processes; must divide ``size``.
@@ -54,6 +57,8 @@ class Batches:
     steps: int
     seed: int
     flip: bool = False
+    drop_labels: float = 0.0
+    classes: int = 0
     start: int = 0
     rank: int = 0
     ranks: int = 1
@@ -81,10 +86,12 @@ class Batches:
             stream = generator(self.seed, "step", step)
             u, eps = self.draw((self.size, *self.x.shape[1:]), stream)
             mirrored = torch.rand(self.size, generator=stream) < 0.5
+            dropped = torch.rand(self.size, generator=stream) < (self.drop_labels if self.classes else 0)
             mine = slice(self.rank, None, self.ranks)
             chosen = chosen.to(device)
             x0 = self.x[chosen]
             if self.flip:
                 where = mirrored[mine].to(device).view(-1, *[1] * (x0.ndim - 1))
                 x0 = torch.where(where, x0.flip(-1), x0)
-            yield Batch(x0, self.labels[chosen], u[mine].to(device), eps[mine].to(device))
+            labels = self.labels[chosen].masked_fill(dropped[mine].to(device), self.classes)
+            yield Batch(x0, labels, u[mine].to(device), eps[mine].to(device))

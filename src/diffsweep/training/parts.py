@@ -58,6 +58,8 @@ class Parts:
         dataset = make(cfg, "dataset")
         schedule: Schedule = make(cfg, "schedule")
         diffuser: Diffuser = make(cfg, "diffuser")
+        if not 0 <= training.drop_labels < 1:
+            raise ValueError(f"training.drop_labels={training.drop_labels} must be at least 0 and below 1")
         sampler: Sampler = make(cfg, "sampler")
         torch.manual_seed(cfg.seed)
         if cfg.backbone.classes not in (0, dataset.classes):

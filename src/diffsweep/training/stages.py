@@ -132,6 +132,8 @@ def fit(
         steps=recipe.steps,
         seed=recipe.seed,
         flip=cfg.training.flip,
+        drop_labels=cfg.training.drop_labels,
+        classes=cfg.backbone.classes,
     )
     module = Training(
         parts.denoiser,
