@@ -13,13 +13,15 @@ from torch import Tensor
 from diffsweep.diffusion import Denoiser, Diffuser, GaussianMixture, Level, Schedule, Target, renoise, transfer
 from diffsweep.diffusion.loss import SquaredError
 from diffsweep.diffusion.schedules import VE, Cosine, Rectified, Tabulated, linear_betas
-from diffsweep.diffusion.target import EDM, X0, Eps, Flow, V
-from diffsweep.diffusion.times import LogitNormal, LogNormal, Uniform, uniforms
-from diffsweep.diffusion.weight import SNR, MinSNR, Output
+from diffsweep.diffusion.target import EDM, X0, Eps, Flow, Score, V
+from diffsweep.diffusion.times import Cosine as CosineTimes
+from diffsweep.diffusion.times import LogitNormal, LogNormal, LogSNR, LossAware, Times, Uniform, uniforms
+from diffsweep.diffusion.weight import EDM as EDMWeight
+from diffsweep.diffusion.weight import SNR, Learned, MinSNR, Output, Sigmoid, SoftMinSNR
 from diffsweep.diffusion.weight import Uniform as Flat
 
 SCHEDULES = [Cosine(), VE(), Rectified(), linear_betas()]
-TARGETS = [X0(), Eps(), V(), Flow(), EDM(0.7)]
+TARGETS = [X0(), Eps(), V(), Flow(), EDM(0.7), Score()]
 TIMES = st.floats(1e-4, 1 - 1e-4)
 
 
@@ -167,6 +169,10 @@ WEIGHTS = {
     "uniform": (Flat(), lambda snr: 1.0),
     "snr": (SNR(), lambda snr: snr),
     "min_snr": (MinSNR(5.0), lambda snr: min(snr, 5.0)),
+    "soft_min_snr": (SoftMinSNR(4.0), lambda snr: 4 * snr / (4 + snr)),
+    "edm": (EDMWeight(0.7), lambda snr: (1 / snr + 0.49) / (0.49 / snr)),
+    "sigmoid": (Sigmoid(1.5), lambda snr: snr / (1 + math.exp(math.log(snr) - 1.5))),
+    "learned": (Learned(SNR()), lambda snr: snr),
 }
 
 
@@ -178,7 +184,7 @@ def test_the_loss_is_the_weighted_error_in_x0(name: str, target: Target) -> None
     diffuser = Diffuser(target, Uniform(), weight, SquaredError())
     denoiser = Denoiser(Constant(0.3), schedule, target, 0.7)
     u, eps = diffuser.draw((16, 2), torch.Generator().manual_seed(0))
-    losses = diffuser.regress(denoiser, x0, u, eps)
+    losses = diffuser.regress(denoiser, x0, u, eps).detach()
     for i, t in enumerate(1 - u.double()):
         level = schedule.level(float(t))
         x = level.alpha * x0[i : i + 1] + level.sigma * eps[i : i + 1]
@@ -193,11 +199,25 @@ def test_the_loss_is_the_weighted_error_in_x0(name: str, target: Target) -> None
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
-@pytest.mark.parametrize("times", [Uniform(), LogNormal(), LogitNormal()])
-def test_times_are_a_quantile_function(times: Uniform | LogNormal | LogitNormal, schedule: Schedule) -> None:
+@pytest.mark.parametrize(
+    "times",
+    [
+        Uniform(),
+        LogNormal(),
+        LogitNormal(),
+        LogSNR(),
+        CosineTimes([3, 64, 64]),
+        CosineTimes([2]),
+        LossAware(Uniform()),
+        LossAware(LogNormal()),
+    ],
+)
+def test_times_are_a_quantile_function(times: Times, schedule: Schedule) -> None:
     u = torch.cat([torch.zeros(1), uniforms(4096, stratified=True), torch.tensor([1 - 2**-24])])
     t = times(u, schedule)
     assert ((t > 0) & (t <= 1)).all()
+    steps = t[u.argsort()].diff()
+    assert (steps >= -1e-6).all() or (steps <= 1e-6).all()
     level = schedule.level(t)
     assert level.alpha.isfinite().all()
     assert (level.sigma > 0).all()

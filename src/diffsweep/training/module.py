@@ -1,4 +1,4 @@
-"""The thin Lightning module: one step is a pure function of (weights, optimizer state, batch)."""
+"""The thin Lightning module: one step is a pure function of (weights, buffers, optimizer state, batch)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import torch
 from lightning import LightningModule
 from torch import Tensor
 
-from diffsweep.diffusion import Denoiser, Diffuser
+from diffsweep.diffusion import Denoiser
+from diffsweep.diffusion.objective import Objective
 from diffsweep.training.batches import Batch
 from diffsweep.training.streams import generator
 
@@ -58,7 +59,7 @@ DECAYS: dict[str, Callable[[float], float]] = {
 
 
 class Training(LightningModule):
-    """Trains a denoiser with a diffuser's objective.
+    """Trains a denoiser with a diffuser's objective, which may itself learn or remember.
 
     Args:
         denoiser: The model.
@@ -73,7 +74,7 @@ class Training(LightningModule):
     def __init__(
         self,
         denoiser: Denoiser,
-        diffuser: Diffuser,
+        diffuser: Objective,
         encode: Callable[[Tensor], Tensor],
         optimizer: Callable[[Any], torch.optim.Optimizer],
         recipe: Recipe,
@@ -103,7 +104,7 @@ class Training(LightningModule):
 
     def configure_gradient_clipping(self, optimizer: torch.optim.Optimizer, *_: Any, **__: Any) -> None:
         limit = math.inf if self.recipe.clip is None else self.recipe.clip
-        self.gradient_norm = torch.nn.utils.clip_grad_norm_(self.parameters(), limit)
+        self.gradient_norm = torch.nn.utils.clip_grad_norm_(self.denoiser.parameters(), limit)
 
     def configure_optimizers(self) -> Any:
         optimizer = self.optimizer(self.parameters())
