@@ -28,7 +28,7 @@ def finished(runs: str | Path, signature: str) -> Denoiser:
     done = sorted(path.parent.name for path in fits.glob("*/done.json") if Fit(path.parent).done)
     if signature not in done:
         named = f"{fits} has no finished fit {signature!r}"
-        if not isinstance(signature, str):
+        if isinstance(signature, (int, float)):
             # Twelve digits, or digits and one e, are a number to a command line.
             raise ValueError(f"{named}: give its name as text, in quotes")
         known = f"choose one of {', '.join(done)}" if done else "train one first; its name is `fit` in its result.json"

@@ -17,11 +17,14 @@ from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from omegaconf import DictConfig, OmegaConf
 
 from diffsweep.diffusion import Denoiser, Diffuser, Sampler, Schedule
+from diffsweep.diffusion.guidance import Guidance, Unguided
 from diffsweep.evaluation.extractor import Extractor
 from diffsweep.training.checkpoint import Checkpoints, WholeFiles
 from diffsweep.training.ema import ema
+from diffsweep.training.finished import finished
 from diffsweep.training.make import make, make_denoiser
 from diffsweep.training.module import Recipe
+from diffsweep.training.sample import Sampling
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,7 @@ class Parts:
     denoiser: Denoiser
     diffuser: Diffuser
     sampler: Sampler
+    guidance: Guidance
     schedule: Schedule
     extractor: Extractor
     recipe: Recipe
@@ -54,12 +58,12 @@ class Parts:
             if not isinstance(OmegaConf.select(cfg, key), bool):
                 raise ValueError(f"{key}={OmegaConf.select(cfg, key)} must be true or false")
         training = cfg.training
+        if not 0 <= training.drop_labels < 1:
+            raise ValueError(f"training.drop_labels={training.drop_labels} must be at least 0 and below 1")
         recipe = Recipe(training.steps, training.warmup, training.decay, training.clip, cfg.seed)
         dataset = make(cfg, "dataset")
         schedule: Schedule = make(cfg, "schedule")
         diffuser: Diffuser = make(cfg, "diffuser")
-        if not 0 <= training.drop_labels < 1:
-            raise ValueError(f"training.drop_labels={training.drop_labels} must be at least 0 and below 1")
         sampler: Sampler = make(cfg, "sampler")
         torch.manual_seed(cfg.seed)
         if cfg.backbone.classes not in (0, dataset.classes):
@@ -69,19 +73,55 @@ class Parts:
             )
         denoiser = make_denoiser(cfg, dataset, schedule, diffuser)
         sampler.check(schedule)
+        guidance = _guidance(cfg, denoiser, sampler, schedule, dataset)
         _try_optimizer(cfg, denoiser)
         ema(cfg.ema.decay)
         Checkpoints(Path(), cfg.trainer.checkpoint_seconds)
         make_trainer(cfg, Path(), logger=False)
         extractor: Extractor = make(cfg, "evaluation.extractor")
         _fits(extractor, dataset)
-        return cls(dataset, denoiser, diffuser, sampler, schedule, extractor, recipe)
+        return cls(dataset, denoiser, diffuser, sampler, guidance, schedule, extractor, recipe)
 
 
 def _whole(cfg: DictConfig, key: str, least: float) -> None:
     value = OmegaConf.select(cfg, key)
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ValueError(f"{key}={value} must be a whole number{'' if math.isinf(least) else f', {least} or more'}")
+
+
+def _guidance(cfg: DictConfig, denoiser: Denoiser, sampler: Sampler, schedule: Schedule, dataset: Any) -> Guidance:
+    """The guidance, tried on two examples; a key ``weak`` names a finished fit, ``classes`` asks for dropped labels."""
+    asked = cfg.guidance
+    try:
+        weak = {"weak": finished(cfg.paths.runs, asked.weak)} if "weak" in asked else {}
+    except ValueError as error:
+        raise ValueError(f"guidance.weak={asked.weak}: {error}") from error
+    guidance: Guidance = make(cfg, "guidance", **weak)
+    if "classes" in asked and OmegaConf.select(cfg, "training.drop_labels") == 0:
+        raise ValueError(
+            "this guidance compares a model's answers with and without labels, but training.drop_labels=0: "
+            "set training.drop_labels=0.1, or guidance=none"
+        )
+    if isinstance(guidance, Unguided):
+        return guidance
+    conditional = bool(cfg.backbone.classes)
+    sampling = Sampling(
+        denoiser,
+        sampler,
+        schedule,
+        dataset.decode,
+        dataset.shape,
+        dataset.classes,
+        0,
+        guidance,
+        conditional=conditional,
+    )
+    try:
+        # The cleanest level before clean data: pure noise would not ask a classifier.
+        sampling.guided(torch.zeros(2, *dataset.shape), sampler.levels(schedule)[-2], torch.zeros(2, dtype=torch.int64))
+    except (ValueError, RuntimeError) as error:
+        raise ValueError(f"this guidance does not go with this model and dataset={dataset.name}: {error}") from error
+    return guidance
 
 
 def _try_optimizer(cfg: DictConfig, denoiser: Denoiser) -> None:
@@ -93,12 +133,12 @@ def _try_optimizer(cfg: DictConfig, denoiser: Denoiser) -> None:
 
 
 def _fits(extractor: Extractor, dataset: Any) -> None:
-    kind = torch.uint8 if len(dataset.shape) == 3 else torch.float32
+    kind = torch.uint8 if len(dataset.stored) == 3 else torch.float32
     try:
-        extractor(torch.zeros(2, *dataset.shape, dtype=kind))
+        extractor(torch.zeros(2, *dataset.stored, dtype=kind))
     except (ValueError, RuntimeError) as error:
         raise ValueError(
-            f"the extractor of {extractor.metric} does not take dataset={dataset.name} of shape {dataset.shape} "
+            f"the extractor of {extractor.metric} does not take dataset={dataset.name} of shape {dataset.stored} "
             f"({str(error).splitlines()[0]}): choose extractor={dataset.name}, or extractor=inception for images"
         ) from error
 

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
-from diffsweep.diffusion import Denoiser, Sampler, Schedule
+from diffsweep.diffusion import Denoise, Denoiser, Level, Sampler, Schedule
+from diffsweep.diffusion.guidance import Guidance, Unguided
 from diffsweep.training.streams import generator
+
+UNGUIDED = Unguided()
 
 
 class Sampling(LightningModule):
@@ -26,8 +29,10 @@ class Sampling(LightningModule):
         schedule: The schedule whose levels are visited.
         decode: From what the network sees to stored data, as [-1, 1] to uint8.
         shape: Of one sample, as (C, H, W).
-        classes: Number of labels the backbone is told, 0 for none; sample i has label i mod classes.
+        classes: Number of labels of the data, 0 for none; sample i has label i mod classes.
         seed: Sample seed.
+        guidance: Where the denoiser is made to aim.
+        conditional: Whether the denoiser is told the labels; guidance always is.
     """
 
     def __init__(
@@ -39,6 +44,9 @@ class Sampling(LightningModule):
         shape: tuple[int, ...],
         classes: int,
         seed: int,
+        guidance: Guidance = UNGUIDED,
+        *,
+        conditional: bool = True,
     ) -> None:
         super().__init__()
         self.denoiser = denoiser
@@ -48,6 +56,23 @@ class Sampling(LightningModule):
         self.shape = shape
         self.classes = classes
         self.seed = seed
+        self.rows = 0
+        # A weaker model or a classifier moves to the device with this module.
+        parts = {name: part for name, part in vars(guidance).items() if isinstance(part, nn.Module)}
+        self.helpers = nn.ModuleDict(parts)
+        models = {name: self._told(part, conditional) for name, part in parts.items() if isinstance(part, Denoiser)}
+        # With nothing to replace it need not be a dataclass, which somebody's own guidance may not be.
+        aware: Guidance = replace(cast(Any, guidance), **models) if models else guidance
+        self.guided = aware(self._told(denoiser, conditional), sampler.levels(schedule))
+
+    def _told(self, denoiser: Denoiser, conditional: bool) -> Denoise:
+        """The denoiser, counting its rows; a model without labels is not told those that guidance is told."""
+
+        def told(x: Tensor, level: Level, condition: Tensor | None = None) -> Tensor:
+            self.rows += len(x)
+            return denoiser(x, level, condition if conditional else None)
+
+        return told
 
     def predict_step(self, batch: Tensor, batch_idx: int) -> tuple[Tensor, Tensor]:
         """(numbers, samples) of a batch of numbers (N,)."""
@@ -57,7 +82,7 @@ class Sampling(LightningModule):
         labels = (
             torch.tensor([number % self.classes for number in numbers], device=self.device) if self.classes else None
         )
-        x0 = self.sampler(self.denoiser, noise, schedule=self.schedule, generator=streams, condition=labels)
+        x0 = self.sampler(self.guided, noise, schedule=self.schedule, generator=streams, condition=labels)
         return batch.cpu(), self.decode(x0.float()).cpu()
 
 
@@ -91,11 +116,13 @@ class Drawn:
         samples: In their order, as stored data, on the CPU.
         seconds: That drawing them took, without starting Lightning.
         device: Where this rank drew its share.
+        nfe: Network evaluations that a sample took, those of guidance included; a whole number if all took the same.
     """
 
     samples: Tensor
     seconds: float
     device: torch.device
+    nfe: float
 
 
 def draw(
@@ -116,14 +143,17 @@ def draw(
     bar = _Bar(n, show)
     trainer = make_trainer(callbacks=[bar])
     chunks = torch.arange(n).split(min(batch_size, -(-n // trainer.world_size)))
+    sampling.rows = 0
     drawn: Any = trainer.predict(sampling, _Share(chunks, trainer), return_predictions=True) or []
+    rows = sampling.rows
     if trainer.world_size > 1:
         gathered: list[Any] = [None] * trainer.world_size
-        torch.distributed.all_gather_object(gathered, drawn)
-        drawn = [pair for part in gathered for pair in part]
+        torch.distributed.all_gather_object(gathered, (drawn, rows))
+        drawn = [pair for part, _ in gathered for pair in part]
+        rows = sum(part for _, part in gathered)
     numbers = torch.cat([pair[0] for pair in drawn])
     samples = torch.cat([pair[1] for pair in drawn])[numbers.argsort()]
-    return Drawn(samples, bar.seconds, trainer.strategy.root_device)
+    return Drawn(samples, bar.seconds, trainer.strategy.root_device, rows // n if rows % n == 0 else rows / n)
 
 
 class _Share:

@@ -132,6 +132,7 @@ def fit(
         steps=recipe.steps,
         seed=recipe.seed,
         flip=cfg.training.flip,
+        shape=parts.dataset.shape,
         drop_labels=cfg.training.drop_labels,
         classes=cfg.backbone.classes,
     )
@@ -229,8 +230,10 @@ def evaluate(
         parts.schedule,
         functools.partial(parts.dataset.decode, like=train.x.dtype),
         tuple(parts.dataset.shape),
-        cfg.backbone.classes,
+        parts.dataset.classes,
         asked.seed,
+        parts.guidance,
+        conditional=bool(cfg.backbone.classes),
     )
     trainer = functools.partial(make_trainer, cfg, cell.folder, logger=False)
     show = cfg.trainer.progress and _first_rank()
@@ -256,6 +259,7 @@ def evaluate(
         "fit": run.fit.signature,
         "overrides": " ".join(overrides),
         **{group: run.choices.get(group) for group in GROUPS},
+        "guidance": run.choices.get("guidance"),
         "metric": metric,
         metric: distance,
         f"{metric}_floor": least,
@@ -263,7 +267,7 @@ def evaluate(
         "reference_samples": known.n,
         "floor_samples": floor_samples,
         "extractor_digest": extractor.digest[:12],
-        "nfe": parts.sampler.nfe_used,
+        "nfe": drawn.nfe,
         "nfe_asked": parts.sampler.nfe,
         "steps": parts.sampler.steps,
         "sample_seed": asked.seed,

@@ -1,0 +1,30 @@
+"""Guidance: denoiser -> denoiser, one idea per file; each is reached by ``_target_`` from ``conf/guidance``."""
+
+from diffsweep.diffusion.guidance.autoguidance import Autoguidance
+from diffsweep.diffusion.guidance.base import Guidance
+from diffsweep.diffusion.guidance.cfgpp import CFGpp
+from diffsweep.diffusion.guidance.classifier import ByClassifier
+from diffsweep.diffusion.guidance.classifier_free import ClassifierFree
+from diffsweep.diffusion.guidance.dps import DPS
+from diffsweep.diffusion.guidance.inpaint import Inpaint
+from diffsweep.diffusion.guidance.interval import Interval
+from diffsweep.diffusion.guidance.output import Clip, Dynamic, Keep, Output
+from diffsweep.diffusion.guidance.rescaled import Rescaled
+from diffsweep.diffusion.guidance.unguided import Unguided
+
+__all__ = [
+    "DPS",
+    "Autoguidance",
+    "ByClassifier",
+    "CFGpp",
+    "ClassifierFree",
+    "Clip",
+    "Dynamic",
+    "Guidance",
+    "Inpaint",
+    "Interval",
+    "Keep",
+    "Output",
+    "Rescaled",
+    "Unguided",
+]
