@@ -44,12 +44,14 @@ ON_CPU = ["trainer.accelerator=cpu", "trainer.devices=1", "trainer.strategy=auto
 # Classifier-free guidance needs a model that is told labels.
 LABELLED = ["backbone.classes=10"]
 
+POINTS = ("checkerboard", "mixture", "moons", "spirals", "swissroll")
+
 # What an option needs beside it; without an entry it must go with all the defaults.
 COMPANIONS = {
     "backbone=mlp": ["dataset=mixture"],
-    "dataset=mixture": ["backbone=mlp"],
-    "extractor=mixture": ["backbone=mlp", "dataset=mixture"],
-    "extractor=fashion_mnist": ["dataset=fashion_mnist"],
+    **{f"dataset={name}": ["backbone=mlp"] for name in POINTS},
+    **{f"extractor={name}": ["backbone=mlp", f"dataset={name}"] for name in POINTS},
+    **{f"extractor={name}": [f"dataset={name}"] for name in ("fashion_mnist", "fashion_mnist_bits")},
     "diffuser=self_conditioned": ["backbone.inputs=2"],
     **dict.fromkeys(("guidance=cfg", "guidance=cfgpp", "guidance=interval", "guidance=rescaled"), LABELLED),
     "trainer=ddp": ON_CPU,

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from diffsweep.diffusion import Denoiser, Sampler
+from diffsweep.diffusion.noise import SDE
 from diffsweep.diffusion.schedules import Cosine
 from diffsweep.diffusion.solvers import Euler
 from diffsweep.diffusion.spacing import Time
@@ -170,11 +171,11 @@ class Backbone(torch.nn.Module):
         return torch.sin(x * 3) * logsnr.view(-1, 1, 1, 1).clamp(-1, 1)
 
 
-@pytest.mark.parametrize("churn", [0.0, 1.0])
-def test_sample_i_does_not_know_its_batch(churn: float) -> None:
+@pytest.mark.parametrize("eta", [0.0, 1.0])
+def test_sample_i_does_not_know_its_batch(eta: float) -> None:
     denoiser = Denoiser(Backbone(), Cosine(), V())
     sampling = Sampling(
-        denoiser, Sampler(Euler(), Time(), 6, churn), Cosine(), lambda x: x, shape=(1, 4, 4), classes=0, seed=7
+        denoiser, Sampler(Euler(), Time(), 6, SDE(eta)), Cosine(), lambda x: x, shape=(1, 4, 4), classes=0, seed=7
     )
     numbers, together = sampling.predict_step(torch.arange(12), 0)
     assert numbers.tolist() == list(range(12))
@@ -191,7 +192,7 @@ def test_sample_i_starts_from_the_same_noise_with_every_sampler() -> None:
             starts.append(x.clone())
             return x * 0
 
-    for sampler in (Sampler(Euler(), Time(), 1), Sampler(Euler(), Time(), 1, churn=1.0)):
+    for sampler in (Sampler(Euler(), Time(), 1), Sampler(Euler(), Time(), 1, SDE(1.0))):
         Sampling(Denoiser(Seen(), Cosine(), V()), sampler, Cosine(), lambda x: x, (1, 4, 4), 0, 7).predict_step(
             torch.arange(3), 0
         )

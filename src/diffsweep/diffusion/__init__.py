@@ -6,7 +6,7 @@ The state is ``x_t = alpha x0 + sigma eps``; t = 0 is data, t = 1 is noise. One 
     Target.coefficients(level) -> (a, b)            the network regresses ``a x0 + b eps``
     Denoiser(backbone, schedule, target)            E[x0 | x_t]
     Diffuser(target, times, weight, loss)           the training objective
-    Sampler(solver, spacing, nfe, churn)            the one loop that integrates back
+    Sampler(solver, spacing, nfe, noise)            the one loop that integrates back
 """
 
 from diffsweep.diffusion.denoiser import Denoise, Denoiser

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,18 @@ class Denoise(Protocol):
     """What a sampler needs: ``denoise(x, level, condition) -> x0``, all of x's shape (N, ...)."""
 
     def __call__(self, x: Tensor, level: Level, condition: Tensor | None = None) -> Tensor: ...
+
+
+@runtime_checkable
+class Spread(Protocol):
+    """What a denoiser with a learned variance tells an ancestral sampler."""
+
+    def spread(self, t: Level, s: Level) -> Tensor:
+        """The standard deviation of p(x_s | x_t) over the posterior's, elementwise, of x's shape, after a call at t.
+
+        Fresh noise that takes a state to s is multiplied by it; s must be cleaner than t, but not clean.
+        """
+        ...
 
 
 class Learner(Protocol):
@@ -89,7 +101,8 @@ class Denoiser(nn.Module):
         """The denoised x, of its shape and type."""
         skip, out = self.target.skip_out(level.like(x))
         earlier = self.memory.recall(x, level) if self.memory else None
-        x0 = skip * x + out * self.predict(x, level, condition, earlier)
+        predicted = self.predict(x, level, condition, earlier)
+        x0 = skip * x + out * predicted if isinstance(out, Tensor) else (x * skip).add(predicted, alpha=out)
         if self.memory:
             self.memory.keep(level, x0)
         return x0

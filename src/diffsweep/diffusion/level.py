@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeAlias
 
 import torch
@@ -30,14 +31,14 @@ class Level:
     alpha: Scalar
     sigma: Scalar
 
-    @property
+    @cached_property
     def noise(self) -> Scalar:
         """sigma / alpha: the noise in units of the data (Karras' sigma); inf where alpha = 0."""
         if isinstance(self.alpha, Tensor):
             return self.sigma / self.alpha
         return self.sigma / self.alpha if self.alpha else math.inf
 
-    @property
+    @cached_property
     def logsnr(self) -> Scalar:
         """2 log(alpha / sigma): -inf for pure noise, inf for clean data."""
         if isinstance(self.alpha, Tensor) or isinstance(self.sigma, Tensor):
@@ -48,6 +49,8 @@ class Level:
 
     def like(self, x: Tensor) -> Level:
         """The same level, shaped to multiply ``x`` of shape (N, ...)."""
+        if not (isinstance(self.alpha, Tensor) or isinstance(self.sigma, Tensor)):
+            return self
         return Level(*(_like(value, x) for value in (self.alpha, self.sigma)))
 
     def at(self, noise: float) -> Level:

@@ -1,23 +1,22 @@
-"""The one sampling loop: aim -> transfer -> renoise, over the levels of a spacing.
+"""The one sampling loop: over the legs of an itinerary, aim -> transfer -> renoise.
 
-Each step goes from t to s by way of a cleaner level u and fresh noise back up to s. ``churn`` says how far u lies
-beyond s, in units of the step in log-SNR: ``noise_u = noise_s (noise_s / noise_t)^churn``. Churn 0 is deterministic,
-churn 1 with Euler is exactly DDPM's posterior, infinite churn is consistency sampling (denoise fully, noise again).
+The spacing says which levels are visited, the noise policy makes legs of them, and the solver says at which x0 each
+leg aims. Where a leg starts above the place at which the last one landed, fresh noise takes the state there.
 """
 
 from __future__ import annotations
 
-import itertools
-import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from diffsweep.diffusion.denoiser import Denoise
 from diffsweep.diffusion.level import Level
+from diffsweep.diffusion.noise import SDE, Leg, Noise
 from diffsweep.diffusion.schedules.base import Schedule
 from diffsweep.diffusion.solvers.base import Solver
 from diffsweep.diffusion.spacing import Spacing
@@ -26,13 +25,13 @@ from diffsweep.diffusion.transfer import renoise, transfer
 Generators = torch.Generator | Sequence[torch.Generator] | None
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Step:
     """One step of a trajectory.
 
     Attributes:
         index: 0 for the first step.
-        level: The level that the step has reached; clean (sigma = 0) for the last.
+        level: The level that the step has reached, fresh noise included; clean (sigma = 0) for the last.
         x: State at that level, (N, ...).
         x0: The x0 that the step aimed at, of x's shape.
     """
@@ -50,11 +49,11 @@ class Sampler:
     Args:
         solver: Which x0 each step aims at.
         spacing: Where the steps stand.
-        nfe: Network evaluations allowed per sample, >= 1; the solver derives its steps from it.
-        churn: Noise put back at each step, >= 0; 0 is deterministic, 1 ancestral, ``inf`` consistency sampling.
+        nfe: Network evaluations allowed per sample, >= 1; the number of steps follows from it.
+        noise: Where fresh noise comes in; ``SDE(0)`` is deterministic.
 
     Raises:
-        ValueError: for nfe < 1 or churn < 0.
+        ValueError: for nfe < 1, or too few for a single step.
 
     Example:
         >>> import torch
@@ -72,27 +71,41 @@ class Sampler:
     solver: Solver
     spacing: Spacing
     nfe: int = 20
-    churn: float = 0.0
+    noise: Noise = field(default=SDE())
 
     def __post_init__(self) -> None:
         if isinstance(self.nfe, bool) or not isinstance(self.nfe, int) or self.nfe < 1:
             raise ValueError(f"sampler.nfe={self.nfe} must be a whole number of network evaluations, 1 or more")
-        if not self.churn >= 0:
-            raise ValueError(f"sampler.churn={self.churn} must be 0 (deterministic) or more (1 is ancestral)")
+        if self._cost(1) > self.nfe:
+            raise ValueError(f"sampler.nfe={self.nfe} is too few for this sampler, whose least cost is {self._cost(1)}")
+
+    def _cost(self, steps: int) -> int:
+        return self.solver.nfe(self.noise.count(steps))
 
     @property
     def steps(self) -> int:
-        """The number of steps taken."""
-        return self.solver.steps(self.nfe)
+        """The number of steps of the spacing."""
+        steps = self.solver.steps(self.nfe)
+        while steps > 1 and self._cost(steps) > self.nfe:
+            steps -= 1
+        return steps
 
     @property
     def nfe_used(self) -> int:
         """The network evaluations really made, at most ``nfe``."""
-        return self.solver.nfe(self.steps)
+        return self._cost(self.steps)
 
     def levels(self, schedule: Schedule) -> list[Level]:
         """The ``steps + 1`` levels visited, noisiest first, the last one clean."""
         return self.spacing(schedule, self.steps)
+
+    def legs(self, schedule: Schedule) -> list[Leg]:
+        """The legs over those levels, fresh noise included."""
+        return self.noise.legs(self.levels(schedule))
+
+    def deterministic(self, schedule: Schedule) -> bool:
+        """Whether no fresh noise comes in."""
+        return not any(climb for _, _, climb, _ in _itinerary(self, schedule)[1])
 
     def check(self, schedule: Schedule) -> None:
         """Try the sampler on one number, so that a schedule it cannot serve is refused before any training.
@@ -101,7 +114,7 @@ class Sampler:
             ValueError: saying which choice to change.
         """
         # What can go wrong goes wrong in the first or the last step; a long run need not be made twice.
-        short = replace(self, nfe=min(self.nfe, 50))
+        short = replace(self, nfe=min(self.nfe, max(50, self._cost(1))))
         x = short(lambda x, level, condition=None: x * 0, torch.ones(1, 1), schedule=schedule)
         if not x.isfinite().all():
             raise ValueError(f"this sampler is not finite on schedule={type(schedule).__name__.lower()}")
@@ -121,7 +134,7 @@ class Sampler:
             denoise: E[x0 | x], called ``nfe_used`` times.
             noise: Unit Gaussian, (N, ...); the sampler scales it to its first level.
             schedule: Where the levels lie.
-            generator: Source of the noise that churn adds; one per sample makes each sample independent of its batch.
+            generator: Source of the fresh noise; one per sample makes each sample independent of its batch.
             condition: Passed on to ``denoise``.
         """
         x = noise
@@ -143,21 +156,69 @@ class Sampler:
         def bound(x: Tensor, level: Level) -> Tensor:
             return denoise(x, level, condition)
 
-        levels = self.levels(schedule)
-        x = noise * levels[0].sigma
+        start, itinerary = _itinerary(self, schedule)
+        first = itinerary[0].leg
+        x = noise * start.sigma
+        if first.t is not start:
+            x = renoise(x, start, first.t, _fresh(x, generator, first.boost))
         memory: Any = None
-        for index, (t, s) in enumerate(itertools.pairwise(levels)):
-            x0, memory = self.solver.aim(bound, x, t, s, memory)
-            u = self._overshoot(t, s)
-            x = transfer(x, t, u, x0)
-            if u is not s:
-                x = renoise(x, u, s, randn_like(x, generator))
-            yield Step(index, s, x, x0)
+        for index, (leg, goal, climb, plan) in enumerate(itinerary):
+            if plan is not None:
+                memory = plan.memory
+            x0, memory = self.solver.aim(bound, x, leg.t, leg.s, memory)
+            x = transfer(x, leg.t, leg.u, x0)
+            if climb:
+                x = renoise(x, leg.u, goal, _fresh(x, generator, climb))
+            yield Step(index, goal, x, x0)
 
-    def _overshoot(self, t: Level, s: Level) -> Level:
-        if self.churn == 0 or s.sigma == 0:
-            return s
-        return s.at(0.0 if math.isinf(self.churn) else s.noise * (s.noise / t.noise) ** self.churn)
+
+class _Plan(NamedTuple):
+    """A solver's first memory."""
+
+    memory: Any
+
+
+class _Stop(NamedTuple):
+    """A leg, where the state stands after it, the fresh noise that took it there (0 for none), and a new plan."""
+
+    leg: Leg
+    goal: Level
+    climb: float
+    plan: _Plan | None
+
+
+def _itinerary(sampler: Sampler, schedule: Schedule) -> tuple[Level, list[_Stop]]:
+    """Everything that does not depend on x, computed once for a sampler on a schedule."""
+    try:
+        return _remembered(sampler, schedule)
+    except TypeError:
+        # A part that cannot be hashed, as a plain list in somebody's own spacing.
+        return _planned(sampler, schedule)
+
+
+def _planned(sampler: Sampler, schedule: Schedule) -> tuple[Level, list[_Stop]]:
+    levels = sampler.levels(schedule)
+    legs = sampler.noise.legs(levels)
+    starts = [0, *(i for i in range(1, len(legs)) if legs[i].t.noise >= legs[i - 1].t.noise)]
+    plans = {
+        i: _Plan(sampler.solver.plan(legs[i:stop], schedule))
+        for i, stop in zip(starts, [*starts[1:], len(legs)], strict=True)
+    }
+    following = [*(leg.t for leg in legs[1:]), legs[-1].u]
+    boosts = [*(leg.boost for leg in legs[1:]), 0.0]
+    stops = [
+        _Stop(leg, goal, 0.0 if goal is leg.u else boost, plans.get(i))
+        for i, (leg, goal, boost) in enumerate(zip(legs, following, boosts, strict=True))
+    ]
+    return levels[0], stops
+
+
+_remembered = lru_cache(maxsize=16)(_planned)
+
+
+def _fresh(x: Tensor, generator: Generators, deviation: float) -> Tensor:
+    z = randn_like(x, generator)
+    return z if deviation == 1 else z.mul_(deviation)
 
 
 def randn_like(x: Tensor, generator: Generators) -> Tensor:

@@ -5,10 +5,14 @@ Spacings in time follow the schedule; spacings in noise or log-SNR use only its 
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
+
+import torch
+from torch import Tensor
 
 from diffsweep.diffusion.level import CLEAN, Level
 from diffsweep.diffusion.schedules.base import Schedule
@@ -24,27 +28,110 @@ class Spacing(Protocol):
 
 @dataclass(frozen=True)
 class Time:
-    """Uniform in the schedule's time, from t = 1 to t = 0 ("trailing" of arXiv 2305.08891, section 3.3)."""
+    """Uniform in the schedule's time, from t = 1 to t = 0 ("trailing" of arXiv 2305.08891, section 3.3).
+
+    Args:
+        power: 2 is DDIM's quadratic spacing (arXiv 2010.02502, appendix D.2), which puts more steps near the data.
+    """
+
+    power: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.power > 0:
+            raise ValueError(f"sampler.spacing.power={self.power} must be above 0 (1 is uniform, 2 quadratic)")
 
     def __call__(self, schedule: Schedule, steps: int) -> list[Level]:
-        return [*(schedule.level(1 - i / steps) for i in range(steps)), CLEAN]
+        return _at_times(schedule, (1 - _ramp(steps, steps)) ** self.power)
+
+
+@dataclass(frozen=True)
+class Leading:
+    """Uniform in time but without t = 1 ("leading" of arXiv 2305.08891, section 3.3): how DDPM and DDIM were first run.
+
+    The first level has some signal left, of which the start from pure noise knows nothing; kept for comparison.
+
+    Args:
+        last: Time of the last level before clean data, in (0, 1); 1/1000 is the first point of DDPM's chain.
+    """
+
+    last: float = 0.001
+
+    def __post_init__(self) -> None:
+        if not 0 < self.last < 1:
+            raise ValueError(f"sampler.spacing.last={self.last} must lie between 0 and 1")
+
+    def __call__(self, schedule: Schedule, steps: int) -> list[Level]:
+        return _at_times(schedule, self.last + (1 - self.last) * (1 - (_ramp(steps, steps) + 1 / steps)))
+
+
+@dataclass(frozen=True)
+class Linspace:
+    """Uniform in time from t = 1 to a last time above 0, then one step to clean data (arXiv 2305.08891, section 3.3).
+
+    Args:
+        last: Time of the last level before clean data, in (0, 1).
+    """
+
+    last: float = 0.001
+
+    def __post_init__(self) -> None:
+        if not 0 < self.last < 1:
+            raise ValueError(f"sampler.spacing.last={self.last} must lie between 0 and 1")
+
+    def __call__(self, schedule: Schedule, steps: int) -> list[Level]:
+        return _at_times(schedule, 1 - (1 - self.last) * _ramp(steps))
+
+
+@dataclass(frozen=True)
+class Beta:
+    """Quantiles of a Beta distribution of times (Beta Sampling is All You Need, arXiv 2407.12173).
+
+    Args:
+        a: First parameter, > 0: below 1 puts steps near the data.
+        b: Second parameter, > 0: below 1 puts steps near pure noise.
+    """
+
+    a: float = 0.6
+    b: float = 0.6
+
+    def __post_init__(self) -> None:
+        for key, value in (("a", self.a), ("b", self.b)):
+            if not value > 0:
+                raise ValueError(f"sampler.spacing.{key}={value} must be above 0")
+
+    def __call__(self, schedule: Schedule, steps: int) -> list[Level]:
+        # In the angle with t = sin^2 the density is sin^(2a-1) cos^(2b-1), which the midpoint rule integrates well.
+        angle = (torch.arange(20_000, dtype=torch.float64) + 0.5) * (math.pi / 40_000)
+        mass = (angle.sin() ** (2 * self.a - 1) * angle.cos() ** (2 * self.b - 1)).cumsum(0)
+        below = torch.cat([mass.new_zeros(1), mass / mass[-1]])
+        edges = torch.linspace(0, math.pi / 2, len(below), dtype=torch.float64).sin() ** 2
+        times = _interpolated(1 - _ramp(steps, steps), below, edges)
+        return _at_times(schedule, times)
 
 
 @dataclass(frozen=True)
 class LogSNR:
-    """Uniform in log-SNR (DPM-Solver, arXiv 2206.00927, section 3.4), then one step to clean data.
+    """From noise_max to noise_min along log noise = log_max + u^rho (log_min - log_max), then one step to clean data.
+
+    Rho 1 is uniform in log-SNR (DPM-Solver, arXiv 2206.00927, section 3.4), also known as exponential.
 
     Args:
+        rho: Above 1 puts more steps at high noise (k-diffusion's polyexponential), > 0.
         noise_min: Noise sigma / alpha of the last level before clean data, cut to the schedule's own range.
         noise_max: Noise of the first level, likewise.
     """
 
+    rho: float = 1.0
     noise_min: float = 0.002
     noise_max: float = 80.0
 
+    def __post_init__(self) -> None:
+        if not self.rho > 0:
+            raise ValueError(f"sampler.spacing.rho={self.rho} must be above 0")
+
     def __call__(self, schedule: Schedule, steps: int) -> list[Level]:
-        low, high = _range(schedule, self.noise_min, self.noise_max)
-        return _levels(schedule, (high ** (1 - u) * low**u for u in _units(steps)))
+        low, high = (math.log(noise) for noise in _range(schedule, self.noise_min, self.noise_max))
+        return _at_noises(schedule, torch.exp(high + _ramp(steps) ** self.rho * (low - high)))
 
 
 @dataclass(frozen=True)
@@ -63,11 +150,41 @@ class Karras:
 
     def __post_init__(self) -> None:
         if not self.rho > 0:
-            raise ValueError(f"rho={self.rho} must be above 0")
+            raise ValueError(f"sampler.spacing.rho={self.rho} must be above 0")
 
     def __call__(self, schedule: Schedule, steps: int) -> list[Level]:
         low, high = (noise ** (1 / self.rho) for noise in _range(schedule, self.noise_min, self.noise_max))
-        return _levels(schedule, ((high + u * (low - high)) ** self.rho for u in _units(steps)))
+        return _at_noises(schedule, (high + _ramp(steps) * (low - high)) ** self.rho)
+
+
+@dataclass(frozen=True)
+class Given:
+    """A given list of noise levels, then one step to clean data; other numbers of steps interpolate their logarithms.
+
+    Interpolation is that of Align Your Steps (arXiv 2404.14507, section 4), whose tables can be used as they are.
+
+    Args:
+        noises: Noise sigma / alpha of each level, falling, above 0, at least two.
+    """
+
+    noises: Sequence[float] = (80.0, 20.0, 5.0, 1.5, 0.6, 0.25, 0.1, 0.03, 0.002)
+
+    def __post_init__(self) -> None:
+        noises = tuple(float(noise) for noise in self.noises)
+        if len(noises) < 2 or min(noises) <= 0 or not all(map(math.isfinite, noises)):
+            raise ValueError(f"sampler.spacing.noises={list(noises)} must be finite numbers above 0, at least two")
+        if any(after >= before for before, after in itertools.pairwise(noises)):
+            raise ValueError(f"sampler.spacing.noises={list(noises)} must fall from one to the next")
+        # A list, as YAML gives it, cannot be hashed.
+        object.__setattr__(self, "noises", noises)
+
+    def __call__(self, schedule: Schedule, steps: int) -> list[Level]:
+        known = torch.tensor(self.noises, dtype=torch.float64).log()
+        place = torch.linspace(0, 1, len(known), dtype=torch.float64)
+        low, high = _range(schedule, self.noises[-1], self.noises[0])
+        # A schedule that does not reach all of the table gets the part that it reaches.
+        ends = _interpolated(-torch.tensor([high, low], dtype=torch.float64).log(), -known, place)
+        return _at_noises(schedule, _interpolated(ends[0].lerp(ends[1], _ramp(steps)), place, known).exp())
 
 
 def _range(schedule: Schedule, noise_min: float, noise_max: float) -> tuple[float, float]:
@@ -83,9 +200,21 @@ def _range(schedule: Schedule, noise_min: float, noise_max: float) -> tuple[floa
     return low, high
 
 
-def _units(steps: int) -> list[float]:
-    return [i / max(steps - 1, 1) for i in range(steps)]
+def _ramp(steps: int, whole: int | None = None) -> Tensor:
+    """``steps`` numbers from 0, one ``whole``-th apart; by default the last one is 1."""
+    return torch.arange(steps, dtype=torch.float64) / (max(steps - 1, 1) if whole is None else whole)
 
 
-def _levels(schedule: Schedule, noises: Iterable[float]) -> list[Level]:
-    return [*(schedule.level(schedule.time(-2 * math.log(noise))) for noise in noises), CLEAN]
+def _interpolated(at: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """Linear interpolation of the points (x, y), x rising, at these places."""
+    right = torch.searchsorted(x, at).clamp(1, len(x) - 1)
+    share = (at - x[right - 1]) / (x[right] - x[right - 1])
+    return y[right - 1].lerp(y[right], share)
+
+
+def _at_times(schedule: Schedule, times: Tensor) -> list[Level]:
+    return [*schedule.levels(schedule.logsnr(times)), CLEAN]
+
+
+def _at_noises(schedule: Schedule, noises: Tensor) -> list[Level]:
+    return [*schedule.levels(-2 * noises.log()), CLEAN]

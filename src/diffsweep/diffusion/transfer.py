@@ -36,4 +36,5 @@ def renoise(x: Tensor, t: Level, s: Level, z: Tensor) -> Tensor:
         z: Unit Gaussian noise of x's shape.
     """
     ratio = s.alpha / t.alpha if t.alpha else 0.0
-    return (x * ratio).add_(z, alpha=max(s.sigma**2 - (ratio * t.sigma) ** 2, 0.0) ** 0.5)
+    kick = max(s.sigma**2 - (ratio * t.sigma) ** 2, 0.0) ** 0.5
+    return x.add(z, alpha=kick) if ratio == 1 else (x * ratio).add_(z, alpha=kick)

@@ -42,8 +42,13 @@ class Schedule(ABC):
             return self.path(self.logsnr(t))
         if not 0 <= t <= 1:
             raise ValueError(f"time t={t} is outside [0, 1] (0 is data, 1 is noise)")
-        level = self.path(self.logsnr(torch.tensor(t, dtype=torch.float64)))
-        return Level(float(level.alpha), float(level.sigma))
+        return self.levels(self.logsnr(torch.tensor([t], dtype=torch.float64)))[0]
+
+    @final
+    def levels(self, logsnr: Tensor) -> list[Level]:
+        """The levels of this path with the given log-SNRs, (K,), as floats."""
+        path = self.path(logsnr)
+        return [Level(*pair) for pair in zip(path.alpha.tolist(), path.sigma.tolist(), strict=True)]
 
     @final
     def time(self, logsnr: float | Tensor) -> float | Tensor:

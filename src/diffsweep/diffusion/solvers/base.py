@@ -1,25 +1,30 @@
-"""A solver answers one question per step: which x0 do we aim at?"""
+"""A solver answers one question per leg: which x0 do we aim at?
+
+Two forms of the answer serve all: an x0, or the eps of the line from x to it, ``x = alpha x0 + sigma eps``.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from torch import Tensor
 
 from diffsweep.diffusion.level import Level
+from diffsweep.diffusion.noise import Leg
+from diffsweep.diffusion.schedules.base import Schedule
 
 
 class Solver(Protocol):
-    """One step of an integrator, as an aim.
+    """An integrator, as an aim.
 
-    A step from t to s is ``transfer(x, t, s, x0)`` with x0 from ``aim``; what a multistep method remembers goes
-    through ``memory`` (None at the first step), so that a solver has no state of its own.
+    A step from t to s is ``transfer(x, t, s, x0)`` with x0 from ``aim``; what a multistep method remembers, and what
+    it has computed ahead, goes through ``memory``, so that a solver has no state of its own.
     """
 
     @property
     def order(self) -> int:
-        """Global order of convergence without noise injection, measured by the tests."""
+        """Global order of convergence without fresh noise, measured by the tests."""
         ...
 
     def steps(self, nfe: int) -> int:
@@ -30,8 +35,38 @@ class Solver(Protocol):
         """The network evaluations that ``steps`` steps cost, the last of which ends at clean data."""
         ...
 
+    def plan(self, legs: Sequence[Leg], schedule: Schedule) -> Any:
+        """The first leg's memory: coefficients that depend on the levels only, as plain numbers, ahead of the loop.
+
+        The legs start at ever cleaner levels; after a climb to a noisier one, a new plan begins.
+        """
+        ...
+
     def aim(
         self, denoise: Callable[[Tensor, Level], Tensor], x: Tensor, t: Level, s: Level, memory: Any
     ) -> tuple[Tensor, Any]:
-        """The x0 to aim at from x at level t when going to level s, and the memory for the next step."""
+        """The x0 to aim at from x at level t when going to level s, and the memory for the next leg."""
         ...
+
+
+def eps_at(x: Tensor, t: Level, x0: Tensor) -> Tensor:
+    """The eps of x at level t with this x0: ``(x - alpha x0) / sigma``."""
+    return x.add(x0, alpha=-t.alpha).div_(t.sigma)
+
+
+def x0_at(x: Tensor, t: Level, eps: Tensor) -> Tensor:
+    """The x0 of x at level t with this eps: ``(x - sigma eps) / alpha``."""
+    return x.add(eps, alpha=-t.sigma).div_(t.alpha)
+
+
+def needs_signal(t: Level, method: str) -> None:
+    """Refuse to start where alpha = 0, for a method that divides by it.
+
+    Raises:
+        ValueError: naming what to choose instead.
+    """
+    if t.alpha == 0:
+        raise ValueError(
+            f"{method} cannot start from pure noise (alpha = 0), as this schedule does with this spacing: "
+            "choose sampler/spacing=karras or logsnr, sampler=ddim or dpmpp_2m, or schedule=cosine, linear or ve"
+        )

@@ -8,12 +8,14 @@ The first step (no memory) and the last one (to clean data, h infinite) are Eule
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor
 
 from diffsweep.diffusion.level import Level
+from diffsweep.diffusion.noise import Leg
+from diffsweep.diffusion.schedules.base import Schedule
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,9 @@ class DPMpp2M:
     def nfe(self, steps: int) -> int:
         return steps
 
+    def plan(self, legs: Sequence[Leg], schedule: Schedule) -> None:
+        return None
+
     def aim(
         self,
         denoise: Callable[[Tensor, Level], Tensor],
@@ -41,5 +46,6 @@ class DPMpp2M:
         if memory is None or math.isinf(s.logsnr):
             return here, (here, now)
         before, then = memory
+        # An infinitely distant past, pure noise, tells nothing about the slope.
         weight = (s.logsnr - now) / (2 * (now - then))
-        return here + (here - before) * weight, (here, now)
+        return before.lerp(here, 1 + weight), (here, now)

@@ -9,12 +9,15 @@ The last step, to clean data where n_s = 0, is Euler's.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor
 
 from diffsweep.diffusion.level import Level
+from diffsweep.diffusion.noise import Leg
+from diffsweep.diffusion.schedules.base import Schedule
+from diffsweep.diffusion.solvers.base import needs_signal
 from diffsweep.diffusion.transfer import transfer
 
 
@@ -30,16 +33,15 @@ class Heun:
     def nfe(self, steps: int) -> int:
         return 2 * steps - 1
 
+    def plan(self, legs: Sequence[Leg], schedule: Schedule) -> None:
+        return None
+
     def aim(
         self, denoise: Callable[[Tensor, Level], Tensor], x: Tensor, t: Level, s: Level, memory: None
     ) -> tuple[Tensor, None]:
         here = denoise(x, t)
         if s.sigma == 0:
             return here, None
-        if t.alpha == 0:
-            raise ValueError(
-                "Heun's method cannot start from pure noise (alpha = 0), as this schedule does with this spacing: "
-                "choose sampler/spacing=karras or logsnr, sampler=ddim or dpmpp_2m, or schedule=cosine, linear or ve"
-            )
+        needs_signal(t, "Heun's method")
         there = denoise(transfer(x, t, s, here), s)
-        return here + (there - here) * (t.noise / s.noise / 2), None
+        return here.lerp(there, t.noise / s.noise / 2), None

@@ -1,0 +1,67 @@
+"""iPNDM: Adams-Bashforth's coefficients for equal steps on the last values of eps, whatever the steps are.
+
+    eps = (55 eps_0 - 59 eps_1 + 37 eps_2 - 9 eps_3) / 24,   with 2 and 3 values at the start
+
+On steps that are not equal in the noise n = sigma / alpha the coefficients are off by terms of second order, so that
+the measured order is 2 for any number of values; with few steps it is among the best all the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from diffsweep.diffusion.level import Level
+from diffsweep.diffusion.noise import Leg
+from diffsweep.diffusion.schedules.base import Schedule
+from diffsweep.diffusion.solvers.base import eps_at, x0_at
+
+ADAMS = (
+    (1.0,),
+    (3 / 2, -1 / 2),
+    (23 / 12, -16 / 12, 5 / 12),
+    (55 / 24, -59 / 24, 37 / 24, -9 / 24),
+)
+
+
+@dataclass(frozen=True)
+class IPNDM:
+    """Improved PNDM (DEIS, arXiv 2204.13902, appendix H.2; from PNDM, arXiv 2202.09778). One evaluation a step.
+
+    Args:
+        values: Number of values of eps, 2 to 4.
+    """
+
+    values: int = 4
+    order: int = field(default=2, init=False)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.values, bool) or self.values not in (2, 3, 4):
+            raise ValueError(f"sampler.solver.values={self.values} must be 2, 3 or 4")
+
+    def steps(self, nfe: int) -> int:
+        return nfe
+
+    def nfe(self, steps: int) -> int:
+        return steps
+
+    def plan(self, legs: Sequence[Leg], schedule: Schedule) -> tuple[Tensor, ...]:
+        return ()
+
+    def aim(
+        self, denoise: Callable[[Tensor, Level], Tensor], x: Tensor, t: Level, s: Level, memory: tuple[Tensor, ...]
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        here = denoise(x, t)
+        past = (eps_at(x, t, here), *memory[: self.values - 1])
+        return (x0_at(x, t, extrapolated(past)) if memory else here), past
+
+
+def extrapolated(past: tuple[Tensor, ...]) -> Tensor:
+    """Adams-Bashforth's combination of one to four values, the latest first."""
+    coefficients = ADAMS[len(past) - 1]
+    total = past[0] * coefficients[0]
+    for value, coefficient in zip(past[1:], coefficients[1:], strict=True):
+        total.add_(value, alpha=coefficient)
+    return total
