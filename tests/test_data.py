@@ -1,6 +1,7 @@
 """Data are what they claim to be, never change unnoticed, and say in one line what is wrong with them."""
 
 import gzip
+import math
 import os
 import shutil
 import struct
@@ -11,15 +12,23 @@ import hydra.utils
 import pytest
 import torch
 import torchvision.datasets
-from omegaconf import OmegaConf
+from hydra import compose, initialize_config_dir
+from sklearn.datasets import make_moons
 
 from diffsweep.data import fashion_mnist
+from diffsweep.data.analog_bits import AnalogBits, from_bits, to_bits
+from diffsweep.data.checkerboard import Checkerboard
 from diffsweep.data.digits import Digits
 from diffsweep.data.examples import Dataset, Examples, decode, encode
 from diffsweep.data.fashion_mnist import DEBIAN, DOWNLOADED, FashionMNIST
 from diffsweep.data.mixture import RingOfGaussians
+from diffsweep.data.moons import Moons
+from diffsweep.data.plane import Plane
+from diffsweep.data.spirals import Spirals
+from diffsweep.data.swissroll import SwissRoll
+from diffsweep.training.batches import Batches
 
-CONF = Path(__file__).parents[1] / "conf" / "dataset"
+CONF = Path(__file__).parents[1] / "conf"
 IMAGES, LABELS = "t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"
 
 
@@ -42,20 +51,25 @@ def examples(seed: int = 0) -> Examples:
     return Examples(x, torch.arange(6))
 
 
-@pytest.mark.parametrize("path", sorted(CONF.glob("*.yaml")), ids=lambda path: path.stem)
-def test_every_yaml_gives_the_data_that_it_describes(path: Path, tmp_path: Path) -> None:
-    if path.stem == "fashion_mnist":
+@pytest.mark.parametrize("name", sorted(path.stem for path in (CONF / "dataset").glob("*.yaml")))
+def test_every_yaml_gives_the_data_that_it_describes(name: str, tmp_path: Path) -> None:
+    if name.startswith("fashion_mnist"):
         need_fashion_mnist()
-    config = OmegaConf.create({"paths": {"data": str(tmp_path)}, "dataset": OmegaConf.load(path)})
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("config", [f"dataset={name}", f"paths.data={tmp_path}"])
     dataset: Dataset = hydra.utils.instantiate(config.dataset)
-    assert dataset.name == path.stem
+    assert dataset.name == name
     train, test = dataset.load("train"), dataset.load("test")
     for split in (train, test):
-        assert split.x.shape == (len(split), *dataset.shape)
+        assert split.x.shape == (len(split), *dataset.stored)
         assert split.labels.unique().tolist() == list(range(dataset.classes))
     assert train.digest() != test.digest()
     assert dataset.load("train").digest() == train.digest()
-    assert encode(train.x).double().square().mean().sqrt().item() == pytest.approx(dataset.sigma_data, rel=0.02)
+    # As much as fits into memory eightfold.
+    seen = dataset.encode(train.x[: 20_000_000 // math.prod(dataset.shape)])
+    assert seen.shape[1:] == dataset.shape
+    assert seen.double().square().mean().sqrt().item() == pytest.approx(dataset.sigma_data, rel=0.02)
+    assert torch.equal(dataset.decode(seen, train.x.dtype), train.x[: len(seen)])
 
 
 def test_digest_sees_every_value_label_shape_and_type() -> None:
@@ -135,6 +149,115 @@ def test_ring_has_the_density_that_it_exposes() -> None:
     assert other.load("train").digest() != train.digest()
 
 
+def test_points_of_the_roll_lie_on_the_roll() -> None:
+    x, labels = drawn(SwissRoll(classes=4, std=0.0, sigma_data=1.0, size=20_000))
+    radius = x.norm(dim=1)
+    # The longest radius is that of 4.5 pi, which gives the scale; then every radius tells its angle.
+    angle = radius / radius.max() * 4.5 * math.pi
+    torch.testing.assert_close(x, radius[:, None] * torch.stack((angle.cos(), angle.sin()), 1), rtol=0, atol=2e-3)
+    along = (angle / math.pi - 1.5) / 3
+    uniform(along)
+    # Rounding to float32 may move a point over the border of its piece, by no more than that.
+    assert (along * 4 - labels - 0.5).abs().max() < 0.501
+
+
+def test_moons_are_those_of_scikit_learn() -> None:
+    x, labels = drawn(Moons(std=0.0, sigma_data=1.0, size=2000))
+    theirs, moon = make_moons(2000, shuffle=False)
+    curve = torch.from_numpy(theirs) - torch.tensor([0.5, 0.25])
+    curve = curve / curve.square().mean().sqrt()
+    for label in (0, 1):
+        nearest = torch.cdist(x[labels == label], curve[torch.from_numpy(moon) == label]).min(1).values
+        assert nearest.max() < 5e-3
+        end = x[labels == label, 0]
+        assert end.min() < curve[torch.from_numpy(moon) == label, 0].min() + 0.01
+        assert end.max() > curve[torch.from_numpy(moon) == label, 0].max() - 0.01
+
+
+def test_arms_of_the_spirals_wind_with_the_radius() -> None:
+    x, labels = drawn(Spirals(classes=3, turns=0.7, std=0.0, sigma_data=1.0, size=20_000))
+    radius = x.norm(dim=1)
+    angle = 2 * math.pi * (0.7 * radius / 2 + labels / 3)
+    torch.testing.assert_close(x, radius[:, None] * torch.stack((angle.cos(), angle.sin()), 1), rtol=0, atol=1e-5)
+    uniform((radius / 2) ** 2)
+
+
+@pytest.mark.parametrize("cells", [2, 4, 6])
+def test_the_board_is_uniform_on_every_other_square(cells: int) -> None:
+    x, labels = drawn(Checkerboard(cells=cells, classes=cells**2 // 2, size=40_000))
+    place = (x / math.sqrt(3) + 1) / 2 * cells
+    square = place.floor()
+    assert ((square >= 0) & (square < cells)).all()
+    assert (square.sum(1) % 2 == 0).all()
+    assert len({(*where, label) for *where, label in torch.cat((square, labels[:, None]), 1).tolist()}) == cells**2 // 2
+    assert torch.bincount(labels) / len(x) * cells**2 / 2 == pytest.approx(1, abs=0.15)
+    for side in (0, 1):
+        uniform((place - square)[:, side])
+        uniform(place[:, side] / cells)
+
+
+@pytest.mark.parametrize("shape", [SwissRoll, Moons, Spirals, Checkerboard])
+def test_shapes_have_unit_scale_and_gaussian_noise(shape: type[Plane]) -> None:
+    sharp, labels = drawn(shape(std=0.0, sigma_data=1.0, size=200_000))  # pyright: ignore[reportCallIssue]
+    assert sharp.square().mean().sqrt().item() == pytest.approx(1, rel=0.004)
+    noisy, same = drawn(shape(std=0.3, sigma_data=1.044, size=200_000))  # pyright: ignore[reportCallIssue]
+    assert torch.equal(labels, same)
+    noise = (noisy - sharp) / 0.3
+    for side in (0, 1):
+        uniform(torch.special.ndtr(noise[:, side]))
+    assert abs(torch.corrcoef(torch.cat((noise, sharp), 1).T)[:2].fill_diagonal_(0)).max() < 0.01
+    other, _ = drawn(shape(std=0.0, sigma_data=1.0, size=200_000, seed=1))  # pyright: ignore[reportCallIssue]
+    assert not torch.equal(other, sharp)
+
+
+def drawn(dataset: Dataset) -> tuple[torch.Tensor, torch.Tensor]:
+    train = dataset.load("train")
+    return train.x.double(), train.labels
+
+
+def uniform(p: torch.Tensor) -> None:
+    """Kolmogorov-Smirnov at 0.1 %: are these uniform in (0, 1)?"""
+    steps = (torch.arange(len(p)) + 0.5) / len(p)
+    assert (p.sort().values - steps).abs().max() < 1.95 / math.sqrt(len(p))
+
+
+def test_all_256_values_survive_their_bits() -> None:
+    every = torch.arange(256, dtype=torch.uint8).view(64, 2, 1, 2)
+    bits = to_bits(every)
+    assert bits.shape == (64, 16, 1, 2)
+    assert bits.dtype == torch.float32
+    for n, channel, column in ((0, 0, 1), (17, 1, 0), (63, 1, 1)):
+        written = "".join("1" if bit > 0 else "0" for bit in bits[n, 8 * channel : 8 * channel + 8, 0, column])
+        assert written == f"{int(every[n, channel, 0, column]):08b}"
+    assert bits.abs().eq(1).all()
+    assert torch.equal(from_bits(bits, torch.uint8), every)
+    noise = torch.rand(bits.shape, generator=torch.Generator().manual_seed(0)) * 1.98 - 0.99
+    assert torch.equal(from_bits(bits + noise, torch.uint8), every)
+
+
+def test_bits_leave_their_images_as_they_are() -> None:
+    dataset = AnalogBits(Digits(), (8, 8, 8), 10)
+    assert dataset.name == "digits_bits"
+    assert dataset.stored == (1, 8, 8)
+    train = dataset.load("train")
+    assert train.digest() == Digits().load("train").digest()
+    broken = torch.ones(1, 8, 8, 8)
+    broken[0, 3, 2, 1] = torch.nan
+    with pytest.raises(ValueError, match="1 of 512 values"):
+        dataset.decode(broken, torch.uint8)
+
+
+def test_noise_has_the_shape_that_the_network_sees() -> None:
+    dataset = AnalogBits(Digits(), (8, 8, 8), 10)
+    train = dataset.load("test")
+
+    def draw(shape: tuple[int, ...], stream: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.rand(shape[0], generator=stream), torch.randn(shape, generator=stream)
+
+    (batch,) = Batches(train.x, train.labels, draw, size=5, steps=1, seed=0, shape=dataset.shape)
+    assert dataset.encode(batch.x0).shape == batch.eps.shape == (5, 8, 8, 8)
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [
@@ -145,6 +268,20 @@ def test_ring_has_the_density_that_it_exposes() -> None:
         (lambda: Digits(shape=(1, 28, 28)), r"dataset.shape=\(1, 28, 28\).*\(1, 8, 8\)"),
         (lambda: FashionMNIST(classes=3), "dataset.classes=3.*10"),
         (lambda: Digits(sigma_data=-1), "sigma_data must be positive, not -1"),
+        (lambda: AnalogBits(RingOfGaussians(), (16,), 8), "dataset.inner=mixture holds points"),
+        (lambda: AnalogBits(Digits(), (1, 8, 8), 10), r"dataset.shape=\(1, 8, 8\).*\(8, 8, 8\)"),
+        (lambda: AnalogBits(Digits(), (8, 8, 8), 3), "dataset.classes=3.*10"),
+        (lambda: AnalogBits(Digits(), (8, 8, 8), 10, 0.8), "dataset.sigma_data=0.8.*1.0"),
+        (lambda: from_bits(torch.ones(1, 8, 1, 1), torch.float32), "dtype=torch.float32 does not fit analog bits"),
+        (lambda: SwissRoll(std=-0.1), "dataset.std must be at least 0, not -0.1"),
+        (lambda: SwissRoll(std=1.0), "sigma_data=1.001.*1.414"),
+        (lambda: SwissRoll(shape=(3,)), r"dataset.shape=\(3,\) does not fit swissroll"),
+        (lambda: Moons(classes=3), "dataset.classes=3 does not fit moons"),
+        (lambda: Moons(seed=-1), "dataset.seed must be at least 0, not -1"),
+        (lambda: Spirals(classes=0), "dataset.classes must be at least 1, not 0"),
+        (lambda: Spirals(turns=math.inf), "dataset.turns must be at least 0, not inf"),
+        (lambda: Checkerboard(cells=3), "dataset.cells must be even and at least 2, not 3"),
+        (lambda: Checkerboard(cells=6), "dataset.classes=8 does not fit a board of 6 x 6, whose classes is 18"),
         (lambda: Digits().load("valid"), "no split 'valid': choose train or test"),  # pyright: ignore[reportArgumentType]
     ],
 )

@@ -2,6 +2,7 @@
 
 import hashlib
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -86,7 +87,10 @@ class Dataset(ABC):
 
     Attributes:
         name: short name, as in `dataset=NAME`.
-        shape: of one example, without N: (C, H, W) or (D,).
+        shape: of one example as a network sees it, without N: (C, H, W) or (D,).
+        stored: its shape as stored; the same, unless `encode` changes it.
+        encode: from stored examples (N, *stored) to what a network sees, float (N, *shape).
+        decode: its inverse, given also the dtype of the stored data.
         classes: number of labels, 0..classes-1.
         sigma_data: root mean square of the encoded training data, the data scale that preconditioning needs
             ("Elucidating the Design Space of Diffusion-Based Generative Models", arXiv 2206.00364, table 1).
@@ -94,12 +98,11 @@ class Dataset(ABC):
 
     name: ClassVar[str]
 
-    # The two functions above, for who holds a dataset and may not import this folder.
-    encode = staticmethod(encode)
-    decode = staticmethod(decode)
-
     def __init__(self, shape: tuple[int, ...], classes: int, sigma_data: float) -> None:
-        self.shape = tuple(int(size) for size in shape)
+        self.shape = self.stored = tuple(int(size) for size in shape)
+        # Values, not methods: a dataset that wraps another may put its own in their place.
+        self.encode: Callable[[Tensor], Tensor] = encode
+        self.decode: Callable[[Tensor, torch.dtype], Tensor] = decode
         self.classes = int(classes)
         self.sigma_data = float(sigma_data)
         if not self.sigma_data > 0:

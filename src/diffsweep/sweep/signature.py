@@ -27,6 +27,8 @@ NEUTRAL: tuple[str, ...] = (
     "logger",
     "dataset.root",
     "dataset.download",
+    "dataset.inner.root",
+    "dataset.inner.download",
     "dataset.workers",
     "trainer.accelerator",
     "trainer.devices",

@@ -45,6 +45,7 @@ class Batches:
         start: First step to yield, that of the checkpoint.
         rank: This process.
         ranks: Number of processes; must divide ``size``.
+        shape: Of an example as the network sees it; None if as stored.
 
     Raises:
         ValueError: if the processes cannot share the batch evenly.
@@ -62,6 +63,7 @@ class Batches:
     start: int = 0
     rank: int = 0
     ranks: int = 1
+    shape: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.size % self.ranks:
@@ -84,7 +86,7 @@ class Batches:
                 here = epochs == wanted
                 chosen[here] = order[positions[here] % len(self.x)]
             stream = generator(self.seed, "step", step)
-            u, eps = self.draw((self.size, *self.x.shape[1:]), stream)
+            u, eps = self.draw((self.size, *(self.shape or self.x.shape[1:])), stream)
             mirrored = torch.rand(self.size, generator=stream) < 0.5
             dropped = torch.rand(self.size, generator=stream) < (self.drop_labels if self.classes else 0)
             mine = slice(self.rank, None, self.ranks)
