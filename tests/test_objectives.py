@@ -306,7 +306,7 @@ def test_the_estimate_has_no_gradient_but_the_network_has(dtype: torch.dtype | N
     torch.manual_seed(0)
     diffuser = SelfConditioned(plain(target=X0()), 1.0)
     weight = nn.Parameter(torch.tensor([[0.3, 0.2]]))
-    denoiser = diffuser.build(Function(lambda x, logsnr: x @ weight.T, 2), Cosine(), 1.0)
+    denoiser = diffuser.build(Function(lambda x, logsnr: nn.functional.linear(x, weight), 2), Cosine(), 1.0)
     x0, u, eps = torch.randn(16, 1), torch.rand(16), torch.randn(16, 1)
     with torch.autocast("cpu", dtype=dtype, enabled=dtype is not None):
         diffuser.regress(denoiser, x0, u, eps).sum().backward()
