@@ -595,7 +595,8 @@ def our_spacings() -> dict[str, tuple[bool, Any]]:
     """Every spacing YAML and the same rho as peers get; whether it follows the schedule's time."""
     made: dict[str, tuple[bool, Any]] = {}
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        for path in sorted((CONF / "sampler" / "spacing").glob("*.yaml")):
+        # ``exponential`` is ``logsnr`` by another name.
+        for path in sorted((CONF / "sampler" / "spacing").glob("*.yaml"), reverse=True):
             spacing = instantiate(compose(overrides=["+sampler=ddim", f"sampler/spacing={path.stem}"]).sampler.spacing)
             if spacing not in [known for _, known in made.values()]:
                 made[path.stem] = not hasattr(spacing, "noise_min") and not hasattr(spacing, "noises"), spacing
@@ -726,3 +727,174 @@ def save(out: Path, records: list[dict[str, Any]]) -> None:
     versions = {name: importlib.metadata.version(name) for name in ("torch", *names)}
     text = json.dumps({"versions": versions, "date": time.strftime("%Y-%m-%d"), "records": list(best.values())})
     path.write_text(text.replace('{"problem"', '\n{"problem"') + "\n")
+
+
+# Ours and the peers' solvers of that name (k-diffusion's stochastic ones at eta 0).
+NAMESAKES: dict[str, list[tuple[str, str]]] = {
+    "ddim": [
+        ("diffusers", "DDIM"),
+        ("azula", "DDIM"),
+        ("smalldiffusion", "gam 1"),
+        ("denoising-diffusion-pytorch", "DDIM"),
+    ],
+    "euler": [
+        ("diffusers", "Euler"),
+        ("diffusers", "EDM Euler"),
+        ("diffusers", "flow Euler"),
+        ("k-diffusion", "euler"),
+        ("azula", "Euler"),
+    ],
+    "heun": [
+        ("diffusers", "Heun"),
+        ("diffusers", "flow Heun"),
+        ("k-diffusion", "heun"),
+        ("azula", "Heun"),
+        ("denoising-diffusion-pytorch", "Heun"),
+    ],
+    "dpm_solver_2": [("diffusers", "KDPM2"), ("k-diffusion", "dpm_2")],
+    "dpm_solver_3": [("k-diffusion", "dpm_fast")],
+    "dpmpp_2m": [
+        ("diffusers", "DPM++ 2M"),
+        ("diffusers", "EDM DPM++ 2M"),
+        ("diffusers", "flow DPM++ 2M"),
+        ("k-diffusion", "dpmpp_2m"),
+        ("k-diffusion", "dpmpp_2m_sde (eta 0)"),
+        ("azula", "xEAB 2"),
+        ("denoising-diffusion-pytorch", "DPM++ 2M"),
+    ],
+    "dpmpp_3m": [
+        ("diffusers", "DPM++ 3M"),
+        ("diffusers", "EDM DPM++ 3M"),
+        ("k-diffusion", "dpmpp_3m_sde (eta 0)"),
+        ("azula", "xEAB 3"),
+    ],
+    "dpmpp_2s": [("diffusers", "DPM++ 2S"), ("k-diffusion", "dpmpp_2s_ancestral (eta 0)")],
+    "dpmpp_sde (eta 0)": [("k-diffusion", "dpmpp_sde (eta 0)")],
+    "unipc_1": [("diffusers", "UniPC 1")],
+    "unipc": [("diffusers", "UniPC 2"), ("diffusers", "flow UniPC 2")],
+    "unipc_3": [("diffusers", "UniPC 3")],
+    "deis order=2": [("diffusers", "DEIS 2"), ("azula", "zEAB 2")],
+    "deis": [("diffusers", "DEIS 3"), ("azula", "zEAB 3")],
+    "deis order=4": [("azula", "zEAB 4")],
+    "lms order=2": [("azula", "zAB 2")],
+    "lms order=3": [("azula", "zAB 3")],
+    "lms": [("diffusers", "LMS"), ("k-diffusion", "lms"), ("azula", "zAB 4")],
+    "pndm": [("diffusers", "PLMS"), ("diffusers", "PNDM")],
+    "ipndm": [("diffusers", "iPNDM")],
+    "adams_bashforth_v order=2": [("azula", "vAB 2")],
+    "adams_bashforth_v": [("azula", "vAB 3")],
+    "adams_bashforth_v order=4": [("azula", "vAB 4")],
+    "dpmpp_3m order=4": [("azula", "xEAB 4")],
+    "gradient_estimation gamma=1.6": [("smalldiffusion", "gam 1.6")],
+    "gradient_estimation": [("smalldiffusion", "gam 2")],
+}
+
+
+class Results:
+    """The JSON's records, by problem, package, solver and budget, each with its best grid over all processes."""
+
+    def __init__(self, out: Path) -> None:
+        data = json.loads(out.with_suffix(".json").read_text())
+        self.versions = data["versions"]
+        self.best: dict[tuple[str, str, str, int], dict[str, Any]] = {}
+        for record in data["records"]:
+            key = record["problem"], record["package"], record["solver"], record["nfe"]
+            if key not in self.best or record["error"] < self.best[key]["error"]:
+                self.best[key] = record
+        self.problems = [name for name in ("1d", "64d") if any(key[0] == name for key in self.best)]
+        self.budgets = sorted({key[3] for key in self.best})
+
+    def solvers(self, problem: str, package: str) -> list[str]:
+        return list(dict.fromkeys(key[2] for key in self.best if key[:2] == (problem, package)))
+
+    def error(self, problem: str, package: str, solver: str, nfe: int) -> float:
+        record = self.best.get((problem, package, solver, nfe))
+        return record["error"] if record else math.inf
+
+    def champion(self, problem: str, package: str, nfe: int) -> dict[str, Any] | None:
+        fits = [r for (where, who, _, n), r in self.best.items() if (where, who, n) == (problem, package, nfe)]
+        return min(fits, key=lambda record: record["error"], default=None)
+
+    def champions(self, problem: str) -> str:
+        """Each package's best solver on its best grid, at each budget."""
+        rows = [
+            f"| package | {' | '.join(f'NFE {nfe}' for nfe in self.budgets)} |",
+            "|---" * (1 + len(self.budgets)) + "|",
+        ]
+        for package in PACKAGES:
+            cells = []
+            for nfe in self.budgets:
+                best = self.champion(problem, package, nfe)
+                cells.append(f"{best['error']:.2g} ({best['solver']}, {best['grid']})" if best else "")
+            rows.append(f"| {package} | {' | '.join(cells)} |")
+        return "\n".join(rows)
+
+    def namesakes(self, problem: str) -> str:
+        """Ours and, in brackets, the best peer of that name; what is worse than the peer by more than 1 % is bold."""
+        rows = [
+            f"| sampler | {' | '.join(f'NFE {nfe}' for nfe in self.budgets)} |",
+            "|---" * (1 + len(self.budgets)) + "|",
+        ]
+        named = [name for name in NAMESAKES if name in self.solvers(problem, "diffsweep")]
+        rest = [name for name in self.solvers(problem, "diffsweep") if name not in named]
+        for name in [*named, *rest]:
+            cells = []
+            for nfe in self.budgets:
+                mine = self.error(problem, "diffsweep", name, nfe)
+                peers = [self.error(problem, package, solver, nfe) for package, solver in NAMESAKES.get(name, [])]
+                text = f"{mine:.2g}" if math.isfinite(mine) else "-"
+                if peers:
+                    theirs = min(peers)
+                    text = f"**{text}**" if mine > 1.01 * theirs else text
+                    text += f" ({theirs:.2g})" if math.isfinite(theirs) else " (-)"
+                cells.append(text)
+            rows.append(f"| {name} | {' | '.join(cells)} |")
+        return "\n".join(rows)
+
+    def plot(self, out: Path) -> None:
+        import matplotlib
+
+        matplotlib.use("Agg")
+        import matplotlib.pyplot as plt
+
+        figure, all_axes = plt.subplots(1, len(self.problems), figsize=(5.6 * len(self.problems), 4.2), squeeze=False)
+        for axes, problem in zip(all_axes[0], self.problems, strict=True):
+            for package in PACKAGES:
+                best = [(nfe, record) for nfe in self.budgets if (record := self.champion(problem, package, nfe))]
+                style = {"color": "black", "linewidth": 2.5} if package == "diffsweep" else {"linewidth": 1.2}
+                axes.plot([nfe for nfe, _ in best], [r["error"] for _, r in best], "o-", label=package, **style)
+            kind = Line if problem == "1d" else Cloud
+            title = "two Gaussians in 1 dimension" if problem == "1d" else "32 Gaussians in 64 dimensions"
+            axes.set(xscale="log", yscale="log", xlabel="network evaluations", ylabel=kind.error_name, title=title)
+            axes.set_xticks(self.budgets, [str(nfe) for nfe in self.budgets])
+            axes.minorticks_off()
+        all_axes[0][0].legend(fontsize="small")
+        figure.tight_layout()
+        figure.savefig(out.with_suffix(".png"), dpi=150)
+
+
+def report(out: Path) -> str:
+    results = Results(out)
+    results.plot(out)
+    parts = []
+    for problem in results.problems:
+        parts += [f"### {problem}: best of each package", results.champions(problem)]
+        parts += [f"### {problem}: samplers of the same name", results.namesakes(problem)]
+    return "\n\n".join(parts)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", default=list(PACKAGES), choices=PACKAGES, help="measure these anew")
+    parser.add_argument("--problems", nargs="+", default=["1d", "64d"], choices=["1d", "64d"])
+    parser.add_argument("--nfe", type=int, nargs="+", default=list(BUDGETS), help="budgets of network evaluations")
+    parser.add_argument("--out", type=Path, default=HERE / "solver_accuracy", help="results, without an ending")
+    parser.add_argument("--report", action="store_true", help="only the tables and the plot of what is there")
+    args = parser.parse_args()
+    if not args.report:
+        sweep(args)
+    print(report(args.out))
+
+
+if __name__ == "__main__":
+    main()
