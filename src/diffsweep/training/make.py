@@ -8,7 +8,8 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from diffsweep.diffusion import Denoiser, Diffuser, Schedule
+from diffsweep.diffusion import Denoiser, Schedule
+from diffsweep.diffusion.objective import Objective
 
 
 def make(cfg: DictConfig, key: str, **kwargs: Any) -> Any:
@@ -28,6 +29,6 @@ def make(cfg: DictConfig, key: str, **kwargs: Any) -> Any:
         raise
 
 
-def make_denoiser(cfg: DictConfig, dataset: Any, schedule: Schedule, diffuser: Diffuser) -> Denoiser:
+def make_denoiser(cfg: DictConfig, dataset: Any, schedule: Schedule, diffuser: Objective) -> Denoiser:
     """The untrained model of a config: a training and whoever reads its weights later must build the same."""
     return diffuser.build(make(cfg, "backbone"), schedule, dataset.sigma_data)

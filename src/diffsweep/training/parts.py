@@ -16,8 +16,9 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from omegaconf import DictConfig, OmegaConf
 
-from diffsweep.diffusion import Denoiser, Diffuser, Sampler, Schedule
+from diffsweep.diffusion import Denoiser, Sampler, Schedule
 from diffsweep.diffusion.guidance import Guidance, Unguided
+from diffsweep.diffusion.objective import Objective
 from diffsweep.evaluation.extractor import Extractor
 from diffsweep.training.checkpoint import Checkpoints, WholeFiles
 from diffsweep.training.ema import ema
@@ -33,7 +34,7 @@ class Parts:
 
     dataset: Any
     denoiser: Denoiser
-    diffuser: Diffuser
+    diffuser: Objective
     sampler: Sampler
     guidance: Guidance
     schedule: Schedule
@@ -63,7 +64,7 @@ class Parts:
         recipe = Recipe(training.steps, training.warmup, training.decay, training.clip, cfg.seed)
         dataset = make(cfg, "dataset")
         schedule: Schedule = make(cfg, "schedule")
-        diffuser: Diffuser = make(cfg, "diffuser")
+        diffuser: Objective = make(cfg, "diffuser", **_teacher(cfg, dataset))
         sampler: Sampler = make(cfg, "sampler")
         torch.manual_seed(cfg.seed)
         if cfg.backbone.classes not in (0, dataset.classes):
@@ -87,6 +88,20 @@ def _whole(cfg: DictConfig, key: str, least: float) -> None:
     value = OmegaConf.select(cfg, key)
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ValueError(f"{key}={value} must be a whole number{'' if math.isinf(least) else f', {least} or more'}")
+
+
+def _teacher(cfg: DictConfig, dataset: Any) -> dict[str, Denoiser]:
+    """The finished fit that ``diffuser.teacher`` names, if it does, tried on two examples."""
+    named = cfg.diffuser.get("teacher")
+    if named is None:
+        return {}
+    try:
+        teacher = finished(cfg.paths.runs, named)
+        labels = torch.zeros(2, dtype=torch.int64) if cfg.backbone.classes else None
+        teacher(torch.zeros(2, *dataset.shape), teacher.schedule.level(0.5), labels)
+    except (ValueError, RuntimeError) as error:
+        raise ValueError(f"diffuser.teacher={named}: {error}") from error
+    return {"teacher": teacher}
 
 
 def _guidance(cfg: DictConfig, denoiser: Denoiser, sampler: Sampler, schedule: Schedule, dataset: Any) -> Guidance:
