@@ -19,6 +19,8 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from diffsweep.diffusion.times import LogNormal
+from diffsweep.diffusion.weight import EDM
 from diffsweep.sweep.record import Run
 from diffsweep.sweep.signature import canonical, resolved
 from diffsweep.training.parts import Parts
@@ -289,6 +291,21 @@ def test_nonsense_is_refused_before_anything_is_written(overrides: list[str], wo
     assert words in message
     assert "\n" not in message
     assert list(tmp_path.iterdir()) == []
+
+
+def test_parts_of_an_objective_inside_another_are_chosen_in_their_place() -> None:
+    cfg = composed(
+        "diffuser=self_conditioned",
+        "diffuser@diffuser.objective=edm",
+        "diffuser/times@diffuser.objective.times=adaptive",
+        "diffuser/times@diffuser.objective.times.base=lognormal",
+        "diffuser/weight@diffuser.objective.weight=learned",
+        "diffuser/weight@diffuser.objective.weight.base=edm",
+        "backbone.inputs=2",
+    )
+    objective: Any = Parts.of(cfg).diffuser.get_submodule("objective")
+    assert objective.times.base == LogNormal()
+    assert objective.weight.base == EDM(cfg.dataset.sigma_data)
 
 
 @pytest.mark.skipif(torch.cuda.is_available() or torch.backends.mps.is_available(), reason="this machine has a GPU")

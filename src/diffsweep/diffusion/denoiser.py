@@ -79,10 +79,12 @@ class Denoiser(nn.Module):
         super().__init__()
         inputs = 1 if memory is None else 2
         if getattr(backbone, "inputs", inputs) != inputs:
-            raise ValueError(
-                f"backbone.inputs={backbone.inputs} must be {inputs}: the network sees x "
-                + ("alone, unless with diffuser=self_conditioned" if memory is None else "and its earlier estimate")
+            sees = (
+                "x alone; only diffuser=self_conditioned shows it more"
+                if memory is None
+                else "its earlier estimate too"
             )
+            raise ValueError(f"backbone.inputs={backbone.inputs} must be {inputs}: the network sees {sees}")
         if not 0 < sigma_data < math.inf:
             raise ValueError(f"sigma_data={sigma_data} must be above 0: it is the root mean square of the data")
         if not all(math.isfinite(value) for value in target.skip_out(schedule.level(1.0))):

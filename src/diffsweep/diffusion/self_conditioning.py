@@ -63,7 +63,7 @@ class _Shown:
         with torch.no_grad():
             skip, out = self.denoiser.target.skip_out(level.like(x))
             first = skip * x + out * self.denoiser.predict(x, level, condition, nothing)
-        # In some versions of PyTorch autocast hands the second pass the weights it has cast for the first, without gradient.
+        # In some versions of PyTorch autocast hands the second pass weights that were cast for the first.
         torch.clear_autocast_cache()
         earlier = torch.where(self.shown.view(-1, *[1] * (x.ndim - 1)), first, nothing)
         return self.denoiser.predict(x, level, condition, earlier)
