@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from diffsweep.diffusion.denoiser import Denoise
+from diffsweep.diffusion.denoiser import Denoise, Spread
 from diffsweep.diffusion.level import Level
 from diffsweep.diffusion.noise import SDE, Leg, Noise
 from diffsweep.diffusion.schedules.base import Schedule
@@ -156,6 +156,8 @@ class Sampler:
         def bound(x: Tensor, level: Level) -> Tensor:
             return denoise(x, level, condition)
 
+        # A model that has learned how uncertain x0 is scales the noise of each step by it.
+        spread = denoise.spread if isinstance(denoise, Spread) else None
         start, itinerary = _itinerary(self, schedule)
         first = itinerary[0].leg
         x = noise * start.sigma
@@ -168,7 +170,8 @@ class Sampler:
             x0, memory = self.solver.aim(bound, x, leg.t, leg.s, memory)
             x = transfer(x, leg.t, leg.u, x0)
             if climb:
-                x = renoise(x, leg.u, goal, _fresh(x, generator, climb))
+                z = _fresh(x, generator, climb)
+                x = renoise(x, leg.u, goal, z if spread is None else z.mul_(spread(leg.t, goal)))
             yield Step(index, goal, x, x0)
 
 

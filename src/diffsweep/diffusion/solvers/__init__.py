@@ -1,5 +1,6 @@
 """One solver per file; each is reached by ``_target_`` from ``conf/sampler``."""
 
+from diffsweep.diffusion.solvers.adaptive import Adaptive
 from diffsweep.diffusion.solvers.base import Solver
 from diffsweep.diffusion.solvers.dpm_solver_2 import DPMSolver2
 from diffsweep.diffusion.solvers.dpm_solver_3 import DPMSolver3
@@ -20,6 +21,7 @@ __all__ = [
     "IPNDM",
     "PNDM",
     "RK4",
+    "Adaptive",
     "DPMSolver2",
     "DPMSolver3",
     "DPMpp2M",
