@@ -54,6 +54,7 @@ COMPANIONS = {
     **{f"dataset={name}": ["backbone=mlp"] for name in POINTS},
     **{f"extractor={name}": ["backbone=mlp", f"dataset={name}"] for name in POINTS},
     **{f"extractor={name}": [f"dataset={name}"] for name in ("fashion_mnist", "fashion_mnist_bits")},
+    "diffuser=iddpm": ["backbone.outputs=2"],
     "diffuser=self_conditioned": ["backbone.inputs=2"],
     **dict.fromkeys(("guidance=cfg", "guidance=cfgpp", "guidance=interval", "guidance=rescaled"), LABELLED),
     "trainer=ddp": ON_CPU,
@@ -61,7 +62,7 @@ COMPANIONS = {
 }
 
 # Weights of 95 MB from the internet, checked when the object is made; a finished fit.
-UNAVAILABLE = {"extractor=inception", "guidance=autoguidance"}
+UNAVAILABLE = {"diffuser=consistency_distillation", "extractor=inception", "guidance=autoguidance"}
 
 HYDRA_KEYS = {"_args_", "_convert_", "_partial_", "_recursive_", "_target_"}
 
@@ -242,6 +243,10 @@ def named(value: object) -> str:
 REFUSED = [
     (["backbone=unet", "dataset=mixture"], "backbone=mlp"),
     (["backbone=mlp"], "backbone=unet"),
+    (["diffuser=consistency_distillation"], "diffuser.teacher=null"),
+    (["diffuser=consistency_distillation", "diffuser.teacher=1a2b3c4d5e6f"], "diffuser.teacher=1a2b3c4d5e6f"),
+    (["diffuser=consistency", "diffuser/target=x0"], "choose diffuser/target=edm"),
+    (["diffuser=iddpm"], "choose backbone.outputs=2"),
     (["diffuser=ddpm", "schedule=rectified"], "choose diffuser=v"),
     (["sampler=heun", "sampler/spacing=time", "schedule=rectified"], "choose sampler/spacing=karras"),
     (["sampler.nfe=0"], "sampler.nfe=0"),

@@ -151,7 +151,8 @@ class Consistency(Objective):
             if not math.isfinite(levels[-1].noise):
                 raise ValueError(
                     "consistency compares levels by their noise sigma / alpha, which is infinite where this spacing "
-                    f"starts on schedule={type(schedule).__name__.lower()}: choose diffuser/spacing=karras or logsnr"
+                    f"starts on schedule={type(schedule).__name__.lower()}: "
+                    "choose sampler/spacing@diffuser.spacing=karras or logsnr"
                 )
             row[:, : len(levels)] = torch.tensor(
                 [[level.noise, level.alpha, level.sigma] for level in levels], dtype=table.dtype
@@ -304,5 +305,4 @@ def _take_over(backbone: nn.Module, target: Target, teacher: Denoiser) -> None:
     try:
         backbone.load_state_dict(teacher.backbone.state_dict())
     except RuntimeError as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"the teacher's network is not this backbone ({reason:.200}): {hint}") from error
+        raise ValueError(f"the teacher's network has other weights than this backbone: {hint}") from error
