@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from diffsweep.diffusion import Denoise, Denoiser, Level, Sampler, Schedule
+from diffsweep.diffusion.denoiser import Spread
 from diffsweep.diffusion.guidance import Guidance, Unguided
 from diffsweep.training.streams import generator
 
@@ -63,7 +64,10 @@ class Sampling(LightningModule):
         models = {name: self._told(part, conditional) for name, part in parts.items() if isinstance(part, Denoiser)}
         # With nothing to replace it need not be a dataclass, which somebody's own guidance may not be.
         aware: Guidance = replace(cast(Any, guidance), **models) if models else guidance
-        self.guided = aware(self._told(denoiser, conditional), sampler.levels(schedule))
+        self.guided: Denoise = aware(self._told(denoiser, conditional), sampler.levels(schedule))
+        if isinstance(denoiser, Spread) and isinstance(guidance, Unguided):
+            # Guidance moves the mean and calls the model as often as it likes: its variance is then no longer known.
+            self.guided = _Spreading(self.guided, denoiser.spread)
 
     def _told(self, denoiser: Denoiser, conditional: bool) -> Denoise:
         """The denoiser, counting its rows; a model without labels is not told those that guidance is told."""
@@ -84,6 +88,17 @@ class Sampling(LightningModule):
         )
         x0 = self.sampler(self.guided, noise, schedule=self.schedule, generator=streams, condition=labels)
         return batch.cpu(), self.decode(x0.float()).cpu()
+
+
+@dataclass(frozen=True)
+class _Spreading:
+    """A denoiser with another one's learned variance."""
+
+    denoise: Denoise
+    spread: Callable[[Level, Level], Tensor]
+
+    def __call__(self, x: Tensor, level: Level, condition: Tensor | None = None) -> Tensor:
+        return self.denoise(x, level, condition)
 
 
 class _Bar(Callback):
