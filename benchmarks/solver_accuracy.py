@@ -86,9 +86,13 @@ class Line(Problem):
         self.mixture = GaussianMixture.of([0.5, 0.5], [[-0.5], [0.6]], [0.15, 0.25])
         self.p = (torch.arange(n, dtype=torch.float64) + 0.5) / n
         self.exact = self.mixture.quantile(self.p, CLEAN)
+        self.known: dict[Level, Tensor] = {}
 
     def state(self, alpha: float, sigma: float) -> Tensor:
-        return self.mixture.quantile(self.p, Level(alpha, sigma))[:, None]
+        level = Level(alpha, sigma)
+        if level not in self.known:
+            self.known[level] = self.mixture.quantile(self.p, level)[:, None]
+        return self.known[level].clone()
 
     def error(self, x0: Tensor) -> float:
         return float((x0.double().flatten().sort().values - self.exact).square().mean().sqrt())
@@ -111,7 +115,7 @@ class Cloud(Problem):
         noise = torch.randn(n, 64, generator=g, dtype=torch.float64)
         self.mean = self.mixture.weights @ means
         self.start = self.mixture.sample(n, g) + self.top * noise
-        self.known = {}
+        self.known: dict[float, Tensor] = {}
         self.exact, self.convergence = torch.empty(0), math.nan
 
     def solve(self) -> None:
@@ -313,12 +317,10 @@ def diffusers_entries() -> Iterator[Entry]:
 
 def k_sampling() -> Any:
     """Its sampling.py alone: importing the whole package needs CLIP, W&B, scikit-image and an old setuptools."""
-    found = importlib.util.find_spec("k_diffusion")
-    if found is None:
-        raise ModuleNotFoundError("k-diffusion is not installed")
-    package = ModuleType("k_diffusion")
-    package.__path__ = list(found.submodule_search_locations or [])
-    sys.modules.setdefault("k_diffusion", package)
+    if "k_diffusion" not in sys.modules and (found := importlib.util.find_spec("k_diffusion")):
+        package = ModuleType("k_diffusion")
+        package.__path__ = list(found.submodule_search_locations or [])
+        sys.modules["k_diffusion"] = package
     return import_module("k_diffusion.sampling")
 
 
@@ -577,9 +579,8 @@ def our_samplers() -> dict[str, Sampler]:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         schedule = instantiate(compose(overrides=["+schedule=linear"]).schedule)
         for path in sorted((CONF / "sampler").glob("*.yaml")):
-            # A sampler whose least cost exceeds 50 evaluations (RePaint) is refused: it is stochastic.
             sampler: Sampler = instantiate(compose(overrides=[f"+sampler={path.stem}", "sampler.nfe=1000"]).sampler)
-            if sampler.deterministic(schedule):
+            if path.stem != "adaptive" and sampler.deterministic(schedule):
                 made[path.stem] = sampler
             elif path.stem == "dpmpp_sde":
                 made["dpmpp_sde (eta 0)"] = replace(sampler, noise=SDE())
@@ -613,10 +614,19 @@ def our_run(sampler: Sampler, schedule: Schedule, model: Model, problem: Problem
     return sampler(lambda x, level, condition=None: model(x, level.alpha, level.sigma), noise, schedule=schedule)
 
 
+def our_adaptive(sampler: Sampler, schedule: Schedule, model: Model, problem: Problem, steps: int) -> Tensor:
+    # Its cost follows from the tolerance, of which "steps" is a scale here.
+    solver: Any = sampler.solver
+    tolerance = 10 ** (0.5 - steps / 12)
+    solver = replace(solver, relative=tolerance, absolute=tolerance, limit=1000)
+    return our_run(replace(sampler, solver=solver), schedule, model, problem, 1000)
+
+
 def our_entries() -> Iterator[Entry]:
     samplers, spacings = our_samplers(), our_spacings()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         schedules = {name: instantiate(compose(overrides=[f"+schedule={name}"]).schedule) for name in OUR_SCHEDULES}
+        adaptive: Sampler = instantiate(compose(overrides=["+sampler=adaptive"]).sampler)
     for name, sampler in samplers.items():
         own = next((key for key, (_, spacing) in spacings.items() if spacing == sampler.spacing), "own")
         for schedule, process in OUR_SCHEDULES.items():
@@ -625,6 +635,9 @@ def our_entries() -> Iterator[Entry]:
                     label = f"{schedule} {grid}" + (" (its own)" if grid == own else "")
                     run = partial(our_run, replace(sampler, spacing=spacing), schedules[schedule])
                     yield Entry("diffsweep", name, process, label, run)
+    for schedule in ("linear", "ve"):
+        run = partial(our_adaptive, adaptive, schedules[schedule])
+        yield Entry("diffsweep", "adaptive", OUR_SCHEDULES[schedule], f"{schedule} own", run, adaptive=True)
 
 
 ENTRIES: dict[str, Callable[[], Iterable[Entry]]] = {
@@ -652,6 +665,9 @@ def cost(entry: Entry, problem: Problem, steps: int) -> float:
 
 def affordable(entry: Entry, trial: Problem, nfe: int) -> int | None:
     """The most steps whose evaluations, counted on a trial problem, fit into the budget."""
+    # Most take one evaluation a step, and exactly as many as they are asked for.
+    if not entry.adaptive and cost(entry, trial, nfe) == nfe:
+        return nfe
     low, high = 0, nfe + 1
     while low < high:
         middle = (low + high + 1) // 2
