@@ -113,8 +113,8 @@ class Consistency(Objective):
         x = here.alpha * x0 + here.sigma * eps
         with torch.no_grad():
             y = self.neighbour(x, t, s, x0, eps, condition)
-        # The same dropout at both levels. The gradient's side goes first: in some versions of PyTorch autocast would hand
-        # it the weights that it has cast without gradient for the other.
+        # The same dropout at both levels. The gradient's side goes first: in some versions of PyTorch autocast would
+        # hand it the weights that it has cast without gradient for the other.
         with torch.random.fork_rng([x.device] if x.device.type == "cuda" else []):
             guess = denoiser(x, t, condition)
         with torch.no_grad():
