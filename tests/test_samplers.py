@@ -18,7 +18,7 @@ from diffsweep.diffusion import CLEAN, Denoiser, GaussianMixture, Level, Sampler
 from diffsweep.diffusion.noise import SDE, Ancestral, Anew, Churn, Langevin, Noise, Resample, Restart
 from diffsweep.diffusion.schedules import VE, Cosine, Rectified, linear_betas
 from diffsweep.diffusion.solvers import Adaptive, DPMpp2M, Euler, Heun, Multistep
-from diffsweep.diffusion.spacing import Beta, Given, Karras, Leading, Linspace, LogSNR, Spacing, Time
+from diffsweep.diffusion.spacing import Beta, Given, Karras, Leading, Linspace, LogSNR, Optimal, Spacing, Time
 from diffsweep.diffusion.target import V
 
 CONF = Path(__file__).parent.parent / "conf"
@@ -214,14 +214,15 @@ def test_euler_with_all_of_the_noise_is_ddpm(policy: Noise) -> None:
 
     class Two:
         def __call__(self, schedule: Schedule, steps: int) -> list[Level]:
-            return [t, s]
+            return [t, s, CLEAN]
 
     x, x0, n = 0.7, -0.2, 200_000
     generator = torch.Generator().manual_seed(0)
     noise = torch.full((n, 1), x / t.sigma, dtype=torch.float64)
-    got = Sampler(Euler(), Two(), 1, policy)(
+    sampling = Sampler(Euler(), Two(), 2, policy).trajectory(
         lambda x, level, condition=None: torch.full_like(x, x0), noise, schedule=chosen, generator=generator
     )
+    got = next(sampling).x
     assert float(got.std()) == pytest.approx(deviation, rel=0.01)
     assert float(got.mean()) == pytest.approx(mean_x * x + mean_x0 * x0, abs=5 * deviation / math.sqrt(n))
 
@@ -245,7 +246,18 @@ def test_each_sample_depends_on_its_own_generator_only() -> None:
     torch.testing.assert_close(run([3, 1]), together[[3, 1]])
 
 
-SPACINGS = [Time(), Time(2.0), Leading(), Linspace(), Beta(), LogSNR(), LogSNR(1.2), Karras(), Given()]
+SPACINGS = [
+    Time(),
+    Time(2.0),
+    Leading(),
+    Linspace(),
+    Beta(),
+    LogSNR(),
+    LogSNR(1.2),
+    Karras(),
+    Given(),
+    Optimal([[50.0, 2.0, 0.1], [80.0, 8.0, 3.0, 1.0, 0.5, 0.03]]),
+]
 
 
 @pytest.mark.parametrize("spacing", SPACINGS)
@@ -394,3 +406,24 @@ def test_nothing_is_read_back_from_the_device_in_the_loop(solver: Solver) -> Non
     denoiser = Denoiser(Net(), Cosine(), V(), 1.0)
     x = torch.empty(4, 2, device="meta")
     assert Sampler(solver, LogSNR(), 20)(denoiser, x, schedule=Cosine()).shape == (4, 2)
+
+
+def test_optimal_levels_are_the_tables_and_between_them_a_mixture() -> None:
+    tables = [[80.0, 1.0, 0.05], [80.0, 10.0, 2.0, 1.0, 0.2, 0.02]]
+    for table in tables:
+        found = [level.noise for level in Optimal(tables)(VE(1e-3, 100), len(table))[:-1]]
+        assert found == pytest.approx(table)
+    low, between, high = (Optimal(tables)(VE(1e-3, 100), steps)[-2].noise for steps in (3, 4, 6))
+    assert low > between > high
+    assert between == pytest.approx(0.05 * (0.02 / 0.05) ** (math.log(4 / 3) / math.log(2)))
+
+
+@pytest.mark.parametrize("nfe", [5, 7, 10, 20, 50])
+def test_fitted_levels_serve_a_mixture_that_they_were_not_fitted_to(nfe: int) -> None:
+    exact = ORACLE.flow(QUANTILES * 80.0, Level(1.0, 80.0), CLEAN)
+
+    def error(spacing: str) -> float:
+        x0 = sampler("unipc", f"sampler/spacing={spacing}", nfe=nfe)(ORACLE, QUANTILES, schedule=VE())
+        return float((x0 - exact).square().mean().sqrt())
+
+    assert error("optimal") < 0.7 * min(error("logsnr"), error("karras"), error("time"))

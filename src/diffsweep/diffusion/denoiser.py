@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -104,7 +105,7 @@ class Denoiser(nn.Module):
         skip, out = self.target.skip_out(level.like(x))
         earlier = self.memory.recall(x, level) if self.memory else None
         predicted = self.predict(x, level, condition, earlier)
-        x0 = skip * x + out * predicted if isinstance(out, Tensor) else (x * skip).add(predicted, alpha=out)
+        x0 = skip * x + out * predicted if isinstance(out, Tensor) else (x * skip).add_(predicted, alpha=out)
         if self.memory:
             self.memory.keep(level, x0)
         return x0
@@ -115,8 +116,17 @@ class Denoiser(nn.Module):
         """The network's own output F, of x's shape and type; it is shown an earlier estimate of x0 if one is given."""
         logsnr = level.logsnr
         if not isinstance(logsnr, Tensor):
-            logsnr = torch.full((len(x),), logsnr, device=x.device)
+            logsnr = _filled(logsnr, len(x), x.device)
         here = level.like(x)
         scale = (here.alpha**2 * self.sigma_data**2 + here.sigma**2) ** -0.5
         seen = x * scale if earlier is None else torch.cat([x * scale, earlier / self.sigma_data], 1)
-        return self.backbone(seen, logsnr, condition).to(x.dtype)
+        output = self.backbone(seen, logsnr, condition)
+        return output if output.dtype == x.dtype else output.to(x.dtype)
+
+
+# A sampler asks at the same few levels for every batch.
+@lru_cache(maxsize=2048)
+def _filled(value: float, n: int, device: torch.device) -> Tensor:
+    # Else what is made while sampling could not be differentiated through later.
+    with torch.inference_mode(False):
+        return torch.full((n,), value, device=device)

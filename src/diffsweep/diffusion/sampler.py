@@ -6,6 +6,7 @@ leg aims. Where a leg starts above the place at which the last one landed, fresh
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -105,7 +106,7 @@ class Sampler:
 
     def deterministic(self, schedule: Schedule) -> bool:
         """Whether no fresh noise comes in."""
-        return not any(climb for _, _, climb, _ in _itinerary(self, schedule)[1])
+        return not any(stop.climb for stop in _itinerary(self, schedule)[1])
 
     def check(self, schedule: Schedule) -> None:
         """Try the sampler on one number, so that a schedule it cannot serve is refused before any training.
@@ -164,14 +165,14 @@ class Sampler:
         if first.t is not start:
             x = renoise(x, start, first.t, _fresh(x, generator, first.boost))
         memory: Any = None
-        for index, (leg, goal, climb, plan) in enumerate(itinerary):
+        for index, (leg, goal, climb, posterior, plan) in enumerate(itinerary):
             if plan is not None:
                 memory = plan.memory
             x0, memory = self.solver.aim(bound, x, leg.t, leg.s, memory)
             x = transfer(x, leg.t, leg.u, x0)
             if climb:
                 z = _fresh(x, generator, climb)
-                x = renoise(x, leg.u, goal, z if spread is None else z.mul_(spread(leg.t, goal)))
+                x = renoise(x, leg.u, goal, z.mul_(spread(leg.t, goal)) if spread and posterior else z)
             yield Step(index, goal, x, x0)
 
 
@@ -182,11 +183,20 @@ class _Plan(NamedTuple):
 
 
 class _Stop(NamedTuple):
-    """A leg, where the state stands after it, the fresh noise that took it there (0 for none), and a new plan."""
+    """A leg, and where the state stands after it.
+
+    Attributes:
+        leg: The leg.
+        goal: Level after fresh noise, if any.
+        climb: Standard deviation of the noise that leads there; 0 for none.
+        posterior: Whether that noise is exactly as much as DDPM's posterior has.
+        plan: The solver's memory, where it starts anew.
+    """
 
     leg: Leg
     goal: Level
     climb: float
+    posterior: bool
     plan: _Plan | None
 
 
@@ -210,10 +220,14 @@ def _planned(sampler: Sampler, schedule: Schedule) -> tuple[Level, list[_Stop]]:
     following = [*(leg.t for leg in legs[1:]), legs[-1].u]
     boosts = [*(leg.boost for leg in legs[1:]), 0.0]
     stops = [
-        _Stop(leg, goal, 0.0 if goal is leg.u else boost, plans.get(i))
+        _Stop(leg, goal, 0.0 if goal is leg.u else boost, _posterior(leg, goal), plans.get(i))
         for i, (leg, goal, boost) in enumerate(zip(legs, following, boosts, strict=True))
     ]
     return levels[0], stops
+
+
+def _posterior(leg: Leg, goal: Level) -> bool:
+    return goal.sigma > 0 and math.isclose(leg.u.noise, goal.noise**2 / leg.t.noise, rel_tol=1e-9)
 
 
 _remembered = lru_cache(maxsize=16)(_planned)

@@ -164,27 +164,63 @@ class Given:
     Interpolation is that of Align Your Steps (arXiv 2404.14507, section 4), whose tables can be used as they are.
 
     Args:
-        noises: Noise sigma / alpha of each level, falling, above 0, at least two.
+        noises: Noise sigma / alpha of each level, falling, above 0, at least two; a schedule that does not reach all
+            of them gets the part that it reaches.
     """
 
     noises: Sequence[float] = (80.0, 20.0, 5.0, 1.5, 0.6, 0.25, 0.1, 0.03, 0.002)
 
     def __post_init__(self) -> None:
-        noises = tuple(float(noise) for noise in self.noises)
-        if len(noises) < 2 or min(noises) <= 0 or not all(map(math.isfinite, noises)):
-            raise ValueError(f"sampler.spacing.noises={list(noises)} must be finite numbers above 0, at least two")
-        if any(after >= before for before, after in itertools.pairwise(noises)):
-            raise ValueError(f"sampler.spacing.noises={list(noises)} must fall from one to the next")
         # A list, as YAML gives it, cannot be hashed.
-        object.__setattr__(self, "noises", noises)
+        object.__setattr__(self, "noises", _falling(self.noises, "sampler.spacing.noises"))
 
     def __call__(self, schedule: Schedule, steps: int) -> list[Level]:
-        known = torch.tensor(self.noises, dtype=torch.float64).log()
-        place = torch.linspace(0, 1, len(known), dtype=torch.float64)
-        low, high = _range(schedule, self.noises[-1], self.noises[0])
-        # A schedule that does not reach all of the table gets the part that it reaches.
-        ends = _interpolated(-torch.tensor([high, low], dtype=torch.float64).log(), -known, place)
-        return _at_noises(schedule, _interpolated(ends[0].lerp(ends[1], _ramp(steps)), place, known).exp())
+        return _at_noises(schedule, _from_table(self.noises, schedule, steps).exp())
+
+
+@dataclass(frozen=True)
+class Optimal:
+    """Levels fitted for some numbers of steps (see ``fitting``); numbers between two of them mix the two.
+
+    Args:
+        tables: A list of noise levels for each number of steps, each falling, the shortest first.
+    """
+
+    tables: Sequence[Sequence[float]]
+
+    def __post_init__(self) -> None:
+        tables = tuple(_falling(table, "each of sampler.spacing.tables") for table in self.tables)
+        if not tables or any(len(less) >= len(more) for less, more in itertools.pairwise(tables)):
+            raise ValueError(
+                f"sampler.spacing.tables of lengths {[len(table) for table in tables]}: there must be at least one, "
+                "each longer than the one before"
+            )
+        object.__setattr__(self, "tables", tables)
+
+    def __call__(self, schedule: Schedule, steps: int) -> list[Level]:
+        less = max((table for table in self.tables if len(table) <= steps), key=len, default=self.tables[0])
+        more = min((table for table in self.tables if len(table) >= steps), key=len, default=self.tables[-1])
+        share = math.log(steps / len(less)) / math.log(len(more) / len(less)) if len(more) > len(less) else 0.0
+        low, high = (_from_table(table, schedule, steps) for table in (less, more))
+        return _at_noises(schedule, low.lerp(high, share).exp())
+
+
+def _falling(noises: Sequence[float], what: str) -> tuple[float, ...]:
+    noises = tuple(float(noise) for noise in noises)
+    if len(noises) < 2 or min(noises) <= 0 or not all(map(math.isfinite, noises)):
+        raise ValueError(f"{what}={list(noises)} must be finite numbers above 0, at least two")
+    if any(after >= before for before, after in itertools.pairwise(noises)):
+        raise ValueError(f"{what}={list(noises)} must fall from one to the next")
+    return noises
+
+
+def _from_table(noises: Sequence[float], schedule: Schedule, steps: int) -> Tensor:
+    """The logarithms of as many levels as steps, from the part of the table that the schedule reaches."""
+    known = torch.tensor(noises, dtype=torch.float64).log()
+    place = torch.linspace(0, 1, len(known), dtype=torch.float64)
+    ends = -torch.tensor(_range(schedule, noises[-1], noises[0]), dtype=torch.float64).log()
+    low, high = _interpolated(ends, -known, place)
+    return _interpolated(high.lerp(low, _ramp(steps)), place, known)
 
 
 def _range(schedule: Schedule, noise_min: float, noise_max: float) -> tuple[float, float]:

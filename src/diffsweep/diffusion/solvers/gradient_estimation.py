@@ -13,7 +13,7 @@ from torch import Tensor
 from diffsweep.diffusion.level import Level
 from diffsweep.diffusion.noise import Leg
 from diffsweep.diffusion.schedules.base import Schedule
-from diffsweep.diffusion.solvers.base import eps_at, x0_at
+from diffsweep.diffusion.solvers.multistep import Memory, advance, start
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,10 @@ class GradientEstimation:
     def nfe(self, steps: int) -> int:
         return steps
 
-    def plan(self, legs: Sequence[Leg], schedule: Schedule) -> None:
-        return None
+    def plan(self, legs: Sequence[Leg], schedule: Schedule) -> Memory:
+        return start("eps", [(1.0,), *[(self.gamma, 1 - self.gamma)] * (len(legs) - 1)], legs)
 
     def aim(
-        self, denoise: Callable[[Tensor, Level], Tensor], x: Tensor, t: Level, s: Level, memory: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        here = denoise(x, t)
-        eps = eps_at(x, t, here)
-        return (here if memory is None else x0_at(x, t, memory.lerp(eps, self.gamma))), eps
+        self, denoise: Callable[[Tensor, Level], Tensor], x: Tensor, t: Level, s: Level, memory: Memory
+    ) -> tuple[Tensor, Memory]:
+        return advance("eps", denoise(x, t), x, t, memory)

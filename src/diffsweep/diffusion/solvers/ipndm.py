@@ -16,7 +16,7 @@ from torch import Tensor
 from diffsweep.diffusion.level import Level
 from diffsweep.diffusion.noise import Leg
 from diffsweep.diffusion.schedules.base import Schedule
-from diffsweep.diffusion.solvers.base import eps_at, x0_at
+from diffsweep.diffusion.solvers.multistep import Memory, advance, start
 
 ADAMS = (
     (1.0,),
@@ -47,21 +47,10 @@ class IPNDM:
     def nfe(self, steps: int) -> int:
         return steps
 
-    def plan(self, legs: Sequence[Leg], schedule: Schedule) -> tuple[Tensor, ...]:
-        return ()
+    def plan(self, legs: Sequence[Leg], schedule: Schedule) -> Memory:
+        return start("eps", [ADAMS[min(i, self.values - 1)] for i in range(len(legs))], legs)
 
     def aim(
-        self, denoise: Callable[[Tensor, Level], Tensor], x: Tensor, t: Level, s: Level, memory: tuple[Tensor, ...]
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        here = denoise(x, t)
-        past = (eps_at(x, t, here), *memory[: self.values - 1])
-        return (x0_at(x, t, extrapolated(past)) if memory else here), past
-
-
-def extrapolated(past: tuple[Tensor, ...]) -> Tensor:
-    """Adams-Bashforth's combination of one to four values, the latest first."""
-    coefficients = ADAMS[len(past) - 1]
-    total = past[0] * coefficients[0]
-    for value, coefficient in zip(past[1:], coefficients[1:], strict=True):
-        total.add_(value, alpha=coefficient)
-    return total
+        self, denoise: Callable[[Tensor, Level], Tensor], x: Tensor, t: Level, s: Level, memory: Memory
+    ) -> tuple[Tensor, Memory]:
+        return advance("eps", denoise(x, t), x, t, memory)

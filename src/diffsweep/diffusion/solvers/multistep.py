@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -16,7 +17,14 @@ from diffsweep.diffusion.noise import Leg
 from diffsweep.diffusion.schedules.base import Schedule
 from diffsweep.diffusion.solvers.quadrature import QUANTITIES, VARIABLES, weights
 
-Memory = tuple[int, list[list[float]], tuple[Tensor, ...]]
+
+class Memory(NamedTuple):
+    """Number of the leg, rows of weights, how many values the longest one wants, and the last values, latest first."""
+
+    leg: int
+    rows: list[list[float]]
+    keep: int
+    past: tuple[Tensor, ...]
 
 
 @dataclass(frozen=True)
@@ -51,18 +59,7 @@ class Multistep:
         return steps
 
     def plan(self, legs: Sequence[Leg], schedule: Schedule) -> Memory:
-        return 0, [self._row(legs, i, row) for i, row in enumerate(self._weights(legs, schedule))], ()
-
-    def _row(self, legs: Sequence[Leg], i: int, row: list[float]) -> list[float]:
-        """For x0 the weights themselves; for sigma eps and sigma v what solves for the aim, x's own share first."""
-        if self.quantity == "x0" or len(row) == 1:
-            return row
-        t = legs[i].t
-        scale = self._scale(t)
-        return [1 / scale, *(-w * t.sigma / legs[i - j].t.sigma / scale for j, w in enumerate(row))]
-
-    def _scale(self, t: Level) -> float:
-        return t.alpha + t.sigma if self.quantity == "v" else t.alpha
+        return start(self.quantity, self._weights(legs, schedule), legs)
 
     def _weights(self, legs: Sequence[Leg], schedule: Schedule) -> list[list[float]]:
         groups: dict[int, list[int]] = {}
@@ -86,19 +83,45 @@ class Multistep:
     def aim(
         self, denoise: Callable[[Tensor, Level], Tensor], x: Tensor, t: Level, s: Level, memory: Memory
     ) -> tuple[Tensor, Memory]:
-        index, rows, past = memory
-        here = denoise(x, t)
-        value = here if self.quantity == "x0" else x.add(here, alpha=-self._scale(t))
-        past = (value, *past[: self.order - 1])
-        row = rows[index]
-        values = past if self.quantity == "x0" else (x, *past)
-        aim = here if len(row) == 1 else combined(values, row)
-        return aim, (index + 1, rows, past)
+        return advance(self.quantity, denoise(x, t), x, t, memory)
 
 
-def combined(values: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
-    """The sum of the values, the latest first, each times its weight; older ones without a weight are left out."""
-    total = values[0] * weights[0]
-    for value, weight in zip(values[1:], weights[1:], strict=False):
+def start(quantity: str, rows: Sequence[Sequence[float]], legs: Sequence[Leg]) -> Memory:
+    """The memory before the first leg, for rows of weights on the last values of a quantity, the latest first.
+
+    Values of eps and v are kept as sigma eps = x - alpha x0 and sigma v = x - (alpha + sigma) x0, one operation each;
+    the rows are turned into what solves for the aim: x's share, then those of the values.
+    """
+    keep = max(map(len, rows))
+    if quantity == "x0":
+        return Memory(0, [list(row) for row in rows], keep, ())
+    solved = []
+    for i, row in enumerate(rows):
+        t = legs[i].t
+        scale = _scale(quantity, t)
+        shares = (-w * t.sigma / legs[i - j].t.sigma / scale for j, w in enumerate(row))
+        solved.append([1.0] if len(row) == 1 else [1 / scale, *shares])
+    return Memory(0, solved, keep, ())
+
+
+def advance(quantity: str, here: Tensor, x: Tensor, t: Level, memory: Memory) -> tuple[Tensor, Memory]:
+    """The aim of a leg, with ``here`` the denoised x, and the memory for the next one."""
+    index, rows, keep, past = memory
+    row = rows[index]
+    if quantity == "x0":
+        values = past = (here, *past[: keep - 1])
+    else:
+        past = (x.add(here, alpha=-_scale(quantity, t)), *past[: keep - 1])
+        values = (x, *past)
+    return here if len(row) == 1 else _sum(values, row), Memory(index + 1, rows, keep, past)
+
+
+def _sum(values: Sequence[Tensor], row: Sequence[float]) -> Tensor:
+    total = values[0] * row[0]
+    for value, weight in zip(values[1:], row[1:], strict=False):
         total.add_(value, alpha=weight)
     return total
+
+
+def _scale(quantity: str, t: Level) -> float:
+    return t.alpha + t.sigma if quantity == "v" else t.alpha

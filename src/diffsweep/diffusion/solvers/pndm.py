@@ -14,7 +14,8 @@ from diffsweep.diffusion.level import Level
 from diffsweep.diffusion.noise import Leg
 from diffsweep.diffusion.schedules.base import Schedule
 from diffsweep.diffusion.solvers.base import eps_at, needs_signal, x0_at
-from diffsweep.diffusion.solvers.ipndm import extrapolated
+from diffsweep.diffusion.solvers.ipndm import ADAMS
+from diffsweep.diffusion.solvers.multistep import Memory, advance, start
 from diffsweep.diffusion.transfer import transfer
 
 
@@ -30,19 +31,17 @@ class PNDM:
     def nfe(self, steps: int) -> int:
         return steps + 1 if steps > 1 else 1
 
-    def plan(self, legs: Sequence[Leg], schedule: Schedule) -> tuple[Tensor, ...]:
-        return ()
+    def plan(self, legs: Sequence[Leg], schedule: Schedule) -> Memory:
+        return start("eps", [ADAMS[min(i, 3)] for i in range(len(legs))], legs)
 
     def aim(
-        self, denoise: Callable[[Tensor, Level], Tensor], x: Tensor, t: Level, s: Level, memory: tuple[Tensor, ...]
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        self, denoise: Callable[[Tensor, Level], Tensor], x: Tensor, t: Level, s: Level, memory: Memory
+    ) -> tuple[Tensor, Memory]:
         here = denoise(x, t)
-        if not memory and s.sigma == 0:
-            return here, ()
+        aim, following = advance("eps", here, x, t, memory)
+        if memory.leg or s.sigma == 0:
+            return aim, following
         needs_signal(t, "PNDM")
-        eps = eps_at(x, t, here)
-        past = (eps, *memory[:3])
-        if memory:
-            return x0_at(x, t, extrapolated(past)), past
         there = transfer(x, t, s, here)
-        return x0_at(x, t, eps.lerp(eps_at(there, s, denoise(there, s)), 0.5)), past
+        mean = eps_at(x, t, here).lerp(eps_at(there, s, denoise(there, s)), 0.5)
+        return x0_at(x, t, mean), following

@@ -22,7 +22,7 @@ from torch import Tensor
 from diffsweep.diffusion.level import Level
 from diffsweep.diffusion.noise import Leg
 from diffsweep.diffusion.schedules.base import Schedule
-from diffsweep.diffusion.solvers.multistep import Memory, combined
+from diffsweep.diffusion.solvers.multistep import Memory, advance, start
 from diffsweep.diffusion.solvers.quadrature import weights
 
 
@@ -73,7 +73,7 @@ class UniPC:
             ratio = legs[i + 1].u.sigma / legs[i + 1].t.sigma * _gain(legs[i]) / _gain(legs[i + 1])
             change = [new, *(c - p for c, p in zip(old, predictor[i], strict=True))]
             rows[i + 1] = [w + ratio * c for w, c in itertools.zip_longest(rows[i + 1], change, fillvalue=0.0)]
-        return 0, rows, ()
+        return start("x0", rows, legs)
 
     def _table(self, nodes: Sequence[Sequence[Level]], legs: Sequence[Leg], schedule: Schedule) -> list[list[float]]:
         """The weights of each leg's nodes: exact ones for three and more, the paper's 1/2 for two."""
@@ -95,9 +95,7 @@ class UniPC:
     def aim(
         self, denoise: Callable[[Tensor, Level], Tensor], x: Tensor, t: Level, s: Level, memory: Memory
     ) -> tuple[Tensor, Memory]:
-        index, rows, past = memory
-        past = (denoise(x, t), *past[: self.values])
-        return combined(past, rows[index]), (index + 1, rows, past)
+        return advance("x0", denoise(x, t), x, t, memory)
 
 
 def _gain(leg: Leg) -> float:
