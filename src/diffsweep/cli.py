@@ -6,13 +6,14 @@ Nothing here imports torch until something must be computed: a finished run answ
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import CompactHydraException
+from hydra.errors import CompactHydraException, InstantiationException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError
@@ -28,12 +29,18 @@ class Refused(CompactHydraException):
 def job(cfg: DictConfig) -> float | None:
     """Complete one run and show it, or say one line if it is one of a sweep.
 
+    A `_target_` may name a module of the working folder: a user's own solver needs no installation.
+
     Raises:
-        Refused: with one line for a bad value, bad choices, unreadable data or a folder that cannot be written.
+        Refused: with one line for a bad value, bad choices, unreadable data, a folder that cannot be written, or a
+            `_target_` that cannot be loaded.
     """
     hydra = HydraConfig.get()
     single = hydra.mode != RunMode.MULTIRUN
     note: dict[str, Any] = {"overrides": " ".join(hydra.overrides.task)}
+    # What is installed goes first: a file of the user's that happens to be called like a library breaks nothing.
+    if hydra.runtime.cwd not in sys.path:
+        sys.path.append(hydra.runtime.cwd)
     try:
         run = Run.of(cfg, OmegaConf.to_container(hydra.runtime.choices))  # type: ignore[arg-type]
         note |= {"fit": run.fit.signature, "cell": run.cell.signature}
@@ -44,8 +51,9 @@ def job(cfg: DictConfig) -> float | None:
             result = complete(cfg, run, list(hydra.overrides.task), None if single else Path(hydra.sweep.dir).name)
         elif single:
             print("already done", file=sys.stderr)
-    except (ValueError, OSError) as error:
-        note["reason"] = " ".join(str(error).split())
+    except (ValueError, OSError, InstantiationException) as error:
+        said = _unloaded(error) if isinstance(error, InstantiationException) else str(error)
+        note["reason"] = " ".join(said.split())
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
         raise Refused(note["reason"]) from error
@@ -62,6 +70,19 @@ def job(cfg: DictConfig) -> float | None:
     else:
         print(terminal.line(result), file=sys.stderr, flush=True)
     return result[result["metric"]]
+
+
+def _unloaded(error: InstantiationException) -> str:
+    """Which `_target_` cannot be loaded and why, from the two lines and three exceptions in which Hydra says it."""
+    found = re.match(r"Error locating target '(.*?)'(?:.*full_key: (\S+))?", str(error), re.DOTALL)
+    if found is None:
+        return str(error)
+    target, key = found.groups()
+    reason: BaseException = error
+    while reason.__cause__ is not None:
+        reason = reason.__cause__
+    place = f"{key}._target_" if key else "_target_"
+    return f"{place}={target} cannot be loaded: {type(reason).__name__}: {reason}"
 
 
 def run(main: Callable[[], object]) -> None:

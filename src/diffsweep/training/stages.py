@@ -61,7 +61,7 @@ def complete(cfg: DictConfig, run: Run, overrides: list[str], sweep: str | None 
     """
     try:
         parts = Parts.of(cfg)
-    except (TypeError, RuntimeError, LookupError, OmegaConfBaseException) as error:
+    except (AttributeError, TypeError, RuntimeError, LookupError, OmegaConfBaseException) as error:
         # A value of the wrong type breaks where it is first used, in words that are not the user's.
         raise ValueError(f"this configuration cannot be built: {' '.join(str(error).split())}") from error
     try:

@@ -1,0 +1,167 @@
+"""A user's own solver, schedule and objective: files of the user's folder, used from the command line as they are."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+RALSTON = '''
+from dataclasses import dataclass
+
+from diffsweep.diffusion import transfer
+from diffsweep.diffusion.solvers.base import eps_at, x0_at
+
+
+@dataclass(frozen=True)
+class Ralston:
+    """Two thirds of the step, and three quarters of the slope found there."""
+
+    part: float = 2 / 3
+    order = 2
+
+    def steps(self, nfe):
+        return (nfe + 1) // 2
+
+    def nfe(self, steps):
+        return 2 * steps - 1
+
+    def plan(self, legs, schedule):
+        return None
+
+    def aim(self, denoise, x, t, s, memory):
+        here = denoise(x, t)
+        if s.sigma == 0:
+            return here, None
+        middle = t.at(t.noise + self.part * (s.noise - t.noise))
+        y = transfer(x, t, middle, here)
+        slope = eps_at(x, t, here).lerp(eps_at(y, middle, denoise(y, middle)), 0.5 / self.part)
+        return x0_at(x, t, slope), None
+'''
+
+STEADY = '''
+from diffsweep.diffusion import Schedule, preserving
+
+
+class Steady(Schedule):
+    """Log-SNR falls at a constant rate."""
+
+    path = staticmethod(preserving)
+
+    def __init__(self, high=10.0, low=-8.0):
+        self.high, self.low = high, low
+
+    def logsnr(self, t):
+        return self.high + (self.low - self.high) * t
+
+    def inverse(self, logsnr):
+        return (self.high - logsnr) / (self.high - self.low)
+'''
+
+ABSOLUTE = '''
+import torch
+
+from diffsweep.diffusion import Denoiser
+from diffsweep.diffusion.objective import Objective
+from diffsweep.diffusion.target import EDM
+
+
+class Absolute(Objective):
+    """The absolute error of x0."""
+
+    def build(self, backbone, schedule, sigma_data=0.5):
+        return Denoiser(backbone, schedule, EDM(sigma_data), sigma_data)
+
+    def draw(self, shape, generator=None):
+        return torch.rand(shape[0], generator=generator), torch.randn(shape, generator=generator)
+
+    def regress(self, denoiser, x0, u, eps, condition=None):
+        level = denoiser.schedule.level(1 - u)
+        here = level.like(x0)
+        return (denoiser(here.alpha * x0 + here.sigma * eps, level, condition) - x0).abs().mean(1)
+'''
+
+SAMPLER = """
+defaults:
+  - spacing: karras
+  - noise: none
+
+_target_: diffsweep.diffusion.Sampler
+solver:
+  _target_: {target}
+nfe: 9
+"""
+
+# What was changed in the user's solver or its YAML, and the words of the line that says so.
+MISTAKES = {
+    "gone": ("gone.Ralston", None, "sampler.solver._target_=gone.Ralston cannot be loaded: .*No module named 'gone'"),
+    "renamed": ("renamed.Ralston", RALSTON.replace("class Ralston", "class Other"), "renamed.Ralston cannot be loaded"),
+    "broken": ("broken.Ralston", RALSTON.replace("class Ralston:", "class Ralston"), "broken.Ralston.*broken.py, line"),
+    "aimless": ("aimless.Ralston", RALSTON.replace("def aim", "def goal"), "has no attribute 'aim'"),
+    "costless": ("costless.Ralston", RALSTON.replace("def nfe", "def cost"), "has no attribute 'nfe'"),
+    "narrow": ("narrow.Ralston\n  parts: 0.5", RALSTON, "unexpected keyword argument 'parts'"),
+}
+
+
+def train(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """``python train.py`` in the folder, its modules findable by nothing but lying there."""
+    hidden = ("HYDRA_FULL_ERROR", "PYTHONPATH")
+    environment = {key: value for key, value in os.environ.items() if key not in hidden}
+    command = [sys.executable, str(ROOT / "train.py"), "--config-dir", "mine", *arguments]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+
+
+def option(folder: Path, group: str, name: str, text: str) -> None:
+    path = folder / "mine" / group / f"{name}.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+TINY = ["dataset=moons", "backbone=mlp", "backbone.width=8", "backbone.depth=1", "trainer=debug", "training.steps=5"]
+
+
+@pytest.mark.slow
+def test_own_solver_schedule_and_objective_from_the_command_line(tmp_path: Path) -> None:
+    for name, code in (("ralston", RALSTON), ("steady", STEADY), ("absolute", ABSOLUTE)):
+        (tmp_path / f"{name}.py").write_text(code)
+    option(tmp_path, "sampler", "ralston", SAMPLER.format(target="ralston.Ralston"))
+    option(tmp_path, "schedule", "steady", "_target_: steady.Steady\nhigh: 10.0\nlow: -8.0\n")
+    option(tmp_path, "diffuser", "absolute", "_target_: absolute.Absolute\n")
+    choices = {"sampler": "ralston", "schedule": "steady", "diffuser": "absolute"}
+    done = train(tmp_path, *(f"{group}={name}" for group, name in choices.items()), "schedule.low=-9", *TINY)
+    assert done.returncode == 0, done.stderr
+    (path,) = (tmp_path / "runs").glob("fits/*/cells/*/result.json")
+    result = json.loads(path.read_text())
+    assert {group: result[group] for group in choices} == choices
+    assert result["nfe"] == 9
+    assert result["steps"] == 5
+    assert 0 < result["fd_points"] < 100
+    assert sorted(tmp_path.glob("*.py")) == [tmp_path / f"{name}.py" for name in ("absolute", "ralston", "steady")]
+
+
+@pytest.mark.slow
+def test_a_file_that_no_longer_fits_is_said_in_one_line(tmp_path: Path) -> None:
+    for name, (target, code, _) in MISTAKES.items():
+        option(tmp_path, "sampler", name, SAMPLER.format(target=target))
+        if code is not None:
+            (tmp_path / f"{name}.py").write_text(code)
+    single = train(tmp_path, "sampler=gone", *TINY)
+    assert single.returncode == 2, single.stderr
+    assert "Traceback" not in single.stderr
+    assert single.stdout == ""
+    assert re.search(MISTAKES["gone"][2], single.stderr)
+
+    sweep = train(tmp_path, "-m", f"sampler={','.join(MISTAKES)}", "hydra.sweep.dir=sweep", *TINY)
+    assert sweep.returncode == 2, sweep.stderr
+    assert "Traceback" not in sweep.stderr
+    notes = [json.loads((tmp_path / "sweep" / "jobs" / f"{i}.json").read_text()) for i in range(len(MISTAKES))]
+    for (_, _, words), note in zip(MISTAKES.values(), notes, strict=True):
+        assert re.search(words, note["reason"])
+    assert not (tmp_path / "runs" / "fits").exists()
