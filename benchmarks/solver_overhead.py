@@ -50,10 +50,11 @@ class Tiny(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.layers = nn.Sequential(nn.Linear(8, 32), nn.SiLU(), nn.Linear(32, 8))
-        self.calls = 0
+        # A list, for nn.Module makes setting an attribute dear.
+        self.calls = [0]
 
     def forward(self, x: Tensor, time: Tensor | None = None, condition: Tensor | None = None) -> Tensor:
-        self.calls += 1
+        self.calls[0] += 1
         return self.layers(x)
 
 
@@ -205,10 +206,10 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
     calls: list[int] = []
     first: list[float] = []
     for _, _, run in contestants:
-        network.calls, start = 0, time.process_time()
+        network.calls[0], start = 0, time.process_time()
         run()
         first.append(time.process_time() - start)
-        calls.append(network.calls)
+        calls.append(network.calls[0])
         for _ in range(2):
             run()
     bare(network, args.nfe * 4)
