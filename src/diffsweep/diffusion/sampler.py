@@ -7,6 +7,7 @@ leg aims. Where a leg starts above the place at which the last one landed, fresh
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -86,10 +87,8 @@ class Sampler:
     @property
     def steps(self) -> int:
         """The number of steps of the spacing."""
-        steps = self.solver.steps(self.nfe)
-        while steps > 1 and self._cost(steps) > self.nfe:
-            steps -= 1
-        return steps
+        # The cost of a step is at least one evaluation, and more steps never cost less.
+        return bisect_right(range(1, self.nfe + 1), self.nfe, key=self._cost)
 
     @property
     def nfe_used(self) -> int:

@@ -9,6 +9,7 @@ Every sample has its own steps, so that none depends on its neighbours; those th
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -43,11 +44,9 @@ class Adaptive:
             if not value > 0:
                 raise ValueError(f"sampler.solver.{key}={value} must be above 0")
 
-    def steps(self, nfe: int) -> int:
-        return 2 if nfe >= 8 else 1
-
     def nfe(self, steps: int) -> int:
-        return 1 if steps == 1 else self.limit
+        # It chooses its own steps between the two ends, so that more than one leg to the last noisy level is no use.
+        return {1: 1, 2: self.limit if self.limit >= 8 else sys.maxsize}.get(steps, sys.maxsize)
 
     def plan(self, legs: Sequence[Leg], schedule: Schedule) -> None:
         return None

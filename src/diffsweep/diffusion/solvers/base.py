@@ -27,12 +27,11 @@ class Solver(Protocol):
         """Global order of convergence without fresh noise, measured by the tests."""
         ...
 
-    def steps(self, nfe: int) -> int:
-        """The largest number of steps that costs at most ``nfe`` network evaluations, nfe >= 1."""
-        ...
-
     def nfe(self, steps: int) -> int:
-        """The network evaluations that ``steps`` steps cost, the last of which ends at clean data."""
+        """The network evaluations that ``steps`` steps cost, the last of which ends at clean data; at least ``steps``.
+
+        A sampler takes as many steps as its ``nfe`` pays for.
+        """
         ...
 
     def plan(self, legs: Sequence[Leg], schedule: Schedule) -> Any:

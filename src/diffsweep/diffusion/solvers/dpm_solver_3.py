@@ -28,9 +28,6 @@ class DPMSolver3:
 
     order: int = field(default=3, init=False)
 
-    def steps(self, nfe: int) -> int:
-        return (nfe + 2) // 3
-
     def nfe(self, steps: int) -> int:
         return 3 * steps - 2
 

@@ -24,9 +24,6 @@ class DPMpp2M:
 
     order: int = field(default=2, init=False)
 
-    def steps(self, nfe: int) -> int:
-        return nfe
-
     def nfe(self, steps: int) -> int:
         return steps
 

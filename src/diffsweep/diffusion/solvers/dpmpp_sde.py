@@ -34,9 +34,6 @@ class DPMppSDE:
 
     order: int = field(default=1, init=False)
 
-    def steps(self, nfe: int) -> int:
-        return nfe
-
     def nfe(self, steps: int) -> int:
         return steps
 

@@ -21,9 +21,6 @@ class Euler:
 
     order: int = field(default=1, init=False)
 
-    def steps(self, nfe: int) -> int:
-        return nfe
-
     def nfe(self, steps: int) -> int:
         return steps
 

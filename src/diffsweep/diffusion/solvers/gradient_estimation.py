@@ -31,9 +31,6 @@ class GradientEstimation:
         if not self.gamma >= 1:
             raise ValueError(f"sampler.solver.gamma={self.gamma} must be 1 (DDIM) or more (2 is the paper's)")
 
-    def steps(self, nfe: int) -> int:
-        return nfe
-
     def nfe(self, steps: int) -> int:
         return steps
 

@@ -27,9 +27,6 @@ class Heun:
 
     order: int = field(default=2, init=False)
 
-    def steps(self, nfe: int) -> int:
-        return (nfe + 1) // 2
-
     def nfe(self, steps: int) -> int:
         return 2 * steps - 1
 

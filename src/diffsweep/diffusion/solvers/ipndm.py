@@ -41,9 +41,6 @@ class IPNDM:
         if isinstance(self.values, bool) or self.values not in (2, 3, 4):
             raise ValueError(f"sampler.solver.values={self.values} must be 2, 3 or 4")
 
-    def steps(self, nfe: int) -> int:
-        return nfe
-
     def nfe(self, steps: int) -> int:
         return steps
 

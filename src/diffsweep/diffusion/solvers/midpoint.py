@@ -23,9 +23,6 @@ class Midpoint:
 
     order: int = field(default=2, init=False)
 
-    def steps(self, nfe: int) -> int:
-        return (nfe + 1) // 2
-
     def nfe(self, steps: int) -> int:
         return 2 * steps - 1
 

@@ -52,9 +52,6 @@ class Multistep:
         if isinstance(self.order, bool) or not isinstance(self.order, int) or not 1 <= self.order <= 6:
             raise ValueError(f"sampler.solver.order={self.order} must be a whole number from 1 to 6")
 
-    def steps(self, nfe: int) -> int:
-        return nfe
-
     def nfe(self, steps: int) -> int:
         return steps
 

@@ -25,9 +25,6 @@ class PNDM:
 
     order: int = field(default=2, init=False)
 
-    def steps(self, nfe: int) -> int:
-        return max(1, nfe - 1)
-
     def nfe(self, steps: int) -> int:
         return steps + 1 if steps > 1 else 1
 

@@ -23,9 +23,6 @@ class RK4:
 
     order: int = field(default=4, init=False)
 
-    def steps(self, nfe: int) -> int:
-        return (nfe + 3) // 4
-
     def nfe(self, steps: int) -> int:
         return 4 * steps - 3
 

@@ -50,9 +50,6 @@ class UniPC:
     def order(self) -> int:
         return self.values + self.correct
 
-    def steps(self, nfe: int) -> int:
-        return nfe
-
     def nfe(self, steps: int) -> int:
         return steps
 
