@@ -6,7 +6,7 @@ parametrisation they expect, run over the processes they are made for, on every 
 counted, not assumed, and a solver takes as many steps as fit into the budget. The best grid at each budget stands for a
 solver, ours and the peers' alike.
 
-    python benchmarks/solver_accuracy.py            # everything, about 20 minutes on one core
+    python benchmarks/solver_accuracy.py            # everything, about 15 minutes on one core
     python benchmarks/solver_accuracy.py --only diffsweep k-diffusion --problems 1d
     python benchmarks/solver_accuracy.py --report   # tables and plot from the JSON
 """
@@ -548,8 +548,18 @@ def lucid_entries() -> Iterator[Entry]:
 
 
 CONF = HERE.parent / "conf"
+# Marks the spacing that a sampler's YAML comes with.
+OWN = " (its own)"
 # Spacings in noise see only a schedule's range; those in time follow it. Every peer gets its own processes too.
-OUR_SCHEDULES = {"linear": "vp", "ve": "edm", "cosine": "own", "log_linear": "own", "rectified": "own"}
+OUR_SCHEDULES = {
+    "linear": "vp",
+    "ve": "edm",
+    "cosine": "own",
+    "log_linear": "own",
+    "rectified": "own",
+    "scaled_linear": "own",
+    "sigmoid": "own",
+}
 # Our YAMLs' parameters that peers spell as solvers of their own.
 VARIANTS: dict[str, list[dict[str, Any]]] = {
     "deis": [{"order": 2}, {"order": 4}],
@@ -620,7 +630,7 @@ def our_entries() -> Iterator[Entry]:
         for schedule, process in OUR_SCHEDULES.items():
             for grid, (timed, spacing) in spacings.items():
                 if timed or process != "own" or "time" in name:
-                    label = f"{schedule} {grid}" + (" (its own)" if grid == own else "")
+                    label = f"{schedule} {grid}" + (OWN if grid == own else "")
                     run = partial(our_run, replace(sampler, spacing=spacing), schedules[schedule])
                     yield Entry("diffsweep", name, process, label, run)
     for schedule in ("linear", "ve"):
@@ -718,19 +728,18 @@ def sweep(args: argparse.Namespace) -> None:
 
 
 def save(out: Path, records: list[dict[str, Any]]) -> None:
-    """Keep the best grid of each solver at each budget, in place of what the file had of the same."""
+    """Keep the best grid of each solver at each budget, and its own, in place of what the file had of the same."""
     path = out.with_suffix(".json")
     known = json.loads(path.read_text())["records"] if path.is_file() else []
     measured = {(record["problem"], record["package"]) for record in records}
     best: dict[tuple[Any, ...], dict[str, Any]] = {}
     for record in [*(r for r in known if (r["problem"], r["package"]) not in measured), *records]:
-        key = tuple(record[name] for name in ("problem", "package", "solver", "process", "nfe"))
+        key = *(record[name] for name in ("problem", "package", "solver", "process", "nfe")), OWN in record["grid"]
         if key not in best or record["error"] < best[key]["error"]:
             best[key] = {**record, "error": float(f"{record['error']:.4g}")}
     names = [name for name in PACKAGES if name != "diffsweep"]
     versions = {name: importlib.metadata.version(name) for name in ("torch", *names)}
-    text = json.dumps({"versions": versions, "date": time.strftime("%Y-%m-%d"), "records": list(best.values())})
-    path.write_text(text.replace('{"problem"', '\n{"problem"') + "\n")
+    path.write_text(dump({"versions": versions, "date": time.strftime("%Y-%m-%d"), "records": list(best.values())}))
 
 
 # Ours and the peers' solvers of that name (k-diffusion's stochastic ones at eta 0).
@@ -794,6 +803,38 @@ NAMESAKES: dict[str, list[tuple[str, str]]] = {
 }
 
 
+def cross(out: Path) -> None:
+    """Run what each package found best on one problem on the other: a choice made by luck does not travel."""
+    path = out.with_suffix(".json")
+    data = json.loads(path.read_text())
+    results = Results(out)
+    if len(results.problems) < 2:
+        return
+    problems: dict[str, tuple[Problem, Problem]] = {"1d": (Line(), Line(2)), "64d": (Cloud(), Cloud(2))}
+    cloud = problems["64d"][0]
+    assert isinstance(cloud, Cloud)
+    cloud.solve()
+    crossed: list[dict[str, Any]] = []
+    for package in PACKAGES:
+        entries = {(entry.solver, entry.process, entry.grid): entry for entry in ENTRIES[package]()}
+        for (here, there), nfe in itertools.product((("1d", "64d"), ("64d", "1d")), results.budgets):
+            best = results.champion(here, package, nfe)
+            if best is not None:
+                entry = entries[best["solver"], best["process"], best["grid"]]
+                with torch.inference_mode():
+                    record = measure(entry, *problems[there], nfe)
+                if record is not None:
+                    crossed.append({**record, "error": float(f"{record['error']:.4g}")})
+    path.write_text(dump({**data, "crossed": crossed}))
+
+
+def dump(data: dict[str, Any]) -> str:
+    return json.dumps(data).replace('{"problem"', '\n{"problem"') + "\n"
+
+
+TITLES = {"1d": "Two Gaussians in 1 dimension", "64d": "32 Gaussians in 64 dimensions"}
+
+
 class Results:
     """The JSON's records, by problem, package, solver and budget, each with its best grid over all processes."""
 
@@ -801,7 +842,12 @@ class Results:
         data = json.loads(out.with_suffix(".json").read_text())
         self.versions = data["versions"]
         self.best: dict[tuple[str, str, str, int], dict[str, Any]] = {}
+        self.shipped: dict[tuple[str, str, str, int], float] = {}
+        self.crossed: list[dict[str, Any]] = data.get("crossed", [])
         for record in data["records"]:
+            if OWN in record["grid"]:
+                where = record["problem"], record["solver"], record["process"], record["nfe"]
+                self.shipped[where] = min(record["error"], self.shipped.get(where, math.inf))
             key = record["problem"], record["package"], record["solver"], record["nfe"]
             if key not in self.best or record["error"] < self.best[key]["error"]:
                 self.best[key] = record
@@ -855,6 +901,31 @@ class Results:
             rows.append(f"| {name} | {' | '.join(cells)} |")
         return "\n".join(rows)
 
+    def as_shipped(self, problem: str) -> str:
+        """Our YAMLs as they come, on linear betas and on EDM's noise levels."""
+        heads = [f"{process} {nfe}" for process in ("vp", "edm") for nfe in self.budgets]
+        rows = [f"| sampler | {' | '.join(heads)} |", "|---" * (1 + len(heads)) + "|"]
+        for name in dict.fromkeys(solver for where, solver, _, _ in self.shipped if where == problem):
+            cells = [
+                f"{self.shipped.get((problem, name, process, nfe), math.nan):.2g}"
+                for process in ("vp", "edm")
+                for nfe in self.budgets
+            ]
+            rows.append(f"| {name} | {' | '.join(cells)} |")
+        return "\n".join(rows)
+
+    def transferred(self, problem: str) -> str:
+        """Each package's choice at each budget as made on the other problem."""
+        rows = [
+            f"| package | {' | '.join(f'NFE {nfe}' for nfe in self.budgets)} |",
+            "|---" * (1 + len(self.budgets)) + "|",
+        ]
+        found = {(r["package"], r["nfe"]): r for r in self.crossed if r["problem"] == problem}
+        for package in PACKAGES:
+            cells = [f"{found[package, n]['error']:.2g}" if (package, n) in found else "" for n in self.budgets]
+            rows.append(f"| {package} | {' | '.join(cells)} |")
+        return "\n".join(rows)
+
     def plot(self, out: Path) -> None:
         import matplotlib
 
@@ -868,8 +939,8 @@ class Results:
                 style = {"color": "black", "linewidth": 2.5} if package == "diffsweep" else {"linewidth": 1.2}
                 axes.plot([nfe for nfe, _ in best], [r["error"] for _, r in best], "o-", label=package, **style)
             kind = Line if problem == "1d" else Cloud
-            title = "two Gaussians in 1 dimension" if problem == "1d" else "32 Gaussians in 64 dimensions"
-            axes.set(xscale="log", yscale="log", xlabel="network evaluations", ylabel=kind.error_name, title=title)
+            axes.set(xscale="log", yscale="log", xlabel="network evaluations")
+            axes.set(ylabel=kind.error_name, title=TITLES[problem])
             axes.set_xticks(self.budgets, [str(nfe) for nfe in self.budgets])
             axes.minorticks_off()
         all_axes[0][0].legend(fontsize="small")
@@ -878,13 +949,25 @@ class Results:
 
 
 def report(out: Path) -> str:
+    """Write the plot and a page with all tables; returns the page."""
     results = Results(out)
     results.plot(out)
-    parts = []
-    for problem in results.problems:
-        parts += [f"### {problem}: best of each package", results.champions(problem)]
-        parts += [f"### {problem}: samplers of the same name", results.namesakes(problem)]
-    return "\n\n".join(parts)
+    versions = ", ".join(f"{name} {version}" for name, version in results.versions.items())
+    parts = [f"# Accuracy of samplers at equal cost\n\nMade by `solver_accuracy.py`; README.md explains. {versions}."]
+    for problem, title in TITLES.items():
+        if problem in results.problems:
+            parts += [f"## {title}: best of each package", results.champions(problem)]
+            parts += [f"## {title}: solver and grid chosen on the other problem", results.transferred(problem)]
+            parts += [
+                f"## {title}: samplers of the same name",
+                "Ours, and in brackets the best peer of that name; bold where ours is worse by more than 1 %.",
+                results.namesakes(problem),
+                f"## {title}: ours as shipped, each with its own spacing",
+                results.as_shipped(problem),
+            ]
+    page = "\n\n".join(parts)
+    out.with_suffix(".md").write_text(page + "\n")
+    return page
 
 
 def main() -> None:
@@ -897,6 +980,7 @@ def main() -> None:
     args = parser.parse_args()
     if not args.report:
         sweep(args)
+        cross(args.out)
     print(report(args.out))
 
 
