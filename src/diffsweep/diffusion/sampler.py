@@ -244,4 +244,4 @@ def randn_like(x: Tensor, generator: Generators) -> Tensor:
     if isinstance(generator, torch.Generator):
         return torch.randn(x.shape, generator=generator, device=generator.device, dtype=x.dtype).to(x.device)
     rows = [torch.randn(x.shape[1:], generator=row, device=row.device, dtype=x.dtype) for row in generator]
-    return torch.stack(rows).to(x.device)
+    return torch.stack(rows).to(x.device, non_blocking=True)
