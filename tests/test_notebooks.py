@@ -1,0 +1,77 @@
+"""The notebooks run from top to bottom, and what is committed is what they showed."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+ROOT = Path(__file__).parent.parent
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+def code_cells(path: Path) -> list[Any]:
+    return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+
+
+def outputs(path: Path) -> list[Any]:
+    return [output for cell in code_cells(path) for output in cell.outputs]
+
+
+def words(path: Path) -> str:
+    """Everything in the notebook but its pictures, whose base64 may spell anything."""
+    book: Any = nbformat.read(path, as_version=4)
+    for cell in book.cells:
+        for output in cell.get("outputs", []):
+            output.get("data", {}).pop("image/png", None)
+    return json.dumps(book)
+
+
+def named(path: Path) -> str:
+    return path.stem
+
+
+def test_there_is_a_notebook() -> None:
+    assert [path.stem for path in NOTEBOOKS] == ["core"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=named)
+def test_every_cell_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy = tmp_path / "work" / path.name
+    copy.parent.mkdir()
+    shutil.copy(path, copy)
+    # A kernel of this interpreter, whatever is registered on the machine.
+    kernel = tmp_path / "kernels" / "here" / "kernel.json"
+    kernel.parent.mkdir(parents=True)
+    argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    kernel.write_text(json.dumps({"argv": argv, "display_name": "here", "language": "python"}))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    monkeypatch.setenv("OMP_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", "1"))
+    book = nbformat.read(copy, as_version=4)
+    NotebookClient(book, kernel_name="here", timeout=300, resources={"metadata": {"path": str(copy.parent)}}).execute()
+    executed = [output for cell in book.cells for output in cell.get("outputs", [])]
+    assert not [output for output in executed if output.get("name") == "stderr"]
+    assert sum("image/png" in output.get("data", {}) for output in executed) == sum(
+        "image/png" in output.get("data", {}) for output in outputs(path)
+    )
+    assert list(copy.parent.iterdir()) == [copy]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=named)
+def test_the_committed_one_is_whole_small_and_nobodys(path: Path) -> None:
+    assert path.stat().st_size < 1_000_000
+    counts = [cell.execution_count for cell in code_cells(path)]
+    assert counts == list(range(1, len(counts) + 1)), "run it from top to bottom before it is committed"
+    assert not [output for output in outputs(path) if output.get("name") == "stderr" or output.output_type == "error"]
+    assert any("image/png" in output.get("data", {}) for output in outputs(path))
+    assert not re.findall(r"(?<![\w.])/(?:\w[\w.-]*/)+[\w.-]*|[A-Z]:\\\\", words(path)), "a path of somebody's machine"
