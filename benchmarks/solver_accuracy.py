@@ -734,7 +734,8 @@ def save(out: Path, records: list[dict[str, Any]]) -> None:
     measured = {(record["problem"], record["package"]) for record in records}
     best: dict[tuple[Any, ...], dict[str, Any]] = {}
     for record in [*(r for r in known if (r["problem"], r["package"]) not in measured), *records]:
-        key = *(record[name] for name in ("problem", "package", "solver", "process", "nfe")), OWN in record["grid"]
+        shipped = record["process"] if OWN in record["grid"] else None
+        key = *(record[name] for name in ("problem", "package", "solver", "nfe")), shipped
         if key not in best or record["error"] < best[key]["error"]:
             best[key] = {**record, "error": float(f"{record['error']:.4g}")}
     names = [name for name in PACKAGES if name != "diffsweep"]
