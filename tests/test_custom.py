@@ -88,25 +88,32 @@ class Absolute(Objective):
         return (denoiser(here.alpha * x0 + here.sigma * eps, level, condition) - x0).abs().mean(1)
 '''
 
-SAMPLER = """
+YAML = {
+    "sampler": """
 defaults:
   - spacing: karras
   - noise: none
 
 _target_: diffsweep.diffusion.Sampler
 solver:
-  _target_: {target}
+  _target_: {module}.Ralston
 nfe: 9
-"""
+""",
+    "schedule": "_target_: {module}.Steady\nhigh: 10.0\nlow: -8.0\n",
+    "diffuser": "_target_: {module}.Absolute\n",
+}
 
-# What was changed in the user's solver or its YAML, and the words of the line that says so.
+# Group, the user's class, what was changed in it (None: the file is gone), and the words of the line that says so.
 MISTAKES = {
-    "gone": ("gone.Ralston", None, "sampler.solver._target_=gone.Ralston cannot be loaded: .*No module named 'gone'"),
-    "renamed": ("renamed.Ralston", RALSTON.replace("class Ralston", "class Other"), "renamed.Ralston cannot be loaded"),
-    "broken": ("broken.Ralston", RALSTON.replace("class Ralston:", "class Ralston"), "broken.Ralston.*broken.py, line"),
-    "aimless": ("aimless.Ralston", RALSTON.replace("def aim", "def goal"), "has no attribute 'aim'"),
-    "costless": ("costless.Ralston", RALSTON.replace("def nfe", "def cost"), "has no attribute 'nfe'"),
-    "narrow": ("narrow.Ralston\n  parts: 0.5", RALSTON, "unexpected keyword argument 'parts'"),
+    "gone": ("sampler", None, "sampler.solver._target_=gone.Ralston cannot be loaded: .*No module named 'gone'"),
+    "renamed": ("sampler", RALSTON.replace("class Ralston", "class Other"), "renamed.Ralston cannot be loaded"),
+    "broken": ("sampler", RALSTON.replace("class Ralston:", "class Ralston"), "broken.Ralston.*broken.py, line"),
+    "aimless": ("sampler", RALSTON.replace("def aim", "def goal"), "has no attribute 'aim'"),
+    "costless": ("sampler", RALSTON.replace("def nfe", "def cost"), "has no attribute 'nfe'"),
+    "forgetful": ("sampler", RALSTON.replace(", memory)", ")"), "aim.* takes 5 positional arguments"),
+    "narrow": ("schedule", STEADY.replace("high=10.0, low=-8.0", "high=10.0"), "unexpected keyword argument 'low'"),
+    "oneway": ("schedule", STEADY.replace("def inverse", "def time_of"), "schedule: .*abstract.* inverse"),
+    "drawless": ("diffuser", ABSOLUTE.replace("def draw", "def drawn"), "diffuser: .*abstract.* draw"),
 }
 
 
@@ -124,16 +131,21 @@ def option(folder: Path, group: str, name: str, text: str) -> None:
     path.write_text(text)
 
 
+def own(folder: Path, group: str, name: str, code: str | None) -> None:
+    """The group's option of this name, whose class is in the folder's module of the same name."""
+    if code is not None:
+        (folder / f"{name}.py").write_text(code)
+    option(folder, group, name, YAML[group].format(module=name))
+
+
 TINY = ["dataset=moons", "backbone=mlp", "backbone.width=8", "backbone.depth=1", "trainer=debug", "training.steps=5"]
 
 
 @pytest.mark.slow
 def test_own_solver_schedule_and_objective_from_the_command_line(tmp_path: Path) -> None:
-    for name, code in (("ralston", RALSTON), ("steady", STEADY), ("absolute", ABSOLUTE)):
-        (tmp_path / f"{name}.py").write_text(code)
-    option(tmp_path, "sampler", "ralston", SAMPLER.format(target="ralston.Ralston"))
-    option(tmp_path, "schedule", "steady", "_target_: steady.Steady\nhigh: 10.0\nlow: -8.0\n")
-    option(tmp_path, "diffuser", "absolute", "_target_: absolute.Absolute\n")
+    own(tmp_path, "sampler", "ralston", RALSTON)
+    own(tmp_path, "schedule", "steady", STEADY)
+    own(tmp_path, "diffuser", "absolute", ABSOLUTE)
     choices = {"sampler": "ralston", "schedule": "steady", "diffuser": "absolute"}
     done = train(tmp_path, *(f"{group}={name}" for group, name in choices.items()), "schedule.low=-9", *TINY)
     assert done.returncode == 0, done.stderr
@@ -143,22 +155,20 @@ def test_own_solver_schedule_and_objective_from_the_command_line(tmp_path: Path)
     assert result["nfe"] == 9
     assert result["steps"] == 5
     assert 0 < result["fd_points"] < 100
-    assert sorted(tmp_path.glob("*.py")) == [tmp_path / f"{name}.py" for name in ("absolute", "ralston", "steady")]
 
 
 @pytest.mark.slow
 def test_a_file_that_no_longer_fits_is_said_in_one_line(tmp_path: Path) -> None:
-    for name, (target, code, _) in MISTAKES.items():
-        option(tmp_path, "sampler", name, SAMPLER.format(target=target))
-        if code is not None:
-            (tmp_path / f"{name}.py").write_text(code)
+    for name, (group, code, _) in MISTAKES.items():
+        own(tmp_path, group, name, code)
+        option(tmp_path, "experiment", name, f"# @package _global_\ndefaults:\n  - override /{group}: {name}\n")
     single = train(tmp_path, "sampler=gone", *TINY)
     assert single.returncode == 2, single.stderr
     assert "Traceback" not in single.stderr
     assert single.stdout == ""
     assert re.search(MISTAKES["gone"][2], single.stderr)
 
-    sweep = train(tmp_path, "-m", f"sampler={','.join(MISTAKES)}", "hydra.sweep.dir=sweep", *TINY)
+    sweep = train(tmp_path, "-m", f"experiment={','.join(MISTAKES)}", "hydra.sweep.dir=sweep", *TINY)
     assert sweep.returncode == 2, sweep.stderr
     assert "Traceback" not in sweep.stderr
     notes = [json.loads((tmp_path / "sweep" / "jobs" / f"{i}.json").read_text()) for i in range(len(MISTAKES))]
