@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from diffsweep.diffusion import CLEAN, GaussianMixture, Level, Sampler, Schedule
 from diffsweep.diffusion.noise import Ancestral, Churn
 from diffsweep.diffusion.schedules import linear_betas
-from diffsweep.diffusion.solvers import DPMpp2S, Multistep
+from diffsweep.diffusion.solvers import Midpoint, Multistep
 
 CONF = Path(__file__).parent.parent / "conf"
 ORACLE = GaussianMixture.of([0.5, 0.5], [[-0.5], [0.6]], [0.15, 0.25])
@@ -293,7 +293,8 @@ def test_k_diffusion_dpmpp_2m_sde_in_heun_form_is_the_exact_integral() -> None:
 def test_k_diffusion_dpmpp_2s_without_noise() -> None:
     want = k_run("sample_dpmpp_2s_ancestral", sigmas(), eta=0.0)
     close(ours("dpmpp_2s", levels_of(sigmas())), want)
-    close(ours(Sampler(DPMpp2S(), Exactly(()), 1), levels_of(sigmas())), k_run("sample_dpmpp_sde", sigmas(), eta=0.0))
+    two = Sampler(Midpoint("x0", "logsnr"), Exactly(()), 1)
+    close(ours(two, levels_of(sigmas())), k_run("sample_dpmpp_sde", sigmas(), eta=0.0))
 
 
 def test_k_diffusion_dpmpp_sde() -> None:

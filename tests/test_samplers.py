@@ -248,7 +248,7 @@ def test_each_sample_depends_on_its_own_generator_only() -> None:
 
 SPACINGS = [
     Time(),
-    Time(2.0),
+    Time(power=2.0),
     Leading(),
     Linspace(),
     Beta(),
@@ -277,9 +277,22 @@ def test_levels_fall_to_clean_data(spacing: Spacing, chosen: Schedule) -> None:
 
 
 def test_heun_refuses_to_start_at_pure_noise() -> None:
-    with pytest.raises(ValueError, match=r"cannot start from pure noise.*choose sampler/spacing=karras"):
+    with pytest.raises(ValueError, match=r"cannot start from pure noise.*choose sampler/spacing=karras.*first=0.999"):
         sampler("heun", "sampler/spacing=time").check(Rectified())
     sampler("heun").check(Rectified())
+    sampler("heun", "sampler/spacing=time", "sampler.spacing.first=0.999").check(Rectified())
+    sampler("heun_flow").check(Rectified())
+
+
+def test_heun_in_v_is_the_trapezoid_of_rectified_flow() -> None:
+    """Against one hand-written step of dx / dt = v on straight paths, from exactly pure noise."""
+    x = QUANTILES
+    v = (x - ORACLE(x, Level(0.0, 1.0))) / 1.0
+    moved = x + (0.5 - 1.0) * v
+    there = (moved - ORACLE(moved, Level(0.5, 0.5))) / 0.5
+    expected = x + (0.5 - 1.0) * (v + there) / 2
+    step = next(sampler("heun_flow", nfe=3).trajectory(ORACLE, x, schedule=Rectified()))
+    torch.testing.assert_close(step.x, expected)
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
@@ -358,7 +371,8 @@ def test_spacings_against_their_formulas() -> None:
         return [float(Cosine().time(level.logsnr)) for level in spacing(Cosine(), 5)[:-1]]
 
     assert times(Time()) == pytest.approx([1, 0.8, 0.6, 0.4, 0.2])
-    assert times(Time(2.0)) == pytest.approx([1, 0.64, 0.36, 0.16, 0.04])
+    assert times(Time(first=0.9)) == pytest.approx([0.9, 0.72, 0.54, 0.36, 0.18])
+    assert times(Time(power=2.0)) == pytest.approx([1, 0.64, 0.36, 0.16, 0.04])
     assert times(Leading(0.001)) == pytest.approx([0.001 + 0.999 * share for share in (0.8, 0.6, 0.4, 0.2, 0.0)])
     assert times(Linspace(0.001)) == pytest.approx([1, 0.75025, 0.5005, 0.25075, 0.001])
     noises = [level.noise for level in Karras(7.0, 0.002, 80.0)(VE(), 3)[:-1]]

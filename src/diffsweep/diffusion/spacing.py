@@ -31,17 +31,21 @@ class Time:
     """Uniform in the schedule's time, from t = 1 to t = 0 ("trailing" of arXiv 2305.08891, section 3.3).
 
     Args:
+        first: Time of the first level, in (0, 1]; a little below 1 for solvers that cannot start from pure noise.
         power: 2 is DDIM's quadratic spacing (arXiv 2010.02502, appendix D.2), which puts more steps near the data.
     """
 
+    first: float = 1.0
     power: float = 1.0
 
     def __post_init__(self) -> None:
+        if not 0 < self.first <= 1:
+            raise ValueError(f"sampler.spacing.first={self.first} must be above 0 and at most 1 (pure noise)")
         if not self.power > 0:
             raise ValueError(f"sampler.spacing.power={self.power} must be above 0 (1 is uniform, 2 quadratic)")
 
     def __call__(self, schedule: Schedule, steps: int) -> list[Level]:
-        return _at_times(schedule, (1 - _ramp(steps, steps)) ** self.power)
+        return _at_times(schedule, self.first * (1 - _ramp(steps, steps)) ** self.power)
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,8 @@
 
 from diffsweep.diffusion.solvers.adaptive import Adaptive
 from diffsweep.diffusion.solvers.base import Solver
-from diffsweep.diffusion.solvers.dpm_solver_2 import DPMSolver2
 from diffsweep.diffusion.solvers.dpm_solver_3 import DPMSolver3
 from diffsweep.diffusion.solvers.dpmpp_2m import DPMpp2M
-from diffsweep.diffusion.solvers.dpmpp_2s import DPMpp2S
 from diffsweep.diffusion.solvers.dpmpp_sde import DPMppSDE
 from diffsweep.diffusion.solvers.euler import Euler
 from diffsweep.diffusion.solvers.gradient_estimation import GradientEstimation
@@ -22,10 +20,8 @@ __all__ = [
     "PNDM",
     "RK4",
     "Adaptive",
-    "DPMSolver2",
     "DPMSolver3",
     "DPMpp2M",
-    "DPMpp2S",
     "DPMppSDE",
     "Euler",
     "GradientEstimation",

@@ -1,6 +1,6 @@
 """A solver answers one question per leg: which x0 do we aim at?
 
-Two forms of the answer serve all: an x0, or the eps of the line from x to it, ``x = alpha x0 + sigma eps``.
+A value of eps, or of the velocity v = eps - x0, answers it too, for it names the line ``x = alpha x0 + sigma eps``.
 """
 
 from __future__ import annotations
@@ -58,6 +58,31 @@ def x0_at(x: Tensor, t: Level, eps: Tensor) -> Tensor:
     return x.add(eps, alpha=-t.sigma).div_(t.alpha)
 
 
+def slope_at(quantity: str, x: Tensor, t: Level, x0: Tensor) -> Tensor:
+    """Of x at level t with this x0: x0 itself, eps, or v = eps - x0 = ``(x - (alpha + sigma) x0) / sigma``."""
+    return x0 if quantity == "x0" else x.add(x0, alpha=-scale_of(quantity, t)).div_(t.sigma)
+
+
+def aim_at(quantity: str, x: Tensor, t: Level, value: Tensor) -> Tensor:
+    """The x0 of x at level t with this value of x0, eps or v."""
+    return value if quantity == "x0" else x.add(value, alpha=-t.sigma).div_(scale_of(quantity, t))
+
+
+def scale_of(quantity: str, t: Level) -> float:
+    """c of ``x = c x0 + sigma value``: alpha for eps, alpha + sigma for v."""
+    return t.alpha + t.sigma if quantity == "v" else t.alpha
+
+
+def one_of(key: str, value: str, known: Sequence[str]) -> None:
+    """Refuse an unknown choice.
+
+    Raises:
+        ValueError: naming the key and the choices.
+    """
+    if value not in known:
+        raise ValueError(f"sampler.solver.{key}={value} is unknown: choose one of {', '.join(known)}")
+
+
 def needs_signal(t: Level, method: str) -> None:
     """Refuse to start where alpha = 0, for a method that divides by it.
 
@@ -67,5 +92,5 @@ def needs_signal(t: Level, method: str) -> None:
     if t.alpha == 0:
         raise ValueError(
             f"{method} cannot start from pure noise (alpha = 0), as this schedule does with this spacing: "
-            "choose sampler/spacing=karras or logsnr, sampler=ddim or dpmpp_2m, or schedule=cosine, linear or ve"
+            "choose sampler/spacing=karras or logsnr, sampler=ddim or dpmpp_2m, or sampler.spacing.first=0.999"
         )

@@ -1,10 +1,10 @@
-"""Heun: Euler to s, denoise there too, and average the two slopes in the noise variable n = sigma / alpha.
+"""Heun: Euler to s, denoise there too, and average the two slopes.
 
-Averaging dy/dn = (y - x0) / n of both ends and solving for the aim gives
+The slopes are eps, in the noise n = sigma / alpha, or v = eps - x0, in n / (1 + n), the time of straight paths. For eps
 
     x0 = x0_t + (n_t / (2 n_s)) (x0_s - x0_t)
 
-The last step, to clean data where n_s = 0, is Euler's.
+The last step, to clean data where there is no slope, is Euler's.
 """
 
 from __future__ import annotations
@@ -17,15 +17,23 @@ from torch import Tensor
 from diffsweep.diffusion.level import Level
 from diffsweep.diffusion.noise import Leg
 from diffsweep.diffusion.schedules.base import Schedule
-from diffsweep.diffusion.solvers.base import needs_signal
+from diffsweep.diffusion.solvers.base import aim_at, needs_signal, one_of, slope_at
 from diffsweep.diffusion.transfer import transfer
 
 
 @dataclass(frozen=True)
 class Heun:
-    """EDM's deterministic sampler (arXiv 2206.00364, algorithm 1). Two evaluations a step, the last takes one."""
+    """EDM's deterministic sampler (arXiv 2206.00364, algorithm 1). Two evaluations a step, the last takes one.
 
+    Args:
+        quantity: eps, or v, which can start from pure noise.
+    """
+
+    quantity: str = "eps"
     order: int = field(default=2, init=False)
+
+    def __post_init__(self) -> None:
+        one_of("quantity", self.quantity, ("eps", "v"))
 
     def nfe(self, steps: int) -> int:
         return 2 * steps - 1
@@ -39,6 +47,10 @@ class Heun:
         here = denoise(x, t)
         if s.sigma == 0:
             return here, None
+        moved = transfer(x, t, s, here)
+        there = denoise(moved, s)
+        if self.quantity == "v":
+            mean = slope_at("v", x, t, here).lerp(slope_at("v", moved, s, there), 0.5)
+            return aim_at("v", x, t, mean), None
         needs_signal(t, "Heun's method")
-        there = denoise(transfer(x, t, s, here), s)
         return here.lerp(there, t.noise / s.noise / 2), None

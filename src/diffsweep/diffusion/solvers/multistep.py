@@ -15,6 +15,7 @@ from torch import Tensor
 from diffsweep.diffusion.level import Level
 from diffsweep.diffusion.noise import Leg
 from diffsweep.diffusion.schedules.base import Schedule
+from diffsweep.diffusion.solvers.base import one_of, scale_of
 from diffsweep.diffusion.solvers.quadrature import QUANTITIES, VARIABLES, weights
 
 
@@ -43,12 +44,8 @@ class Multistep:
     order: int = 3
 
     def __post_init__(self) -> None:
-        for key, value, known in (
-            ("quantity", self.quantity, QUANTITIES),
-            ("variable", self.variable, VARIABLES),
-        ):
-            if value not in known:
-                raise ValueError(f"sampler.solver.{key}={value} is unknown: choose one of {', '.join(known)}")
+        one_of("quantity", self.quantity, QUANTITIES)
+        one_of("variable", self.variable, VARIABLES)
         if isinstance(self.order, bool) or not isinstance(self.order, int) or not 1 <= self.order <= 6:
             raise ValueError(f"sampler.solver.order={self.order} must be a whole number from 1 to 6")
 
@@ -62,7 +59,8 @@ class Multistep:
         groups: dict[int, list[int]] = {}
         known = 0
         for i, leg in enumerate(legs):
-            known = known + 1 if leg.t.alpha else 0
+            # Pure noise is infinitely far away in every variable but the share of noise.
+            known = known + 1 if leg.t.alpha or (self.quantity, self.variable) == ("v", "share") else 0
             if self.quantity == "x0" or self.variable == "logsnr":
                 reachable = leg.s.sigma > 0 and leg.u.sigma > 0
             else:
@@ -95,7 +93,7 @@ def start(quantity: str, rows: Sequence[Sequence[float]], legs: Sequence[Leg]) -
     solved = []
     for i, row in enumerate(rows):
         t = legs[i].t
-        scale = _scale(quantity, t)
+        scale = scale_of(quantity, t)
         shares = (-w * t.sigma / legs[i - j].t.sigma / scale for j, w in enumerate(row))
         solved.append([1.0] if len(row) == 1 else [1 / scale, *shares])
     return Memory(0, solved, keep, ())
@@ -108,7 +106,7 @@ def advance(quantity: str, here: Tensor, x: Tensor, t: Level, memory: Memory) ->
     if quantity == "x0":
         values = past = (here, *past[: keep - 1])
     else:
-        past = (x.add(here, alpha=-_scale(quantity, t)), *past[: keep - 1])
+        past = (x.add(here, alpha=-scale_of(quantity, t)), *past[: keep - 1])
         values = (x, *past)
     return here if len(row) == 1 else _sum(values, row), Memory(index + 1, rows, keep, past)
 

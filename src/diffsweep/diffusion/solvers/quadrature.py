@@ -47,7 +47,8 @@ def weights(
     Args:
         quantity: x0, eps or v.
         name: Variable in which the polynomial is drawn.
-        nodes: For each leg the levels at which the quantity is known, all legs the same number, alpha > 0.
+        nodes: For each leg the levels at which the quantity is known, all legs the same number; alpha > 0,
+            but for the share of noise.
         legs: The steps, from t towards s, with fresh noise if u is below s; s may be clean for eps and v, if the
             variable is finite there.
         schedule: What time means.
@@ -66,13 +67,18 @@ def weights(
         n = stop * torch.exp(h * (1 - points))
         density = torch.exp(-faster * (1 - points)) * shares
     elif quantity == "v":
-        low, high = stop / (1 + stop), start / (1 + start)
+        high, low = (
+            torch.tensor([_share(getattr(leg, end)) for leg in legs], dtype=torch.float64)[:, None] for end in "ts"
+        )
         mixed = high + (low - high) * points
         n, density = mixed / (1 - mixed), shares.expand(len(legs), -1)
     else:
         n, density = start + (stop - start) * points, shares.expand(len(legs), -1)
     at = draw(n)
-    known = draw(torch.tensor([[level.noise for level in row] for row in nodes], dtype=torch.float64))
+    if name == "share":
+        known = torch.tensor([[_share(level) for level in row] for row in nodes], dtype=torch.float64)
+    else:
+        known = draw(torch.tensor([[level.noise for level in row] for row in nodes], dtype=torch.float64))
     density = density / density.sum(1, keepdim=True)
     count = known.shape[1]
     result = []
@@ -83,6 +89,10 @@ def weights(
             basis = basis * (at - known[:, i : i + 1]) / (known[:, j : j + 1] - known[:, i : i + 1])
         result.append((density * basis).sum(1))
     return torch.stack(result, 1).tolist()
+
+
+def _share(level: Level) -> float:
+    return level.sigma / (level.alpha + level.sigma)
 
 
 @lru_cache(maxsize=1)
