@@ -17,7 +17,6 @@ RALSTON = '''
 from dataclasses import dataclass
 
 from diffsweep.diffusion import transfer
-from diffsweep.diffusion.solvers.base import eps_at, x0_at
 
 
 @dataclass(frozen=True)
@@ -26,9 +25,6 @@ class Ralston:
 
     part: float = 2 / 3
     order = 2
-
-    def steps(self, nfe):
-        return (nfe + 1) // 2
 
     def nfe(self, steps):
         return 2 * steps - 1
@@ -42,8 +38,8 @@ class Ralston:
             return here, None
         middle = t.at(t.noise + self.part * (s.noise - t.noise))
         y = transfer(x, t, middle, here)
-        slope = eps_at(x, t, here).lerp(eps_at(y, middle, denoise(y, middle)), 0.5 / self.part)
-        return x0_at(x, t, slope), None
+        first, second = (x - t.alpha * here) / t.sigma, (y - middle.alpha * denoise(y, middle)) / middle.sigma
+        return (x - t.sigma * first.lerp(second, 0.5 / self.part)) / t.alpha, None
 '''
 
 STEADY = '''
