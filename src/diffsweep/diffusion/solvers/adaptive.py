@@ -1,9 +1,13 @@
-"""Adaptive steps: an embedded pair of orders 3 and 2 estimates each step's error, in log noise, sample by sample.
+"""Adaptive steps: DPM-Solver-2 and -3 share their evaluations, and what they differ by is the error of a step.
 
-In lambda = -log n the flow of y = x / alpha is ``dy/dlambda = x0(y) - y``. The pair of Bogacki and Shampine takes three
-new evaluations a step; a step is accepted if the root mean square of the error over each sample, in units of
-``absolute + relative |y|``, is at most 1, and the next is longer or shorter by 0.9 error^(-1/3).
+In lambda = -log n, with psi(h) = 1 / h - 1 / (e^h - 1) and stages at 1/3 and 2/3 of the step h:
 
+    order 2:  eps = eps_t + (3 / 2) (eps_1 - eps_t)
+    stage 2:  eps = eps_t + 2 psi(2 h / 3) (eps_1 - eps_t)
+    order 3:  eps = eps_t + (3 / 2) psi(h) (eps_2 - eps_t)
+
+A step is accepted if the root mean square of the difference over a sample, in units of
+``max(absolute, relative |y|)`` with y = x / alpha, is at most 1; the next is longer or shorter by 0.9 error^(-1/3).
 Every sample has its own steps, so that none depends on its neighbours; those that are done wait for the others.
 """
 
@@ -24,7 +28,7 @@ from diffsweep.diffusion.solvers.base import needs_signal
 
 @dataclass(frozen=True)
 class Adaptive:
-    """Error-controlled integration (P. Bogacki, L. Shampine, "A 3(2) pair of Runge-Kutta formulas", 1989).
+    """DPM-Solver-23 with adaptive steps (DPM-Solver, arXiv 2206.00927, appendix C).
 
     The spacing's first and last noisy levels are its ends; ``sampler.nfe`` is not what it costs but what it may cost.
 
@@ -64,42 +68,46 @@ class Adaptive:
 
     def _integrated(self, denoise: Callable[[Tensor, Level], Tensor], x: Tensor, t: Level, s: Level) -> Tensor:
         rows = (len(x), *[1] * (x.ndim - 1))
-        # Noise spans five decades, which half-precision states could not hold; the levels are few numbers.
+        # Noise spans five decades, which half-precision states could not hold.
         y = (x / t.alpha).to(torch.promote_types(x.dtype, torch.float32))
-        wide = {"device": x.device, "dtype": torch.float32 if x.device.type == "mps" else torch.float64}
-        now = torch.full(rows, -t.logsnr / 2, **wide)
-        end = -s.logsnr / 2
-        step = torch.full(rows, -0.1, **wide)
+        wide = torch.float32 if x.device.type == "mps" else torch.float64
+        now, step = (torch.full(rows, value, device=x.device, dtype=wide) for value in (t.logsnr / 2, 0.1))
+        end = s.logsnr / 2
 
-        def slope(at: Tensor, log_noise: Tensor) -> Tensor:
-            noise = log_noise.exp()
+        def eps(at: Tensor, where: Tensor) -> Tensor:
+            noise = (-where).exp()
             level = Level(torch.full_like(noise.flatten(), t.alpha), t.alpha * noise.flatten())
-            x0 = denoise((at * t.alpha).to(x.dtype), level).to(at.dtype)
-            return (at - x0).to(at.dtype)
+            x0 = denoise((at * t.alpha).to(x.dtype), level)
+            return ((at - x0) / noise).to(y.dtype)
 
-        first = slope(y, now)
-        spent = 1
-        while bool((now > end).any()):
+        spent = 0
+        while bool((now < end).any()):
             if spent + 3 >= self.limit:
                 raise ValueError(
                     f"sampler.nfe={self.limit} is too few for sampler.solver.relative={self.relative} and "
                     f"absolute={self.absolute}: allow more, or a larger error"
                 )
-            step = torch.maximum(step, end - now)
-            h = step.to(y.dtype)
-            second = slope(y + h / 2 * first, now + step / 2)
-            third = slope(y + 0.75 * h * second, now + 0.75 * step)
-            moved = y + h * (2 / 9 * first + 1 / 3 * second + 4 / 9 * third)
-            fourth = slope(moved, now + step)
+            # The sum of rounded steps must not end a hair before the end.
+            last = step >= (end - now) * (1 - 1e-9)
+            h = torch.where(last, end - now, step).clamp(min=1e-12)
+            noise, first, second, third = ((-now - share * h).exp() for share in (0, 1 / 3, 2 / 3, 1))
+            here = eps(y, now)
+            change = eps(y + ((first - noise) * here).to(y.dtype), now + h / 3) - here
+            guess = here + (2 * _psi(2 * h / 3)).to(y.dtype) * change
+            later = eps(y + ((second - noise) * guess).to(y.dtype), now + 2 * h / 3) - here
             spent += 3
-            error = h * (-5 / 72 * first + 1 / 12 * second + 1 / 9 * third - 1 / 8 * fourth)
-            allowed = self.absolute + self.relative * torch.maximum(y.abs(), moved.abs())
-            size = (error / allowed).flatten(1).square().mean(1).sqrt().view(rows).to(now.dtype)
-            accepted = size <= 1
-            y, first = torch.where(accepted, moved, y), torch.where(accepted, fourth, first)
-            arrived = now + step
-            # The last step ends at the end itself, not a rounding error before it.
-            arrived = torch.where(arrived - end < 1e-12, end, arrived)
-            now = torch.where(accepted, arrived, now)
-            step = step * (0.9 * size.clamp(min=1e-9) ** (-1 / 3)).clamp(0.2, 5.0)
+            coarse = y + ((third - noise) * (here + 1.5 * change)).to(y.dtype)
+            moved = y + ((third - noise) * (here + (1.5 * _psi(h)).to(y.dtype) * later)).to(y.dtype)
+            allowed = (self.relative * torch.maximum(y.abs(), moved.abs())).clamp(min=self.absolute)
+            size = ((moved - coarse) / allowed).flatten(1).square().mean(1).sqrt().view(rows).to(wide)
+            # Rows that have arrived stay.
+            accepted = (size <= 1) & (now < end)
+            y = torch.where(accepted, moved, y)
+            now = torch.where(accepted, torch.where(last, end, now + h), now)
+            step = h * (0.9 * size.clamp(min=1e-9) ** (-1 / 3)).clamp(0.2, 5.0)
         return (y * s.alpha).to(x.dtype)
+
+
+def _psi(h: Tensor) -> Tensor:
+    # The difference loses all digits for small steps, where the series has them.
+    return torch.where(h > 1e-2, 1 / h - 1 / torch.expm1(h), 1 / 2 - h / 12 + h**3 / 720)
