@@ -293,7 +293,8 @@ class Progress:
         elapsed = time.monotonic() - self.start
         left = elapsed / max(self.done, 1e-9) * max(self.total - self.done, 0)
         share = min(1.0, self.done / self.total)
-        sys.stderr.write(f"\r{share:6.1%}  {elapsed / 60:.0f} min, about {left / 60:.0f} min left  {doing:60s}")
+        if sys.stderr.isatty():
+            sys.stderr.write(f"\r{share:6.1%}  {elapsed / 60:.0f} min, about {left / 60:.0f} min left  {doing:60s}")
         sys.stderr.flush()
 
 

@@ -600,9 +600,11 @@ def our_spacings() -> dict[str, tuple[bool, Any]]:
                 made[path.stem] = not hasattr(spacing, "noise_min") and not hasattr(spacing, "noises"), spacing
     for rho in (3.0, 5.0, 10.0):
         made[f"karras {rho:g}"] = False, replace(made["karras"][1], rho=rho)
-    for name in ("logsnr", "karras"):
-        # Where the chain of 1,000 linear betas ends, and so diffusers' grids.
-        made[f"{name} from 0.01"] = False, replace(made[name][1], noise_min=0.01)
+    # 0.01 is where the chain of 1,000 linear betas ends, and so diffusers' grids; 0.002 is EDM's.
+    for name, low in (("logsnr", 0.002), ("logsnr", 0.02), ("karras", 0.01)):
+        made[f"{name} from {low:g}"] = False, replace(made[name][1], noise_min=low)
+    # Solvers that cannot start from pure noise start a little below, as diffusers' flow grids do.
+    made["time from 0.999"] = True, replace(made["time"][1], first=0.999)
     return made
 
 
@@ -717,7 +719,10 @@ def sweep(args: argparse.Namespace) -> None:
             print(f"{problem.name}: halving every step of the reference moves its end by {problem.convergence:.1e}")
         for i, entry in enumerate(entries):
             share, elapsed = (i + 1) / len(entries), time.monotonic() - start
-            sys.stderr.write(f"\r{problem.name} {share:6.1%} {elapsed:.0f} s  {entry.package} {entry.solver:40.40s}")
+            if sys.stderr.isatty():
+                sys.stderr.write(
+                    f"\r{problem.name} {share:6.1%} {elapsed:.0f} s  {entry.package} {entry.solver:40.40s}"
+                )
             for nfe in args.nfe:
                 with torch.inference_mode():
                     record = measure(entry, problem, trial, nfe)
@@ -760,11 +765,11 @@ NAMESAKES: dict[str, list[tuple[str, str]]] = {
     ],
     "heun": [
         ("diffusers", "Heun"),
-        ("diffusers", "flow Heun"),
         ("k-diffusion", "heun"),
         ("azula", "Heun"),
         ("denoising-diffusion-pytorch", "Heun"),
     ],
+    "heun_flow": [("diffusers", "flow Heun")],
     "dpm_solver_2": [("diffusers", "KDPM2"), ("k-diffusion", "dpm_2")],
     "dpm_solver_3": [("k-diffusion", "dpm_fast")],
     "dpmpp_2m": [

@@ -217,7 +217,8 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
     over: list[list[float]] = [[] for _ in contestants]
     forwards: list[float] = []
     for turn in range(args.rounds):
-        sys.stderr.write(f"\rround {turn + 1} of {args.rounds}")
+        if sys.stderr.isatty():
+            sys.stderr.write(f"\rround {turn + 1} of {args.rounds}")
         for i, (_, _, run) in enumerate(contestants):
             forward = bare(network, args.nfe) / args.nfe
             start = time.process_time()

@@ -132,6 +132,16 @@ def test_the_oracle_is_the_conditional_mean_and_the_flow_keeps_quantiles() -> No
     torch.testing.assert_close(mixture.cdf(mixture.flow(x, level, s), s), mixture.cdf(x, level))
 
 
+def test_the_oracles_density_integrates_to_one_and_to_its_distribution() -> None:
+    mixture, level = GaussianMixture.of([0.3, 0.7], [[-1.0], [0.8]], [0.3, 0.5]), Cosine().level(0.4)
+    grid = torch.linspace(-8, 8, 4001, dtype=torch.float64)
+    below = (mixture.log_prob(grid[:, None], level).exp() * (grid[1] - grid[0])).cumsum(0)
+    torch.testing.assert_close(below, mixture.cdf(grid, level), atol=2e-3, rtol=0)
+    plane = GaussianMixture.of([1.0], [[0.5, -0.5]], [0.7])
+    exact = torch.distributions.Normal(torch.tensor([0.5, -0.5]), 0.7).log_prob(torch.ones(2)).sum()
+    assert float(plane.log_prob(torch.ones(1, 2))) == pytest.approx(float(exact))
+
+
 class Constant(torch.nn.Module):
     """A backbone that answers a fixed number and remembers what it was asked."""
 

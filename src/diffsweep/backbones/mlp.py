@@ -36,8 +36,8 @@ class MLP(nn.Module):
         shape: (dimensions,) of the data.
         width: hidden units.
         depth: residual layers.
-        octaves: sines and cosines of pi x / 2, pi x, 2 pi x ... that the network sees beside x, without which it is slow
-            to learn fine structure; 0 for none.
+        octaves: sines and cosines of pi x / 2, pi x, 2 pi x ... that the network sees beside x, without which it is
+            slow to learn fine structure; 0 for none, where the network itself should be smooth.
         classes: number of labels; 0 is an unconditional network, which refuses labels.
         inputs: points side by side in x, as with an earlier estimate for self-conditioning.
         outputs: points side by side in the result, as with a learned variance.

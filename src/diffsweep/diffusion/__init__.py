@@ -11,7 +11,12 @@ The state is ``x_t = alpha x0 + sigma eps``; t = 0 is data, t = 1 is noise. One 
 
 from diffsweep.diffusion.denoiser import Denoise, Denoiser
 from diffsweep.diffusion.diffuser import Diffuser
+from diffsweep.diffusion.fitting import fit_spacing
+from diffsweep.diffusion.inverse import invert
 from diffsweep.diffusion.level import CLEAN, Level, exploding, preserving, straight
+from diffsweep.diffusion.likelihood import bits_per_dimension, log_likelihood
+from diffsweep.diffusion.noise import Leg, Noise
+from diffsweep.diffusion.objective import Objective
 from diffsweep.diffusion.oracle import GaussianMixture
 from diffsweep.diffusion.sampler import Sampler, Step
 from diffsweep.diffusion.schedules.base import Schedule
@@ -25,13 +30,20 @@ __all__ = [
     "Denoiser",
     "Diffuser",
     "GaussianMixture",
+    "Leg",
     "Level",
+    "Noise",
+    "Objective",
     "Sampler",
     "Schedule",
     "Solver",
     "Step",
     "Target",
+    "bits_per_dimension",
     "exploding",
+    "fit_spacing",
+    "invert",
+    "log_likelihood",
     "preserving",
     "renoise",
     "straight",

@@ -10,13 +10,14 @@ its order, and no stochastic one about its marginal, without these two lines not
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from diffsweep.diffusion.level import Level
+from diffsweep.diffusion.level import CLEAN, Level
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,13 @@ class GaussianMixture:
         posterior = torch.softmax(self.weights.log() - density / 2, dim=-1)
         centre = self.means + alpha * self.stds[:, None] ** 2 / variance * shift
         return (posterior[..., None] * centre).sum(1).to(x.dtype)
+
+    def log_prob(self, x: Tensor, level: Level = CLEAN) -> Tensor:
+        """Log-density of the marginal at a level (floats), in nats, (N,), for x of shape (N, D)."""
+        variance = (level.alpha * self.stds) ** 2 + level.sigma**2
+        square = (x.to(torch.float64)[:, None] - level.alpha * self.means).square().sum(-1)
+        normal = -(square / variance + x.shape[1] * (2 * math.pi * variance).log()) / 2
+        return torch.logsumexp(self.weights.log() + normal, 1)
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """n exact samples, (n, D), float64."""

@@ -121,12 +121,13 @@ class LogSNR:
 
     Args:
         rho: Above 1 puts more steps at high noise (k-diffusion's polyexponential), > 0.
-        noise_min: Noise sigma / alpha of the last level before clean data, cut to the schedule's own range.
+        noise_min: Noise sigma / alpha of the last level before clean data, cut to the schedule's own range; 0.01 is
+            about one grey level of 256 in [-1, 1].
         noise_max: Noise of the first level, likewise.
     """
 
     rho: float = 1.0
-    noise_min: float = 0.002
+    noise_min: float = 0.01
     noise_max: float = 80.0
 
     def __post_init__(self) -> None:

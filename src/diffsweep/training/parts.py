@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 import os
@@ -73,6 +74,7 @@ class Parts:
                 f"{dataset.classes}, the number of labels of dataset={dataset.name}"
             )
         denoiser = make_denoiser(cfg, dataset, schedule, diffuser)
+        _try_objective(cfg, diffuser, denoiser, dataset)
         sampler.check(schedule)
         guidance = _guidance(cfg, denoiser, sampler, schedule, dataset)
         _try_optimizer(cfg, denoiser)
@@ -102,6 +104,20 @@ def _teacher(cfg: DictConfig, dataset: Any) -> dict[str, Denoiser]:
     except (ValueError, RuntimeError) as error:
         raise ValueError(f"diffuser.teacher={named}: {error}") from error
     return {"teacher": teacher}
+
+
+def _try_objective(cfg: DictConfig, diffuser: Objective, denoiser: Denoiser, dataset: Any) -> None:
+    # A copy, for what it remembers of a batch must not be of this one.
+    objective, x0 = copy.deepcopy(diffuser), torch.zeros(2, *dataset.shape)
+    labels = torch.zeros(2, dtype=torch.int64) if cfg.backbone.classes else None
+    u, eps = objective.draw((2, *dataset.shape), torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        loss = objective.regress(denoiser, x0, u, eps, labels)
+    if loss.shape != (2,):
+        raise ValueError(
+            f"diffuser={type(diffuser).__name__} gives losses of shape {tuple(loss.shape)} for 2 examples: its regress "
+            "must give one number per example, (2,)"
+        )
 
 
 def _guidance(cfg: DictConfig, denoiser: Denoiser, sampler: Sampler, schedule: Schedule, dataset: Any) -> Guidance:
