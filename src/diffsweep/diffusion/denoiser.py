@@ -9,7 +9,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from diffsweep.diffusion.level import Level
+from diffsweep.diffusion.level import Level, scaled
 from diffsweep.diffusion.schedules.base import Schedule
 from diffsweep.diffusion.target import Target
 
@@ -105,7 +105,7 @@ class Denoiser(nn.Module):
         skip, out = self.target.skip_out(level.like(x))
         earlier = self.memory.recall(x, level) if self.memory else None
         predicted = self.predict(x, level, condition, earlier)
-        x0 = skip * x + out * predicted if isinstance(out, Tensor) else (x * skip).add_(predicted, alpha=out)
+        x0 = skip * x + out * predicted if isinstance(out, Tensor) else scaled(x, skip).add_(predicted, alpha=out)
         if self.memory:
             self.memory.keep(level, x0)
         return x0
@@ -119,7 +119,9 @@ class Denoiser(nn.Module):
             logsnr = _filled(logsnr, len(x), x.device)
         here = level.like(x)
         scale = (here.alpha**2 * self.sigma_data**2 + here.sigma**2) ** -0.5
-        seen = x * scale if earlier is None else torch.cat([x * scale, earlier / self.sigma_data], 1)
+        seen = scaled(x, scale)
+        if earlier is not None:
+            seen = torch.cat([seen, earlier / self.sigma_data], 1)
         output = self.backbone(seen, logsnr, condition)
         return output if output.dtype == x.dtype else output.to(x.dtype)
 

@@ -60,6 +60,16 @@ class Level:
 
 CLEAN = Level(1.0, 0.0)
 
+_ZERO = torch.zeros(())
+
+
+def scaled(x: Tensor, factor: Scalar) -> Tensor:
+    """``factor x``, as a new tensor."""
+    if isinstance(factor, Tensor):
+        return factor * x
+    # A product makes a tensor of its number first, at more than a small product's own cost; a sum takes it as it is.
+    return _ZERO.add(x, alpha=factor)
+
 
 def _like(value: Scalar, x: Tensor) -> Scalar:
     return value.view(-1, *[1] * (x.ndim - 1)).to(x.dtype) if isinstance(value, Tensor) and value.ndim else value

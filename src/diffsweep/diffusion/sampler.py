@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from diffsweep.diffusion.denoiser import Denoise, Spread
-from diffsweep.diffusion.level import Level
+from diffsweep.diffusion.level import Level, scaled
 from diffsweep.diffusion.noise import SDE, Leg, Noise
 from diffsweep.diffusion.schedules.base import Schedule
 from diffsweep.diffusion.solvers.base import Solver
@@ -160,7 +160,7 @@ class Sampler:
         spread = denoise.spread if isinstance(denoise, Spread) else None
         start, itinerary = _itinerary(self, schedule)
         first = itinerary[0].leg
-        x = noise * start.sigma
+        x = scaled(noise, start.sigma)
         if first.t is not start:
             x = renoise(x, start, first.t, _fresh(x, generator, first.boost))
         memory: Any = None
@@ -229,12 +229,12 @@ def _posterior(leg: Leg, goal: Level) -> bool:
     return goal.sigma > 0 and math.isclose(leg.u.noise, goal.noise**2 / leg.t.noise, rel_tol=1e-9)
 
 
-_remembered = lru_cache(maxsize=16)(_planned)
+_remembered = lru_cache(maxsize=256)(_planned)
 
 
 def _fresh(x: Tensor, generator: Generators, deviation: float) -> Tensor:
     z = randn_like(x, generator)
-    return z if deviation == 1 else z.mul_(deviation)
+    return z if deviation == 1 else scaled(z, deviation)
 
 
 def randn_like(x: Tensor, generator: Generators) -> Tensor:

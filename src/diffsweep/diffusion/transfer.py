@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from diffsweep.diffusion.level import Level
+from diffsweep.diffusion.level import Level, scaled
 
 
 def transfer(x: Tensor, t: Level, s: Level, x0: Tensor) -> Tensor:
@@ -23,7 +23,7 @@ def transfer(x: Tensor, t: Level, s: Level, x0: Tensor) -> Tensor:
         x0: Point aimed at, of x's shape.
     """
     ratio = s.sigma / t.sigma
-    return (x * ratio).add_(x0, alpha=s.alpha - t.alpha * ratio)
+    return scaled(x, ratio).add_(x0, alpha=s.alpha - t.alpha * ratio)
 
 
 def renoise(x: Tensor, t: Level, s: Level, z: Tensor) -> Tensor:
@@ -37,4 +37,4 @@ def renoise(x: Tensor, t: Level, s: Level, z: Tensor) -> Tensor:
     """
     ratio = s.alpha / t.alpha if t.alpha else 0.0
     kick = max(s.sigma**2 - (ratio * t.sigma) ** 2, 0.0) ** 0.5
-    return x.add(z, alpha=kick) if ratio == 1 else (x * ratio).add_(z, alpha=kick)
+    return x.add(z, alpha=kick) if ratio == 1 else scaled(x, ratio).add_(z, alpha=kick)

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from diffsweep.diffusion.level import Level
+from diffsweep.diffusion.level import Level, scaled
 from diffsweep.diffusion.noise import Leg
 from diffsweep.diffusion.schedules.base import Schedule
 
@@ -50,22 +50,27 @@ class Solver(Protocol):
 
 def eps_at(x: Tensor, t: Level, x0: Tensor) -> Tensor:
     """The eps of x at level t with this x0: ``(x - alpha x0) / sigma``."""
-    return x.add(x0, alpha=-t.alpha).div_(t.sigma)
+    return slope_at("eps", x, t, x0)
 
 
 def x0_at(x: Tensor, t: Level, eps: Tensor) -> Tensor:
     """The x0 of x at level t with this eps: ``(x - sigma eps) / alpha``."""
-    return x.add(eps, alpha=-t.sigma).div_(t.alpha)
+    return aim_at("eps", x, t, eps)
 
 
 def slope_at(quantity: str, x: Tensor, t: Level, x0: Tensor) -> Tensor:
     """Of x at level t with this x0: x0 itself, eps, or v = eps - x0 = ``(x - (alpha + sigma) x0) / sigma``."""
-    return x0 if quantity == "x0" else x.add(x0, alpha=-scale_of(quantity, t)).div_(t.sigma)
+    if quantity == "x0":
+        return x0
+    return scaled(x, 1 / t.sigma).add_(x0, alpha=-scale_of(quantity, t) / t.sigma)
 
 
 def aim_at(quantity: str, x: Tensor, t: Level, value: Tensor) -> Tensor:
     """The x0 of x at level t with this value of x0, eps or v."""
-    return value if quantity == "x0" else x.add(value, alpha=-t.sigma).div_(scale_of(quantity, t))
+    if quantity == "x0":
+        return value
+    scale = scale_of(quantity, t)
+    return scaled(x, 1 / scale).add_(value, alpha=-t.sigma / scale)
 
 
 def scale_of(quantity: str, t: Level) -> float:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from diffsweep.diffusion.level import Level
+from diffsweep.diffusion.level import Level, scaled
 from diffsweep.diffusion.noise import Leg
 from diffsweep.diffusion.schedules.base import Schedule
 from diffsweep.diffusion.solvers.base import one_of, scale_of
@@ -112,11 +112,7 @@ def advance(quantity: str, here: Tensor, x: Tensor, t: Level, memory: Memory) ->
 
 
 def _sum(values: Sequence[Tensor], row: Sequence[float]) -> Tensor:
-    total = values[0] * row[0]
-    for value, weight in zip(values[1:], row[1:], strict=False):
-        total.add_(value, alpha=weight)
+    total = scaled(values[0], row[0])
+    for i in range(1, min(len(row), len(values))):
+        total.add_(values[i], alpha=row[i])
     return total
-
-
-def _scale(quantity: str, t: Level) -> float:
-    return t.alpha + t.sigma if quantity == "v" else t.alpha
