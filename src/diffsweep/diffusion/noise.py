@@ -167,7 +167,7 @@ class Churn:
 
 @dataclass(frozen=True)
 class Restart:
-    """Restart sampling (arXiv 2306.14878, algorithm 1): once near the data, climb back and come down again.
+    """Restart sampling (arXiv 2306.14878): once near the data, climb back and come down again.
 
     After the first level with noise at most ``noise_min`` (or the last before clean data), the state is noised to
     ``noise_max`` and integrated down again in ``steps`` steps that are uniform in noise^(1/7), ``repeats`` times.

@@ -166,7 +166,7 @@ class Karras:
 class Given:
     """A given list of noise levels, then one step to clean data; other numbers of steps interpolate their logarithms.
 
-    Interpolation is that of Align Your Steps (arXiv 2404.14507, section 4), whose tables can be used as they are.
+    Interpolation is that of Align Your Steps (arXiv 2404.14507), whose tables can be used as they are.
 
     Args:
         noises: Noise sigma / alpha of each level, falling, above 0, at least two; a schedule that does not reach all

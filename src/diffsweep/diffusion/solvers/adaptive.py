@@ -28,7 +28,7 @@ from diffsweep.diffusion.solvers.base import needs_signal
 
 @dataclass(frozen=True)
 class Adaptive:
-    """DPM-Solver-23 with adaptive steps (DPM-Solver, arXiv 2206.00927, appendix C).
+    """DPM-Solver-23 with adaptive steps (DPM-Solver, arXiv 2206.00927).
 
     The spacing's first and last noisy levels are its ends; ``sampler.nfe`` is not what it costs but what it may cost.
 

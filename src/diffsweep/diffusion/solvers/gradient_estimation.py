@@ -18,7 +18,7 @@ from diffsweep.diffusion.solvers.multistep import Memory, advance, start
 
 @dataclass(frozen=True)
 class GradientEstimation:
-    """Permenter & Yuan, Interpreting and Improving Diffusion Models (arXiv 2306.04848, algorithm 2).
+    """Permenter & Yuan, Interpreting and Improving Diffusion Models (arXiv 2306.04848).
 
     Args:
         gamma: Weight of the latest eps, >= 1.

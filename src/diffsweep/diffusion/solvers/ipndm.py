@@ -28,7 +28,7 @@ ADAMS = (
 
 @dataclass(frozen=True)
 class IPNDM:
-    """Improved PNDM (DEIS, arXiv 2204.13902, appendix H.2; from PNDM, arXiv 2202.09778). One evaluation a step.
+    """Improved PNDM (DEIS, arXiv 2204.13902; from PNDM, arXiv 2202.09778). One evaluation a step.
 
     Args:
         values: Number of values of eps, 2 to 4.

@@ -30,7 +30,7 @@ class Memory(NamedTuple):
 
 @dataclass(frozen=True)
 class Multistep:
-    """LMS, DEIS (arXiv 2204.13902, eq. 15), DPM-Solver++(3M) (arXiv 2211.01095) and Adams-Bashforth in v, by choice.
+    """LMS, DEIS (arXiv 2204.13902), DPM-Solver++(3M) (arXiv 2211.01095) and Adams-Bashforth in v, by choice.
 
     Args:
         quantity: What is extrapolated: x0, eps or v.

@@ -21,7 +21,7 @@ from diffsweep.diffusion.transfer import transfer
 
 @dataclass(frozen=True)
 class PNDM:
-    """Pseudo Numerical Methods (arXiv 2202.09778, eq. 12), as latent diffusion runs it; two evaluations at first."""
+    """Pseudo Numerical Methods (arXiv 2202.09778), as latent diffusion runs it; two evaluations at first."""
 
     order: int = field(default=2, init=False)
 

@@ -19,7 +19,7 @@ from diffsweep.diffusion.transfer import transfer
 
 @dataclass(frozen=True)
 class RK4:
-    """Runge-Kutta of order 4 on EDM's form of the flow (arXiv 2206.00364, eq. 3). Four evaluations a step."""
+    """Runge-Kutta of order 4 on EDM's form of the flow (arXiv 2206.00364, eqs. 1 and 3). Four evaluations a step."""
 
     order: int = field(default=4, init=False)
 

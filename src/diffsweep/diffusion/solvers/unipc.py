@@ -28,7 +28,7 @@ from diffsweep.diffusion.solvers.quadrature import weights
 
 @dataclass(frozen=True)
 class UniPC:
-    """UniPC (arXiv 2302.04867, algorithms 5 and 6, data prediction). One evaluation a step.
+    """UniPC (arXiv 2302.04867), in its form that predicts the data. One evaluation a step.
 
     Args:
         values: Number p of values in the predictor, 1 to 3; the corrector has one more, which raises the order by one.
