@@ -37,7 +37,12 @@ def job(cfg: DictConfig) -> float | None:
     """
     hydra = HydraConfig.get()
     single = hydra.mode != RunMode.MULTIRUN
-    note: dict[str, Any] = {"overrides": " ".join(hydra.overrides.task)}
+    # A user's own folder of options is part of what was asked for, and of the commands that are suggested next.
+    folders = [
+        f"--config-dir={source.path}" for source in hydra.runtime.config_sources if source.provider == "command-line"
+    ]
+    overrides = [*folders, *hydra.overrides.task]
+    note: dict[str, Any] = {"overrides": " ".join(overrides)}
     # What is installed goes first: a file of the user's that happens to be called like a library breaks nothing.
     if hydra.runtime.cwd not in sys.path:
         sys.path.append(hydra.runtime.cwd)
@@ -48,7 +53,7 @@ def job(cfg: DictConfig) -> float | None:
         if result is None:
             from diffsweep.training.stages import complete
 
-            result = complete(cfg, run, list(hydra.overrides.task), None if single else Path(hydra.sweep.dir).name)
+            result = complete(cfg, run, overrides, None if single else Path(hydra.sweep.dir).name)
         elif single:
             print("already done", file=sys.stderr)
     except (ValueError, OSError, InstantiationException) as error:
