@@ -32,6 +32,9 @@ from diffsweep.diffusion.noise import Ancestral, Churn
 from diffsweep.diffusion.schedules import linear_betas
 from diffsweep.diffusion.solvers import Midpoint, Multistep
 
+# What peers do with NumPy is theirs to mend.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
 CONF = Path(__file__).parent.parent / "conf"
 ORACLE = GaussianMixture.of([0.5, 0.5], [[-0.5], [0.6]], [0.15, 0.25])
 POINTS = (torch.arange(200, dtype=torch.float64) + 0.5) / 200
