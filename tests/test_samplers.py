@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import itertools
 import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
 from diffsweep.diffusion import CLEAN, Denoiser, GaussianMixture, Level, Sampler, Schedule, Solver
-from diffsweep.diffusion.noise import SDE, Ancestral, Anew, Churn, Langevin, Noise, Resample, Restart
+from diffsweep.diffusion.noise import SDE, Ancestral, Anew, Churn, Langevin, Leg, Noise, Resample, Restart
 from diffsweep.diffusion.schedules import VE, Cosine, Rectified, linear_betas
 from diffsweep.diffusion.solvers import Adaptive, DPMpp2M, Euler, Heun, Multistep
 from diffsweep.diffusion.spacing import Beta, Given, Karras, Leading, Linspace, LogSNR, Optimal, Spacing, Time
@@ -387,6 +388,40 @@ def test_a_restarted_solver_forgets() -> None:
     x0 = probe(ORACLE, QUANTILES, schedule=Cosine(), generator=torch.Generator().manual_seed(0))
     plain = Sampler(DPMpp2M(), Karras(), 40)(ORACLE, QUANTILES, schedule=Cosine())
     assert float((x0.sort(0).values - plain.sort(0).values).abs().mean()) < 0.1
+
+
+def test_a_trajectory_knows_nothing_of_the_one_before() -> None:
+    class Hoarder:
+        """A careless solver, that changes what its plan gave it."""
+
+        order = 1
+
+        def nfe(self, steps: int) -> int:
+            return steps
+
+        def plan(self, legs: Sequence[Leg], schedule: Schedule) -> list[torch.Tensor]:
+            return []
+
+        def aim(
+            self,
+            denoise: Callable[[torch.Tensor, Level], torch.Tensor],
+            x: torch.Tensor,
+            t: Level,
+            s: Level,
+            memory: list[torch.Tensor],
+        ) -> tuple[torch.Tensor, list[torch.Tensor]]:
+            memory.append(denoise(x, t))
+            return torch.stack(memory).mean(0), memory
+
+    probe = Sampler(Hoarder(), LogSNR(), 5)
+    first, again = (probe(ORACLE, QUANTILES, schedule=Cosine()) for _ in range(2))
+    assert torch.equal(first, again)
+
+
+def test_what_is_random_is_not_called_deterministic() -> None:
+    assert not Sampler(Euler(), Karras(noise_max=10.0), 1, Churn()).deterministic(Cosine())
+    assert Sampler(Euler(), Karras(), 1, Churn(amount=0.0)).deterministic(Cosine())
+    assert Sampler(Euler(), Karras(), 5, Ancestral(0.0)).deterministic(Cosine())
 
 
 def test_a_learned_spread_scales_the_fresh_noise() -> None:

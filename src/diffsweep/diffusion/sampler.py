@@ -6,6 +6,7 @@ leg aims. Where a leg starts above the place at which the last one landed, fresh
 
 from __future__ import annotations
 
+import copy
 import math
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
@@ -105,7 +106,8 @@ class Sampler:
 
     def deterministic(self, schedule: Schedule) -> bool:
         """Whether no fresh noise comes in."""
-        return not any(stop.climb for stop in _itinerary(self, schedule)[1])
+        start, itinerary = _itinerary(self, schedule)
+        return start is itinerary[0].leg.t and not any(stop.climb for stop in itinerary)
 
     def check(self, schedule: Schedule) -> None:
         """Try the sampler on one number, so that a schedule it cannot serve is refused before any training.
@@ -166,7 +168,8 @@ class Sampler:
         memory: Any = None
         for index, (leg, goal, climb, posterior, plan) in enumerate(itinerary):
             if plan is not None:
-                memory = plan.memory
+                # Another trajectory will start from the same plan.
+                memory = copy.copy(plan.memory)
             x0, memory = self.solver.aim(bound, x, leg.t, leg.s, memory)
             x = transfer(x, leg.t, leg.u, x0)
             if climb:

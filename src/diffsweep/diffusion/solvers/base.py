@@ -37,7 +37,8 @@ class Solver(Protocol):
     def plan(self, legs: Sequence[Leg], schedule: Schedule) -> Any:
         """The first leg's memory: coefficients that depend on the levels only, as plain numbers, ahead of the loop.
 
-        The legs start at ever cleaner levels; after a climb to a noisier one, a new plan begins.
+        The legs start at ever cleaner levels; after a climb to a noisier one, a new plan begins. What is returned is
+        kept, and a shallow copy of it given to the first ``aim`` of every trajectory.
         """
         ...
 
