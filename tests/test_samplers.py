@@ -413,8 +413,8 @@ def test_a_trajectory_knows_nothing_of_the_one_before() -> None:
             memory.append(denoise(x, t))
             return torch.stack(memory).mean(0), memory
 
-    probe = Sampler(Hoarder(), LogSNR(), 5)
-    first, again = (probe(ORACLE, QUANTILES, schedule=Cosine()) for _ in range(2))
+    probe, chosen = Sampler(Hoarder(), LogSNR(), 5), Cosine()
+    first, again = (probe(ORACLE, QUANTILES, schedule=chosen) for _ in range(2))
     assert torch.equal(first, again)
 
 
