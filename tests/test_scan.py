@@ -99,7 +99,9 @@ def test_unfinished_cells_and_temporaries_are_no_results_and_no_errors(runs: Pat
 def test_the_copy_gives_exactly_what_the_files_give(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     values = {"a": 1, "b": 1.0, "c": True, "d": -0.0, "e": None, "f": "ü", "g": 0.1 + 0.2, "h": 2**60, "i": ""}
     for i, value in enumerate(values.values()):
-        write(runs, "c", f"c{i}", mixed=value, **dict(list(values.items())[: i + 1]))
+        write(runs, "c", f"c{i}", **dict(list(values.items())[: i + 1]))
+        for j in range(6):
+            write(runs, "d", f"d{i}{j}", mixed=value)
     first = scan.results(runs)
     assert copy(runs).exists()
     reads: list[str] = []
