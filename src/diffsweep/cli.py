@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 
 from diffsweep.report import callback, terminal
+from diffsweep.sweep import launch
 from diffsweep.sweep.record import Run, write_json
 
 
@@ -49,8 +50,17 @@ def job(cfg: DictConfig) -> float | None:
     try:
         run = Run.of(cfg, OmegaConf.to_container(hydra.runtime.choices))  # type: ignore[arg-type]
         note |= {"fit": run.fit.signature, "cell": run.cell.signature}
-        result = run.cell.result()
+        asked = launch.mode(cfg)
+        result = None if asked == "force" else run.cell.result()
         if result is None:
+            if asked in ("plan", "read_only"):
+                raise ValueError(
+                    _missing(run) if asked == "plan" else f"not done, and mode=read_only runs nothing: {_missing(run)}"
+                )
+            if asked == "cached" and (reason := run.cell.error()) is not None:
+                raise ValueError(f"failed before ({reason}); mode=retry does it again")
+            if asked == "force":
+                launch.undo(run)
             from diffsweep.training.stages import complete
 
             result = complete(cfg, run, overrides, None if single else Path(hydra.sweep.dir).name)
@@ -77,6 +87,11 @@ def job(cfg: DictConfig) -> float | None:
     return result[result["metric"]]
 
 
+def _missing(run: Run) -> str:
+    training = "is trained" if run.fit.done else "is to be trained"
+    return f"fit {run.fit.signature} {training}, cell {run.cell.signature} is to be evaluated"
+
+
 def _unloaded(error: InstantiationException) -> str:
     """Which `_target_` cannot be loaded and why, from the two lines and three exceptions in which Hydra says it."""
     found = re.match(r"Error locating target '(.*?)'(?:.*full_key: (\S+))?", str(error), re.DOTALL)
@@ -93,10 +108,16 @@ def _unloaded(error: InstantiationException) -> str:
 def run(main: Callable[[], object]) -> None:
     """Run a Hydra main to its end: whatever happened to single cells, a sweep's table is shown.
 
-    The exit code is 0 if everything is finished, 2 for a user's mistake, 1 for any other failure.
+    The exit code is 0 if everything is finished, 2 for a user's mistake, 1 for any other failure, 130 after Ctrl-C.
     """
+    code = 0
     try:
         main()
+    except KeyboardInterrupt:
+        code = 130
+    except BrokenPipeError:
+        # Whoever read our output has seen enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     except SystemExit as stop:
         mistake = stop.__context__
         if isinstance(mistake, CompactHydraException):
@@ -106,4 +127,6 @@ def run(main: Callable[[], object]) -> None:
             raise SystemExit(2) from None
         raise
     finally:
-        callback.show_last()
+        finished = callback.show_last()
+    if code or not finished:
+        raise SystemExit(code or 1)

@@ -1,12 +1,13 @@
 """One table at the end of a sweep, whichever launcher ran its jobs and however many of them failed.
 
-Each job leaves a note in the sweep's folder that names its cell; the launching process reads the notes.
+Our own launchers leave a plan in the sweep's folder; under any other each job leaves a note that names its cell.
 """
 
 from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from diffsweep.report import terminal
+from diffsweep.sweep.hydra import why
+from diffsweep.sweep.plan import Plan
 from diffsweep.sweep.record import Fit, read_json, write_atomic
 
 _last: list[tuple[Path, Path]] = []
@@ -26,26 +29,50 @@ class SweepTable(Callback):
         _last.append((Path(config.hydra.sweep.dir), Path(config.paths.runs)))
 
 
-def show_last() -> None:
-    """Show the table of the sweep that this process launched, if it launched one."""
+def show_last() -> bool:
+    """Show the table of the sweep that this process launched, if it launched one; returns whether all is finished."""
+    finished = True
     while _last:
         folder, runs = _last.pop()
-        results: dict[str, dict[str, Any]] = {}
-        failures: list[dict[str, Any]] = []
-        for path in sorted((folder / "jobs").glob("*.json"), key=lambda path: int(path.stem)):
-            note = read_json(path) or {}
-            cell = Fit(runs / "fits" / note["fit"]).cell(note["cell"]) if "cell" in note else None
-            result = cell.result() if cell else None
-            if result is not None:
-                results[result["cell"]] = result
-            else:
-                failures.append(note)
-        if results or failures:
-            terminal.show_sweep(list(results.values()), failures, runs=runs)
-        if results:
-            table = folder / "table.csv"
-            write_atomic(table, _csv(list(results.values())))
-            terminal.show_where(list(results.values()), table, runs=runs)
+        finished &= show(folder, runs)
+    return finished
+
+
+def show(folder: Path, runs: Path) -> bool:
+    """Write table.csv of the sweep in `folder`, show it, and say what to do next; returns whether all is finished."""
+    results: dict[str, dict[str, Any]] = {}
+    failures: list[dict[str, Any]] = []
+    planned = (folder / "plan.json").exists()
+    for note in _planned(Plan.read(folder)) if planned else _noted(folder):
+        cell = Fit(runs / "fits" / note["fit"]).cell(note["cell"]) if "cell" in note else None
+        result = cell.result() if cell else None
+        if result is not None:
+            results[result["cell"]] = result
+        else:
+            failures.append(note)
+    if results or failures:
+        terminal.show_sweep(list(results.values()), failures, runs=runs)
+    if results:
+        table = folder / "table.csv"
+        write_atomic(table, _csv(list(results.values())))
+        terminal.show_where(list(results.values()), table, runs=runs)
+    if failures and planned:
+        terminal.show_resume(folder.name, runs)
+    return not failures
+
+
+def _planned(plan: Plan) -> Iterator[dict[str, Any]]:
+    """A note for every cell of a plan, with why it has no result."""
+    for cell, task in plan.cells.items():
+        run = plan.run(cell)
+        note = {"fit": task.fit, "cell": cell, "overrides": " ".join(task.overrides)}
+        yield note if run.cell.done else note | {"reason": why(run)}
+
+
+def _noted(folder: Path) -> Iterator[dict[str, Any]]:
+    """What the jobs of another launcher noted."""
+    for path in sorted((folder / "jobs").glob("*.json"), key=lambda path: int(path.stem)):
+        yield read_json(path) or {}
 
 
 def _csv(results: list[dict[str, Any]]) -> str:

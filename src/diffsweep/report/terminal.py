@@ -319,3 +319,13 @@ def show_where(
     _lines(console, f"best pictures  {cell.folder / str(best.get('grid') or cell.samples_file.name)}", "", "next:")
     for command, why in next_commands(best)[1:2]:
         _lines(console, f"  {command}", f"    # the best, with {why}")
+
+
+def show_resume(sweep: str, runs: str | Path = "runs", console: Console | None = None) -> None:
+    """Print how to do what a sweep lacks."""
+    where = "" if str(runs) == "runs" else f" --runs {shlex.quote(str(runs))}"
+    _lines(
+        console or _console(),
+        f"  diffsweep resume {shlex.quote(sweep)}{where}",
+        "    # what is missing or failed, and only that",
+    )

@@ -6,7 +6,7 @@ once. A job of cells comes after the job of its fit, a fit after the fits that t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -32,6 +32,11 @@ class Job:
     after: tuple[int, ...] = ()
     id: str = ""
     log: str = ""
+
+    @classmethod
+    def parse(cls, content: Mapping[str, Any]) -> Job:
+        """The job that `content`, as `dataclasses.asdict` gives it, describes."""
+        return cls(**{**content, "cells": tuple(content["cells"]), "after": tuple(content["after"])})
 
 
 @dataclass(frozen=True)
@@ -123,7 +128,7 @@ class Launched:
             return None
         return cls(
             content["kind"],
-            tuple(_job(job) for job in content["jobs"]),
+            tuple(Job.parse(job) for job in content["jobs"]),
             Process.parse(content["launcher"] or {}),
             content["ended"],
         )
@@ -131,14 +136,3 @@ class Launched:
     def end(self, folder: Path) -> None:
         """Say that this launch is over."""
         replace(self, launcher=None, ended=True).write(folder)
-
-
-def _job(content: dict[str, Any]) -> Job:
-    return Job(
-        content["kind"],
-        content["fit"],
-        tuple(content["cells"]),
-        tuple(content["after"]),
-        content["id"],
-        content["log"],
-    )

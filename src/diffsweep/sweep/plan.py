@@ -144,7 +144,7 @@ class Plan:
             raise ValueError(f"{folder / 'plan.json'} is no plan that this version can read ({error!r})") from error
 
     def adding(self, signed: Iterable[Signed], first: int = 0) -> Plan:
-        """This plan and further tasks, numbered from `first`; its warnings are those of all tasks."""
+        """Adds tasks, numbered from `first`; the warnings are those of all tasks."""
         parts = dict(self.parts)
         # Cells share their parts as objects: each is written out and hashed once, not ten thousand times.
         known: dict[int, tuple[Any, str]] = {}

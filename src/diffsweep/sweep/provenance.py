@@ -10,6 +10,8 @@ from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 
+from diffsweep.sweep.files import read_json
+
 _PACKAGES = (
     "diffsweep",
     "torch",
@@ -28,9 +30,14 @@ def provenance(folder: str | Path | None = None) -> dict[str, str | bool | None]
     """A flat dict for `result.json`: git_commit, git_dirty, version_<package>, version_python, host, platform.
 
     `folder` is inside the git checkout to name; by default the one that holds diffsweep's own code. Outside of a
-    checkout, or without git, git_commit and git_dirty are null. git_dirty: tracked files differ from the commit.
+    checkout, or without git, git_commit and git_dirty are null. git_dirty: tracked files differ from the commit. A copy
+    of the code that a sweep runs from (see `snapshot`) is the commit that it was copied from.
     """
-    commit, dirty = _git(str(folder or Path(__file__).parent))
+    copied = read_json(Path(__file__).parents[2] / "snapshot.json") if folder is None else None
+    if copied is not None:
+        commit, dirty = copied.get("git_commit"), copied.get("git_dirty")
+    else:
+        commit, dirty = _git(str(folder or Path(__file__).parent))
     return {
         "git_commit": commit,
         "git_dirty": dirty,
@@ -39,6 +46,12 @@ def provenance(folder: str | Path | None = None) -> dict[str, str | bool | None]
         "host": socket.gethostname(),
         "platform": platform.platform(),
     }
+
+
+def changes() -> str | None:
+    """How the tracked files of the checkout that holds diffsweep's own code differ from its commit; null outside."""
+    folder = str(Path(__file__).parent)
+    return _ask(folder, "diff", "HEAD") if _git(folder)[1] else None
 
 
 @lru_cache(maxsize=8)

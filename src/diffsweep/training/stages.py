@@ -44,7 +44,7 @@ GRID = 100
 
 
 def complete(cfg: DictConfig, run: Run, overrides: list[str], sweep: str | None = None) -> dict[str, Any] | None:
-    """The result of a run, doing what is missing of it.
+    """The result of a run, doing what is missing of it: `train`, then `score`.
 
     Args:
         cfg: The composed config.
@@ -59,22 +59,60 @@ def complete(cfg: DictConfig, run: Run, overrides: list[str], sweep: str | None 
         ValueError: for a bad value or choices that do not go together, before anything is written.
         Interrupted: after a signal, with the training's state saved.
     """
+    parts = build(cfg)
+    with _recorded(run.cell):
+        _train(cfg, parts, run, sweep)
+        return _score(cfg, parts, run, overrides, sweep)
+
+
+def train(cfg: DictConfig, run: Run, sweep: str | None = None) -> None:
+    """Train the fit of a run, unless that is done; arguments and errors as `complete`."""
+    with _recorded(run.fit):
+        _train(cfg, build(cfg), run, sweep)
+
+
+def score(cfg: DictConfig, run: Run, overrides: list[str], sweep: str | None = None) -> dict[str, Any] | None:
+    """The result of a run whose fit is trained; arguments, result and errors as `complete`.
+
+    Raises:
+        ValueError: also if the fit is not trained.
+    """
+    with _recorded(run.cell):
+        if not run.fit.done:
+            raise ValueError(f"not run: fit {run.fit.signature} failed: {run.fit.error() or 'it was never trained'}")
+        return _score(cfg, build(cfg), run, overrides, sweep)
+
+
+def build(cfg: DictConfig) -> Parts:
+    """What a run is made of. Raises ValueError, in one line, if that cannot be built."""
     try:
-        parts = Parts.of(cfg)
+        return Parts.of(cfg)
     except (AttributeError, TypeError, RuntimeError, LookupError, OmegaConfBaseException) as error:
         # A value of the wrong type breaks where it is first used, in words that are not the user's.
         raise ValueError(f"this configuration cannot be built: {' '.join(str(error).split())}") from error
+
+
+def _train(cfg: DictConfig, parts: Parts, run: Run, sweep: str | None) -> None:
+    with _alone(run.fit, "trained") as held:
+        if not run.fit.done:
+            fit(cfg, parts, run, held, sweep)
+
+
+def _score(cfg: DictConfig, parts: Parts, run: Run, overrides: list[str], sweep: str | None) -> dict[str, Any] | None:
+    with _alone(run.cell, "evaluated") as held:
+        done = run.cell.result()
+        return done if done is not None else evaluate(cfg, parts, run, overrides, sweep, held)
+
+
+@contextlib.contextmanager
+def _recorded(record: Record) -> Iterator[None]:
+    """Leave the reason in `record` if the block fails."""
     try:
-        with _alone(run.fit, "trained") as held:
-            if not run.fit.done:
-                fit(cfg, parts, run, held, sweep)
-        with _alone(run.cell, "evaluated"):
-            done = run.cell.result()
-            return done if done is not None else evaluate(cfg, parts, run, overrides, sweep)
+        yield
     except Exception as error:
         if _first_rank():
             with contextlib.suppress(OSError, CannotWriteError):
-                run.cell.write_status("failed", reason=run.cell.write_error(error))
+                record.write_status("failed", reason=record.write_error(error))
         raise
 
 
@@ -208,7 +246,12 @@ def fit(
 
 
 def evaluate(
-    cfg: DictConfig, parts: Parts, run: Run, overrides: list[str], sweep: str | None = None
+    cfg: DictConfig,
+    parts: Parts,
+    run: Run,
+    overrides: list[str],
+    sweep: str | None = None,
+    held: Callable[[], bool] = lambda: True,
 ) -> dict[str, Any] | None:
     """Draw the cell's samples with the averaged weights, score them, write picture and result.
 
@@ -286,6 +329,8 @@ def evaluate(
     for mirror in mirrors:
         mirror.log_metrics({key: value for key, value in result.items() if isinstance(value, (int, float))})
     _close(mirrors, failed=False)
+    if not held():
+        raise RuntimeError(f"cell {cell.signature} was taken over by another process while this one slept")
     cell.write_result(result)
     # The result stands; that its status could not be told does not unmake it.
     with contextlib.suppress(CannotWriteError):
