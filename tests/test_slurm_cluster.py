@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+
 from slurm import NODES, Cluster, missing
 
 HOLDER = """
