@@ -17,6 +17,7 @@ import os
 import select
 import selectors
 import signal
+import subprocess
 import sys
 import time
 import traceback
@@ -26,8 +27,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from diffsweep.sweep.follow import INTERRUPTED, Follow
-from diffsweep.sweep.jobs import Job
+from diffsweep.sweep.jobs import Job, Launched
 from diffsweep.sweep.plan import Plan
+from diffsweep.sweep.process import slurm_job
 
 Tell = Callable[[dict[str, Any]], None]
 _PATIENCE = 60.0
@@ -229,29 +231,38 @@ def _signal(pids: list[int], number: int) -> None:
 class Alone:
     """A job as SLURM runs it: a callable that forks, follows and, if anything failed, fails itself.
 
-    `retries` as in `Follow`; `threads`: CPU threads of the job, null for torch's choice.
+    Before its time limit SLURM warns the job (SIGUSR2): its fork saves and leaves, and the job is queued again, at most
+    `requeues` times. At any other signal (preemption, scancel, requeue) SLURM has decided what becomes of it: the fork
+    saves and leaves, and the job waits for its end, for one that ends by itself within its grace is not queued again.
+    `retries` as in `Follow`.
     """
 
     folder: str
     job: Job
     retries: int = 1
-    threads: int | None = None
+    requeues: int = 20
 
     def __call__(self) -> None:
         """Run to the end. Raises RuntimeError if the fit or a cell failed, so that SLURM knows."""
         folder = Path(self.folder)
         plan = Plan.read(folder)
         follow = Follow(plan, self.retries)
+        heard: list[int] = []
+        # In place of submitit's, which would queue the job again while its fork is still saving.
+        for number in (signal.SIGUSR2, signal.SIGTERM, signal.SIGCONT):
+            signal.signal(number, lambda number, _: heard.append(number))
         _ready()
         rest: Job | None = self.job
         while rest is not None:
             code, told = self._once(folder, rest)
-            if code in INTERRUPTED:
-                _interrupted(code)
+            if signal.SIGTERM in heard:
+                _await_the_end()
+            if signal.SIGUSR2 in heard or code in INTERRUPTED:
+                self._again(plan)
             rest = follow.rest(rest, code, told)
         runs = [plan.run(cell) for cell in self.job.cells]
         failed = [run for run in runs if not (run.fit.done if self.job.kind == "fit" else run.cell.done)]
-        if failed and int(os.environ.get("SLURM_PROCID", "0")) == 0:
+        if failed and _first_task():
             reason = failed[0].fit.error() if self.job.kind == "fit" else failed[0].cell.error()
             raise RuntimeError(f"{self.job.kind} of fit {self.job.fit}: {reason}")
 
@@ -261,26 +272,70 @@ class Alone:
         def tell(event: dict[str, Any]) -> None:
             os.write(writing, (json.dumps(event) + "\n").encode())
 
-        pid = _fork(folder, job, threads=self.threads, tell=tell)
+        # The cores that SLURM gave to this task; without them every job would take all of the node.
+        cores = os.environ.get("SLURM_CPUS_PER_TASK") or os.environ.get("SLURM_CPUS_ON_NODE", "")
+        pid = _fork(folder, job, threads=int(cores) if cores.isdigit() else None, tell=tell)
         os.close(writing)
         os.set_blocking(reading, False)
-        told, ended = b"", 0
+        told, ended, status = b"", 0, 0
         # Not to the end of the pipe: what the fork has started may hold it open for longer.
         while not ended:
-            select.select([reading], [], [], 0.2)
+            select.select([reading], [], [], 0.1)
             ended, status = os.waitpid(pid, os.WNOHANG)
             with contextlib.suppress(BlockingIOError):
                 while block := os.read(reading, 65536):
                     told += block
-                time.sleep(0 if ended else 0.05)
+            time.sleep(0 if ended else 0.02)
         os.close(reading)
         lines = [json.loads(line) for line in told.splitlines()]
         return os.waitstatus_to_exitcode(status), {line["cell"]: line["done"] for line in lines}
 
+    def _again(self, plan: Plan) -> None:
+        """Have SLURM queue this job again; if that has been done often enough, or it refuses, leave with the reason."""
+        if not _first_task():
+            _await_the_end()
+        times = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
+        if times < self.requeues:
+            print(f"queued again, for the {times + 1}. time", file=sys.stderr, flush=True)
+            if subprocess.run(["scontrol", "requeue", slurm_job() or ""], check=False).returncode == 0:
+                _await_the_end()
+        reason = f"came to its time limit {times + 1} times: raise resources.{self.job.kind}.time"
+        run = plan.run(self.job.cells[0])
+        record = run.fit if self.job.kind == "fit" else run.cell
+        record.write_status("failed", reason=record.write_error(TimeoutError(reason)))
+        raise TimeoutError(reason)
 
-def _interrupted(code: int) -> NoReturn:
-    # Replaced below once what SLURM does with a job that ends within its grace time is settled.
-    raise SystemExit(code if code > 0 else 128 - code)
+
+@dataclass(frozen=True)
+class Table:
+    """The last job of a sweep: writes its table, whatever became of the others."""
+
+    folder: str
+
+    def __call__(self) -> None:
+        """Write and print it."""
+        from diffsweep.report import callback
+
+        plan = Plan.read(self.folder)
+        callback.show(plan.folder, plan.runs)
+        launched = Launched.read(plan.folder)
+        if launched is not None and (launched.launcher is None or not launched.launcher.alive()):
+            launched.end(plan.folder)
+
+
+def on_cluster(folder: str, job: Job, policy: Any) -> Callable[[], None]:
+    """What SLURM is to run for `job` of the sweep in `folder`; `policy` is a `sweep.cluster.Policy`."""
+    return Table(folder) if job.kind == "finish" else Alone(folder, job, policy.retries, policy.requeues)
+
+
+def _first_task() -> bool:
+    return int(os.environ.get("SLURM_PROCID", "0")) == 0
+
+
+def _await_the_end() -> NoReturn:
+    # Long enough for any grace time that a site gives to a preempted job.
+    time.sleep(3600)
+    raise SystemExit(143)
 
 
 def main(arguments: list[str]) -> int:

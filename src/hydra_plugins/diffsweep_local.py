@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -12,11 +11,11 @@ from typing import TYPE_CHECKING
 from hydra.plugins.launcher import Launcher
 
 if TYPE_CHECKING:
+    from diffsweep.sweep.jobs import Todo
+    from diffsweep.sweep.plan import Plan
     from hydra.core.utils import JobReturn
     from hydra.types import HydraContext, TaskFunction
     from omegaconf import DictConfig
-
-    from diffsweep.sweep.plan import Plan
 
 
 class LocalLauncher(Launcher):
@@ -41,42 +40,28 @@ class LocalLauncher(Launcher):
         self.loader, self.config = hydra_context.config_loader, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        from diffsweep.sweep import launch
-        from diffsweep.sweep.hydra import returned
+        from diffsweep.launching import launch
 
-        plan = launch.begin(self.loader, self.config, job_overrides, initial_job_idx)
-        self.go(plan, launch.mode(self.config))
-        return [returned(plan, task) for task in plan.tasks if task.num >= initial_job_idx]
+        return launch(self.start, self.loader, self.config, job_overrides, initial_job_idx)
 
-    def go(self, plan: Plan, mode: str) -> None:
-        """Run what `plan` still needs. Raises ValueError, KeyboardInterrupt as `diffsweep.sweep.pool.Pool.run`."""
+    def start(self, plan: Plan, todo: Todo) -> None:
+        """Run the jobs of `todo` to their end. Raises ValueError, KeyboardInterrupt as `diffsweep.sweep.pool.Pool`."""
         from diffsweep.report.live import LiveView
-        from diffsweep.sweep.state import Watch
-
         from diffsweep.sweep import launch, snapshot
         from diffsweep.sweep.follow import Follow
-        from diffsweep.sweep.jobs import Todo
         from diffsweep.sweep.pool import Pool, Room
+        from diffsweep.sweep.state import Watch
 
-        todo = Todo.of(plan, mode)
-        print(*launch.said(plan, todo), sep="\n", file=sys.stderr, flush=True)
-        if mode in ("plan", "read_only"):
-            return
-        if mode == "force":
-            launch.forget(plan, todo)
-        room = Room.here(self.jobs_per_gpu)
-        at_once = self.jobs or max(room.cores, len(room.gpus) * self.jobs_per_gpu)
-        jobs = launch.named(todo.jobs(plan, self.cells_per_job or math.ceil(len(todo.cells) / (4 * at_once)) or 1))
-        if not jobs:
-            return
-        cwd = Path(plan.hydra["runtime"]["cwd"])
-        configs = [Path(source["path"]) for source in plan.hydra["runtime"]["config_sources"] if source["path"]]
-        source = snapshot.take(plan.folder, cwd, tuple(path for path in configs if path.is_absolute()))
-        pool = Pool(plan, jobs, source, Follow(plan, self.retries), room, self.jobs)
+        room, follow = Room.here(self.jobs_per_gpu), Follow(plan, self.retries)
+        # Four jobs for each place: the last ones then end at about the same time.
+        places = self.jobs or max(room.cores, len(room.gpus) * self.jobs_per_gpu)
+        jobs = launch.named(todo.jobs(plan, self.cells_per_job or math.ceil(len(todo.cells) / (4 * places))))
+        source = snapshot.take(plan.folder, Path(plan.hydra["runtime"]["cwd"]), launch.configs(plan))
+        pool = Pool(plan, jobs, source, follow, room, self.jobs)
         launched = launch.local(plan, jobs)
         try:
+            watch = Watch(plan)
             with LiveView(plan) as view:
-                watch = Watch(plan)
                 pool.run(lambda: view.show(watch.look()))
         finally:
             with suppress(ValueError):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +18,6 @@ from diffsweep.sweep.lease import Busy, Lease
 from diffsweep.sweep.plan import MODES, Plan, Signed
 from diffsweep.sweep.process import Process
 from diffsweep.sweep.record import Run
-
 
 if TYPE_CHECKING:
     from hydra.core.config_loader import ConfigLoader
@@ -88,6 +88,30 @@ def said(plan: Plan, todo: Todo) -> list[str]:
     if todo.failed:
         lines.append(f"{_things(len(todo.failed), 'cell')} failed before and stay so, for mode=cached")
     return lines + [f"note: {warning}" for warning in plan.warnings]
+
+
+def say(plan: Plan, todo: Todo) -> None:
+    """Say it, on standard error."""
+    print(*said(plan, todo), sep="\n", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def refused() -> Iterator[None]:
+    """A user's mistake inside of the block becomes the exception that Hydra answers with one line."""
+    from hydra.errors import CompactHydraException
+
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+            raise
+        raise CompactHydraException(" ".join(str(error).split())) from error
+
+
+def configs(plan: Plan) -> tuple[Path, ...]:
+    """The folders that the plan's configs were composed from."""
+    sources = [source["path"] for source in plan.hydra["runtime"]["config_sources"]]
+    return tuple(Path(path) for path in sources if path and Path(path).is_absolute())
 
 
 def named(jobs: Sequence[Job]) -> tuple[Job, ...]:

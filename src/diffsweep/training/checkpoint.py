@@ -1,7 +1,8 @@
 """Checkpoints that are whole or absent, taken between steps by the clock, and at a signal before leaving.
 
 A requeue, a node failure and ``kill -9`` call no hook: only the checkpoint that was taken by the clock is left then.
-SIGTERM and Ctrl-C end the step at hand, save, and leave with the exit code that the caller expects (128 + signal).
+SIGTERM, SIGUSR2 and Ctrl-C end the step at hand, save, and leave with the exit code that the caller expects: 128 +
+signal.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class Interrupted(SystemExit):
 
 
 class Checkpoints(Callback):
-    """Saves to one file every ``seconds``, and at SIGTERM or SIGINT before stopping.
+    """Saves to one file every ``seconds``, and at SIGTERM, SIGUSR2 or SIGINT before stopping.
 
     Args:
         path: The checkpoint file; each save replaces it whole.
@@ -68,7 +69,8 @@ class Checkpoints(Callback):
         self._last = time.monotonic()
         if threading.current_thread() is not threading.main_thread():
             return
-        for signum in (signal.SIGTERM, signal.SIGINT):
+        # SIGUSR2 is how a SLURM job is told that its time is nearly over.
+        for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2):
             self._before[signum] = signal.signal(signum, self._stop)
 
     def on_train_batch_end(

@@ -182,7 +182,8 @@ def make_trainer(cfg: DictConfig, folder: Path, **kwargs: Any) -> Trainer:
     """
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", message=".*(does not have many workers|LeafSpec|not resumable|`srun` command is available).*")
+    for noise in ("does not have many workers", "LeafSpec", "not resumable", "`srun` command is available"):
+        warnings.filterwarnings("ignore", message=f".*{noise}.*")
     placement = {key: cfg.trainer[key] for key in ("accelerator", "devices", "num_nodes", "strategy", "precision")}
     if cfg.trainer.threads is not None:
         torch.set_num_threads(cfg.trainer.threads)

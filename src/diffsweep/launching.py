@@ -1,0 +1,63 @@
+"""What every launcher does around its own way of running jobs: plan, answer what needs no job, hand back results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from diffsweep.sweep import launch as sweep
+from diffsweep.sweep.hydra import returned
+from diffsweep.sweep.jobs import Todo
+from diffsweep.sweep.plan import Plan
+
+if TYPE_CHECKING:
+    from hydra.core.config_loader import ConfigLoader
+    from hydra.core.utils import JobReturn
+    from omegaconf import DictConfig
+
+Start = Callable[[Plan, Todo], None]
+
+
+def launch(
+    start: Start, loader: ConfigLoader, config: DictConfig, batch: Sequence[Sequence[str]], first: int
+) -> list[JobReturn]:
+    """Plan and run `batch`, whose first task has the number `first`, with `start` for the jobs; one return per task.
+
+    A failed task is in what is returned and raises nothing. Raises CompactHydraException, in one line, for a user's
+    mistake, before anything runs; KeyboardInterrupt.
+    """
+    with sweep.refused():
+        plan = sweep.begin(loader, config, batch, first)
+        run(plan, sweep.mode(config), start)
+    return [returned(plan, task) for task in plan.tasks if task.num >= first]
+
+
+def run(plan: Plan, mode: str, start: Start) -> None:
+    """Do with `plan` what `mode` says: see conf/config.yaml. Raises ValueError, KeyboardInterrupt."""
+    todo = Todo.of(plan, mode)
+    sweep.say(plan, todo)
+    if mode == "plan":
+        from diffsweep.report.planned import show_plan
+
+        show_plan(plan, todo)
+    elif mode == "prefetch":
+        fetch(plan)
+    elif mode != "read_only" and todo.cells:
+        if mode == "force":
+            sweep.forget(plan, todo)
+        start(plan, todo)
+
+
+def fetch(plan: Plan) -> None:
+    """Fetch and compute what the plan's cells need of real data, each thing once. Raises ValueError."""
+    from omegaconf import OmegaConf
+
+    from diffsweep.training.prefetch import prefetch
+
+    seen: set[tuple[str | None, ...]] = set()
+    for cell, task in plan.cells.items():
+        # Parts that are equal have one name; of the evaluation only the extractor counts, but it is a part of it.
+        key = (task.config.get("dataset"), str((plan.part(cell, "evaluation") or {}).get("extractor")))
+        if key not in seen:
+            seen.add(key)
+            print(prefetch(OmegaConf.create(plan.config(cell))), flush=True)

@@ -1,0 +1,31 @@
+"""Everything that a run would fetch or compute about real data, done once where there is internet.
+
+The data, the weights of the feature extractor and the statistics of the real data: compute nodes then need neither
+internet nor the time for it, and the first jobs of a sweep do not all compute the same.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from omegaconf import DictConfig
+
+from diffsweep.evaluation.reference import reference
+from diffsweep.training.make import make
+
+
+def prefetch(cfg: DictConfig) -> str:
+    """Fetch what the config's dataset and extractor need; returns one line that says what is there.
+
+    Raises:
+        ValueError: for data or weights that cannot be had, saying where to put them.
+    """
+    dataset = make(cfg, "dataset")
+    train, test = dataset.load("train"), dataset.load("test")
+    extractor = make(cfg, "evaluation.extractor")
+    known = reference(train, extractor, Path(cfg.paths.cache), cfg.evaluation.batch_size, torch.device("cpu"))
+    return (
+        f"{dataset.name}: {len(train.x):,} training and {len(test.x):,} test examples; "
+        f"{extractor.metric}: extractor {extractor.digest[:12]}, statistics of {known.n:,} real examples"
+    )

@@ -1,0 +1,60 @@
+"""`hydra/launcher=slurm`: the jobs of a sweep on a SLURM cluster, through submitit. See `diffsweep.sweep.cluster`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from hydra.plugins.launcher import Launcher
+
+if TYPE_CHECKING:
+    from hydra.core.utils import JobReturn
+    from hydra.types import HydraContext, TaskFunction
+    from omegaconf import DictConfig
+
+    from diffsweep.sweep.jobs import Todo
+    from diffsweep.sweep.plan import Plan
+
+
+class SlurmLauncher(Launcher):
+    """Submits a sweep to SLURM and waits for it, unless told to detach.
+
+    Args:
+        throttle: Trainings at once, >= 1; null for as many as the cluster gives.
+        cells_per_job: Cells that one job evaluates in sequence, >= 1; null for all cells of a fit.
+        retries: How often, in one job, a fit or cell whose process was killed is tried again, >= 0.
+        requeues: How often a job that comes to its time limit is queued again, >= 0.
+        signal_seconds: Before its time limit a job saves its state and is queued again.
+        poll_seconds: Between two looks at the queue.
+        detach: Return after submission; the sweep finishes on its own.
+    """
+
+    def __init__(
+        self,
+        throttle: int | None = None,
+        cells_per_job: int | None = None,
+        retries: int = 1,
+        requeues: int = 20,
+        signal_seconds: int = 120,
+        poll_seconds: float = 15,
+        detach: bool = False,
+    ) -> None:
+        from diffsweep.sweep.cluster import Policy
+
+        self.policy = Policy(throttle, cells_per_job, retries, requeues, signal_seconds, poll_seconds, detach)
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.loader, self.config = hydra_context.config_loader, config
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        from diffsweep.launching import launch
+
+        return launch(self.start, self.loader, self.config, job_overrides, initial_job_idx)
+
+    def start(self, plan: Plan, todo: Todo) -> None:
+        """Submit the jobs of `todo`, and wait. Raises ValueError for what SLURM refuses, KeyboardInterrupt."""
+        from diffsweep.report.live import LiveView
+        from diffsweep.sweep import cluster
+        from diffsweep.worker import on_cluster
+
+        cluster.start(plan, todo, self.policy, on_cluster, LiveView)
