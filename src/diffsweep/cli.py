@@ -51,12 +51,15 @@ def job(cfg: DictConfig) -> float | None:
         run = Run.of(cfg, OmegaConf.to_container(hydra.runtime.choices))  # type: ignore[arg-type]
         note |= {"fit": run.fit.signature, "cell": run.cell.signature}
         asked = launch.mode(cfg)
+        if asked == "prefetch":
+            from diffsweep.training.prefetch import prefetch
+
+            print(prefetch(cfg))
+            return None
         result = None if asked == "force" else run.cell.result()
         if result is None:
             if asked in ("plan", "read_only"):
-                raise ValueError(
-                    _missing(run) if asked == "plan" else f"not done, and mode=read_only runs nothing: {_missing(run)}"
-                )
+                raise ValueError(f"mode={asked} runs nothing: {_missing(run)}")
             if asked == "cached" and (reason := run.cell.error()) is not None:
                 raise ValueError(f"failed before ({reason}); mode=retry does it again")
             if asked == "force":

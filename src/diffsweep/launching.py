@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from diffsweep.report import callback
 from diffsweep.sweep import launch as sweep
 from diffsweep.sweep.hydra import returned
-from diffsweep.sweep.jobs import Todo
+from diffsweep.sweep.jobs import Launched, Todo
 from diffsweep.sweep.plan import Plan
 
 if TYPE_CHECKING:
@@ -61,3 +63,21 @@ def fetch(plan: Plan) -> None:
         if key not in seen:
             seen.add(key)
             print(prefetch(OmegaConf.create(plan.config(cell))), flush=True)
+
+
+def resume(folder: Path) -> bool:
+    """Do what the sweep in `folder` lacks, as it was launched; returns whether all is finished then.
+
+    The configs are those that were planned; the code is that of now. Raises ValueError if there is no sweep, or a
+    living process is at it.
+    """
+    from hydra.utils import instantiate
+
+    plan = Plan.read(folder)
+    launched = Launched.read(folder)
+    process = launched.launcher if launched is not None else None
+    if process is not None and process.alive():
+        raise ValueError(f"sweep {plan.name} is being run by {process}: nothing to resume")
+    launcher = instantiate(dict(plan.hydra["launcher"]))
+    run(plan, "retry", launcher.start)
+    return callback.show(plan.folder, plan.runs)

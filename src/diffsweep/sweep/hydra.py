@@ -18,7 +18,7 @@ def frozen(master: DictConfig) -> dict[str, Any]:
     """The `hydra` node of the launching config as plain containers, such that it means the same in any process."""
     from omegaconf import OmegaConf
 
-    node: Any = OmegaConf.to_container(master.hydra, resolve=False)
+    node: Any = OmegaConf.to_container(master.hydra, resolve=False, enum_to_str=True)
     # The time is in its name, and a job would read it again.
     node["sweep"]["dir"] = str(master.hydra.sweep.dir)
     return node

@@ -46,7 +46,7 @@ def begin(loader: ConfigLoader, master: DictConfig, batch: Sequence[Sequence[str
     plan = plan.adding((Signed(*one, *sign(one.config)) for one in compose(loader, master, batch)), first)
     # Absolute, as the jobs will read it.
     plan = replace(plan, runs=plan.runs.absolute())
-    if mode(master) != "plan":
+    if mode(master) not in ("plan", "prefetch"):
         plan.write()
         _begun.add(folder)
     return plan

@@ -20,7 +20,7 @@ from diffsweep.sweep.files import read_json, write_atomic
 from diffsweep.sweep.process import now
 from diffsweep.sweep.record import Cell, Fit, Run
 
-Mode = Literal["retry", "cached", "force", "read_only", "plan"]
+Mode = Literal["retry", "cached", "force", "read_only", "plan", "prefetch"]
 MODES: tuple[str, ...] = Mode.__args__
 
 
