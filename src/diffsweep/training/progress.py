@@ -98,6 +98,10 @@ class Progress(Callback):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._finish(trainer)
 
+    def leave_out(self, seconds: float) -> None:
+        """Do not count so much of the last time as training."""
+        self._since += seconds
+
     def _finish(self, trainer: Trainer) -> None:
         if self._bar is not None:
             self.seconds += time.monotonic() - self._since

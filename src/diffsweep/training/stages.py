@@ -33,6 +33,7 @@ from diffsweep.training.batches import Batches
 from diffsweep.training.checkpoint import Checkpoints, Interrupted
 from diffsweep.training.ema import ema
 from diffsweep.training.finished import load_weights
+from diffsweep.training.intermediate import Pruned, Rungs, Watch
 from diffsweep.training.make import make
 from diffsweep.training.module import Training
 from diffsweep.training.parts import Parts, make_trainer
@@ -43,7 +44,9 @@ GROUPS = ("diffuser", "sampler", "schedule", "backbone", "dataset")
 GRID = 100
 
 
-def complete(cfg: DictConfig, run: Run, overrides: list[str], sweep: str | None = None) -> dict[str, Any] | None:
+def complete(
+    cfg: DictConfig, run: Run, overrides: list[str], sweep: str | None = None, watch: Watch | None = None
+) -> dict[str, Any] | None:
     """The result of a run, doing what is missing of it: `train`, then `score`.
 
     Args:
@@ -51,6 +54,7 @@ def complete(cfg: DictConfig, run: Run, overrides: list[str], sweep: str | None 
         run: Its record.
         overrides: What the user asked for, to be recorded.
         sweep: Name of the sweep it belongs to.
+        watch: Who may stop the training at one of its rungs.
 
     Returns:
         The flat result; None on ranks other than the first, which only lend a hand.
@@ -58,10 +62,11 @@ def complete(cfg: DictConfig, run: Run, overrides: list[str], sweep: str | None 
     Raises:
         ValueError: for a bad value or choices that do not go together, before anything is written.
         Interrupted: after a signal, with the training's state saved.
+        Pruned: likewise, if `watch` stopped it.
     """
     parts = build(cfg)
     with _recorded(run.cell):
-        _train(cfg, parts, run, sweep)
+        _train(cfg, parts, run, sweep, watch)
         return _score(cfg, parts, run, overrides, sweep)
 
 
@@ -92,10 +97,10 @@ def build(cfg: DictConfig) -> Parts:
         raise ValueError(f"this configuration cannot be built: {' '.join(str(error).split())}") from error
 
 
-def _train(cfg: DictConfig, parts: Parts, run: Run, sweep: str | None) -> None:
+def _train(cfg: DictConfig, parts: Parts, run: Run, sweep: str | None, watch: Watch | None = None) -> None:
     with _alone(run.fit, "trained") as held:
         if not run.fit.done:
-            fit(cfg, parts, run, held, sweep)
+            fit(cfg, parts, run, held, sweep, watch)
 
 
 def _score(cfg: DictConfig, parts: Parts, run: Run, overrides: list[str], sweep: str | None) -> dict[str, Any] | None:
@@ -136,7 +141,12 @@ class _Data(LightningDataModule):
 
 
 def fit(
-    cfg: DictConfig, parts: Parts, run: Run, held: Callable[[], bool] = lambda: True, sweep: str | None = None
+    cfg: DictConfig,
+    parts: Parts,
+    run: Run,
+    held: Callable[[], bool] = lambda: True,
+    sweep: str | None = None,
+    watch: Watch | None = None,
 ) -> None:
     """Train, from the last checkpoint if there is one, and leave the averaged weights and done.json.
 
@@ -146,10 +156,12 @@ def fit(
         run: Its record.
         held: Whether this process still has the right to train it.
         sweep: Name of the sweep it belongs to.
+        watch: Who may stop it at one of its rungs.
 
     Raises:
         ValueError: for data that cannot be had, a loss that diverges, a checkpoint that cannot be read.
         Interrupted: after SIGTERM or SIGINT, with the state saved.
+        Pruned: after `watch` stopped it, with the state saved.
     """
     record, recipe = run.fit, parts.recipe
     train = parts.dataset.load("train")
@@ -191,6 +203,7 @@ def fit(
         show=cfg.trainer.progress and _first_rank(),
     )
     checkpoints = Checkpoints(checkpoint, cfg.trainer.checkpoint_seconds)
+    rungs = [Rungs(watch, cfg, parts, train, checkpoint, progress)] if watch else []
     mirrors = _loggers(cfg, run, record, "fit", sweep)
     trainer = make_trainer(
         cfg,
@@ -199,7 +212,7 @@ def fit(
         max_epochs=-1,
         logger=mirrors,
         # The order matters: a checkpoint must hold the step's average and its loss.
-        callbacks=[ema(cfg.ema.decay), progress, checkpoints],
+        callbacks=[ema(cfg.ema.decay), progress, *rungs, checkpoints],
     )
     failed = True
     try:
@@ -223,6 +236,10 @@ def fit(
             record.write_status("waiting", step=step, steps=recipe.steps, reason="interrupted")
             _say(f"stopped at step {step} of {recipe.steps}, which is saved: the same command goes on from there")
         raise Interrupted(checkpoints.stopped_by)
+    if rungs and rungs[0].stopped:
+        if _first_rank():
+            record.write_status("waiting", step=trainer.global_step, steps=recipe.steps, reason="pruned")
+        raise Pruned
     if not held():
         raise RuntimeError(f"fit {record.signature} was taken over by another process while this one slept")
     if _first_rank():

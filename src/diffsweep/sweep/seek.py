@@ -1,0 +1,417 @@
+"""The process that looks after a search: it starts workers, puts back what dead ones held, and tells how it ends.
+
+It hands out no work, so a search whose launcher is killed goes on until its workers find no more trials; the same
+command, or `resume`, then looks after what is left.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from diffsweep.sweep import snapshot
+from diffsweep.sweep.files import atomic
+from diffsweep.sweep.lease import Busy, Lease
+from diffsweep.sweep.plan import Plan, Signed
+from diffsweep.sweep.pool import Room
+from diffsweep.sweep.record import Run
+from diffsweep.sweep.search import Search, is_search
+
+if TYPE_CHECKING:
+    from optuna import Study
+    from optuna.trial import FrozenTrial
+    from rich.table import Table
+
+_PAUSE = 0.25
+_STOPPING = 60.0
+_SHOWN = 10
+# What `diffsweep.trial` leaves with for a mistake that no further trial can mend.
+_MISTAKE = 2
+
+
+class Crew(Protocol):
+    """Whoever can have workers started."""
+
+    def start(self, indices: Sequence[int]) -> None:
+        """Start workers of these numbers."""
+        ...
+
+    def alive(self) -> set[int]:
+        """Those that it has started and that are not over."""
+        ...
+
+    def mistake(self) -> str | None:
+        """What a worker said that found the search itself to be wrong; None if none did."""
+        ...
+
+    def log(self, index: int) -> Path:
+        """What a worker says."""
+        ...
+
+    def stop(self) -> None:
+        """Stop all of them, with their state saved."""
+        ...
+
+
+@dataclass
+class Local:
+    """Workers as processes of this machine, each with its share of cores and GPUs; they outlive this process."""
+
+    search: Search
+    source: Path
+    room: Room = field(default_factory=Room.here)
+    _running: dict[int, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    def start(self, indices: Sequence[int]) -> None:
+        """Start workers of these numbers. Raises OSError."""
+        for index in indices:
+            log = self.log(index)
+            log.parent.mkdir(parents=True, exist_ok=True)
+            command = [sys.executable, "-m", "diffsweep.trial", str(self.search.folder.absolute()), str(index)]
+            with log.open("ab") as stream:
+                self._running[index] = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=stream,
+                    stderr=stream,
+                    env=os.environ | self._share(index) | snapshot.environment(self.source),
+                    cwd=self.search.hydra["runtime"]["cwd"],
+                    # Ctrl-C is for this process, which then asks them to stop.
+                    start_new_session=True,
+                )
+
+    def _share(self, index: int) -> dict[str, str]:
+        workers = self.search.n_workers
+        share = {"OMP_NUM_THREADS": str(max(1, self.room.cores // workers)), "DIFFSWEEP_WORKER": str(index)}
+        if self.room.gpus:
+            mine = self.room.gpus[index % workers :: workers] or (self.room.gpus[index % len(self.room.gpus)],)
+            share["CUDA_VISIBLE_DEVICES"] = ",".join(mine)
+        return share
+
+    def alive(self) -> set[int]:
+        """Those that are not over."""
+        return {index for index, process in self._running.items() if process.poll() is None}
+
+    def mistake(self) -> str | None:
+        """The last line of a worker that found the search itself to be wrong."""
+        wrong = [index for index, process in self._running.items() if process.poll() == _MISTAKE]
+        return last_line(self.log(wrong[0])) if wrong else None
+
+    def log(self, index: int) -> Path:
+        """What a worker says."""
+        return self.search.folder / "logs" / f"worker-{index}.log"
+
+    def stop(self) -> None:
+        """Ask all of them to save their state and end; kill those that do not within a minute."""
+        for index in self.alive():
+            with suppress(ProcessLookupError):
+                self._running[index].send_signal(signal.SIGTERM)
+        end = time.monotonic() + _STOPPING
+        for process in self._running.values():
+            try:
+                process.wait(max(0.0, end - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def begin(search: Search, cwd: Path, configs: Sequence[Path]) -> tuple[Search, Path]:
+    """Freeze a search that is new, or find the one of its name; with the source that its workers run from.
+
+    Raises ValueError if that name stands for another search, CannotWriteError.
+    """
+    before = Search.read(search.folder) if is_search(search.folder) else None
+    if before is None and (search.folder / "plan.json").exists():
+        raise ValueError(f"study_name={search.name} is the name of a sweep: choose another")
+    if before is not None and (different := before.same(search)):
+        raise ValueError(f"study_name={search.name} is another search: {different} differ; choose another study_name")
+    source = snapshot.take(search.folder, cwd, tuple(configs))
+    if before is None:
+        below = source.relative_to(search.folder) / "conf"
+        search = replace(search, configs=tuple(str(below / str(place or "main")) for place in range(len(configs))))
+    else:
+        # Edits of the YAML between two launches must not make two kinds of trials.
+        search = replace(search, configs=before.configs)
+    search.write()
+    return search, source
+
+
+def resume(folder: str | Path, n_workers: int | None = None) -> int:
+    """Go on with the search in `folder`; the exit code. Raises ValueError as `run`."""
+    search = Search.read(folder)
+    search = replace(search, n_workers=n_workers or search.n_workers)
+    source = snapshot.take(search.folder, Path(search.hydra["runtime"]["cwd"]))
+    return run(search, Local(search, source))
+
+
+def run(search: Search, crew: Crew) -> int:
+    """Look after a search to its end and tell how it ended; the exit code: 0, or 1 if trials failed.
+
+    Raises ValueError if somebody else does so already, for a mistake in the search that only a worker can find, and if
+    workers die before they do anything; KeyboardInterrupt and SystemExit with the workers stopped.
+    """
+    lease = Lease(search.folder / "workers")
+    try:
+        held = lease.acquire(wait=False)
+    except Busy as busy:
+        raise ValueError(f"study {search.name} is being looked after by {busy.holder}: wait for it") from busy
+    with held, _terminable():
+        if not search.workers():
+            search.mend()
+        study = search.open("launcher", create=True)
+        search.fill(study)
+        keeper = _Keeper(search, study, crew)
+        try:
+            keeper.keep()
+        except (KeyboardInterrupt, SystemExit):
+            print("stopping the workers; what they do is saved", file=sys.stderr, flush=True)
+            crew.stop()
+            keeper.look()
+            print(f"the same command goes on, or: diffsweep resume {search.name}", file=sys.stderr, flush=True)
+            raise
+        except BaseException:
+            crew.stop()
+            raise
+        finally:
+            keeper.close()
+        return conclude(search, study)
+
+
+class _Keeper:
+    """One look after the other, until no trial waits or runs."""
+
+    def __init__(self, search: Search, study: Study, crew: Crew) -> None:
+        from tqdm import tqdm
+
+        self.search, self.study, self.crew = search, study, crew
+        self.storage = study._storage
+        self.known: set[int] = set()
+        self.deaths = 0
+        self.started: set[int] = set()
+        trials = study.get_trials(deepcopy=False)
+        done = [trial for trial in trials if trial.state.is_finished()]
+        self.known.update(trial.number for trial in done)
+        if done:
+            _say(f"study {search.name}: {len(done)} of {len(trials)} trials are done already")
+        self.bar: Any = tqdm(
+            desc="search", total=len(trials), initial=len(done), unit="trial", disable=None, dynamic_ncols=True
+        )
+
+    def keep(self) -> None:
+        """Return when every trial is over."""
+        patient = True
+        while True:
+            alive = self.crew.alive()
+            if (said := self.crew.mistake()) is not None:
+                raise ValueError(said)
+            self._count_deaths(alive)
+            waiting, running = self.look(patient=patient)
+            patient = False
+            if not waiting and not running and not alive:
+                return
+            present = alive | set(self.search.workers())
+            if waiting and len(present) < self.search.n_workers:
+                free = (index for index in range(len(present) + self.search.n_workers) if index not in present)
+                wanted = min(waiting, self.search.n_workers - len(present))
+                indices = [next(free) for _ in range(wanted)]
+                self.crew.start(indices)
+                self.started.update(indices)
+            elif running and not present:
+                # Workers that another host had: nothing but their silence tells.
+                patient = True
+            time.sleep(_PAUSE)
+
+    def _count_deaths(self, alive: set[int]) -> None:
+        dead = self.started - alive
+        self.started -= dead
+        self.deaths += len(dead)
+        if self.deaths > 3 * self.search.n_workers + 3:
+            index = max(dead)
+            raise ValueError(
+                f"workers end before they finish a trial: {last_line(self.crew.log(index))} ({self.crew.log(index)})"
+            )
+
+    def look(self, *, patient: bool = False) -> tuple[int, int]:
+        """Tell what has ended, put back what is lost; how many wait and run now."""
+        from optuna.trial import TrialState
+
+        counts = dict.fromkeys(TrialState, 0)
+        for trial in self.study.get_trials(deepcopy=False):
+            counts[trial.state] += 1
+            if trial.state.is_finished() and trial.number not in self.known:
+                self.known.add(trial.number)
+                self.deaths = 0
+                self.bar.update()
+                self.bar.write(_line(self.search, trial), file=sys.stderr)
+            elif trial.state == TrialState.RUNNING and self.search.lost(trial, patient=patient):
+                again = self.search.put_back(trial, self.storage, killed=True)
+                self.bar.write(
+                    f"trial {trial.number}: its process is dead; {'it waits again' if again else 'given up'}",
+                    file=sys.stderr,
+                )
+                counts[TrialState.RUNNING] -= 1
+                counts[TrialState.WAITING] += again
+        return counts[TrialState.WAITING], counts[TrialState.RUNNING]
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+        self.bar.close()
+
+
+def conclude(search: Search, study: Study) -> int:
+    """Write plan.json and optimization_results.yaml, show the best trials; 1 if any failed, else 0."""
+    from optuna.trial import TrialState
+
+    trials = study.get_trials(deepcopy=False)
+    complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+    failed = [trial for trial in trials if trial.state == TrialState.FAIL]
+    write_plan(search, complete)
+    if complete:
+        _write_yaml(search.folder / "optimization_results.yaml", _solutions(search, study))
+        show(search, study)
+    for trial in failed:
+        _say(f"trial {trial.number} failed: {trial.user_attrs.get('reason', 'no reason was recorded')}")
+        _say(f"  {' '.join(search.overrides(trial.params))}")
+    return 1 if failed else 0
+
+
+def write_plan(search: Search, trials: Iterable[FrozenTrial]) -> None:
+    """Write plan.json with the cells of finished trials, so that whoever reads sweeps finds them."""
+    plan = Plan(search.folder, search.runs.absolute(), search.command, hydra=search.hydra)
+    signed = []
+    for trial in trials:
+        from diffsweep.sweep.signature import resolved
+
+        overrides = search.overrides(trial.params)
+        cfg, choices = search.compose(overrides)
+        config = resolved(cfg)
+        run = Run.of(config)
+        signed.append(Signed(overrides, config, choices, run.fit.signature, run.cell.signature))
+    # Parameters that make no difference are a result of a search, not a slip of its user.
+    replace(plan.adding(signed), warnings=()).write()
+
+
+def _solutions(search: Search, study: Study) -> dict[str, Any]:
+    if len(search.directions) == 1:
+        best = study.best_trial
+        return {"name": "optuna", "best_evaluated_params": best.params, "best_evaluated_result": best.value}
+    front = [{"params": trial.params, "values": list(trial.values)} for trial in study.best_trials]
+    return {"name": "optuna", "solutions": front}
+
+
+def _write_yaml(path: Path, content: Mapping[str, Any]) -> None:
+    from omegaconf import OmegaConf
+
+    with atomic(path) as temporary:
+        OmegaConf.save(OmegaConf.create(dict(content)), temporary)
+
+
+def show(search: Search, study: Study) -> None:
+    """Print the best trials, or the Pareto front, and the command that repeats the first of them."""
+    from importlib.util import find_spec
+
+    from optuna.trial import TrialState
+    from rich.console import Console
+    from rich.text import Text
+
+    counts = dict.fromkeys(TrialState, 0)
+    for trial in study.get_trials(deepcopy=False):
+        counts[trial.state] += 1
+    said = [f"{counts[state]} {state.name.lower()}" for state in TrialState if counts[state]]
+    console = Console()
+    # Lines for grep and awk are never wrapped; rich takes a pipe for 80 columns wide.
+    console = console if console.is_terminal else Console(width=10_000)
+    console.print(Text(f"study {search.name}: {', '.join(said)}"))
+    best = study.best_trials if len(search.directions) > 1 else [study.best_trial]
+    front = {trial.number for trial in best}
+    console.print(_table(search, study, front, console.is_terminal))
+    if len(search.directions) > 1:
+        console.print(Text(f"* on the Pareto front: no trial is better in every objective ({len(front)} trials)"))
+    words = [*search.shown, *search.overrides(best[0].params)]
+    console.print(Text(f"best           python train.py {shlex.join(words)}"), soft_wrap=True)
+    console.print(Text(f"its record     {best[0].user_attrs.get('result')}"), soft_wrap=True)
+    if "://" not in search.storage and find_spec("optuna_dashboard") is not None:
+        console.print(Text(f"pictures       optuna-dashboard {search.journal}"), soft_wrap=True)
+
+
+def _table(search: Search, study: Study, front: set[int], terminal: bool) -> Table:
+    from optuna.trial import TrialState
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    sign = -1 if search.directions[0] == "maximize" else 1
+    trials.sort(key=lambda trial: (trial.number not in front, sign * trial.values[0]))
+    table = Table(box=box.SIMPLE_HEAD if terminal else None, pad_edge=False)
+    columns = ["trial", *_objectives(search, trials[0]), *search.space]
+    for place, name in enumerate(columns):
+        table.add_column(Text(name), justify="left" if place > len(search.directions) else "right", overflow="fold")
+    for trial in trials[: max(_SHOWN, len(front))]:
+        mark = "*" if trial.number in front and len(search.directions) > 1 else ""
+        cells = [f"{mark}{trial.number}", *map(_number, trial.values)]
+        cells += [_number(trial.params.get(key)) for key in search.space]
+        table.add_row(*map(Text, cells), style="bold" if trial.number in front and terminal else None)
+    return table
+
+
+def _objectives(search: Search, trial: FrozenTrial) -> tuple[str, ...]:
+    return search.objective or (str(trial.user_attrs.get("metric", "value")),)
+
+
+def _line(search: Search, trial: FrozenTrial) -> str:
+    from optuna.trial import TrialState
+
+    params = " ".join(f"{key}={_number(value)}" for key, value in trial.params.items())
+    if trial.state == TrialState.COMPLETE:
+        pairs = zip(_objectives(search, trial), trial.values, strict=True)
+        said = "  ".join(f"{name} {_number(value)}" for name, value in pairs)
+    elif trial.state == TrialState.PRUNED:
+        said = f"pruned at step {trial.last_step}: {_number(trial.intermediate_values.get(trial.last_step or 0))}"
+    else:
+        said = f"failed: {trial.user_attrs.get('reason', 'no reason was recorded')}"
+    return f"trial {trial.number}  {said}  {params}"
+
+
+def _number(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def last_line(log: Path) -> str:
+    """The last line of a log, "no word" if there is none."""
+    with suppress(OSError):
+        lines = log.read_text(errors="replace").split("\n")
+        return next((line.strip() for line in reversed(lines) if line.strip()), "no word")
+    return "no word"
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM ends the block as an exception does, so that the workers are stopped."""
+
+    def stop(number: int, _: Any) -> None:
+        raise SystemExit(128 + number)
+
+    try:
+        before = signal.signal(signal.SIGTERM, stop)
+    except ValueError:
+        # Not the main thread: whoever called has to see to that.
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

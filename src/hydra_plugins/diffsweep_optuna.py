@@ -1,0 +1,141 @@
+"""`hydra/sweeper=optuna`: search instead of a grid. See `diffsweep.sweep.search` and `diffsweep.sweep.seek`."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+if TYPE_CHECKING:
+    from diffsweep.sweep.search import Search
+
+
+class OptunaSweeper(Sweeper):
+    """Searches the space that overrides and `params` span.
+
+    Args:
+        direction: minimize or maximize, or one for each objective.
+        objective: Keys of result.json; null for the run's main metric.
+        n_trials: Trials in the end, >= 1.
+        n_workers: Processes that work at once, >= 1; null for one per GPU, or one.
+        study_name: Folder below sweeps/; null for the time.
+        storage: A journal file, or an Optuna URL; null for a journal in that folder.
+        sampler: A name, or a mapping with `name` and what Optuna's class takes.
+        pruner: Likewise.
+        seed: Of the sampler; null draws one.
+        params: Overridden key -> choices or range, in Hydra's grammar; the command line has the last word.
+    """
+
+    def __init__(
+        self,
+        direction: str | Sequence[str] = "minimize",
+        objective: str | Sequence[str] | None = None,
+        n_trials: int = 20,
+        n_workers: int | None = None,
+        study_name: str | None = None,
+        storage: str | None = None,
+        sampler: str | Mapping[str, Any] = "tpe",
+        pruner: str | Mapping[str, Any] = "none",
+        seed: int | None = None,
+        params: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.asked: dict[str, Any] = {
+            "directions": _several(direction),
+            "objective": _several(objective),
+            "n_trials": n_trials,
+            "n_workers": n_workers,
+            "storage": str(storage or ""),
+            "sampler": _named(sampler),
+            "pruner": _named(pruner),
+            "seed": seed,
+        }
+        self.study_name = study_name
+        self.params = params or {}
+        self.hydra_context: HydraContext | None = None
+        self.config: DictConfig | None = None
+        self.launcher = None
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.hydra_context, self.config = hydra_context, config
+
+    def sweep(self, arguments: list[str]) -> None:
+        """Search to the end. Raises CompactHydraException, in one line, for a user's mistake, SystemExit(1) if trials
+        failed.
+        """
+        from hydra.errors import CompactHydraException, HydraException
+
+        from diffsweep.sweep import seek
+        from diffsweep.sweep.compose import in_one_line
+
+        assert self.config is not None
+        assert self.hydra_context is not None
+        try:
+            search = self._search(arguments)
+            # A typing error is found here, before anything is written.
+            some = {key: _any(one) for key, one in search.distributions.items()}
+            self.hydra_context.config_loader.load_sweep_config(self.config, search.overrides(some))
+            runtime = self.config.hydra.runtime
+            sources = [Path(source.path) for source in runtime.config_sources if source.path]
+            configs = [path for path in sources if path.is_absolute()]
+            search, source = seek.begin(search, Path(runtime.cwd), configs)
+            OmegaConf.save(self.config, search.folder / "multirun.yaml")
+            code = seek.run(search, seek.Local(search, source))
+        except HydraException as error:
+            raise CompactHydraException(in_one_line(error)) from error.__cause__
+        except (ValueError, OSError) as error:
+            raise CompactHydraException(" ".join(str(error).split())) from error
+        if code:
+            raise SystemExit(code)
+
+    def _search(self, arguments: Sequence[str]) -> Search:
+        from hydra.core.override_parser.overrides_parser import OverridesParser
+
+        from diffsweep.sweep.hydra import frozen
+        from diffsweep.sweep.pool import Room
+        from diffsweep.sweep.search import Search, space, valid_name
+
+        assert self.config is not None
+        assert self.hydra_context is not None
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        params = [f"{key}={value}" for key, value in self.params.items()]
+        distributions, fixed = space(parser.parse_overrides([*params, *arguments]))
+        runs, folder = Path(self.config.paths.runs), Path(self.config.hydra.sweep.dir)
+        if self.study_name is not None:
+            folder = runs / "sweeps" / valid_name(str(self.study_name))
+        sources = self.config.hydra.runtime.config_sources
+        shown = tuple(f"--config-dir={source.path}" for source in sources if source.provider == "command-line")
+        workers = self.asked["n_workers"]
+        if workers is None:
+            workers = max(1, len(Room.here().gpus))
+        return Search(
+            folder,
+            runs,
+            distributions,
+            fixed,
+            frozen(self.config),
+            shown=shown,
+            command=shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]),
+            **{**self.asked, "n_workers": workers},
+        )
+
+
+def _several(value: Any) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    return tuple(map(str, value)) if isinstance(value, (list, tuple, ListConfig)) else (str(value),)
+
+
+def _named(value: Any) -> dict[str, Any]:
+    if isinstance(value, DictConfig):
+        value = OmegaConf.to_container(value, resolve=True)
+    return dict(value) if isinstance(value, Mapping) else {"name": str(value)}
+
+
+def _any(distribution: Any) -> Any:
+    return distribution.choices[0] if hasattr(distribution, "choices") else distribution.low
