@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 from hydra.plugins.launcher import Launcher
 
 if TYPE_CHECKING:
-    from diffsweep.sweep.jobs import Todo
-    from diffsweep.sweep.plan import Plan
     from hydra.core.utils import JobReturn
     from hydra.types import HydraContext, TaskFunction
     from omegaconf import DictConfig
+
+    from diffsweep.sweep.jobs import Todo
+    from diffsweep.sweep.plan import Plan
 
 
 class LocalLauncher(Launcher):

@@ -115,21 +115,17 @@ def resources(plan: Plan, job: Job) -> slurm.Resources:
     return slurm.Resources.of({**asked, "nodes": trainer.get("num_nodes", 1), "tasks_per_node": devices})
 
 
-def go(plan: Plan, mode: str, policy: Policy, call: Call, view: Callable[[Plan], AbstractContextManager[View]]) -> None:
-    """Submit what `plan` still needs, and wait for it unless the policy is to detach.
+def start(
+    plan: Plan, todo: Todo, policy: Policy, call: Call, view: Callable[[Plan], AbstractContextManager[View]]
+) -> None:
+    """Submit the jobs of `todo` that are not in the queue already, and wait unless the policy is to detach.
 
     Raises ValueError for what SLURM refuses, KeyboardInterrupt while waiting (the jobs go on).
     """
     if not slurm.available():
         raise ValueError(
-            "hydra/launcher=slurm needs sbatch, which is not here: hydra/launcher=local runs on this machine"
+            "hydra/launcher=slurm needs sbatch, which is not here; hydra/launcher=local runs on this machine"
         )
-    todo = Todo.of(plan, mode)
-    launch.say(plan, todo)
-    if mode in ("plan", "read_only"):
-        return
-    if mode == "force":
-        launch.forget(plan, todo)
     live = _queued(plan)
     if live:
         busy = {job.fit for job in live}
@@ -159,15 +155,12 @@ def wait(plan: Plan, poll_seconds: float, view: Callable[[Plan], AbstractContext
             while True:
                 look = watch.look()
                 shown.show(look)
-                if not any(
-                    counts[state] for counts in (look.counts, look.fit_counts) for state in ("running", "waiting")
-                ):
+                both = look.counts + look.fit_counts
+                if not both["running"] + both["waiting"]:
                     return
                 time.sleep(min(1.0, poll_seconds))
     except KeyboardInterrupt:
-        _say(
-            "the jobs go on without this process:", f"  diffsweep status {plan.name}", f"  diffsweep cancel {plan.name}"
-        )
+        _say("the jobs go on without this process:", *_commands(plan))
         raise
 
 
@@ -182,6 +175,10 @@ def _queued(plan: Plan) -> tuple[Job, ...]:
     if queue is None:
         raise ValueError("squeue gives no answer, so what is queued already is not known: try again later")
     return tuple(job for job in before.jobs if job.kind != "finish" and job.id in queue)
+
+
+def _commands(plan: Plan) -> tuple[str, str]:
+    return f"  diffsweep status {plan.name}", f"  diffsweep cancel {plan.name}"
 
 
 def _commands(plan: Plan) -> tuple[str, str]:
