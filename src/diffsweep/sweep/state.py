@@ -186,7 +186,8 @@ class Watch:
         self._untouched: dict[int, tuple[_Outlook, Item]] = {}
         self._queue: Mapping[str, Entry] | None = None
         self._asked = self._asked_history = -float("inf")
-        self._last_in_queue: dict[str, float] = {}
+        self._in_queue: set[str] = set()
+        self._left_queue: dict[str, float] = {}
         self._words: dict[str, str] = {}
         self._wanted: set[str] = set()
         self._known: dict[str, tuple[int, float, float, _Evidence]] = {}
@@ -283,9 +284,11 @@ class Watch:
             self._ask_queue, self._ask_history = slurm.queue, self._ask_history or slurm.history
         self._asked = now
         self._queue = self._ask_queue(ids)
-        for name, entry in (self._queue or {}).items():
-            if _word(entry) not in _ENDED:
-                self._last_in_queue[name] = now
+        if self._queue is not None:
+            present = {name for name, entry in self._queue.items() if _word(entry) not in _ENDED}
+            left = {name: self._left_queue.get(name, now) for name in self._in_queue - present}
+            self._in_queue |= present
+            self._left_queue = left
         return True
 
     def _read_history(self) -> bool:
@@ -428,7 +431,7 @@ class Watch:
         if launched.kind == "slurm":
             entries = (self._queue or {}).values()
             queued = self._queue is None or any(_word(entry) not in _ENDED for entry in entries)
-            if not complete and (queued or any(now - last < self._every for last in self._last_in_queue.values())):
+            if not complete and (queued or any(now - left < self._every for left in self._left_queue.values())):
                 return "detached"
         if complete:
             return "finished"
@@ -454,7 +457,7 @@ class Watch:
             if entry is not None and word not in _ENDED:
                 return _Outlook("waiting", reason if reason != "None" else "")
             # Its last files may need a moment to be seen from here.
-            if now - self._last_in_queue.get(job.id, -float("inf")) < self._every:
+            if now - self._left_queue.get(job.id, -float("inf")) < self._every:
                 return _Outlook("waiting", "its job has just ended")
         word = _word(entry) if entry else self._words.get(job.id, "")
         if not word:
@@ -535,6 +538,11 @@ class Watch:
             for cell in left if fit in bad else ():
                 if cells[cell].state != "running":
                     cells[cell] = replace(cells[cell], state="blocked", reason=bad[fit])
+
+
+def blocked(fit: str, reason: str) -> str:
+    """What is said of a cell that was not run, as `fit` failed for that reason."""
+    return f"not run: fit {fit} failed: {reason}"
 
 
 def _eta(fits: Iterable[Item], cells: Iterable[Item]) -> tuple[float | None, bool]:

@@ -1,0 +1,323 @@
+"""A sweep while it goes on: on a terminal a view that fits it, in a log one line for each thing that has happened.
+
+Fits and cells are called by what distinguishes them from the others of the sweep, not by their signatures.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from socket import gethostname
+from types import TracebackType
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from diffsweep.report.terminal import LARGER_IS_BETTER, count, duration, number
+from diffsweep.sweep.plan import Plan
+from diffsweep.sweep.state import Item, Look, blocked
+
+_STYLES = {"done": "green", "running": "cyan", "failed": "red", "blocked": "red", "missing": "yellow"}
+_WORDS = {"blocked": "not run"}
+_ORDER = ("done", "running", "waiting", "failed", "blocked", "missing")
+# What is listed of the cells that failed for one reason, and of the best ones.
+_EXAMPLES = 3
+_UNBOUNDED = 1_000_000
+
+
+@dataclass(frozen=True)
+class Names:
+    """What the fits and cells of a sweep are called, and (`shared`) the overrides that all of them have."""
+
+    fits: dict[str, str]
+    cells: dict[str, str]
+    shared: str
+
+    @classmethod
+    def of(cls, plan: Plan) -> Names:
+        """The names in `plan`."""
+        tasks = list(plan.cells.values())
+        counts = Counter(word for task in tasks for word in dict.fromkeys(task.overrides))
+        common = {word for word, times in counts.items() if times == len(tasks) > 1}
+        cells = {task.cell: [word for word in task.overrides if word not in common] for task in tasks}
+        fits = {}
+        for fit, members in plan.fits.items():
+            kept = [word for word in cells[members[0]] if all(word in cells[cell] for cell in members[1:])]
+            # The only cell of its fit says more than it need: which of its words are the sampler's is not known here.
+            fits[fit] = " ".join(kept) or fit
+        shared = " ".join(word for word in tasks[0].overrides if word in common) if tasks else ""
+        return cls(fits, {cell: " ".join(words) or cell for cell, words in cells.items()}, shared)
+
+
+def view(plan: Plan, names: Names, look: Look, width: int = 80, height: int | None = None) -> RenderableType:
+    """A look at a sweep, `width` columns wide and at most `height` lines high (None: as high as it gets)."""
+    head = _head(plan, names, look)
+    fits = [(names.fits[fit], item) for fit, item in look.fits.items() if item.state == "running"]
+    cells = [(names.cells[cell], item) for cell, item in look.cells.items() if item.state == "running"]
+    failures, best = _failures(names, look), _best(names, look)
+    room = _UNBOUNDED if height is None else max(height - len(head), 0)
+    # With the empty line above it, and the heading of a table.
+    wanted = [len(fits) + 2 if fits else 0, len(cells) + 2 if cells else 0, len(failures) + 1 if failures else 0]
+    shares = _shares(wanted, room)
+    parts: list[RenderableType] = list(head)
+    if shares[0]:
+        parts += ["", *_running("training", fits, shares[0] - 2, width)]
+    if shares[1]:
+        parts += ["", *_running("evaluating", cells, shares[1] - 2, width)]
+    if shares[2]:
+        parts += ["", *_capped(failures, shares[2] - 1, plan.name)]
+    left = room - sum(shares)
+    if best and left > 2:
+        parts += ["", *best[: left - 1]]
+    for part in parts:
+        if isinstance(part, Text):
+            part.no_wrap = height is not None
+            part.overflow = "ellipsis" if height is not None else "fold"
+    return Group(*parts[:height])
+
+
+def _head(plan: Plan, names: Names, look: Look) -> list[Text]:
+    title = Text.assemble((plan.name, "bold"), "  ", *_counts("cells", look.counts))
+    lines = [title, Text.assemble(*_counts("trainings", look.fit_counts))]
+    times = []
+    if look.elapsed_seconds is not None:
+        times.append(f"{duration(look.elapsed_seconds)} so far")
+    if look.eta_seconds is not None:
+        times.append(f"about {duration(look.eta_seconds)} to go" + (" and the evaluations" if look.eta_partial else ""))
+    lines.append(Text("; ".join(filter(None, [", ".join(times), standing(look, plan.name)])), style="dim"))
+    if names.shared:
+        lines.append(Text(f"all: {names.shared}", style="dim"))
+    return lines
+
+
+def standing(look: Look, name: str) -> str:
+    """Who is at work on the sweep `name`, in words; what to do if nobody is."""
+    resume = f"`diffsweep resume {name}`"
+    left = len(look.cells) - look.counts["done"]
+    if look.launcher == "live":
+        return f"running, launched by process {look.process.pid} on {look.process.host}" if look.process else "running"
+    if look.launcher == "detached":
+        return "running on SLURM, detached"
+    if look.launcher == "elsewhere" and look.process is not None:
+        return f"launched on {look.process.host}; whether it goes on can only be told there"
+    if look.launcher == "finished":
+        return "finished" if not left else f"finished, {left} cells without result: {resume}"
+    return f"interrupted: {resume}" if look.launcher == "interrupted" else f"not launched: {resume}"
+
+
+def _counts(things: str, counts: Counter[str]) -> Iterator[str | tuple[str, str]]:
+    yield f"{count(counts['done'])}/{count(sum(counts.values()))} {things} done"
+    for state in _ORDER[1:]:
+        if counts[state]:
+            yield ", "
+            yield f"{count(counts[state])} {_WORDS.get(state, state)}", _STYLES.get(state, "")
+
+
+def _running(title: str, items: Sequence[tuple[str, Item]], rows: int, width: int) -> Iterator[RenderableType]:
+    """A table of what runs, at most `rows` lines and its heading; columns that nothing fills are left out."""
+    shown = items if len(items) <= rows else items[: max(rows - 1, 1)]
+    narrow, unbounded = width < 100, width > 1000
+    columns = {
+        "step": [_steps(item) for _, item in shown],
+        "loss": [number(item.loss) if item.loss is not None else "" for _, item in shown],
+        "img/s": [_speed(item) for _, item in shown],
+        "ETA": [_clock(item.eta_seconds) for _, item in shown],
+        "stage": [item.stage for _, item in shown],
+        "where": [_where(item, narrow) for _, item in shown],
+    }
+    bar = 0 if unbounded else 8 if narrow else 20
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold", expand=not unbounded)
+    table.add_column(title, overflow="ellipsis", no_wrap=True, ratio=None if unbounded else 1)
+    if not any(columns["step"]):
+        bar = 0
+    if bar:
+        table.add_column("", width=bar)
+    columns = {name: texts for name, texts in columns.items() if any(texts)}
+    for name, texts in columns.items():
+        words = name in ("where", "stage")
+        widest = max(map(len, (name, *texts)))
+        if words and narrow:
+            widest = min(widest, 14)
+        table.add_column(name, justify="left" if words else "right", no_wrap=True, overflow="ellipsis", width=widest)
+    for index, (name, item) in enumerate(shown):
+        done = [ProgressBar(item.steps or 1, item.step or 0, width=bar)] if bar else []
+        table.add_row(Text(name), *done, *(Text(texts[index]) for texts in columns.values()))
+    yield table
+    if len(items) > len(shown) and rows > len(shown):
+        yield Text(f"... and {len(items) - len(shown)} more", style="dim")
+
+
+def _where(item: Item, narrow: bool) -> str:
+    """Host and job; where there is little room, what tells more: everything on this machine is on this machine."""
+    host = "" if item.host == gethostname() else item.host
+    return host or item.job if narrow else " ".join(filter(None, (host, item.job)))
+
+
+def _clock(seconds: float | None) -> str:
+    """`0:42`, `12:34`, `3:02:10`; days as `duration` has them."""
+    if seconds is None or seconds >= 86400:
+        return "" if seconds is None else duration(seconds)
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def _steps(item: Item) -> str:
+    if item.step is None:
+        return ""
+    return f"{item.step}/{item.steps}" if item.steps else str(item.step)
+
+
+def _speed(item: Item) -> str:
+    return f"{item.images_per_second:,.0f}" if item.images_per_second is not None else ""
+
+
+def _failures(names: Names, look: Look) -> list[Text]:
+    """Each reason once, with some of the fits and cells that it hit, and the log to read."""
+    groups: dict[str, list[tuple[str, Item]]] = {}
+    behind = Counter(item.reason for item in look.cells.values() if item.state == "blocked")
+    for fit, item in look.fits.items():
+        if item.state == "failed":
+            hit = behind[blocked(fit, item.reason)]
+            not_run = f" ({count(hit)} {'cell' if hit == 1 else 'cells'} not run)" if hit else ""
+            groups.setdefault(item.reason, []).append((f"training {names.fits[fit]}{not_run}", item))
+    for cell, item in look.cells.items():
+        if item.state == "failed":
+            groups.setdefault(item.reason, []).append((names.cells[cell], item))
+    lines = []
+    for reason, hit in groups.items():
+        lines.append(Text.assemble(("failed: ", "red"), _line(reason)))
+        lines += [Text(f"  {_line(name)}") for name, _ in hit[:_EXAMPLES]]
+        if len(hit) > _EXAMPLES:
+            lines.append(Text(f"  ... and {count(len(hit) - _EXAMPLES)} more", style="dim"))
+        log = next((item.log for _, item in hit if item.log), "")
+        if log and log not in reason:
+            lines.append(Text(f"  see {near(log)}", style="dim"))
+    return lines
+
+
+def _best(names: Names, look: Look) -> list[Text]:
+    """The best cells so far, for each metric."""
+    by_metric: dict[str, list[tuple[float, str]]] = {}
+    for cell, item in look.cells.items():
+        if item.state == "done" and item.value is not None:
+            by_metric.setdefault(item.metric, []).append((item.value, cell))
+    lines = []
+    for metric, found in by_metric.items():
+        found.sort(reverse=metric in LARGER_IS_BETTER, key=lambda pair: pair[0])
+        lines.append(Text(f"best {metric} so far", style="bold"))
+        lines += [Text(f"  {number(value)}  {names.cells[cell]}") for value, cell in found[:_EXAMPLES]]
+    return lines
+
+
+def _capped(lines: Sequence[Text], rows: int, sweep: str) -> Sequence[Text]:
+    if len(lines) <= rows:
+        return lines
+    return [*lines[: rows - 1], Text(f"... all of it: `diffsweep status {sweep}`", style="dim")]
+
+
+def _shares(wanted: Sequence[int], room: int) -> list[int]:
+    """How many lines each part gets: none more than it wants, and none at all where its share is of no use."""
+    shares = [0] * len(wanted)
+    parts = [index for index in range(len(wanted)) if wanted[index]]
+    # Those that want little first: what they leave is for the others.
+    for place, index in enumerate(order := sorted(parts, key=lambda index: wanted[index])):
+        share = min(wanted[index], room // (len(order) - place))
+        shares[index] = share if share >= min(wanted[index], 3) else 0
+        room -= shares[index]
+    return shares
+
+
+def near(path: str) -> str:
+    """A path as seen from the working folder, if it lies below."""
+    try:
+        return str(Path(path).absolute().relative_to(Path.cwd()))
+    except ValueError:
+        return path
+
+
+def _line(text: str) -> str:
+    # A reason may hold anything, also what would move the cursor.
+    return "".join(letter if letter.isprintable() else " " for letter in text)
+
+
+class LiveView:
+    """Shows looks at a sweep as they come: `with LiveView(plan) as view: view.show(watch.look())`.
+
+    On a terminal one picture that is drawn anew and vanishes at the end; elsewhere (a log, a pipe) plain lines, only
+    when something has changed.
+    """
+
+    def __init__(self, plan: Plan, console: Console | None = None) -> None:
+        self.plan = plan
+        self.console = console or Console()
+        self.names = Names.of(plan)
+        self._live: Live | None = None
+        self._before: Look | None = None
+
+    def __enter__(self) -> LiveView:
+        if self.console.is_terminal:
+            self._live = Live(console=self.console, transient=True, auto_refresh=False, vertical_overflow="crop")
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def show(self, look: Look) -> None:
+        """Show the newest look."""
+        if self._live is not None:
+            size = self.console.size
+            # One line less than there is: a full screen scrolls.
+            self._live.update(view(self.plan, self.names, look, size.width, size.height - 1), refresh=True)
+        else:
+            for line in self._news(look):
+                self.console.print(Text(_line(line)), soft_wrap=True)
+        self._before = look
+
+    def _news(self, look: Look) -> Iterator[str]:
+        before = self._before
+        total, done = len(look.cells), look.counts["done"]
+        if before is None:
+            already = f", {done} done already" if done else ""
+            yield f"sweep {self.plan.name}: {total} cells of {len(look.fits)} trainings{already}"
+        else:
+            done = before.counts["done"]
+        for fit, item in look.fits.items():
+            then = before.fits.get(fit) if before is not None else None
+            # What was done before this began to watch is no news.
+            if then is item or (then is not None and then.state == item.state) or (not then and item.state == "done"):
+                continue
+            name = f"training {self.names.fits[fit]}"
+            if item.state == "running":
+                where = " ".join(filter(None, (item.host, item.job)))
+                yield f"started {name}" + (f" on {where}" if where else "")
+            elif item.state == "done":
+                yield f"done {name}" + (f" in {duration(item.seconds)}" if item.seconds is not None else "")
+            elif item.state == "failed":
+                hit = sum(look.cells[cell].state == "blocked" for cell in self.plan.fits[fit])
+                behind = f"; {hit} cells are not run" if hit else ""
+                yield f"failed {name}: {item.reason}{_see(item)}{behind}"
+        for cell, item in look.cells.items():
+            then = before.cells.get(cell) if before is not None else None
+            if then is item or (then is not None and then.state == item.state) or (not then and item.state == "done"):
+                continue
+            name = self.names.cells[cell]
+            if item.state == "done":
+                done += 1
+                yield f"[{done}/{total}] done {name}  {item.metric} {number(item.value)}".rstrip(" -")
+            elif item.state == "failed":
+                yield f"[{done}/{total}] failed {name}: {item.reason}{_see(item)}"
+
+
+def _see(item: Item) -> str:
+    return f" (see {near(item.log)})" if item.log and item.log not in item.reason else ""

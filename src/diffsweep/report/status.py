@@ -1,0 +1,240 @@
+"""`diffsweep status` and `diffsweep cancel`: what the sweeps of a folder are doing, and an end to one of them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from diffsweep.report.live import LiveView, Names, standing, view
+from diffsweep.sweep.jobs import Launched
+from diffsweep.sweep.lease import Lease
+from diffsweep.sweep.plan import Plan
+from diffsweep.sweep.process import Process
+from diffsweep.sweep.state import Item, Look, Watch
+
+_UNBOUNDED = 10_000
+_NEWEST = 5
+# Jobs save their state when they are told to stop: a launcher waits a minute for them.
+_PATIENCE = 90.0
+
+
+def sweeps(runs: Path) -> list[Path]:
+    """The folders of all sweeps below the folder `runs`, newest last."""
+    found = []
+    with suppress(OSError), os.scandir(runs / "sweeps") as entries:
+        for entry in entries:
+            with suppress(OSError):
+                found.append(((Path(entry.path) / "plan.json").stat().st_mtime_ns, entry.name, Path(entry.path)))
+    return [path for *_, path in sorted(found)]
+
+
+def find(runs: Path, sweep: str) -> Path:
+    """The folder of a sweep, by its name, the beginning of it, its path, or `last` for the newest.
+
+    Raises ValueError, naming the newest ones, if there is none or more than one.
+    """
+    known = sweeps(runs)
+    if sweep == "last" and known:
+        return known[-1]
+    for path in (runs / "sweeps" / sweep, Path(sweep)):
+        if sweep and (path / "plan.json").is_file():
+            return path
+    matching = [path for path in known if path.name.startswith(sweep)] if sweep else []
+    if len(matching) == 1:
+        return matching[0]
+    if not known:
+        raise ValueError(
+            f"sweep {sweep} is unknown: there is no sweep below {runs / 'sweeps'}; paths.runs chooses runs"
+        )
+    several = f"sweep {sweep} may be any of {len(matching)}" if matching else f"sweep {sweep} is unknown"
+    newest = ", ".join(path.name for path in reversed((matching or known)[-_NEWEST:]))
+    raise ValueError(f"{several}: the newest are {newest}")
+
+
+def status(runs: Path, sweep: str | None, watch: bool) -> int:
+    """Show what goes on in a sweep or, without one, a line about each.
+
+    `watch`: go on showing it until it is over or Ctrl-C. Returns the exit code, 0. Raises ValueError as `find`.
+    """
+    console = _console()
+    if sweep is None and not watch:
+        _list(runs, console)
+        return 0
+    folder = find(runs, sweep or "last")
+    look, plan = _watch(folder, console) if watch else _look(Plan.read(folder))
+    console.print(view(plan, Names.of(plan), look, console.width))
+    return 0
+
+
+def cancel(runs: Path, sweep: str) -> int:
+    """Stop a sweep: its launcher and jobs on this machine, which save their state, or its jobs in SLURM's queue.
+
+    What is finished stays. Returns the exit code: 0, or 1 if something does not end. Raises ValueError as `find`, and
+    for a sweep that another machine must be asked about.
+    """
+    folder = find(runs, sweep)
+    plan, launched = Plan.read(folder), Launched.read(folder)
+    console = _console()
+    if launched is None or launched.ended:
+        _say(console, f"sweep {plan.name} has no jobs")
+    elif launched.kind == "slurm":
+        if not _cancel_slurm(folder, console):
+            return 1
+    elif not _cancel_local(plan, launched, console):
+        return 1
+    counts = Watch(plan).look().counts
+    left = len(plan.cells) - counts["done"]
+    _say(console, f"{counts['done']} of {len(plan.cells)} cells are finished and stay")
+    if left:
+        _say(console, f"{left} are left: `diffsweep resume {plan.name}`")
+    return 0
+
+
+def _look(plan: Plan) -> tuple[Look, Plan]:
+    return Watch(plan).look(), plan
+
+
+def _watch(folder: Path, console: Console) -> tuple[Look, Plan]:
+    """Show a sweep until it is over; the last look at it. A search adds to its plan as it goes on."""
+    known: dict[str, Item] = {}
+    while True:
+        stamp = _stamp(folder)
+        plan = Plan.read(folder)
+        watch = Watch(plan, finished=known)
+        look = watch.look()
+        try:
+            with LiveView(plan, console) as live:
+                while _stamp(folder) == stamp:
+                    live.show(look)
+                    if look.over:
+                        return look, plan
+                    time.sleep(1.0)
+                    look = watch.look()
+        except KeyboardInterrupt:
+            return look, plan
+
+
+def _stamp(folder: Path) -> tuple[int, int]:
+    status = (folder / "plan.json").stat()
+    return status.st_mtime_ns, status.st_ino
+
+
+def _list(runs: Path, console: Console) -> None:
+    folders = sweeps(runs)
+    if not folders:
+        _say(console, f"no sweeps below {runs / 'sweeps'}")
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    table.add_column("sweep", overflow="fold")
+    for name in ("done", "running", "failed"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("state", overflow="fold")
+    known: dict[str, Item] = {}
+    for folder in folders:
+        try:
+            plan = Plan.read(folder)
+        except ValueError as error:
+            table.add_row(Text(folder.name), "", "", "", Text(str(error)))
+            continue
+        look = Watch(plan, finished=known).look()
+        counts = look.counts
+        running = counts["running"] + look.fit_counts["running"]
+        failed = counts["failed"] + counts["blocked"]
+        numbers = [f"{counts['done']}/{len(look.cells)}", str(running or ""), str(failed or "")]
+        table.add_row(Text(plan.name), *numbers, Text(standing(look, plan.name)))
+    console.print(table)
+
+
+def _cancel_local(plan: Plan, launched: Launched, console: Console) -> bool:
+    launcher = launched.launcher
+    alive = launcher.alive() if launcher is not None else False
+    if launcher is not None and alive is None:
+        raise ValueError(f"sweep {plan.name} was launched on {launcher.host}: say `diffsweep cancel {plan.name}` there")
+    if launcher is not None and alive:
+        _say(console, f"stopping {launcher}: its jobs save their state")
+        if not _stop([launcher], signal.SIGINT):
+            _say(console, f"{launcher} does not end: `kill {launcher.pid}` ends it at once")
+            return False
+    orphans = _orphans(plan)
+    if orphans:
+        _say(console, f"stopping {len(orphans)} jobs whose launcher is gone")
+        if not _stop(orphans, signal.SIGTERM):
+            _say(console, "they do not end: " + ", ".join(str(one) for one in orphans if one.alive()))
+            return False
+    return True
+
+
+def _orphans(plan: Plan) -> list[Process]:
+    """Living processes on this machine that hold a lease of this sweep's records, and work for this sweep."""
+    records = [plan.run(cells[0]).fit.folder for cells in plan.fits.values()]
+    records += [plan.cell(cell).folder for cell in plan.cells]
+    found = {holder.pid: holder for folder in records if (holder := Lease(folder).holder()) and holder.alive()}
+    return [process for pid, process in found.items() if pid != os.getpid() and _works_for(plan, pid)]
+
+
+def _works_for(plan: Plan, pid: int) -> bool:
+    """Whether a process runs from this sweep's snapshot or was told its folder; it may be another sweep's."""
+    import psutil
+
+    folder = str(plan.folder.absolute())
+    with suppress(psutil.Error, OSError):
+        process = psutil.Process(pid)
+        words = [*process.cmdline(), *process.environ().get("PYTHONPATH", "").split(os.pathsep)]
+        return any(Path(word).is_relative_to(folder) for word in words)
+    return False
+
+
+def _stop(processes: Sequence[Process], number: signal.Signals) -> bool:
+    """Send a signal and wait; whether all are gone."""
+    for process in processes:
+        # Asked once more: a number is given to another process soon after.
+        if process.alive():
+            with suppress(ProcessLookupError):
+                os.kill(process.pid, number)
+    end = time.monotonic() + _PATIENCE
+    while any(process.alive() for process in processes):
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.1)
+    return True
+
+
+def _cancel_slurm(folder: Path, console: Console) -> bool:
+    from diffsweep.sweep import slurm
+
+    end = time.monotonic() + _PATIENCE
+    told, left = False, list[str]()
+    # Again and again: a launcher that lives may be about to submit more.
+    while time.monotonic() < end:
+        launched = Launched.read(folder)
+        ids = [job.id for job in launched.jobs if job.id] if launched is not None else []
+        queue = slurm.queue(ids)
+        if queue is None:
+            raise ValueError(f"SLURM cannot be asked from here: say `diffsweep cancel {folder.name}` on a login node")
+        left = [name for name in ids if name in queue]
+        if not left:
+            return True
+        if not told:
+            _say(console, f"cancelling {len(left)} SLURM jobs")
+            told = True
+        slurm.cancel(left)
+        time.sleep(1.0)
+    _say(console, f"SLURM still has {', '.join(left[:_NEWEST])}: they may need a moment to save their state")
+    return False
+
+
+def _console() -> Console:
+    console = Console()
+    return console if console.is_terminal else Console(width=_UNBOUNDED)
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(Text(text), soft_wrap=True)
