@@ -15,7 +15,7 @@ import math
 from collections.abc import Iterable, Mapping
 from enum import Enum
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 # Where and how fast it runs, who is told: dotted paths, each with everything below it.
 NEUTRAL: tuple[str, ...] = (
     "hydra",
+    "mode",
+    "resources",
     "paths",
     "logger",
     "dataset.root",
@@ -60,20 +62,71 @@ def fit_signature(cfg: Mapping[str, Any] | DictConfig) -> str:
     Raises ValueError for a config that cannot be signed: a missing value, an interpolation that fails, NaN or
     infinity, a value that is no text, number, truth value, null, list or mapping.
     """
-    return _digest(cfg, NEUTRAL + INFERENCE)
+    return Signer().sign(cfg)[0]
 
 
 def cell_signature(cfg: Mapping[str, Any] | DictConfig) -> str:
     """Name of the evaluated run that `cfg` asks for: 12 lower-case hex characters; errors as `fit_signature`."""
-    return _digest(cfg, NEUTRAL)
+    return Signer().sign(cfg)[1]
 
 
-def _digest(cfg: Mapping[str, Any] | DictConfig, left_out: Iterable[str]) -> str:
-    plain = canonical(resolved(cfg))
+class Signer:
+    """Signs many configs: what lies below a top-level key is spelled once, however many configs share that object.
+
+    So no mapping or list in a signed config may change for as long as its signer is used.
+    """
+
+    def __init__(self) -> None:
+        # With the object itself, so that its id stays its own.
+        self._known: dict[tuple[str, int], tuple[Any, _Texts]] = {}
+
+    def sign(self, cfg: Mapping[str, Any] | DictConfig) -> tuple[str, str]:
+        """`fit_signature` and `cell_signature` of `cfg`; errors as theirs."""
+        plain = resolved(cfg)
+        _check_names(plain, "")
+        fit: list[str] = []
+        cell: list[str] = []
+        # Every key first and sorted later: of several mistakes, the first in the config is named.
+        texts = {key: self._texts(key, below) for key, below in plain.items()}
+        for key in sorted(texts):
+            for parts, text in zip((fit, cell), texts[key], strict=True):
+                if text is not None:
+                    parts.append(f"{json.dumps(key)}:{text}")
+        return _digest(fit), _digest(cell)
+
+    def _texts(self, key: str, below: Any) -> _Texts:
+        if not isinstance(below, (Mapping, list)):
+            return _texts(key, below)
+        known = self._known.get((key, id(below)))
+        if known is None:
+            known = self._known[key, id(below)] = below, _texts(key, below)
+        return known[1]
+
+
+# The canonical JSON of what a fit and a cell keep below one top-level key; None if nothing.
+_Texts: TypeAlias = tuple[str | None, str | None]
+
+
+def _texts(key: str, below: Any) -> _Texts:
+    tree = {key: canonical(below, key)}
+    cell = _without(tree, NEUTRAL)
+    return _without(tree, INFERENCE), cell
+
+
+def _without(tree: dict[str, Any], left_out: Iterable[str]) -> str | None:
+    """JSON of the one value of `tree`, from which the paths are dropped; None if that drops it all."""
     for path in left_out:
-        _drop(plain, path.split("."))
-    text = json.dumps(plain, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:LENGTH]
+        _drop(tree, path.split("."))
+    return next((_json(value) for value in tree.values()), None)
+
+
+def _json(plain: Any) -> str:
+    return json.dumps(plain, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def _digest(parts: Iterable[str]) -> str:
+    """The name of the mapping whose members are spelled in `parts`, in the order of their keys."""
+    return hashlib.sha256(f"{{{','.join(parts)}}}".encode()).hexdigest()[:LENGTH]
 
 
 def resolved(cfg: Mapping[str, Any] | DictConfig) -> dict[str, Any]:
@@ -113,9 +166,7 @@ def canonical(value: Any, key: str = "") -> Any:
             raise ValueError(f"{key}={value}: a setting must be a finite number")
         return int(value) if value.is_integer() else float(value)
     if isinstance(value, Mapping):
-        for name in value:
-            if not isinstance(name, str):
-                raise ValueError(f"{key or 'the config'} has the key {name!r}: keys must be text; write it in quotes")
+        _check_names(value, key)
         return {name: canonical(below, f"{key}.{name}" if key else name) for name, below in value.items()}
     if isinstance(value, (list, tuple)):
         return [canonical(below, f"{key}[{i}]") for i, below in enumerate(value)]
@@ -126,6 +177,12 @@ def canonical(value: Any, key: str = "") -> Any:
     raise ValueError(
         f"{key} is a {type(value).__name__}: a setting must be text, a number, true/false, null, a list or a mapping"
     )
+
+
+def _check_names(value: Mapping[Any, Any], key: str) -> None:
+    for name in value:
+        if not isinstance(name, str):
+            raise ValueError(f"{key or 'the config'} has the key {name!r}: keys must be text; write it in quotes")
 
 
 def _drop(tree: dict[str, Any], path: list[str]) -> None:

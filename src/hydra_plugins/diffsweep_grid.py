@@ -1,0 +1,78 @@
+"""The grid of all combinations, handed to the launcher in one call: as Hydra's basic sweeper, but made for many cells.
+
+The launcher composes the cells itself, so they are not composed once before; and it keeps the results of the good
+cells when others fail, so a failed job raises nothing here: it is in what `sweep` returns.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf
+
+if TYPE_CHECKING:
+    from hydra.core.utils import JobReturn
+
+
+class GridSweeper(Sweeper):
+    """`params` maps keys to what could follow `=` on a command line; the command line has the last word about a key."""
+
+    def __init__(self, params: Mapping[str, Any] | None = None) -> None:
+        self.params = params or {}
+        self.hydra_context: HydraContext | None = None
+        self.config: DictConfig | None = None
+        self.launcher: Launcher | None = None
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        from hydra.core.plugins import Plugins
+
+        self.hydra_context = hydra_context
+        self.config = config
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments: list[str]) -> list[JobReturn]:
+        """Launch every combination of `arguments`; what each job returned, in order, the failed ones included.
+
+        Raises CompactHydraException, in one line, for what Hydra or the launcher refuses, and for an empty sweep; with
+        HYDRA_FULL_ERROR=1, what they raised.
+        """
+        from hydra.errors import CompactHydraException, HydraException
+
+        from diffsweep.sweep.compose import in_one_line
+
+        assert self.config is not None
+        assert self.launcher is not None
+        try:
+            batch = self._batch(arguments)
+            folder = Path(self.config.hydra.sweep.dir)
+            folder.mkdir(parents=True, exist_ok=True)
+            OmegaConf.save(self.config, folder / "multirun.yaml")
+            return list(self.launcher.launch(batch, initial_job_idx=0))
+        except (HydraException, ValueError) as error:
+            if os.environ.get("HYDRA_FULL_ERROR") == "1":
+                raise
+            raise CompactHydraException(in_one_line(error)) from error.__cause__
+
+    def _batch(self, arguments: list[str]) -> list[list[str]]:
+        from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+        from hydra.core.override_parser.overrides_parser import OverridesParser
+
+        assert self.hydra_context is not None
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        params = [f"{key}={value}" for key, value in self.params.items()]
+        overrides = parser.parse_overrides([*params, *arguments])
+        for override in overrides:
+            if override.is_interval_sweep():
+                key = override.key_or_group
+                raise ValueError(f"{override.input_line}: a grid wants single values, as {key}=1,2 or {key}=range(1,3)")
+            if override.is_discrete_sweep() and not any(True for _ in override.sweep_string_iterator()):
+                raise ValueError(f"{override.input_line}: there is nothing that this matches")
+        return BasicSweeper.split_arguments(overrides, None)[0]
