@@ -69,8 +69,10 @@ def show_sweep(
     failures: Sequence[Result] = (),
     console: Console | None = None,
     runs: str | Path = "runs",
+    ranked: bool = True,
+    limit: int | None = None,
 ) -> None:
-    """Print finished cells, best first, then those that failed and why.
+    """Print finished cells, best first unless not `ranked`, at most `limit` a table, then those that failed and why.
 
     `results` are contents of result.json files. A failure needs `fit` and `cell` and may have `overrides`, `reason`
     (one line) and `error` (path of its error.txt); what is absent is read from the folder `runs`. Cells of different
@@ -84,7 +86,7 @@ def show_sweep(
         differing = [key for i, key in enumerate(_MEASURED_BY) if len({group[i] for group in groups}) > 1]
         _lines(console, f"{len(groups)} tables, for numbers of different {_listed(differing)} cannot be ranked", "")
     for group in groups.values():
-        _show_group(group, console)
+        _show_group(sorted(group, key=_rank) if ranked else group, console, ranked, limit)
     if not results:
         _lines(console, "no finished runs")
     if failures:
@@ -177,14 +179,39 @@ def _console() -> Console:
     return console if console.is_terminal else Console(width=_UNBOUNDED)
 
 
-def _show_group(group: Sequence[Result], console: Console) -> None:
-    ranked = sorted(group, key=_rank)
-    metric = str(group[0].get("metric"))
+def mixed(results: Sequence[Result]) -> str | None:
+    """One line of warning if `results` come from different commits or versions, which may be why they differ.
+
+    A commit with local changes counts as another than the commit itself.
+    """
+    said = []
+    commits = {
+        f"{str(result['git_commit'])[:7]}{' with changes' if result.get('git_dirty') else ''}"
+        for result in results
+        if result.get("git_commit")
+    }
+    if len(commits) > 1:
+        said.append(f"commits {_some(commits)}")
+    for key in sorted({key for result in results for key in result if key.startswith("version_")}):
+        versions = {str(result[key]) for result in results if result.get(key)}
+        if len(versions) > 1:
+            said.append(f"{key.removeprefix('version_').replace('_', '-')} {_some(versions)}")
+    return f"careful: made with different {'; '.join(said)}" if said else None
+
+
+def _some(words: set[str], most: int = 4) -> str:
+    shown = sorted(words)[:most]
+    return _listed([", ".join(shown), f"{len(words) - most} more"] if len(words) > most else shown)
+
+
+def _show_group(group: Sequence[Result], console: Console, best_first: bool, limit: int | None) -> None:
+    ranked = group[:limit]
+    metric = str(ranked[0].get("metric"))
     columns = _columns(ranked, metric)
     always = {"#", "sampler", "NFE", metric} if len(ranked) == 1 else {metric}
     shared = {name: texts[0] for name, texts in columns.items() if len(set(texts)) == 1 and name not in always}
     varying = {name: texts for name, texts in columns.items() if name not in shared}
-    table = _table(varying, console)
+    table = _table(varying, console, best_first)
     # A narrow terminal shows the ranking whole rather than everything in shreds.
     left_out = []
     for name in _DISPENSABLE:
@@ -192,15 +219,19 @@ def _show_group(group: Sequence[Result], console: Console) -> None:
         if wanted > console.width and name in varying:
             left_out.append(name)
             del varying[name]
-            table = _table(varying, console)
+            table = _table(varying, console, best_first)
     direction = "larger" if metric in LARGER_IS_BETTER else "smaller"
-    fits = len({result.get("fit") for result in ranked})
+    fits = len({result.get("fit") for result in group})
     console.print(
-        Text(f"{_things(len(ranked), 'run')} of {_things(fits, 'training')}, by {metric} ({direction} is better)")
+        Text(f"{_things(len(group), 'run')} of {_things(fits, 'training')}, by {metric} ({direction} is better)")
     )
     if known := {name: text for name, text in shared.items() if text != "-"}:
         console.print(Text("all: " + ", ".join(f"{name} {text}" for name, text in known.items())))
     console.print(table)
+    if len(ranked) < len(group):
+        console.print(Text(f"the first {count(len(ranked))} of {count(len(group))}; --limit 0 shows all"))
+    if (warning := mixed(ranked)) is not None:
+        _lines(console, warning)
     if left_out:
         console.print(Text(f"a wider terminal also shows {', '.join(left_out)}"))
     if any(result.get(metric) is None for result in ranked):
@@ -209,7 +240,7 @@ def _show_group(group: Sequence[Result], console: Console) -> None:
     _lines(console, "")
 
 
-def _table(columns: Mapping[str, Sequence[str]], console: Console) -> Table:
+def _table(columns: Mapping[str, Sequence[str]], console: Console, best_first: bool) -> Table:
     plain = not console.is_terminal
     table = Table(box=None if plain else box.SIMPLE_HEAD, pad_edge=False, header_style="" if plain else "bold")
     for name in columns:
@@ -217,7 +248,7 @@ def _table(columns: Mapping[str, Sequence[str]], console: Console) -> Table:
         table.add_column(Text(name), justify="right" if numeric else "left", overflow="fold")
     rows = list(zip(*columns.values(), strict=True))
     for row in rows:
-        best = row is rows[0] and len(rows) > 1 and not plain
+        best = best_first and row is rows[0] and len(rows) > 1 and not plain
         table.add_row(*map(Text, row), style="bold" if best else None)
     return table
 

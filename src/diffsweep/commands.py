@@ -1,0 +1,197 @@
+"""`diffsweep COMMAND`: what is asked about runs, beside training them. Each command is one function.
+
+A command imports what it needs inside of it, so that none waits for another's imports. It returns its exit code; a
+ValueError or an OSError is said in one line, with exit code 2.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run the command that `words` (default: those of the command line) name, and return the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="diffsweep",
+        description="What there is, what goes on, what to do with it. Training is `python train.py ...`.",
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def command(name: str, run: Callable[[argparse.Namespace], int], summary: str) -> argparse.ArgumentParser:
+        raw = argparse.RawDescriptionHelpFormatter
+        added = commands.add_parser(
+            name, help=summary, description=(run.__doc__ or summary).replace("\n    ", "\n"), formatter_class=raw
+        )
+        added.set_defaults(run=run)
+        added.add_argument("--runs", metavar="DIR", default="runs", help="folder of the runs (default: runs)")
+        return added
+
+    added = command("results", results, "finished cells as a table, CSV, JSON or Parquet")
+    added.add_argument("filters", nargs="*", metavar="FILTER", help="name of a sweep, or a condition on a column")
+    added.add_argument("--format", choices=("table", "csv", "json", "parquet"), default="table")
+    added.add_argument("--sort", metavar="COLUMN", help="order by this column; a table's default is its metric")
+    added.add_argument("--reverse", action="store_true", help="with --sort: largest first")
+    added.add_argument("--limit", metavar="N", type=_whole, help="first N only (a table's default: 50); 0 for all")
+    added.add_argument("--out", metavar="FILE", help="write to FILE instead (not for tables)")
+
+    added = command("gc", gc, "what could be freed; frees it with --yes")
+    added.add_argument("--yes", action="store_true", help="delete it")
+    added.add_argument("--older-than", metavar="DAYS", type=_days, default=7.0, help="for abandoned trainings (7)")
+
+    asked = parser.parse_args(words)
+    try:
+        code = asked.run(asked)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        # Whoever read has seen enough; what is still buffered must not be tried again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except (ValueError, OSError) as error:
+        print(f"diffsweep: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def results(asked: argparse.Namespace) -> int:
+    """Finished cells, best first; numbers that were measured differently come in tables of their own.
+
+    FILTER is the name of a sweep, or a condition on a column of result.json:
+      sampler=ddim,heun   one of these; null stands for an absent value
+      sampler!=ddim       none of these
+      "fd_digits<0.5"     also <=, > and >=; in quotes, as the shell has a use for < and >
+    Several conditions must all hold; of several sweeps a cell belongs to one.
+    """
+    from diffsweep.sweep import scan
+
+    if asked.format == "table" and asked.out:
+        raise ValueError(f"--out {asked.out} needs --format csv, json or parquet")
+    if asked.format == "parquet" and not asked.out:
+        raise ValueError("--format parquet needs --out FILE: it is not text")
+    if asked.reverse and not asked.sort:
+        raise ValueError("--reverse needs --sort COLUMN")
+    unreadable: list[str] = []
+    every = scan.results(asked.runs, unreadable)
+    chosen: Sequence[Any] = scan.select(every, asked.filters, asked.runs)
+    if unreadable:
+        more = f" and {len(unreadable) - 1} more" if len(unreadable) > 1 else ""
+        print(f"left out as unreadable: {unreadable[0]}{more}", file=sys.stderr)
+    if not every:
+        raise ValueError(
+            f"no finished runs in {asked.runs}: `python train.py` makes one; --runs DIR looks in another folder"
+        )
+    if not chosen:
+        raise ValueError(f"none of the {len(every):,} finished runs passes {' '.join(asked.filters)}")
+    if asked.format == "table":
+        from diffsweep.report.export import ordered
+        from diffsweep.report.terminal import show_sweep
+
+        limit = 50 if asked.limit is None else asked.limit
+        if asked.sort:
+            chosen = ordered(chosen, asked.sort, asked.reverse)
+        show_sweep(chosen, runs=asked.runs, ranked=not asked.sort, limit=limit or None)
+        return 0
+    from diffsweep.report import export
+
+    if asked.sort:
+        chosen = export.ordered(chosen, asked.sort, asked.reverse)
+    chosen = chosen[: asked.limit or None]
+    if asked.out:
+        export.write(chosen, asked.format, asked.out)
+    else:
+        sys.stdout.write(export.text(chosen, asked.format))
+    return 0
+
+
+def gc(asked: argparse.Namespace) -> int:
+    """What could be freed, with sizes; nothing is deleted without --yes.
+
+    Checkpoints of finished trainings, leftovers of killed writers, leases that no longer count, and trainings that
+    failed or stopped --older-than DAYS ago, have no result and belong to no sweep. Never a finished cell or its
+    training, and never what anybody is at work on.
+    """
+    from concurrent.futures import ThreadPoolExecutor
+    from pathlib import Path
+
+    from diffsweep.sweep import collect
+
+    if not Path(asked.runs).is_dir():
+        raise ValueError(f"--runs {asked.runs} is no folder")
+    older_than = asked.older_than * collect.DAY
+    found = collect.garbage(asked.runs, older_than)
+    if not found:
+        print("nothing to free")
+        return 0
+    titles = {
+        "fit": f"trainings without result, in no sweep, quiet for {asked.older_than:g} days",
+        "checkpoint": "checkpoints of finished trainings",
+        "temporary": "leftovers of killed writers",
+        "lease": "old leases",
+    }
+    for kind, title in titles.items():
+        ours = sorted((one for one in found if one.kind == kind), key=lambda one: -one.size)
+        if ours:
+            print(f"{_size(sum(one.size for one in ours)):>9}  {len(ours)} {title}")
+        shown = ours[:20] if kind != "lease" else []
+        for one in shown:
+            print(f"{_size(one.size):>9}    {one.path}  ({one.why})")
+        if shown and len(ours) > len(shown):
+            print(f"{'':>9}    and {len(ours) - len(shown)} more")
+    total = sum(one.size for one in found)
+    if not asked.yes:
+        print(f"{_size(total):>9}  in all; --yes frees it")
+        return 0
+
+    def free(one: collect.Garbage) -> tuple[int, str]:
+        try:
+            return collect.free(one, asked.runs, older_than), ""
+        except OSError as error:
+            return 0, f"{one.path}: {error.strerror or error}"
+
+    # Waiting for word from holders on other hosts takes a minute each, but not one after another.
+    with ThreadPoolExecutor(32) as pool:
+        freed = list(pool.map(free, found))
+    print(f"{_size(sum(size for size, _ in freed)):>9}  freed")
+    failures = [reason for _, reason in freed if reason]
+    kept = sum(not size and not reason for size, reason in freed)
+    if kept:
+        print(f"{'':>9}  {kept} kept: in use since, or gone already")
+    for reason in failures[:20]:
+        print(f"not freed: {reason}", file=sys.stderr)
+    return 1 if failures else 0
+
+
+def _size(size: int) -> str:
+    if size < 1000:
+        return f"{size} B"
+    value, units = size / 1000, iter(("kB", "MB", "GB", "TB"))
+    unit = next(units)
+    while value >= 999.5 and unit != "TB":
+        value, unit = value / 1000, next(units)
+    return f"{value:.3g} {unit}"
+
+
+def _whole(text: str) -> int:
+    value = int(text) if text.isdecimal() else -1
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text} must be a whole number, 0 or more")
+    return value
+
+
+def _days(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} must be a number of days, 0 or more")
+    return value
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

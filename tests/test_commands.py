@@ -1,0 +1,426 @@
+"""`diffsweep results` and `gc` as a user calls them: what they print, what they delete, what they never touch."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from diffsweep import commands
+from diffsweep.report import export, terminal
+from diffsweep.sweep import collect
+from diffsweep.sweep.lease import Lease
+from diffsweep.sweep.process import Process
+from diffsweep.sweep.record import Cell, Fit
+
+
+def write(runs: Path, fit: str, cell: str, **fields: Any) -> Cell:
+    record = Fit(runs / "fits" / fit).cell(cell)
+    common = {"cell": cell, "fit": fit, "sampler": "ddim", "schedule": "cosine", "dataset": "digits", "nfe": 20}
+    record.write_result(common | {"metric": "fd_digits", "fd_digits": 0.5, "samples": 500} | fields)
+    return record
+
+
+@pytest.fixture
+def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "runs"
+    for i, sampler in enumerate(["ddim", "heun", "dpmpp_2m"]):
+        write(folder, f"f{i % 2}", f"c{i}", sampler=sampler, nfe=5 * (i + 1), fd_digits=(i - 1) ** 2 + 0.25)
+    for name in ("f0", "f1"):
+        Fit(folder / "fits" / name).write_done({"fit": name})
+    return folder
+
+
+@pytest.fixture
+def run(runs: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    def call(*words: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = commands.main([*words, "--runs", str(runs)])
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return call
+
+
+Call = Callable[..., tuple[int, str, str]]
+
+
+def test_a_table_shows_the_best_first(run: Call) -> None:
+    code, out, err = run("results")
+    assert (code, err) == (0, "")
+    rows = [line.split() for line in out.splitlines() if line[:1].isdigit() and "runs" not in line]
+    assert [(row[0], row[1]) for row in rows] == [("1", "heun"), ("2", "ddim"), ("3", "dpmpp_2m")]
+
+
+def test_a_table_keeps_the_order_that_is_asked_for_and_its_length(run: Call) -> None:
+    _, out, _ = run("results", "--sort", "nfe", "--reverse", "--limit", "2")
+    assert out.index("dpmpp_2m") < out.index("heun")
+    assert "ddim" not in out
+    assert "the first 2 of 3" in out
+
+
+def test_cells_that_were_measured_differently_are_not_ranked_together(run: Call, runs: Path) -> None:
+    write(runs, "f0", "more", samples=50_000)
+    _, out, _ = run("results")
+    assert "2 tables" in out
+    assert "different samples" in out
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({}, None),
+        ({"git_commit": "b" * 40}, "commits aaaaaaa and bbbbbbb"),
+        ({"git_dirty": True}, "commits aaaaaaa and aaaaaaa with changes"),
+        ({"version_torch": "2.9"}, "torch 2.8 and 2.9"),
+        ({"version_torch": None, "git_commit": None}, None),
+    ],
+    ids=str,
+)
+def test_numbers_of_different_code_are_not_shown_without_a_word(changed: dict[str, Any], said: str | None) -> None:
+    first = {"git_commit": "a" * 40, "git_dirty": False, "version_torch": "2.8"}
+    warning = terminal.mixed([first, first | changed])
+    assert warning is None if said is None else said in str(warning) and "\n" not in str(warning)
+
+
+def test_the_table_says_that_its_code_differs(run: Call, runs: Path) -> None:
+    write(runs, "f0", "a", version_torch="2.8")
+    write(runs, "f0", "b", version_torch="2.9")
+    assert "careful: made with different torch 2.8 and 2.9" in run("results")[1]
+    assert "careful" not in run("results", "version_torch=2.9")[1]
+
+
+def test_csv_and_json_hold_what_the_files_hold(run: Call, runs: Path) -> None:
+    write(runs, "f1", "odd", note='a,b "c"\nd', fd_digits=float("nan"), flag=True)
+    files = [json.loads(path.read_text()) for path in sorted(runs.glob("fits/*/cells/*/result.json"))]
+    assert json.loads(run("results", "--format", "json")[1]) == files
+    rows = list(csv.DictReader(io.StringIO(run("results", "--format", "csv")[1])))
+    assert [{key: text for key, text in row.items() if text} for row in rows] == [
+        {key: str(value) for key, value in record.items() if value is not None} for record in files
+    ]
+    assert json.loads(run("results", "--format", "json", "sampler=heun")[1]) == [
+        record for record in files if record["sampler"] == "heun"
+    ]
+    limited = json.loads(run("results", "--format", "json", "--sort", "fd_digits", "--limit", "1")[1])
+    assert [record["sampler"] for record in limited] == ["heun"]
+
+
+def test_a_file_is_written_whole(run: Call, tmp_path: Path) -> None:
+    assert run("results", "--format", "csv", "--out", str(tmp_path / "new/table.csv")) == (0, "", "")
+    assert (tmp_path / "new/table.csv").read_text() == run("results", "--format", "csv")[1]
+    code, _, err = run("results", "--format", "csv", "--out", str(tmp_path / "new"))
+    assert code == 2
+    assert "Is a directory" in err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "runs"]
+
+
+def test_parquet_has_one_type_a_column(run: Call, runs: Path, tmp_path: Path) -> None:
+    if "CI" not in os.environ:
+        pytest.importorskip("pyarrow")
+    write(runs, "f1", "odd", mixed="text", some=1, fd_digits=float("inf"))
+    write(runs, "f1", "even", mixed=3, some=1.5)
+    file = tmp_path / "table.parquet"
+    assert run("results", "--format", "parquet", "--out", str(file), "--sort", "cell") == (0, "", "")
+    table = import_module("pyarrow.parquet").read_table(file).to_pydict()
+    assert table["cell"] == ["c0", "c1", "c2", "even", "odd"]
+    assert table["mixed"] == [None, None, None, "3", "text"]
+    assert table["some"] == [None, None, None, 1.5, 1.0]
+    assert table["fd_digits"] == [1.25, 0.25, 1.25, 0.5, None]
+    assert table["nfe"] == [5, 10, 15, 20, 20]
+
+
+def test_without_pyarrow_it_says_what_to_install(run: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    code, _, err = run("results", "--format", "parquet", "--out", "table.parquet")
+    assert code == 2
+    assert "pip install" in err
+    assert not Path("table.parquet").exists()
+
+
+def test_order_puts_what_is_absent_last() -> None:
+    values = [3, None, "a", 1.5, -2]
+    records = [{"a": value} for value in values]
+    assert [record["a"] for record in export.ordered(records, "a")] == [-2, 1.5, 3, "a", None]
+    assert [record["a"] for record in export.ordered(records, "a", reverse=True)] == ["a", 3, 1.5, -2, None]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["results", "smapler=ddim"], "sampler"),
+        (["results", "sampler=dimd"], "none of the 3 finished runs passes sampler=dimd"),
+        (["results", "--sort", "speed"], "no result has that column"),
+        (["results", "--sort", "speed", "--format", "csv"], "no result has that column"),
+        (["results", "--reverse"], "--sort"),
+        (["results", "--format", "parquet"], "--out FILE"),
+        (["results", "--out", "table.txt"], "--format csv, json or parquet"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_mistake_costs_one_line(words: list[str], said: str, run: Call) -> None:
+    code, out, err = run(*words)
+    assert (code, out) == (2, "")
+    assert said in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    [[], ["result"], ["results", "--limit", "-1"], ["results", "--format", "xml"], ["gc", "--older-than", "-1"]],
+)
+def test_what_the_parser_refuses_is_a_mistake_too(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        commands.main(words)
+    assert stop.value.code == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_without_results_it_says_what_to_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert commands.main(["results", "--runs", str(tmp_path)]) == 2
+    assert "python train.py" in capsys.readouterr().err
+
+
+def test_what_cannot_be_read_is_named(run: Call, runs: Path) -> None:
+    (runs / "fits/f0/cells/c0/result.json").write_text("{")
+    code, out, err = run("results")
+    assert code == 0
+    assert "heun" in out
+    assert "c0/result.json" in err
+
+
+@pytest.mark.parametrize("kind", ["table", "csv", "json"])
+def test_a_reader_that_leaves_early_is_no_error(kind: str, runs: Path) -> None:
+    for i in range(300):
+        write(runs, "f0", f"many{i}", note="x" * 2000)
+    command = [sys.executable, "-m", "diffsweep", "results", "--format", kind, "--limit", "0", "--sort", "note"]
+    # Unbuffered, Python itself does not notice.
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as process:
+        assert process.stdout
+        assert process.stderr
+        process.stdout.read(10)
+        process.stdout.close()
+        assert process.stderr.read() == b""
+
+
+def test_commands_answer_without_heavy_imports(runs: Path) -> None:
+    code = "import sys; from diffsweep.commands import main; main(sys.argv[1:]); print(*sys.modules)"
+    for words in (["results"], ["results", "--format", "csv"], ["gc"]):
+        done = subprocess.run(
+            [sys.executable, "-c", code, *words], capture_output=True, text=True, check=True, timeout=60
+        )
+        loaded = set(done.stdout.rsplit("\n", 2)[1].split())
+        assert not loaded & {"torch", "numpy", "pandas", "pyarrow", "hydra", "omegaconf", "lightning", "wandb"}
+
+
+# What may be deleted, and what never.
+
+
+def aged(path: Path, seconds: float) -> None:
+    """Everything at and below `path` was last changed so long ago."""
+    for one in [path, *path.rglob("*")]:
+        os.utime(one, (time.time() - seconds, time.time() - seconds))
+
+
+def stopped(runs: Path, name: str = "lost", seconds: float = 30 * collect.DAY) -> Fit:
+    """A training that was interrupted long ago, with a checkpoint of 1000 bytes."""
+    fit = Fit(runs / "fits" / name)
+    with Lease(fit.folder).acquire():
+        fit.write_status("waiting", step=3, steps=20, reason="interrupted")
+        fit.checkpoints.mkdir()
+        (fit.checkpoints / "last.ckpt").write_bytes(b"x" * 1000)
+        fit.cell("c").write_status("failed", reason="because")
+    aged(fit.folder, seconds)
+    return fit
+
+
+def kinds(runs: Path, **options: Any) -> dict[str, str]:
+    return {one.path.relative_to(runs).as_posix(): one.kind for one in collect.garbage(runs, **options)}
+
+
+def everything(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_what_is_finished_is_never_garbage(run: Call, runs: Path) -> None:
+    (runs / "fits/f1/done.json").write_text("{")
+    write(runs, "undone", "c")
+    aged(runs, 400 * collect.DAY)
+    before = everything(runs)
+    assert run("gc", "--yes", "--older-than", "0") == (0, "nothing to free\n", "")
+    assert everything(runs) == before
+
+
+def test_garbage_is_listed_and_only_deleted_when_told(run: Call, runs: Path) -> None:
+    fit = stopped(runs)
+    spent = runs / "fits/f0/checkpoints/last.ckpt"
+    spent.parent.mkdir()
+    spent.write_bytes(b"x" * 5000)
+    hidden = runs / "cache/.reference.host-1-abc.tmp.safetensors"
+    hidden.parent.mkdir()
+    hidden.write_bytes(b"x" * 70)
+    fresh = runs / "cache/.reference.host-2-abc.tmp.safetensors"
+    fresh.write_bytes(b"x")
+    aged(hidden, 2 * collect.HOUR)
+    finished = everything(runs / "fits/f1")
+    before = everything(runs)
+    code, out, _ = run("gc")
+    assert code == 0
+    assert "--yes" in out
+    for text in (str(fit.folder), "stopped at step 3 of 20: interrupted", str(spent), "5 kB", str(hidden), "70 B"):
+        assert text in out
+    assert str(fresh) not in out
+    assert everything(runs) == before
+
+    code, out, err = run("gc", "--yes")
+    assert (code, err) == (0, "")
+    gone = set(before) - set(everything(runs))
+    assert {name for name in gone if not name.startswith("fits/lost")} == {
+        spent.relative_to(runs).as_posix(),
+        hidden.relative_to(runs).as_posix(),
+    }
+    freed = sum(len(before[name]) for name in gone)
+    assert f"{commands._size(freed)}  freed" in out
+    assert everything(runs / "fits/f1") == finished
+    assert sorted(path.name for path in fit.folder.iterdir()) == ["lease-000001.json", "lease-000002.json"]
+    assert "lost" not in run("gc")[1]
+
+
+def test_a_training_is_kept_while_young_or_planned(runs: Path) -> None:
+    stopped(runs, seconds=3 * collect.DAY)
+    assert kinds(runs) == {}
+    assert kinds(runs, older_than=2 * collect.DAY) == {"fits/lost": "fit"}
+    plan = runs / "sweeps/s/plan.json"
+    plan.parent.mkdir(parents=True)
+    plan.write_text(json.dumps({"tasks": [{"fit": "lost", "cell": "c"}]}))
+    assert kinds(runs, older_than=0) == {}
+    plan.write_text('{"tasks": [')
+    with pytest.raises(ValueError, match=r"plan\.json is corrupt"):
+        collect.garbage(runs)
+    plan.write_text('{"tasks": [3]}')
+    with pytest.raises(ValueError, match=r"plan\.json is corrupt"):
+        collect.garbage(runs)
+
+
+def test_nothing_is_garbage_where_somebody_is_at_work(runs: Path) -> None:
+    fit = stopped(runs)
+    (runs / "fits/f0/checkpoints").mkdir()
+    (runs / "fits/f0/checkpoints/last.ckpt").write_bytes(b"x")
+    half = runs / "fits/f0/cells/c0/.samples.host-1-abc.tmp.png"
+    half.write_bytes(b"x")
+    aged(runs, 30 * collect.DAY)
+    assert set(kinds(runs).values()) == {"fit", "checkpoint", "temporary"}
+    with Lease(fit.folder).acquire(), Lease(runs / "fits/f0/cells/c0").acquire():
+        # Also of a holder whose heart beats on a disk that shows old times.
+        aged(runs, 30 * collect.DAY)
+        assert kinds(runs, older_than=0) == {}
+    aged(runs, 30 * collect.DAY)
+    assert set(kinds(runs).values()) == {"fit", "checkpoint", "temporary"}
+
+
+@pytest.mark.parametrize("happened", ["taken", "planned", "finished", "resumed", "evaluated"])
+def test_what_comes_into_use_after_the_listing_is_kept(happened: str, runs: Path) -> None:
+    fit = stopped(runs)
+    (found,) = collect.garbage(runs)
+    held = None
+    if happened == "taken":
+        held = Lease(fit.folder).acquire()
+    elif happened == "planned":
+        (runs / "sweeps/s").mkdir(parents=True)
+        (runs / "sweeps/s/plan.json").write_text(json.dumps({"tasks": [{"fit": "lost", "cell": "c"}]}))
+    elif happened == "finished":
+        fit.write_done({"fit": "lost"})
+    elif happened == "resumed":
+        (fit.checkpoints / "last.ckpt").write_bytes(b"further")
+    else:
+        held = Lease(fit.cell("c").folder).acquire()
+    before = everything(fit.folder)
+    if happened != "resumed":
+        aged(fit.folder, 30 * collect.DAY)
+    try:
+        assert collect.free(found, runs) == 0
+    finally:
+        if held:
+            held.release()
+    after = everything(fit.folder)
+    assert {name: text for name, text in after.items() if "lease" not in name} == {
+        name: text for name, text in before.items() if "lease" not in name
+    }
+
+
+def test_a_training_that_starts_while_it_is_freed_waits_and_then_starts_anew(
+    runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fit = stopped(runs)
+    (found,) = collect.garbage(runs)
+    code = (
+        "import sys; from pathlib import Path; from diffsweep.sweep.lease import Lease\n"
+        "with Lease(sys.argv[1]).acquire(on_wait=lambda holder: print('waits', flush=True)) as held:\n"
+        "    print(*sorted(path.name for path in Path(sys.argv[1]).iterdir() if path.is_dir()), held.still_held())\n"
+    )
+    started: list[subprocess.Popen[str]] = []
+    remove = collect.shutil.rmtree
+
+    def slowly(path: Path) -> None:
+        if not started:
+            started.append(
+                subprocess.Popen([sys.executable, "-c", code, fit.folder], stdout=subprocess.PIPE, text=True)
+            )
+            assert started[0].stdout
+            assert started[0].stdout.readline() == "waits\n"
+        remove(path)
+
+    monkeypatch.setattr(collect.shutil, "rmtree", slowly)
+    assert collect.free(found, runs) > 1000
+    out, _ = started[0].communicate(timeout=60)
+    assert (out, started[0].returncode) == ("True\n", 0)
+
+
+def test_a_holder_elsewhere_is_watched_before_it_is_taken_for_dead(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fit = stopped(runs)
+    lease = fit.folder / "lease-000001.json"
+    elsewhere = replace(Process.current(), host="another").asdict() | {"token": "t", "released": False}
+    lease.write_text(json.dumps(elsewhere))
+    aged(fit.folder, 30 * collect.DAY)
+    assert kinds(runs, older_than=0) == {}, "nothing tells that it is dead"
+    (found,) = collect.garbage(runs)
+    monkeypatch.setattr(collect, "Lease", lambda folder: Lease(folder, patience=0.6, heartbeat=0.1))
+    started = time.monotonic()
+    assert collect.free(found, runs) > 1000
+    assert time.monotonic() - started > 0.5
+
+
+def test_old_leases_go_and_the_highest_stays(run: Call, runs: Path) -> None:
+    cell = runs / "fits/f0/cells/c0"
+    for _ in range(3):
+        Lease(cell).acquire().release()
+    assert kinds(runs) == {}
+    aged(cell, 2 * collect.HOUR)
+    assert run("gc", "--yes")[0] == 0
+    assert [path.name for path in cell.glob("lease*")] == ["lease-000003.json"]
+    assert Lease(cell).acquire().number == 4
+
+
+def test_what_the_disk_refuses_is_said(run: Call, runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stopped(runs)
+
+    def refuse(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(collect.shutil, "rmtree", refuse)
+    code, out, err = run("gc", "--yes")
+    assert code == 1
+    assert "0 B  freed" in out
+    assert "Permission denied" in err
