@@ -75,9 +75,8 @@ def view(plan: Plan, names: Names, look: Look, width: int = 80, height: int | No
     if best and left > 2:
         parts += ["", *best[: left - 1]]
     for part in parts:
-        if isinstance(part, Text):
-            part.no_wrap = height is not None
-            part.overflow = "ellipsis" if height is not None else "fold"
+        if isinstance(part, Text) and height is not None:
+            part.no_wrap, part.overflow = True, "ellipsis"
     return Group(*parts[:height])
 
 
@@ -106,7 +105,7 @@ def standing(look: Look, name: str) -> str:
     if look.launcher == "elsewhere" and look.process is not None:
         return f"launched on {look.process.host}; whether it goes on can only be told there"
     if look.launcher == "finished":
-        return "finished" if not left else f"finished, {left} cells without result: {resume}"
+        return "finished" if not left else f"finished, {things(left, 'cell')} without result: {resume}"
     return f"interrupted: {resume}" if look.launcher == "interrupted" else f"not launched: {resume}"
 
 
@@ -184,7 +183,7 @@ def _failures(names: Names, look: Look) -> list[Text]:
     for fit, item in look.fits.items():
         if item.state == "failed":
             hit = behind[blocked(fit, item.reason)]
-            not_run = f" ({count(hit)} {'cell' if hit == 1 else 'cells'} not run)" if hit else ""
+            not_run = f" ({things(hit, 'cell')} not run)" if hit else ""
             groups.setdefault(item.reason, []).append((f"training {names.fits[fit]}{not_run}", item))
     for cell, item in look.cells.items():
         if item.state == "failed":
@@ -233,6 +232,11 @@ def _shares(wanted: Sequence[int], room: int) -> list[int]:
     return shares
 
 
+def things(amount: int, thing: str) -> str:
+    """A number of things: `1 cell`, `1,200 cells`."""
+    return f"{count(amount)} {thing}{'' if amount == 1 else 's'}"
+
+
 def near(path: str) -> str:
     """A path as seen from the working folder, if it lies below."""
     try:
@@ -273,6 +277,10 @@ class LiveView:
             self._live.stop()
             self._live = None
 
+    def replan(self, plan: Plan) -> None:
+        """Go on with a plan that has grown, as that of a search does."""
+        self.plan, self.names = plan, Names.of(plan)
+
     def show(self, look: Look) -> None:
         """Show the newest look."""
         if self._live is not None:
@@ -289,13 +297,17 @@ class LiveView:
         total, done = len(look.cells), look.counts["done"]
         if before is None:
             already = f", {done} done already" if done else ""
-            yield f"sweep {self.plan.name}: {total} cells of {len(look.fits)} trainings{already}"
+            yield f"sweep {self.plan.name}: {things(total, 'cell')} of {things(len(look.fits), 'training')}{already}"
         else:
             done = before.counts["done"]
         for fit, item in look.fits.items():
             then = before.fits.get(fit) if before is not None else None
             # What was done before this began to watch is no news.
-            if then is item or (then is not None and then.state == item.state) or (not then and item.state == "done"):
+            if (
+                then is item
+                or (then is not None and then.state == item.state)
+                or (before is None and item.state == "done")
+            ):
                 continue
             name = f"training {self.names.fits[fit]}"
             if item.state == "running":
@@ -305,11 +317,15 @@ class LiveView:
                 yield f"done {name}" + (f" in {duration(item.seconds)}" if item.seconds is not None else "")
             elif item.state == "failed":
                 hit = sum(look.cells[cell].state == "blocked" for cell in self.plan.fits[fit])
-                behind = f"; {hit} cells are not run" if hit else ""
+                behind = f"; {things(hit, 'cell')} not run" if hit else ""
                 yield f"failed {name}: {item.reason}{_see(item)}{behind}"
         for cell, item in look.cells.items():
             then = before.cells.get(cell) if before is not None else None
-            if then is item or (then is not None and then.state == item.state) or (not then and item.state == "done"):
+            if (
+                then is item
+                or (then is not None and then.state == item.state)
+                or (before is None and item.state == "done")
+            ):
                 continue
             name = self.names.cells[cell]
             if item.state == "done":

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from diffsweep.report.live import LiveView, Names, standing, view
+from diffsweep.report.live import LiveView, Names, standing, things, view
 from diffsweep.sweep.jobs import Launched
 from diffsweep.sweep.lease import Lease
 from diffsweep.sweep.plan import Plan
@@ -70,7 +70,8 @@ def status(runs: Path, sweep: str | None, watch: bool) -> int:
         return 0
     folder = find(runs, sweep or "last")
     look, plan = _watch(folder, console) if watch else _look(Plan.read(folder))
-    console.print(view(plan, Names.of(plan), look, console.width))
+    # Paths and commands are there to be copied: lines are never broken.
+    console.print(view(plan, Names.of(plan), look, console.width), soft_wrap=True)
     return 0
 
 
@@ -105,21 +106,20 @@ def _look(plan: Plan) -> tuple[Look, Plan]:
 def _watch(folder: Path, console: Console) -> tuple[Look, Plan]:
     """Show a sweep until it is over; the last look at it. A search adds to its plan as it goes on."""
     known: dict[str, Item] = {}
-    while True:
-        stamp = _stamp(folder)
-        plan = Plan.read(folder)
-        watch = Watch(plan, finished=known)
-        look = watch.look()
-        try:
-            with LiveView(plan, console) as live:
-                while _stamp(folder) == stamp:
-                    live.show(look)
-                    if look.over:
-                        return look, plan
-                    time.sleep(1.0)
-                    look = watch.look()
-        except KeyboardInterrupt:
-            return look, plan
+    stamp, plan = _stamp(folder), Plan.read(folder)
+    watch = Watch(plan, finished=known)
+    look = watch.look()
+    with suppress(KeyboardInterrupt), LiveView(plan, console) as live:
+        live.show(look)
+        while not look.over:
+            time.sleep(1.0)
+            if _stamp(folder) != stamp:
+                stamp, plan = _stamp(folder), Plan.read(folder)
+                watch = Watch(plan, finished=known)
+                live.replan(plan)
+            look = watch.look()
+            live.show(look)
+    return look, plan
 
 
 def _stamp(folder: Path) -> tuple[int, int]:
@@ -165,7 +165,7 @@ def _cancel_local(plan: Plan, launched: Launched, console: Console) -> bool:
             return False
     orphans = _orphans(plan)
     if orphans:
-        _say(console, f"stopping {len(orphans)} jobs whose launcher is gone")
+        _say(console, f"stopping {things(len(orphans), 'job')} whose launcher is gone")
         if not _stop(orphans, signal.SIGTERM):
             _say(console, "they do not end: " + ", ".join(str(one) for one in orphans if one.alive()))
             return False
@@ -223,7 +223,7 @@ def _cancel_slurm(folder: Path, console: Console) -> bool:
         if not left:
             return True
         if not told:
-            _say(console, f"cancelling {len(left)} SLURM jobs")
+            _say(console, f"cancelling {things(len(left), 'SLURM job')}")
             told = True
         slurm.cancel(left)
         time.sleep(1.0)
