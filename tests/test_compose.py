@@ -104,7 +104,7 @@ VALUES = r"""
     solver.nfe=30 solver.order=3 solver.grid.points=6 solver.grid.power=2 solver.grid={points:9}
     +new=1 +new.deep=2 new.deep=3 ++seed=8 ++whole.a=4 ++net.extra='${plain.number}' +plain.number=1 ~seed ~plain.deep.a
     ~plain.items ~chain.two ~plain.number=1 absent=1 plain.absent=1 seed@x=1 seed=1,2 seed=${nowhere}
-    +new=${oc.env:HOME}
+    +new=${oc.env:HOME} plain.flag=1,2 +hydra.note=1
 """
 
 EVERY = VALUES.split()
@@ -173,6 +173,23 @@ def test_every_kind_of_override_is_composed_or_refused_as_hydra_does(tree: Path)
         good, bad = agree(loader, master, [[text] for text in chain(EVERY, *OPTIONS)])
     assert good > 50
     assert bad > 10
+
+
+MEETINGS = [
+    ["plain.rate=2", "++plain.rate=3"],
+    ["plain.items=[5,6]", "plain.items.1=9"],
+    ["plain.items=[5,6]", "++plain.items=[7]"],
+    ["plain.nothing=1", "~plain.nothing=1"],
+    ["plain.rate=2", "+new='${plain.rate}'"],
+    ["plain.rate=2", "plain.rate=3", "plain={text:x}"],
+    ["solver.grid.points=6", "solver.grid=null"],
+    ["solver.grid.points=6", "solver.grid={points:8}"],
+]
+
+
+def test_where_overrides_meet_their_order_counts_as_for_hydra(tree: Path) -> None:
+    with loading(tree) as (loader, master):
+        agree(loader, master, [*MEETINGS, *(cell[::-1] for cell in MEETINGS)])
 
 
 def test_random_mixtures_in_random_order_are_what_hydra_makes_of_them(tree: Path) -> None:
@@ -315,6 +332,12 @@ def test_one_signer_for_many_configs_follows_the_rule(configs: list[dict[str, An
     merged = [{**first, **second} for first, second in pairwise(configs)]
     for cfg in configs + merged:
         assert signer.sign(cfg) == by_the_rule(cfg)
+
+
+def test_one_object_under_two_keys_is_two_parts_of_a_signature() -> None:
+    below = {"root": "here", "size": 1}
+    cfg = {"other": below, "dataset": below, "sampler": below}
+    assert Signer().sign(cfg) == by_the_rule(cfg)
 
 
 class Recorder(Launcher):
