@@ -240,7 +240,7 @@ def history(ids: Iterable[str]) -> dict[str, QueueEntry] | None:
     None where there is no accounting, or it gives no answer.
     """
     wanted = set(ids)
-    entries = {}
+    told: dict[str, QueueEntry] = {}
     for some in _chunks(_whole(wanted)):
         columns = "--format=JobID,State,ElapsedRaw,ExitCode,NodeList,Reason"
         done = _run(["sacct", "--noheader", "--parsable2", "--allocations", columns, f"--jobs={','.join(some)}"])
@@ -250,8 +250,10 @@ def history(ids: Iterable[str]) -> dict[str, QueueEntry] | None:
             name, state, elapsed, exit_code, node, reason = (part.strip() for part in line.split("|", 5))
             # CANCELLED comes with who did it.
             entry = QueueEntry(state.partition(" ")[0], _said(reason), _said(node), float(elapsed or 0), exit_code)
-            entries |= dict.fromkeys(wanted.intersection(_expanded(name)), entry)
-    return entries
+            told |= dict.fromkeys(_expanded(name), entry)
+    # Tasks that never started may share the record of their array.
+    found = {name: told.get(name) or told.get(name.partition("_")[0]) for name in wanted}
+    return {name: entry for name, entry in found.items() if entry is not None}
 
 
 def cancel(ids: Iterable[str]) -> None:
