@@ -16,13 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 from diffsweep.sweep.lease import Busy, Lease
 from diffsweep.sweep.record import Run
-from diffsweep.sweep.search import Mistake, Search
+from diffsweep.sweep.search import PATIENCE, Mistake, Search
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
     from optuna.storages import BaseStorage
-
-MISTAKE = 2
 
 
 @dataclass(frozen=True)
@@ -32,33 +30,39 @@ class Worker:
     folder: Path
     index: int
 
-    def __call__(self) -> int:
-        """The exit code: 0 when no trial waits, 2 for a mistake that no further trial can mend."""
+    def __call__(self) -> None:
+        """Return when no trial waits, or a mistake came up that no further trial can mend."""
         from optuna.trial import TrialState
 
         search = Search.read(self.folder)
         lease = Lease(search.worker_folder(self.index))
         try:
-            held = lease.acquire(wait=False)
+            # A job that its cluster has started again on another node has to see that its former self is dead.
+            held = lease.acquire(wait=PATIENCE)
         except Busy as busy:
             print(busy, file=sys.stderr)
-            return 0
+            return
         with held:
             me = lease.holder()
             assert me is not None
             _enter(search)
             study = search.open(f"{self.index}/{held.number}")
             storage = study._storage
-            # A job that its cluster started again finds what it had in its hands.
+            # A job that its cluster has started again finds what it had in its hands; that is nobody's fault.
+            killed = os.environ.get("SLURM_RESTART_COUNT", "0") == "0"
             for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
                 if trial.user_attrs.get("worker") == self.index:
-                    search.put_back(trial, storage, killed=True)
-            while (taken := search.take(study, storage)) is not None:
+                    search.put_back(trial, storage, killed=killed)
+            while not study.user_attrs.get("mistake") and (taken := search.take(study, storage)) is not None:
                 taken.set_user_attr("process", me.asdict())
                 taken.set_user_attr("worker", self.index)
-                if not _work(search, study, storage, taken):
-                    return MISTAKE
-        return 0
+                _work(search, study, storage, taken)
+
+    def checkpoint(self) -> Any:
+        """What submitit shall run when its job is queued again: the same. Trainings have checkpoints of their own."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self)
 
 
 def _enter(search: Search) -> None:
@@ -69,13 +73,13 @@ def _enter(search: Search) -> None:
     sys.path.append(str(work if work.is_dir() else Path.cwd()))
 
 
-def _work(search: Search, study: Study, storage: BaseStorage, trial: Trial) -> bool:
-    """Run a trial to its end, whatever that is; whether the search makes sense."""
+def _work(search: Search, study: Study, storage: BaseStorage, trial: Trial) -> None:
+    """Run a trial to its end, whatever that is."""
     from optuna.trial import TrialState
 
     from diffsweep.training.intermediate import Pruned
 
-    state, values, sensible = TrialState.FAIL, None, True
+    state, values, mistake = TrialState.FAIL, None, None
     try:
         values = _values(search, trial)
         state = TrialState.COMPLETE
@@ -86,13 +90,14 @@ def _work(search: Search, study: Study, storage: BaseStorage, trial: Trial) -> b
         search.put_back(frozen, storage, killed=False)
         raise
     except Exception as error:
-        sensible = not isinstance(error, Mistake)
+        mistake = str(error) if isinstance(error, Mistake) else None
         trial.set_user_attr("reason", _reason(error))
         print(f"trial {trial.number} failed: {_reason(error)}", file=sys.stderr, flush=True)
         if not isinstance(error, ValueError):
             traceback.print_exception(error)
     study.tell(trial, values, state, skip_if_finished=True)
-    return sensible
+    if mistake is not None:
+        study.set_user_attr("mistake", mistake)
 
 
 def _reason(error: Exception) -> str:
@@ -153,4 +158,4 @@ def _stop(number: int, frame: Any) -> None:
 if __name__ == "__main__":
     for one in (signal.SIGTERM, signal.SIGINT):
         signal.signal(one, _stop)
-    sys.exit(Worker(Path(sys.argv[1]), int(sys.argv[2]))())
+    Worker(Path(sys.argv[1]), int(sys.argv[2]))()

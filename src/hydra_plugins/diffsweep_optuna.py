@@ -72,20 +72,24 @@ class OptunaSweeper(Sweeper):
 
         from diffsweep.sweep import seek
         from diffsweep.sweep.compose import in_one_line
+        from diffsweep.trial import Worker
 
         assert self.config is not None
         assert self.hydra_context is not None
         try:
             search = self._search(arguments)
             # A typing error is found here, before anything is written.
-            some = {key: _any(one) for key, one in search.distributions.items()}
-            self.hydra_context.config_loader.load_sweep_config(self.config, search.overrides(some))
+            overrides = search.overrides(search.example())
+            cfg = self.hydra_context.config_loader.load_sweep_config(self.config, overrides)
+            if not _allowed(cfg, search):
+                return
             runtime = self.config.hydra.runtime
             sources = [Path(source.path) for source in runtime.config_sources if source.path]
             configs = [path for path in sources if path.is_absolute()]
             search, source = seek.begin(search, Path(runtime.cwd), configs)
             OmegaConf.save(self.config, search.folder / "multirun.yaml")
-            code = seek.run(search, seek.Local(search, source))
+            detach = bool(self.config.hydra.launcher.get("detach", False))
+            code = seek.run(search, seek.crew(search, source, Worker), detach=detach)
         except HydraException as error:
             raise CompactHydraException(in_one_line(error)) from error.__cause__
         except (ValueError, OSError) as error:
@@ -137,5 +141,20 @@ def _named(value: Any) -> dict[str, Any]:
     return dict(value) if isinstance(value, Mapping) else {"name": str(value)}
 
 
-def _any(distribution: Any) -> Any:
-    return distribution.choices[0] if hasattr(distribution, "choices") else distribution.low
+def _allowed(cfg: DictConfig, search: Search) -> bool:
+    """Whether anything is to run. Raises ValueError for what does not go with a search."""
+    mode, trainer = cfg.get("mode", "retry"), cfg.trainer
+    if mode == "force":
+        raise ValueError("mode=force does not go with a search: a trial that is finished tells what it told")
+    devices = trainer.devices if isinstance(trainer.devices, int) else 1
+    if devices * trainer.num_nodes > 1:
+        raise ValueError(
+            f"trainer.devices={trainer.devices} trainer.num_nodes={trainer.num_nodes}: a search trains each trial on "
+            "one device, and several trials at once: hydra.sweeper.n_workers"
+        )
+    if mode in ("plan", "read_only"):
+        print(f"study {search.name}: {search.n_trials} trials of", file=sys.stderr)
+        for key, distribution in search.distributions.items():
+            print(f"  {key}: {distribution}", file=sys.stderr)
+        return False
+    return True

@@ -12,12 +12,15 @@ import hashlib
 import itertools
 import json
 import re
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Mapping, Sequence, Set
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from diffsweep.sweep import slurm
 from diffsweep.sweep.files import read_bytes, read_json, write_atomic, write_json
 from diffsweep.sweep.lease import Busy, Lease
 from diffsweep.sweep.process import Process
@@ -49,7 +52,7 @@ _AHEAD = ("grid", "random", "qmc")
 # A trial whose process is killed this often is what kills it.
 _ATTEMPTS = 3
 # Longer than a holder of a lease on another host may be silent.
-_PATIENCE = 75.0
+PATIENCE = 75.0
 
 
 class Mistake(ValueError):
@@ -206,7 +209,9 @@ class Search:
         if name == "qmc":
             options["warn_asynchronous_seeding"] = False
         try:
-            return getattr(optuna.samplers, SAMPLERS[name])(seed=seed, **options)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+                return getattr(optuna.samplers, SAMPLERS[name])(seed=seed, **options)
         except (TypeError, ValueError) as error:
             raise ValueError(f"sampler={name}: {error}") from error
 
@@ -249,6 +254,10 @@ class Search:
     def overrides(self, params: Mapping[str, Any]) -> list[str]:
         """All overrides of a trial."""
         return [*self.fixed, *(f"{key}={_text(params[key])}" for key in self.space if key in params)]
+
+    def example(self) -> dict[str, Any]:
+        """Parameters of the space, the same ones always."""
+        return {key: _axis(key, one, some=True)[0] for key, one in self.distributions.items()}
 
     def compose(self, overrides: Sequence[str]) -> tuple[DictConfig, dict[str, str | None]]:
         """The config that overrides ask for, and the option of each group; Hydra's state stays as it was.
@@ -362,7 +371,7 @@ class Search:
         return self.folder / "workers" / str(index)
 
     def workers(self) -> dict[int, Process]:
-        """All workers that live, as far as one look tells."""
+        """All workers that are not known to be dead, as far as one look tells."""
         found = {}
         for path in (self.folder / "workers").glob("*"):
             holder = Lease(path).holder() if path.name.isdigit() else None
@@ -370,22 +379,34 @@ class Search:
                 found[int(path.name)] = holder
         return found
 
-    def lost(self, trial: FrozenTrial, *, patient: bool = False) -> bool:
-        """Whether a running trial's process is dead. `patient`: take a minute to find that out from another host."""
+    def silent(self) -> set[int]:
+        """Workers on other hosts that are dead: SLURM no longer has their job, or no sign of life for a minute."""
+        elsewhere = {index: holder for index, holder in self.workers().items() if holder.alive() is None}
+        if not elsewhere:
+            return set()
+        jobs = {index: holder.slurm_job for index, holder in elsewhere.items() if holder.slurm_job}
+        queue = slurm.queue(jobs.values()) if jobs and slurm.available() else None
+        dead = {index for index, job in jobs.items() if queue is not None and job not in queue}
+        unknown = [index for index in elsewhere if index not in dead and (queue is None or index not in jobs)]
+        if unknown:
+            with ThreadPoolExecutor(len(unknown)) as pool:
+                dead |= {index for index, gone in zip(unknown, pool.map(self._silent, unknown), strict=True) if gone}
+        return dead
+
+    def _silent(self, index: int) -> bool:
+        try:
+            Lease(self.worker_folder(index)).acquire(wait=PATIENCE).release()
+        except Busy:
+            return False
+        return True
+
+    def lost(self, trial: FrozenTrial, dead: Set[int]) -> bool:
+        """Whether a running trial has no process any more; `dead`: workers that are known to be."""
         index, process = trial.user_attrs.get("worker"), Process.parse(trial.user_attrs.get("process") or {})
         if index is None or process is None:
             # Killed, or still between taking the slot and saying so.
-            return not self.workers()
-        folder = self.worker_folder(index)
-        if Lease(folder).holder() != process:
-            return True
-        if process.alive() is None and patient:
-            try:
-                Lease(folder).acquire(wait=_PATIENCE).release()
-            except Busy:
-                return False
-            return True
-        return False
+            return not set(self.workers()) - dead
+        return index in dead or Lease(self.worker_folder(index)).holder() != process
 
     def mend(self) -> None:
         """Drop lines of the journal that a killed writer left half; only while no worker lives."""
@@ -425,7 +446,7 @@ def space(overrides: Sequence[Override]) -> tuple[dict[str, str], tuple[str, ...
 
 
 def _distribution(override: Override) -> BaseDistribution:
-    from hydra.core.override_parser.types import IntervalSweep, RangeSweep, Transformer
+    from hydra.core.override_parser.types import IntervalSweep, RangeSweep
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     value = override.value()
@@ -446,7 +467,7 @@ def _distribution(override: Override) -> BaseDistribution:
                 raise ValueError("a logarithmic range has whole numbers: use tag(log,interval(...))")
             return FloatDistribution(value.start, value.stop, step=value.step)
         return IntDistribution(value.start, value.stop, step=value.step, log="log" in value.tags)
-    return CategoricalDistribution([_category(one) for one in override.sweep_iterator(Transformer.encode)])
+    return CategoricalDistribution([_category(one) for one in override.sweep_iterator()])
 
 
 def _category(value: Any) -> bool | int | float | str:
@@ -474,7 +495,7 @@ def _suggest(trial: Trial, key: str, distribution: BaseDistribution) -> None:
         trial.suggest_categorical(key, distribution.choices)
 
 
-def _axis(key: str, distribution: BaseDistribution) -> list[Any]:
+def _axis(key: str, distribution: BaseDistribution, *, some: bool = False) -> list[Any]:
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     if isinstance(distribution, CategoricalDistribution):
@@ -482,6 +503,8 @@ def _axis(key: str, distribution: BaseDistribution) -> list[Any]:
     if isinstance(distribution, IntDistribution):
         return list(range(distribution.low, distribution.high + 1, distribution.step))
     assert isinstance(distribution, FloatDistribution)
+    if distribution.step is None and some:
+        return [distribution.low]
     if distribution.step is None:
         raise ValueError(f"sampler=grid needs choices or ranges, and {key} is an interval: write range(a,b,step=s)")
     count = round((distribution.high - distribution.low) / distribution.step) + 1

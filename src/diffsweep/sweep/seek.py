@@ -6,40 +6,51 @@ command, or `resume`, then looks after what is left.
 
 from __future__ import annotations
 
+import itertools
+import math
 import os
 import shlex
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from diffsweep.sweep import snapshot
+from diffsweep.sweep import slurm, snapshot
+from diffsweep.sweep.cluster import Policy, resources
 from diffsweep.sweep.files import atomic
+from diffsweep.sweep.jobs import Job, Launched
 from diffsweep.sweep.lease import Busy, Lease
 from diffsweep.sweep.plan import Plan, Signed
 from diffsweep.sweep.pool import Room
+from diffsweep.sweep.process import Process
 from diffsweep.sweep.record import Run
 from diffsweep.sweep.search import Search, is_search
+from diffsweep.sweep.signature import resolved
 
 if TYPE_CHECKING:
     from optuna import Study
     from optuna.trial import FrozenTrial
     from rich.table import Table
 
+# Folder and number -> what the worker of that number runs.
+Make = Callable[[Path, int], Callable[[], object]]
+
 _PAUSE = 0.25
 _STOPPING = 60.0
 _SHOWN = 10
-# What `diffsweep.trial` leaves with for a mistake that no further trial can mend.
-_MISTAKE = 2
+_PLANNED = 5.0
 
 
 class Crew(Protocol):
-    """Whoever can have workers started."""
+    """Whoever can have workers started. `stays`: they go on when this process is interrupted."""
+
+    @property
+    def stays(self) -> bool: ...
 
     def start(self, indices: Sequence[int]) -> None:
         """Start workers of these numbers."""
@@ -47,10 +58,6 @@ class Crew(Protocol):
 
     def alive(self) -> set[int]:
         """Those that it has started and that are not over."""
-        ...
-
-    def mistake(self) -> str | None:
-        """What a worker said that found the search itself to be wrong; None if none did."""
         ...
 
     def log(self, index: int) -> Path:
@@ -69,6 +76,7 @@ class Local:
     search: Search
     source: Path
     room: Room = field(default_factory=Room.here)
+    stays: bool = False
     _running: dict[int, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     def start(self, indices: Sequence[int]) -> None:
@@ -101,11 +109,6 @@ class Local:
         """Those that are not over."""
         return {index for index, process in self._running.items() if process.poll() is None}
 
-    def mistake(self) -> str | None:
-        """The last line of a worker that found the search itself to be wrong."""
-        wrong = [index for index, process in self._running.items() if process.poll() == _MISTAKE]
-        return last_line(self.log(wrong[0])) if wrong else None
-
     def log(self, index: int) -> Path:
         """What a worker says."""
         return self.search.folder / "logs" / f"worker-{index}.log"
@@ -122,6 +125,77 @@ class Local:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+@dataclass
+class OnSlurm:
+    """Workers as one array of SLURM jobs; they need nobody to wait for them."""
+
+    search: Search
+    source: Path
+    policy: Policy
+    resources: slurm.Resources
+    worker: Make
+    stays: bool = True
+    _ids: dict[int, str] = field(default_factory=dict)
+    _alive: set[int] = field(default_factory=set)
+    _asked: float = 0.0
+
+    def start(self, indices: Sequence[int]) -> None:
+        """Submit workers of these numbers. Raises ValueError if SLURM refuses."""
+        folder = self.search.folder.absolute()
+
+        def note(ids: Mapping[int, str]) -> None:
+            self._ids.update({indices[place]: name for place, name in ids.items()})
+            # They are neither fits nor cells; what matters is that whoever cancels the study finds them.
+            jobs = tuple(Job("finish", id=name, log=f"slurm/{name}_0_log.out") for name in self._ids.values())
+            Launched("slurm", jobs, None if self.policy.detach else Process.current()).write(self.search.folder)
+
+        slurm.submit(
+            [slurm.Work(self.worker(folder, index), f"worker-{index}", self.resources) for index in indices],
+            folder / "slurm",
+            throttle=self.policy.throttle,
+            environment=snapshot.environment(self.source),
+            signal_seconds=self.policy.signal_seconds,
+            requeues=self.policy.requeues,
+            job_name=f"diffsweep:{self.search.name}",
+            on_submitted=note,
+        )
+        self._alive.update(indices)
+        self._asked = time.monotonic()
+
+    def alive(self) -> set[int]:
+        """Those that SLURM has not seen end, asked every `poll_seconds`; jobs that wait for a node count."""
+        if self._ids and time.monotonic() - self._asked >= self.policy.poll_seconds:
+            self._asked = time.monotonic()
+            queue = slurm.queue(self._ids.values())
+            if queue is not None:
+                self._alive = {index for index, name in self._ids.items() if name in queue}
+        return set(self._alive)
+
+    def log(self, index: int) -> Path:
+        """What a worker says."""
+        return self.search.folder / "slurm" / f"{self._ids.get(index)}_0_log.out"
+
+    def stop(self) -> None:
+        """Cancel all of them. Raises ValueError if SLURM cannot be told."""
+        slurm.cancel(self._ids.values())
+
+
+def crew(search: Search, source: Path, worker: Make) -> Crew:
+    """The crew that the search's launcher stands for. `worker` makes what a worker runs, of folder and number.
+
+    Raises ValueError for SLURM where there is none, and for bad resources.
+    """
+    launcher = search.hydra.get("launcher") or {}
+    if not str(launcher.get("_target_", "")).endswith(".SlurmLauncher"):
+        return Local(search, source)
+    if not slurm.available():
+        raise ValueError("hydra/launcher=slurm needs sbatch, which is not here: hydra/launcher=local runs here")
+    policy = Policy(**{one.name: launcher[one.name] for one in fields(Policy)})
+    plan = Plan(search.folder, search.runs).adding([signed(search, search.example())])
+    cell = next(iter(plan.cells.values()))
+    return OnSlurm(search, source, policy, resources(plan, Job("fit", cell.fit, (cell.cell,))), worker)
 
 
 def begin(search: Search, cwd: Path, configs: Sequence[Path]) -> tuple[Search, Path]:
@@ -145,19 +219,19 @@ def begin(search: Search, cwd: Path, configs: Sequence[Path]) -> tuple[Search, P
     return search, source
 
 
-def resume(folder: str | Path, n_workers: int | None = None) -> int:
-    """Go on with the search in `folder`; the exit code. Raises ValueError as `run`."""
+def resume(folder: str | Path, worker: Make) -> int:
+    """Go on with the search in `folder`; the exit code. `worker` as in `crew`. Raises ValueError as `run`."""
     search = Search.read(folder)
-    search = replace(search, n_workers=n_workers or search.n_workers)
     source = snapshot.take(search.folder, Path(search.hydra["runtime"]["cwd"]))
-    return run(search, Local(search, source))
+    return run(search, crew(search, source, worker))
 
 
-def run(search: Search, crew: Crew) -> int:
+def run(search: Search, crew: Crew, *, detach: bool = False) -> int:
     """Look after a search to its end and tell how it ended; the exit code: 0, or 1 if trials failed.
 
-    Raises ValueError if somebody else does so already, for a mistake in the search that only a worker can find, and if
-    workers die before they do anything; KeyboardInterrupt and SystemExit with the workers stopped.
+    `detach`: return once workers are started. Raises ValueError if somebody else looks after it already, for a mistake
+    that only a worker could find, and if workers die before they do anything; KeyboardInterrupt and SystemExit with
+    the workers stopped.
     """
     lease = Lease(search.folder / "workers")
     try:
@@ -168,21 +242,36 @@ def run(search: Search, crew: Crew) -> int:
         if not search.workers():
             search.mend()
         study = search.open("launcher", create=True)
+        study.set_user_attr("mistake", None)
         search.fill(study)
+        if not crew.stays:
+            Launched("local", (), Process.current()).write(search.folder)
         keeper = _Keeper(search, study, crew)
         try:
+            if detach:
+                keeper.man()
+                _say(f"{search.n_workers} workers are at it; the same command looks after them and shows the table")
+                return 0
             keeper.keep()
         except (KeyboardInterrupt, SystemExit):
-            print("stopping the workers; what they do is saved", file=sys.stderr, flush=True)
-            crew.stop()
-            keeper.look()
-            print(f"the same command goes on, or: diffsweep resume {search.name}", file=sys.stderr, flush=True)
+            if crew.stays:
+                _say("the workers go on without this process; the same command looks after them")
+                _say(f"to stop them: diffsweep cancel {search.name}")
+            else:
+                _say("stopping the workers; what they do is saved")
+                crew.stop()
+                keeper.man(most=0)
+                _say(f"the same command goes on, or: diffsweep resume {search.name}")
             raise
         except BaseException:
             crew.stop()
             raise
         finally:
             keeper.close()
+            launched = Launched.read(search.folder)
+            if launched is not None and not detach and not crew.alive():
+                launched.end(search.folder)
+        keeper.plan.show(study.get_trials(deepcopy=False), now=True)
         return conclude(search, study)
 
 
@@ -193,73 +282,84 @@ class _Keeper:
         from tqdm import tqdm
 
         self.search, self.study, self.crew = search, study, crew
-        self.storage = study._storage
-        self.known: set[int] = set()
+        self.plan = _Planned(search)
+        trials = study.get_trials(deepcopy=False)
+        self.known = {trial.number for trial in trials if trial.state.is_finished()}
         self.deaths = 0
         self.started: set[int] = set()
-        trials = study.get_trials(deepcopy=False)
-        done = [trial for trial in trials if trial.state.is_finished()]
-        self.known.update(trial.number for trial in done)
-        if done:
-            _say(f"study {search.name}: {len(done)} of {len(trials)} trials are done already")
+        self.dead = search.silent()
+        if self.known:
+            _say(f"study {search.name}: {len(self.known)} of {len(trials)} trials are done already")
         self.bar: Any = tqdm(
-            desc="search", total=len(trials), initial=len(done), unit="trial", disable=None, dynamic_ncols=True
+            desc="search",
+            total=len(trials),
+            initial=len(self.known),
+            unit="trial",
+            disable=None,
+            dynamic_ncols=True,
         )
 
     def keep(self) -> None:
         """Return when every trial is over."""
-        patient = True
         while True:
-            alive = self.crew.alive()
-            if (said := self.crew.mistake()) is not None:
+            if said := self.study.user_attrs.get("mistake"):
                 raise ValueError(said)
-            self._count_deaths(alive)
-            waiting, running = self.look(patient=patient)
-            patient = False
-            if not waiting and not running and not alive:
+            waiting, running, workers = self.man()
+            if not waiting and not running and not self.crew.alive():
                 return
-            present = alive | set(self.search.workers())
-            if waiting and len(present) < self.search.n_workers:
-                free = (index for index in range(len(present) + self.search.n_workers) if index not in present)
-                wanted = min(waiting, self.search.n_workers - len(present))
-                indices = [next(free) for _ in range(wanted)]
-                self.crew.start(indices)
-                self.started.update(indices)
-            elif running and not present:
-                # Workers that another host had: nothing but their silence tells.
-                patient = True
+            if running and not waiting and not workers:
+                # Only workers that another host had are left, and nothing but their silence tells.
+                self.dead |= self.search.silent()
             time.sleep(_PAUSE)
 
-    def _count_deaths(self, alive: set[int]) -> None:
-        dead = self.started - alive
-        self.started -= dead
-        self.deaths += len(dead)
-        if self.deaths > 3 * self.search.n_workers + 3:
-            index = max(dead)
-            raise ValueError(
-                f"workers end before they finish a trial: {last_line(self.crew.log(index))} ({self.crew.log(index)})"
-            )
+    def man(self, most: int | None = None) -> tuple[int, int, int]:
+        """Look once, and start the workers that are missing; how many trials wait and run, and how many work.
 
-    def look(self, *, patient: bool = False) -> tuple[int, int]:
+        `most`: workers to have, instead of the search's own number.
+        """
+        alive = self.crew.alive()
+        over = self.started - alive
+        self.started -= over
+        self.dead = (self.dead | over) - alive
+        self.deaths += len(over)
+        waiting, running = self.look()
+        if self.deaths > 3 * self.search.n_workers + 3:
+            log = self.crew.log(max(over, default=0))
+            raise ValueError(f"workers end before they finish a trial: {last_line(log)} ({log})")
+        holders = set(self.search.workers())
+        present = alive | (holders - self.dead)
+        wanted = min(waiting, (self.search.n_workers if most is None else most) - len(present))
+        if wanted > 0:
+            # A dead worker of another host seems to have its number still.
+            free = (index for index in itertools.count() if index not in alive | holders)
+            indices = list(itertools.islice(free, wanted))
+            self.crew.start(indices)
+            self.started.update(indices)
+            self.dead.difference_update(indices)
+        return waiting, running, len(present)
+
+    def look(self) -> tuple[int, int]:
         """Tell what has ended, put back what is lost; how many wait and run now."""
         from optuna.trial import TrialState
 
+        trials = self.study.get_trials(deepcopy=False)
         counts = dict.fromkeys(TrialState, 0)
-        for trial in self.study.get_trials(deepcopy=False):
+        for trial in trials:
             counts[trial.state] += 1
             if trial.state.is_finished() and trial.number not in self.known:
                 self.known.add(trial.number)
                 self.deaths = 0
                 self.bar.update()
                 self.bar.write(_line(self.search, trial), file=sys.stderr)
-            elif trial.state == TrialState.RUNNING and self.search.lost(trial, patient=patient):
-                again = self.search.put_back(trial, self.storage, killed=True)
+            elif trial.state == TrialState.RUNNING and self.search.lost(trial, self.dead):
+                again = self.search.put_back(trial, self.study._storage, killed=True)
                 self.bar.write(
                     f"trial {trial.number}: its process is dead; {'it waits again' if again else 'given up'}",
                     file=sys.stderr,
                 )
                 counts[TrialState.RUNNING] -= 1
                 counts[TrialState.WAITING] += again
+        self.plan.show(trials)
         return counts[TrialState.WAITING], counts[TrialState.RUNNING]
 
     def close(self) -> None:
@@ -268,13 +368,12 @@ class _Keeper:
 
 
 def conclude(search: Search, study: Study) -> int:
-    """Write plan.json and optimization_results.yaml, show the best trials; 1 if any failed, else 0."""
+    """Write optimization_results.yaml, show the best trials; 1 if any failed, else 0."""
     from optuna.trial import TrialState
 
     trials = study.get_trials(deepcopy=False)
     complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     failed = [trial for trial in trials if trial.state == TrialState.FAIL]
-    write_plan(search, complete)
     if complete:
         _write_yaml(search.folder / "optimization_results.yaml", _solutions(search, study))
         show(search, study)
@@ -284,20 +383,39 @@ def conclude(search: Search, study: Study) -> int:
     return 1 if failed else 0
 
 
-def write_plan(search: Search, trials: Iterable[FrozenTrial]) -> None:
-    """Write plan.json with the cells of finished trials, so that whoever reads sweeps finds them."""
-    plan = Plan(search.folder, search.runs.absolute(), search.command, hydra=search.hydra)
-    signed = []
-    for trial in trials:
-        from diffsweep.sweep.signature import resolved
+def signed(search: Search, params: Mapping[str, Any]) -> Signed:
+    """The cell that parameters ask for. Raises Hydra's exceptions, ValueError."""
+    overrides = search.overrides(params)
+    cfg, choices = search.compose(overrides)
+    config = resolved(cfg)
+    run = Run.of(config)
+    return Signed(overrides, config, choices, run.fit.signature, run.cell.signature)
 
-        overrides = search.overrides(trial.params)
-        cfg, choices = search.compose(overrides)
-        config = resolved(cfg)
-        run = Run.of(config)
-        signed.append(Signed(overrides, config, choices, run.fit.signature, run.cell.signature))
-    # Parameters that make no difference are a result of a search, not a slip of its user.
-    replace(plan.adding(signed), warnings=()).write()
+
+class _Planned:
+    """plan.json: the cells of finished trials, so that whoever reads sweeps finds them; none of what was pruned."""
+
+    def __init__(self, search: Search) -> None:
+        self.search = search
+        self.signed: dict[int, Signed] = {}
+        self.written = -math.inf
+
+    def show(self, trials: Sequence[FrozenTrial], *, now: bool = False) -> None:
+        """Write it if there is news; not too often, unless it must be `now`."""
+        from optuna.trial import TrialState
+
+        complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+        news = len(complete) > len(self.signed) or self.written < 0
+        if not news or (time.monotonic() - self.written < _PLANNED and not now):
+            return
+        for trial in complete:
+            if trial.number not in self.signed:
+                self.signed[trial.number] = signed(self.search, trial.params)
+        search = self.search
+        plan = Plan(search.folder, search.runs.absolute(), search.command, hydra=search.hydra)
+        # Parameters that make no difference are a result of a search, not a slip of its user.
+        replace(plan.adding(self.signed[number] for number in sorted(self.signed)), warnings=()).write()
+        self.written = time.monotonic()
 
 
 def _solutions(search: Search, study: Study) -> dict[str, Any]:
