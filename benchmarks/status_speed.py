@@ -1,14 +1,15 @@
 """What `diffsweep status SWEEP` costs with 10,000 and 100,000 recorded cells: `python benchmarks/status_speed.py`.
 
-The records are generated with the keys of real ones, in a temporary folder. The first number is the whole command in a
-process of its own, interpreter and imports included; the second a further look of a process that has looked before, as
-the live view takes it every second.
+The records are generated with the keys of real ones, in a temporary folder. First comes the whole command in a process
+of its own, interpreter and imports included, by the clock and in seconds of CPU; then a further look of a process that
+has looked before, as the live view takes it every second.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import resource
 import statistics
 import subprocess
 import sys
@@ -65,16 +66,23 @@ def generate(runs: Path, cells: int, cells_per_fit: int, finished: float) -> Pla
     return plan
 
 
+def children() -> float:
+    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return spent.ru_utime + spent.ru_stime
+
+
 def measure(cells: int, cells_per_fit: int, finished: float, rounds: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         runs = Path(folder)
         plan = generate(runs, cells, cells_per_fit, finished)
         code = COMMAND.format(f"status(Path({folder!r}), 'big', False)")
         whole, again = [], []
+        cpu = children()
         for _ in range(rounds):
             started = time.perf_counter()
             subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
             whole.append(time.perf_counter() - started)
+        cpu = (children() - cpu) / rounds
         watch = Watch(plan)
         watch.look()
         for _ in range(rounds):
@@ -83,7 +91,8 @@ def measure(cells: int, cells_per_fit: int, finished: float, rounds: int) -> Non
             again.append(time.perf_counter() - started)
         print(
             f"{cells:7,} cells of {len(plan.fits):6,} fits, {finished:4.0%} done: "
-            f"command {statistics.median(whole):.2f} s, a further look {1000 * statistics.median(again):.0f} ms",
+            f"command {statistics.median(whole):.2f} s ({cpu:.2f} s of CPU), "
+            f"a further look {1000 * statistics.median(again):.0f} ms",
             flush=True,
         )
 

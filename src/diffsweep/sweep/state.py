@@ -622,9 +622,9 @@ def _read(path: str) -> dict[str, Any] | None:
     except OSError:
         return None
     try:
-        content = b""
-        while block := os.read(descriptor, 65536):
-            content += block
+        content = block = os.read(descriptor, 65536)
+        while len(block) == 65536:
+            content += (block := os.read(descriptor, 65536))
         record = json.loads(content)
     except (OSError, ValueError, RecursionError):
         return None
