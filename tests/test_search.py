@@ -31,11 +31,14 @@ from optuna.trial import FrozenTrial, TrialState
 import diffsweep.training.stages as stages
 from diffsweep import trial as trials_of
 from diffsweep.sweep import seek
+from diffsweep.sweep.jobs import Launched
 from diffsweep.sweep.plan import Plan
+from diffsweep.sweep.pool import Room
 from diffsweep.sweep.record import Run
 from diffsweep.sweep.search import SAMPLERS, Search, space
 from diffsweep.training.intermediate import Pruned, Watch
 from diffsweep.trial import Worker
+from slurm import Cluster
 
 ROOT = Path(__file__).parent.parent
 TINY = (
@@ -232,6 +235,7 @@ def test_of_the_same_key_the_last_override_counts() -> None:
         ("a=1,2", {"pruner": ASHA | {"reduction_factor": 1}}, "reduction_factor=1 must be"),
         ("a=1,2", {"pruner": ASHA, "objective": ("x", "y"), "directions": ("minimize",) * 2}, "one objective, not 2"),
         ("a=interval(0,1)", {"sampler": {"name": "grid"}}, "a is an interval"),
+        ("a=1,2", {"storage": "sqlite:///a.db"}, "storage=sqlite:///a.db is a database: give a journal file"),
         ("a=1", {}, "nothing to search"),
         ("a=interval(1,0)", {}, r"a=interval\(1,0\): .*low <= high"),
         ("a=tag(log,interval(0,1))", {}, "low > 0"),
@@ -289,18 +293,24 @@ def test_an_option_has_its_header_and_the_defaults_of_optuna(path: Path, tmp_pat
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "gp", "nsgaii", "random"])
-def test_every_sampler_finds_the_middle_of_a_bowl(tmp_path: Path, sampler: str) -> None:
-    search = searching(tmp_path, "a=interval(-1,1)", "b=x,y", sampler={"name": sampler}, n_trials=25)
-    search.fill(search.open(create=True))
-    study = search.open("0")
-    while (trial := search.take(study, study._storage)) is not None:
-        study.tell(trial, (trial.params["a"] - 0.3) ** 2 + (trial.params["b"] == "x"))
-    assert len(trials(search, TrialState.COMPLETE)) == 25
-    assert study.best_value < 0.05
+def test_every_sampler_finds_the_middle_of_a_bowl_and_repeats_itself(tmp_path: Path, sampler: str) -> None:
+    found = []
+    for name in ("once", "again"):
+        search = searching(tmp_path / name, "a=interval(-1,1)", "b=x,y", sampler={"name": sampler}, n_trials=25)
+        search.fill(search.open(create=True))
+        study = search.open("0")
+        while (trial := search.take(study, study._storage)) is not None:
+            study.tell(trial, (trial.params["a"] - 0.3) ** 2 + (trial.params["b"] == "x"))
+        assert len(trials(search, TrialState.COMPLETE)) == 25
+        assert study.best_value < 0.05
+        found.append([trial.params for trial in trials(search)])
+    assert found[0] == found[1]
 
 
-def test_a_slot_is_taken_by_one_worker_only(tmp_path: Path) -> None:
-    search = searching(tmp_path, "a=interval(0,1)", n_trials=12)
+@pytest.mark.parametrize("storage", ["", "another.log"])
+def test_a_slot_is_taken_by_one_worker_only(tmp_path: Path, storage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    search = searching(tmp_path, "a=interval(0,1)", n_trials=12, storage=storage)
     search.fill(search.open(create=True))
     taken: list[int] = []
 
@@ -319,6 +329,24 @@ def test_a_slot_is_taken_by_one_worker_only(tmp_path: Path) -> None:
     assert len(found) == 12
     # Each worker has random numbers of its own.
     assert len({trial.params["a"] for trial in found}) == 12
+    # What is put back is taken again as it was.
+    study = search.open("again")
+    assert search.put_back(found[3], study._storage, killed=True)
+    again = search.take(study, study._storage)
+    assert again is not None
+    assert (again.number, again.params) == (3, found[3].params)
+    assert search.take(study, study._storage) is None
+
+
+def test_workers_share_what_the_machine_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    search = searching(tmp_path, "a=1,2", n_workers=3)
+    local = seek.Local(search, tmp_path, Room(8, ("0", "2")))
+    assert [local._share(index) for index in range(3)] == [
+        {"OMP_NUM_THREADS": "2", "CUDA_VISIBLE_DEVICES": gpu} for gpu in ("0", "2", "0")
+    ]
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    assert seek.Local(search, tmp_path, Room(8))._share(0) == {}
 
 
 def test_half_a_line_of_the_journal_is_dropped(tmp_path: Path) -> None:
@@ -610,3 +638,32 @@ def test_as_a_user_starts_it(tmp_path: Path) -> None:
     assert other.returncode == 2
     assert "study_name=rates is another search: space differ" in other.stderr
     assert "Traceback" not in other.stderr
+
+
+@slow
+@pytest.mark.timeout(400)
+def test_workers_are_jobs_of_a_cluster_and_one_that_is_cancelled_is_replaced(cluster: Cluster, tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "train.py"), "-m", "hydra/sweeper=optuna", "hydra/launcher=slurm", *TINY]
+    command += [f"paths.runs={tmp_path}/runs", "training.steps=range(150,300)", "trainer.checkpoint_seconds=0.2"]
+    command += ["hydra.launcher.poll_seconds=1", "resources.fit.memory=900MB", "hydra.sweeper.study_name=study"]
+    command += ["hydra.sweeper.n_trials=4", "hydra.sweeper.n_workers=2", "hydra.sweeper.seed=1"]
+    environment = {**cluster.env, "OMP_NUM_THREADS": "1"}
+    launcher = subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    wait_for(lambda: list(tmp_path.glob("runs/fits/*/checkpoints/last.ckpt")) or launcher.poll())
+    assert launcher.poll() is None, launcher.communicate()
+    search = Search.read(tmp_path / "runs/sweeps/study")
+    (first, *_) = [trial for trial in trials(search, TrialState.RUNNING) if trial.user_attrs.get("process")]
+    cluster.run("scancel", first.user_attrs["process"]["slurm_job"])
+    out, err = launcher.communicate(timeout=300)
+    assert launcher.returncode == 0, err
+    check_whole(search)
+    jobs = {trial.user_attrs["process"]["slurm_job"] for trial in trials(search)}
+    assert jobs
+    assert None not in jobs
+    assert "4 complete" in out
+    assert cluster.squeue() == ""
+    launched = Launched.read(search.folder)
+    assert launched is not None
+    assert launched.ended

@@ -25,7 +25,7 @@ class OptunaSweeper(Sweeper):
         n_trials: Trials in the end, >= 1.
         n_workers: Processes that work at once, >= 1; null for one per GPU, or one.
         study_name: Folder below sweeps/; null for the time.
-        storage: A journal file, or an Optuna URL; null for a journal in that folder.
+        storage: A journal file; null for journal.log in that folder.
         sampler: A name, or a mapping with `name` and what Optuna's class takes.
         pruner: Likewise.
         seed: Of the sampler; null draws one.
@@ -50,7 +50,7 @@ class OptunaSweeper(Sweeper):
             "objective": _several(objective),
             "n_trials": n_trials,
             "n_workers": n_workers,
-            "storage": str(storage or ""),
+            "storage": str(Path(storage).absolute()) if storage and "://" not in storage else storage or "",
             "sampler": _named(sampler),
             "pruner": _named(pruner),
             "seed": seed,
@@ -109,7 +109,7 @@ class OptunaSweeper(Sweeper):
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         params = [f"{key}={value}" for key, value in self.params.items()]
         distributions, fixed = space(parser.parse_overrides([*params, *arguments]))
-        runs, folder = Path(self.config.paths.runs), Path(self.config.hydra.sweep.dir)
+        runs, folder = Path(self.config.paths.runs).absolute(), Path(self.config.hydra.sweep.dir).absolute()
         if self.study_name is not None:
             folder = runs / "sweeps" / valid_name(str(self.study_name))
         sources = self.config.hydra.runtime.config_sources

@@ -77,7 +77,7 @@ class Search:
         sampler: `name`, one of SAMPLERS, and what its Optuna class takes.
         pruner: `name`, one of PRUNERS, and its settings, as in conf/hydra/sweeper/pruner.
         seed: Of the sampler; null draws one.
-        storage: A journal file or an Optuna URL; empty for journal.log in the folder.
+        storage: A journal file; empty for journal.log in the folder.
         shown: What the commands that are suggested must begin with: --config-dir.
         command: What the user typed.
 
@@ -121,6 +121,9 @@ class Search:
             raise ValueError(
                 "nothing to search: give at least one choice or range, as 'optimizer.lr=tag(log,interval(1e-5,1e-2))'"
             )
+        if "://" in self.storage:
+            # SQLite, for one, gives one trial to two processes.
+            raise ValueError(f"hydra.sweeper.storage={self.storage} is a database: give a journal file, or null")
         several = len(self.directions) > 1
         if several and self.pruner["name"] != "none":
             raise ValueError(f"pruner={self.pruner['name']} judges by one objective, not {len(self.directions)}")
@@ -138,7 +141,7 @@ class Search:
 
     @property
     def journal(self) -> Path:
-        """The file that the study lies in, unless `storage` is a URL."""
+        """The file that the study lies in."""
         return Path(self.storage) if self.storage else self.folder / "journal.log"
 
     @cached_property
@@ -175,17 +178,13 @@ class Search:
     def open(self, salt: str = "", *, create: bool = False) -> Study:
         """The study. `salt` makes the sampler's random numbers this process's own. Raises ValueError, OSError."""
         import optuna
-        from optuna.storages import get_storage
         from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock, JournalStorage
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        if "://" in self.storage:
-            storage: BaseStorage = get_storage(self.storage)
-        else:
-            self.journal.parent.mkdir(parents=True, exist_ok=True)
-            path = str(self.journal.absolute())
-            # An exclusive creation works on network disks, where other locks are often lies.
-            storage = JournalStorage(JournalFileBackend(path, JournalFileOpenLock(path)))
+        self.journal.parent.mkdir(parents=True, exist_ok=True)
+        path = str(self.journal.absolute())
+        # An exclusive creation works on network disks, where other locks are often lies.
+        storage = JournalStorage(JournalFileBackend(path, JournalFileOpenLock(path)))
         settings: dict[str, Any] = {"sampler": self._make_sampler(salt), "pruner": self.make_pruner()}
         if create:
             settings |= {"directions": self.directions, "load_if_exists": True}
@@ -410,7 +409,7 @@ class Search:
 
     def mend(self) -> None:
         """Drop lines of the journal that a killed writer left half; only while no worker lives."""
-        if "://" in self.storage or not self.journal.exists():
+        if not self.journal.exists():
             return
         lines = read_bytes(self.journal).split(b"\n")
         whole = [line for line in lines if _is_json(line)]

@@ -98,12 +98,15 @@ class Local:
                 )
 
     def _share(self, index: int) -> dict[str, str]:
-        workers = self.search.n_workers
-        share = {"OMP_NUM_THREADS": str(max(1, self.room.cores // workers)), "DIFFSWEEP_WORKER": str(index)}
+        share = {} if "OMP_NUM_THREADS" in os.environ else {"OMP_NUM_THREADS": str(self.threads)}
         if self.room.gpus:
-            mine = self.room.gpus[index % workers :: workers] or (self.room.gpus[index % len(self.room.gpus)],)
-            share["CUDA_VISIBLE_DEVICES"] = ",".join(mine)
+            share["CUDA_VISIBLE_DEVICES"] = self.room.gpus[index % len(self.room.gpus)]
         return share
+
+    @property
+    def threads(self) -> int:
+        """CPU threads of a worker, unless the user has said how many."""
+        return max(1, self.room.cores // self.search.n_workers)
 
     def alive(self) -> set[int]:
         """Those that are not over."""
@@ -268,9 +271,8 @@ def run(search: Search, crew: Crew, *, detach: bool = False) -> int:
             raise
         finally:
             keeper.close()
-            launched = Launched.read(search.folder)
-            if launched is not None and not detach and not crew.alive():
-                launched.end(search.folder)
+        if (launched := Launched.read(search.folder)) is not None:
+            launched.end(search.folder)
         keeper.plan.show(study.get_trials(deepcopy=False), now=True)
         return conclude(search, study)
 
@@ -457,7 +459,7 @@ def show(search: Search, study: Study) -> None:
     words = [*search.shown, *search.overrides(best[0].params)]
     console.print(Text(f"best           python train.py {shlex.join(words)}"), soft_wrap=True)
     console.print(Text(f"its record     {best[0].user_attrs.get('result')}"), soft_wrap=True)
-    if "://" not in search.storage and find_spec("optuna_dashboard") is not None:
+    if find_spec("optuna_dashboard") is not None:
         console.print(Text(f"pictures       optuna-dashboard {search.journal}"), soft_wrap=True)
 
 
