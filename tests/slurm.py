@@ -251,6 +251,8 @@ class Cluster:
             "AccountingStoragePass": f"{folder}/munge/socket",
             "GresTypes": "gpu",
             "ReturnToService": 2,
+            # Some sites requeue only what asks for it.
+            "JobRequeue": 0,
             "SchedulerType": "sched/backfill",
             "SchedulerParameters": "sched_interval=1,bf_interval=1,sched_min_interval=100000,batch_sched_delay=0",
             "PreemptType": "preempt/partition_prio",
@@ -385,17 +387,24 @@ def _belongs(process: psutil.Process, folder: Path, node: str | None = None) -> 
 
 
 def _end(chosen: Callable[[psutil.Process], bool]) -> None:
-    """Kill the chosen processes, and those that they start meanwhile, until none is left."""
+    """Stop the chosen processes, and those that they start meanwhile, until none runs; then kill them.
+
+    All at once: one that saw another die could still tell the controller of a failure that was none.
+    """
+    ended: dict[int, psutil.Process] = {}
     for _ in range(100):
-        found = []
+        before = len(ended)
         for process in psutil.process_iter():
             with suppress(psutil.Error):
-                if process.pid != os.getpid() and process.status() != psutil.STATUS_ZOMBIE and chosen(process):
-                    process.kill()
-                    found.append(process)
-        if not found:
-            return
-        time.sleep(0.05)
+                new = process.pid not in ended and process.pid != os.getpid()
+                if new and process.status() != psutil.STATUS_ZOMBIE and chosen(process):
+                    process.suspend()
+                    ended[process.pid] = process
+        if len(ended) == before:
+            break
+    for process in ended.values():
+        with suppress(psutil.Error):
+            process.kill()
 
 
 if __name__ == "__main__":
