@@ -248,7 +248,7 @@ def test_one_line_for_each_sweep_newest_last(tmp_path: Path, output: Callable[..
     (tmp_path / "sweeps" / "no_sweep").mkdir()
     _, zeta, alpha, mid, corrupt = output(status, tmp_path, None, False)
     assert re.match(r"zeta +2/6 +running, launched by process", zeta)
-    assert re.match(r"alpha +2/6 +finished, 4 cells without result: `diffsweep resume alpha`", alpha)
+    assert re.match(r"alpha +2/6 +stopped, 4 cells without result: `diffsweep resume alpha`", alpha)
     assert re.match(r"mid +2/6 +not launched: `diffsweep resume mid`", mid)
     assert re.match(r"broken .*corrupt", corrupt)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from diffsweep.sweep import state
 from diffsweep.sweep.jobs import Job, Launched
 from diffsweep.sweep.lease import Lease
 from diffsweep.sweep.plan import Plan, Signed
@@ -315,9 +316,26 @@ def test_a_holder_on_another_host_is_believed_while_it_shows_signs_of_life(plan:
     process.wait()
     (lease,) = record.folder.glob("lease-*")
     shift(lease, -3600)
-    # The stamp of another host's clock: that it has moved at all is a sign of life.
+    watch = Watch(plan)
+    assert watch.look().fits["f0"].state == "missing"
+    # Its clock may be an hour behind: that the stamp has moved is a sign of life.
+    shift(lease, -3500)
     assert watch.look().fits["f0"].state == "running"
     assert Watch(plan).look().fits["f0"].state == "missing"
+
+
+def test_a_holder_is_asked_after_however_quiet_its_folder_is(
+    plan: Plan, hold: Hold, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(state, "_SETTLED", 0.02)
+    process = hold(fit(plan, "f0"))
+    watch = Watch(plan)
+    for _ in range(3):
+        assert watch.look().fits["f0"].state == "running"
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    assert watch.look().fits["f0"].state == "missing"
 
 
 def test_a_launcher_on_another_host_is_believed_while_its_jobs_live(plan: Plan, hold: Hold) -> None:

@@ -105,7 +105,9 @@ def standing(look: Look, name: str) -> str:
     if look.launcher == "elsewhere" and look.process is not None:
         return f"launched on {look.process.host}; whether it goes on can only be told there"
     if look.launcher == "finished":
-        return "finished" if not left else f"finished, {things(left, 'cell')} without result: {resume}"
+        # A launcher that was told to stop has ended its launch as well.
+        ended = "stopped" if look.counts["missing"] else "finished"
+        return ended if not left else f"{ended}, {things(left, 'cell')} without result: {resume}"
     return f"interrupted: {resume}" if look.launcher == "interrupted" else f"not launched: {resume}"
 
 
