@@ -71,6 +71,16 @@ def test_a_table_keeps_the_order_that_is_asked_for_and_its_length(run: Call) -> 
     assert "the first 2 of 3" in out
 
 
+def test_conditions_may_stand_anywhere_among_the_options(run: Call) -> None:
+    _, out, _ = run("results", "nfe>5", "--format", "json", "nfe<15")
+    assert [record["nfe"] for record in json.loads(out)] == [10]
+
+
+def test_what_a_cut_table_says_of_all_is_said_of_those_shown(run: Call) -> None:
+    assert "all: schedule cosine" in run("results")[1]
+    assert "all shown: schedule cosine" in run("results", "--limit", "2")[1]
+
+
 def test_cells_that_were_measured_differently_are_not_ranked_together(run: Call, runs: Path) -> None:
     write(runs, "f0", "more", samples=50_000)
     _, out, _ = run("results")
@@ -178,7 +188,15 @@ def test_a_mistake_costs_one_line(words: list[str], said: str, run: Call) -> Non
 
 @pytest.mark.parametrize(
     "words",
-    [[], ["result"], ["results", "--limit", "-1"], ["results", "--format", "xml"], ["gc", "--older-than", "-1"]],
+    [
+        [],
+        ["result"],
+        ["results", "--lim", "-1"],
+        ["results", "--what"],
+        ["gc", "word"],
+        ["results", "--format", "xml"],
+        ["gc", "--older-than", "-1"],
+    ],
 )
 def test_what_the_parser_refuses_is_a_mistake_too(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:

@@ -42,7 +42,12 @@ def main(words: Sequence[str] | None = None) -> int:
     added.add_argument("--yes", action="store_true", help="delete it")
     added.add_argument("--older-than", metavar="DAYS", type=_days, default=7.0, help="for abandoned trainings (7)")
 
-    asked = parser.parse_args(words)
+    asked, rest = parser.parse_known_args(words)
+    # argparse takes positional words from one place only; people write them between options as well.
+    if "filters" in asked and not any(word.startswith("-") for word in rest):
+        asked.filters += rest
+    elif rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
     try:
         code = asked.run(asked)
         sys.stdout.flush()

@@ -226,7 +226,8 @@ def _show_group(group: Sequence[Result], console: Console, best_first: bool, lim
         Text(f"{_things(len(group), 'run')} of {_things(fits, 'training')}, by {metric} ({direction} is better)")
     )
     if known := {name: text for name, text in shared.items() if text != "-"}:
-        console.print(Text("all: " + ", ".join(f"{name} {text}" for name, text in known.items())))
+        whom = "all" if len(ranked) == len(group) else "all shown"
+        console.print(Text(f"{whom}: " + ", ".join(f"{name} {text}" for name, text in known.items())))
     console.print(table)
     if len(ranked) < len(group):
         console.print(Text(f"the first {count(len(ranked))} of {count(len(group))}; --limit 0 shows all"))
