@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from diffsweep.report.live import LiveView, Names, view
+from diffsweep.report.live import LiveView, Names, command, view
 from diffsweep.report.status import cancel, find, status
 from diffsweep.sweep.jobs import Job, Launched
 from diffsweep.sweep.plan import Plan, Signed
@@ -248,8 +248,8 @@ def test_one_line_for_each_sweep_newest_last(tmp_path: Path, output: Callable[..
     (tmp_path / "sweeps" / "no_sweep").mkdir()
     _, zeta, alpha, mid, corrupt = output(status, tmp_path, None, False)
     assert re.match(r"zeta +2/6 +running, launched by process", zeta)
-    assert re.match(r"alpha +2/6 +stopped, 4 cells without result: `diffsweep resume alpha`", alpha)
-    assert re.match(r"mid +2/6 +not launched: `diffsweep resume mid`", mid)
+    assert re.match(rf"alpha +2/6 +stopped, 4 cells without result: `diffsweep resume alpha --runs {tmp_path}`$", alpha)
+    assert re.match(rf"mid +2/6 +not launched: `diffsweep resume mid --runs {tmp_path}`$", mid)
     assert re.match(r"broken .*corrupt", corrupt)
 
 
@@ -312,7 +312,7 @@ def test_watching_sees_a_plan_that_grows_and_a_launcher_that_dies(tmp_path: Path
     launcher.wait()
     launcher.stdout.close()
     out, _ = watcher.communicate(timeout=20)
-    assert "interrupted: `diffsweep resume study`" in out
+    assert f"interrupted: `diffsweep resume study --runs {tmp_path}`" in out
     assert watcher.returncode == 0
 
 
@@ -380,7 +380,10 @@ def test_cancel_ends_the_launcher_and_waits_for_it(
     assert launcher.stdout.readline() == "ready\n"
     lines = output(cancel, tmp_path, "study")
     assert (plan.folder / "saved").exists(), "it came back before the jobs had saved their state"
-    assert lines[-2:] == ["1 of 6 cells are finished and stay", "5 are left: `diffsweep resume study`"]
+    assert lines[-2:] == [
+        "1 of 6 cells are finished and stay",
+        f"5 are left: `diffsweep resume study --runs {tmp_path}`",
+    ]
     assert plan.cell("c000000").done
     assert Watch(plan).look().launcher == "interrupted"
 
@@ -403,8 +406,16 @@ def test_cancel_ends_jobs_without_a_launcher_and_only_those_of_this_sweep(
 def test_cancel_says_where_to_say_it(tmp_path: Path) -> None:
     plan = study(tmp_path)
     Launched("local", (), replace(Process.current(), host="far")).write(plan.folder)
-    with pytest.raises(ValueError, match=r"sweep study was launched on far: say `diffsweep cancel study` there"):
+    with pytest.raises(ValueError, match=r"sweep study was launched on far: say `diffsweep cancel study .*` there"):
         cancel(tmp_path, "study")
+
+
+def test_commands_to_type_are_short_where_runs_are_where_they_usually_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert command("resume", study(tmp_path / "runs")) == "diffsweep resume study"
+    assert command("resume", study(tmp_path / "my runs")) == "diffsweep resume study --runs 'my runs'"
 
 
 def test_cancel_of_a_sweep_that_is_over_touches_nothing(tmp_path: Path, output: Callable[..., list[str]]) -> None:
@@ -440,7 +451,7 @@ def test_cancel_takes_back_what_slurm_still_has(
     Launched("slurm", jobs).write(plan.folder)
     lines = output(cancel, tmp_path, "study")
     assert lines[0] == "cancelling 2 SLURM jobs"
-    assert lines[-1] == "6 are left: `diffsweep resume study`"
+    assert lines[-1] == f"6 are left: `diffsweep resume study --runs {tmp_path}`"
     told = (tmp_path / "told").read_text().split()
     assert "813" in told
     assert not any("812_0" in word or "999" in word for word in told)

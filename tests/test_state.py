@@ -282,6 +282,10 @@ def test_an_interrupted_job_of_a_living_launcher_is_not_waiting_for_anything(pla
     fit(plan, "f0").write_status("waiting", step=7, steps=9, reason="interrupted")
     item = Watch(plan).look().fits["f0"]
     assert (item.state, item.reason, item.step) == ("missing", "interrupted", 7)
+    launch(plan, None, ended=True)
+    look = Watch(plan).look()
+    assert (look.cells["c00"].state, look.cells["c00"].reason) == ("missing", "its training was interrupted")
+    assert look.cells["c10"].reason == "never begun"
     launch(plan, later(60))
     assert Watch(plan).look().fits["f0"].state == "waiting"
 

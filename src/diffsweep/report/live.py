@@ -5,6 +5,7 @@ Fits and cells are called by what distinguishes them from the others of the swee
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -70,7 +71,7 @@ def view(plan: Plan, names: Names, look: Look, width: int = 80, height: int | No
     if shares[1]:
         parts += ["", *_running("evaluating", cells, shares[1] - 2, width)]
     if shares[2]:
-        parts += ["", *_capped(failures, shares[2] - 1, plan.name)]
+        parts += ["", *_capped(failures, shares[2] - 1, plan)]
     left = room - sum(shares)
     if best and left > 2:
         parts += ["", *best[: left - 1]]
@@ -88,15 +89,15 @@ def _head(plan: Plan, names: Names, look: Look) -> list[Text]:
         times.append(f"{duration(look.elapsed_seconds)} so far")
     if look.eta_seconds is not None:
         times.append(f"about {duration(look.eta_seconds)} to go" + (" and the evaluations" if look.eta_partial else ""))
-    lines.append(Text("; ".join(filter(None, [", ".join(times), standing(look, plan.name)])), style="dim"))
+    lines.append(Text("; ".join(filter(None, [", ".join(times), standing(look, plan)])), style="dim"))
     if names.shared:
         lines.append(Text(f"all: {names.shared}", style="dim"))
     return lines
 
 
-def standing(look: Look, name: str) -> str:
-    """Who is at work on the sweep `name`, in words; what to do if nobody is."""
-    resume = f"`diffsweep resume {name}`"
+def standing(look: Look, plan: Plan) -> str:
+    """Who is at work on a sweep, in words; what to do if nobody is."""
+    resume = f"`{command('resume', plan)}`"
     left = len(look.cells) - look.counts["done"]
     if look.launcher == "live":
         return f"running, launched by process {look.process.pid} on {look.process.host}" if look.process else "running"
@@ -216,10 +217,10 @@ def _best(names: Names, look: Look) -> list[Text]:
     return lines
 
 
-def _capped(lines: Sequence[Text], rows: int, sweep: str) -> Sequence[Text]:
+def _capped(lines: Sequence[Text], rows: int, plan: Plan) -> Sequence[Text]:
     if len(lines) <= rows:
         return lines
-    return [*lines[: rows - 1], Text(f"... all of it: `diffsweep status {sweep}`", style="dim")]
+    return [*lines[: rows - 1], Text(f"... all of it: `{command('status', plan)}`", style="dim")]
 
 
 def _shares(wanted: Sequence[int], room: int) -> list[int]:
@@ -232,6 +233,12 @@ def _shares(wanted: Sequence[int], room: int) -> list[int]:
         shares[index] = share if share >= min(wanted[index], 3) else 0
         room -= shares[index]
     return shares
+
+
+def command(verb: str, plan: Plan) -> str:
+    """What to type about a sweep: `diffsweep resume NAME`."""
+    usual = plan.runs.absolute() == Path("runs").absolute()
+    return shlex.join(["diffsweep", verb, plan.name, *([] if usual else ["--runs", near(str(plan.runs))])])
 
 
 def things(amount: int, thing: str) -> str:

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from diffsweep.report.live import LiveView, Names, standing, things, view
+from diffsweep.report.live import LiveView, Names, command, standing, things, view
 from diffsweep.sweep.jobs import Launched
 from diffsweep.sweep.lease import Lease
 from diffsweep.sweep.plan import Plan
@@ -87,7 +87,7 @@ def cancel(runs: Path, sweep: str) -> int:
     if launched is None or launched.ended:
         _say(console, f"sweep {plan.name} has no jobs")
     elif launched.kind == "slurm":
-        if not _cancel_slurm(folder, console):
+        if not _cancel_slurm(plan, console):
             return 1
     elif not _cancel_local(plan, launched, console):
         return 1
@@ -95,7 +95,7 @@ def cancel(runs: Path, sweep: str) -> int:
     left = len(plan.cells) - counts["done"]
     _say(console, f"{counts['done']} of {len(plan.cells)} cells are finished and stay")
     if left:
-        _say(console, f"{left} are left: `diffsweep resume {plan.name}`")
+        _say(console, f"{left} are left: `{command('resume', plan)}`")
     return 0
 
 
@@ -149,7 +149,7 @@ def _list(runs: Path, console: Console) -> None:
         running = counts["running"] + look.fit_counts["running"]
         failed = counts["failed"] + counts["blocked"]
         numbers = [f"{counts['done']}/{len(look.cells)}", str(running or ""), str(failed or "")]
-        table.add_row(Text(plan.name), *numbers, Text(standing(look, plan.name)))
+        table.add_row(Text(plan.name), *numbers, Text(standing(look, plan)))
     console.print(table)
 
 
@@ -157,7 +157,7 @@ def _cancel_local(plan: Plan, launched: Launched, console: Console) -> bool:
     launcher = launched.launcher
     alive = launcher.alive() if launcher is not None else False
     if launcher is not None and alive is None:
-        raise ValueError(f"sweep {plan.name} was launched on {launcher.host}: say `diffsweep cancel {plan.name}` there")
+        raise ValueError(f"sweep {plan.name} was launched on {launcher.host}: say `{command('cancel', plan)}` there")
     if launcher is not None and alive:
         _say(console, f"stopping {launcher}: its jobs save their state")
         if not _stop([launcher], signal.SIGINT):
@@ -207,18 +207,18 @@ def _stop(processes: Sequence[Process], number: signal.Signals) -> bool:
     return True
 
 
-def _cancel_slurm(folder: Path, console: Console) -> bool:
+def _cancel_slurm(plan: Plan, console: Console) -> bool:
     from diffsweep.sweep import slurm
 
     end = time.monotonic() + _PATIENCE
     told, left = False, list[str]()
     # Again and again: a launcher that lives may be about to submit more.
     while time.monotonic() < end:
-        launched = Launched.read(folder)
+        launched = Launched.read(plan.folder)
         ids = [job.id for job in launched.jobs if job.id] if launched is not None else []
         queue = slurm.queue(ids)
         if queue is None:
-            raise ValueError(f"SLURM cannot be asked from here: say `diffsweep cancel {folder.name}` on a login node")
+            raise ValueError(f"SLURM cannot be asked from here: say `{command('cancel', plan)}` on a login node")
         left = [name for name in ids if name in queue]
         if not left:
             return True

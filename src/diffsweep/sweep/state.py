@@ -404,6 +404,11 @@ class Watch:
         if self._read_history():
             new_fits, new_cells = items(fits), items(cells)
         self._block(new_fits, new_cells)
+        for fit, item in new_fits.items():
+            if item.state == "missing" and item.reason == "interrupted":
+                for cell in self._cells_left.get(fit, ()):
+                    if new_cells[cell].reason == "never begun":
+                        new_cells[cell] = replace(new_cells[cell], reason="its training was interrupted")
         every_fit, every_cell = self._fits | new_fits, self._cells | new_cells
         eta, partial = _eta(every_fit.values(), every_cell.values())
         start = self._launched.launcher.time if self._launched and self._launched.launcher else self.plan.created
