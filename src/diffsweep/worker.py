@@ -1,8 +1,8 @@
 """What a job of a sweep does, in a process of its own.
 
-torch is imported once, by a process that does nothing else; every job is a fork of it, so a job starts in milliseconds
-and can die of anything without another one noticing. On this machine that process is `python -m diffsweep.worker
-serve`, told what to start by the launcher; in a SLURM job it is the job's own, which follows its forks by itself.
+On this machine torch is imported once, by a process that does nothing else (`python -m diffsweep.worker serve`, told
+what to start by the launcher); every job is a fork of it, so a job starts in milliseconds and can die of anything
+without another one noticing. In a SLURM job the job's own process stays light, forks and follows.
 `python -m diffsweep.worker run FOLDER JOB` does one job in the foreground, as the other ranks of a local
 DistributedDataParallel training are started.
 """
@@ -251,7 +251,6 @@ class Alone:
         # In place of submitit's, which would queue the job again while its fork is still saving.
         for number in (signal.SIGUSR2, signal.SIGTERM, signal.SIGCONT):
             signal.signal(number, lambda number, _: heard.append(number))
-        _ready()
         rest: Job | None = self.job
         while rest is not None:
             code, told = self._once(folder, rest)

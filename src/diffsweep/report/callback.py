@@ -18,6 +18,7 @@ from diffsweep.report import terminal
 from diffsweep.sweep.hydra import why
 from diffsweep.sweep.plan import Plan
 from diffsweep.sweep.record import Fit, read_json, write_atomic
+from diffsweep.sweep.state import Watch
 
 _last: list[tuple[Path, Path]] = []
 
@@ -63,10 +64,11 @@ def show(folder: Path, runs: Path) -> bool:
 
 def _planned(plan: Plan) -> Iterator[dict[str, Any]]:
     """A note for every cell of a plan, with why it has no result."""
+    look = Watch(plan, every=0).look()
     for cell, task in plan.cells.items():
-        run = plan.run(cell)
         note = {"fit": task.fit, "cell": cell, "overrides": " ".join(task.overrides)}
-        yield note if run.cell.done else note | {"reason": why(run)}
+        item = look.cells[cell]
+        yield note if item.state == "done" else note | {"reason": item.reason or f"{item.state}: {why(plan.run(cell))}"}
 
 
 def _noted(folder: Path) -> Iterator[dict[str, Any]]:
