@@ -262,12 +262,14 @@ def test_the_queue_tells_tasks_one_by_one(site: Cluster, tmp_path: Path, monkeyp
     never = submit(tmp_path, *[Work(code("pass"), "w", Resources(extra={"begin": "now+60"})) for _ in range(3)])
     site.run("scancel", never[0].partition("_")[0])
     ids |= {place + 10: name for place, name in never.items()}
+    # SLURM may keep no record of a task that was cancelled alone before it started.
+    del ids[1]
 
     def told() -> list[str]:
         history = slurm.history(ids.values()) or {}
         return [history[name].state if name in history else "" for name in ids.values()]
 
-    site.wait_until(lambda: told() == ["CANCELLED"] * 7, "sacct to know all", 20)
+    site.wait_until(lambda: told() == ["CANCELLED"] * 6, "sacct to know all", 20)
 
 
 def test_what_nobody_can_tell_is_not_taken_for_nothing(
