@@ -237,7 +237,8 @@ def queue(ids_or_job_name: Iterable[str] | str) -> dict[str, QueueEntry] | None:
 def history(ids: Iterable[str]) -> dict[str, QueueEntry] | None:
     """What SLURM's accounting knows of these jobs, ended ones included; it trails the queue by seconds.
 
-    A task that was cancelled before it started may have no record. None where there is no accounting, or it gives no answer.
+    A task that was cancelled before it started may have no record. None where there is no accounting, or it gives no
+    answer.
     """
     wanted = set(ids)
     told: dict[str, QueueEntry] = {}
