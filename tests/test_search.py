@@ -30,10 +30,13 @@ from optuna.trial import FrozenTrial, TrialState
 
 import diffsweep.training.stages as stages
 from diffsweep import trial as trials_of
-from diffsweep.sweep import seek
+from diffsweep.sweep import seek, slurm
+from diffsweep.sweep.files import write_json
 from diffsweep.sweep.jobs import Launched
+from diffsweep.sweep.lease import Lease
 from diffsweep.sweep.plan import Plan
 from diffsweep.sweep.pool import Room
+from diffsweep.sweep.process import Process
 from diffsweep.sweep.record import Run
 from diffsweep.sweep.search import SAMPLERS, Search, space
 from diffsweep.training.intermediate import Pruned, Watch
@@ -336,6 +339,51 @@ def test_a_slot_is_taken_by_one_worker_only(tmp_path: Path, storage: str, monkey
     assert again is not None
     assert (again.number, again.params) == (3, found[3].params)
     assert search.take(study, study._storage) is None
+
+
+def test_a_trial_is_lost_when_its_process_is(tmp_path: Path) -> None:
+    search = searching(tmp_path, "a=interval(0,1)", n_trials=2)
+    search.fill(search.open(create=True))
+
+    def work() -> None:
+        study = search.open("0")
+        lease = Lease(search.worker_folder(0))
+        with lease.acquire():
+            holder = lease.holder()
+            assert holder is not None
+            for attributes in ({}, {"process": holder.asdict(), "worker": 0}):
+                taken = search.take(study, study._storage)
+                assert taken is not None
+                for key, value in attributes.items():
+                    taken.set_user_attr(key, value)
+            (tmp_path / "ready").touch()
+            signal.pause()
+
+    pid = forked(work, tmp_path / "log")
+    wait_for((tmp_path / "ready").exists)
+    silent, known = trials(search, TrialState.RUNNING)
+    assert set(search.workers()) == {0}
+    assert search.silent() == set()
+    assert [search.lost(one, set()) for one in (silent, known)] == [False, False]
+    # Its cluster may know better than its lease.
+    assert [search.lost(one, {0}) for one in (silent, known)] == [True, True]
+    os.kill(pid, signal.SIGKILL)
+    ended(pid)
+    assert search.workers() == {}
+    assert [search.lost(one, set()) for one in (silent, known)] == [True, True]
+
+
+def test_a_worker_elsewhere_is_dead_when_its_cluster_has_forgotten_its_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search = searching(tmp_path, "a=interval(0,1)")
+    for index in (0, 1):
+        elsewhere = replace(Process.current(), host="elsewhere", slurm_job=f"81{index}")
+        write_json(search.worker_folder(index) / "lease-000001.json", {**elsewhere.asdict(), "token": "x"})
+    assert set(search.workers()) == {0, 1}
+    monkeypatch.setattr(slurm, "available", lambda: True)
+    monkeypatch.setattr(slurm, "queue", lambda ids: {"811": None})
+    assert search.silent() == {0}
 
 
 def test_workers_share_what_the_machine_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
