@@ -30,6 +30,22 @@ def main(words: Sequence[str] | None = None) -> int:
         added.add_argument("--runs", metavar="DIR", default="runs", help="folder of the runs (default: runs)")
         return added
 
+    added = command("plan", plan, "what a sweep would train and evaluate, and what is done of it already; runs nothing")
+    added.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="as after `python train.py -m`")
+
+    added = command("prefetch", prefetch, "fetch data and weights, compute statistics: for nodes without internet")
+    added.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="as after `python train.py -m`")
+
+    added = command("status", status, "what goes on in a sweep, or a line about each")
+    added.add_argument("sweep", nargs="?", metavar="SWEEP", help="its name, the beginning of it, or last")
+    added.add_argument("--watch", action="store_true", help="go on until the sweep is over")
+
+    added = command("resume", resume, "do what a sweep lacks: what is missing or failed, and only that")
+    added.add_argument("sweep", metavar="SWEEP", help="its name, the beginning of it, or last")
+
+    added = command("cancel", cancel, "stop a sweep's processes or SLURM jobs; what is finished stays")
+    added.add_argument("sweep", metavar="SWEEP", help="its name, the beginning of it, or last")
+
     added = command("results", results, "finished cells as a table, CSV, JSON or Parquet")
     added.add_argument("filters", nargs="*", metavar="FILTER", help="name of a sweep, or a condition on a column")
     added.add_argument("--format", choices=("table", "csv", "json", "parquet"), default="table")
@@ -46,6 +62,9 @@ def main(words: Sequence[str] | None = None) -> int:
     # argparse takes positional words from one place only; people write them between options as well.
     if "filters" in asked and not any(word.startswith("-") for word in rest):
         asked.filters += rest
+    elif "overrides" in asked:
+        # Options of train.py, such as --config-dir.
+        asked.overrides += rest
     elif rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     try:
@@ -61,6 +80,63 @@ def main(words: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         return 130
+
+
+def plan(asked: argparse.Namespace) -> int:
+    """What `python train.py -m OVERRIDE ...` would train and evaluate, what is done of it, what the rest may cost."""
+    return _train(asked, "plan")
+
+
+def prefetch(asked: argparse.Namespace) -> int:
+    """Fetch the data and weights that `python train.py -m OVERRIDE ...` needs, and compute the data's statistics.
+
+    Run it where there is internet; the jobs then need none.
+    """
+    return _train(asked, "prefetch")
+
+
+def _train(asked: argparse.Namespace, mode: str) -> int:
+    import runpy
+    from pathlib import Path
+
+    if not Path("train.py").is_file():
+        raise ValueError("there is no train.py here: run this in the project's folder")
+    runs = [f"paths.runs={asked.runs}"] if asked.runs != "runs" else []
+    # Hydra reads the command line itself.
+    sys.argv = ["train.py", "-m", *asked.overrides, *runs, f"mode={mode}"]
+    runpy.run_path("train.py", run_name="__main__")
+    return 0
+
+
+def status(asked: argparse.Namespace) -> int:
+    """What goes on in a sweep; without one, a line about each."""
+    from pathlib import Path
+
+    from diffsweep.report import status as report
+
+    return report.status(Path(asked.runs), asked.sweep, asked.watch)
+
+
+def resume(asked: argparse.Namespace) -> int:
+    """Do what a sweep lacks, as it was launched: what is missing or failed, and only that.
+
+    The settings are those that were planned, whatever the files in conf/ say now; the code is that of now.
+    """
+    from pathlib import Path
+
+    from diffsweep import launching
+    from diffsweep.report.status import find
+
+    return 0 if launching.resume(find(Path(asked.runs), asked.sweep)) else 1
+
+
+def cancel(asked: argparse.Namespace) -> int:
+    """Stop a sweep. Trainings save their state first; what is finished stays, and `resume` goes on from there."""
+    from pathlib import Path
+
+    from diffsweep.report import status as report
+
+    return report.cancel(Path(asked.runs), asked.sweep)
 
 
 def results(asked: argparse.Namespace) -> int:

@@ -43,11 +43,13 @@ def perform(folder: Path, job: Job, tell: Tell) -> int:
     the reasons are in the records.
     """
     plan = Plan.read(folder)
-    cwd = plan.hydra.get("runtime", {}).get("cwd")
-    if cwd:
-        os.chdir(cwd)
-    # The user's own modules: those of the snapshot, which stays as it is while this job waits for its turn.
-    sys.path.append(str(work) if (work := Path(__file__).parents[1] / "work").is_dir() else str(Path.cwd()))
+    os.chdir(plan.hydra["runtime"]["cwd"])
+    # The user's own modules: those of the snapshot, which stay as they are while this job waits for its turn; and not
+    # those of the working folder, which `python -m` looks into first.
+    work = Path(__file__).parents[1] / "work"
+    if work.is_dir():
+        sys.path[:] = [path for path in sys.path if path and Path(path) != Path.cwd()]
+    sys.path.append(str(work) if work.is_dir() else str(Path.cwd()))
     return _fit(plan, job) if job.kind == "fit" else _cells(plan, job, tell)
 
 
@@ -332,9 +334,18 @@ def _first_task() -> bool:
 
 
 def _await_the_end() -> NoReturn:
-    # Long enough for any grace time that a site gives to a preempted job.
-    time.sleep(3600)
+    """Leave once SLURM has decided what becomes of this job, which shows in its state; it ends us sooner or later."""
+    while "JobState=RUNNING" in _asked("scontrol", "--oneliner", "show", "job", slurm_job() or ""):
+        time.sleep(3)
     raise SystemExit(143)
+
+
+def _asked(*command: str) -> str:
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        # A controller that does not answer has decided nothing.
+        return "JobState=RUNNING"
 
 
 def main(arguments: list[str]) -> int:

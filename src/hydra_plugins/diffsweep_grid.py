@@ -52,9 +52,10 @@ class GridSweeper(Sweeper):
         assert self.launcher is not None
         try:
             batch = self._batch(arguments)
-            folder = Path(self.config.hydra.sweep.dir)
-            folder.mkdir(parents=True, exist_ok=True)
-            OmegaConf.save(self.config, folder / "multirun.yaml")
+            if self.config.get("mode") not in ("plan", "prefetch"):
+                folder = Path(self.config.hydra.sweep.dir)
+                folder.mkdir(parents=True, exist_ok=True)
+                OmegaConf.save(self.config, folder / "multirun.yaml")
             return list(self.launcher.launch(batch, initial_job_idx=0))
         except (HydraException, ValueError) as error:
             if os.environ.get("HYDRA_FULL_ERROR") == "1":

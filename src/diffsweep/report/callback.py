@@ -66,9 +66,10 @@ def _planned(plan: Plan) -> Iterator[dict[str, Any]]:
     """A note for every cell of a plan, with why it has no result."""
     look = Watch(plan, every=0).look()
     for cell, task in plan.cells.items():
-        note = {"fit": task.fit, "cell": cell, "overrides": " ".join(task.overrides)}
-        item = look.cells[cell]
-        yield note if item.state == "done" else note | {"reason": item.reason or f"{item.state}: {why(plan.run(cell))}"}
+        note, item = {"fit": task.fit, "cell": cell, "overrides": " ".join(task.overrides)}, look.cells[cell]
+        if item.state != "done":
+            note |= {"state": item.state, "reason": item.reason or why(plan.run(cell))}
+        yield note
 
 
 def _noted(folder: Path) -> Iterator[dict[str, Any]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 import shlex
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,9 @@ _MEASURED_BY = ("metric", "samples", "dataset")
 _DISPENSABLE = ("steps", "sampling", "training", "floor")
 
 _UNBOUNDED = 10_000
+
+# How a cell without result stands, where it did not fail itself.
+_NO_RESULT = {"blocked": "not run", "missing": "not done", "waiting": "not done yet", "running": "not done yet"}
 
 Result = Mapping[str, Any]
 
@@ -90,7 +94,7 @@ def show_sweep(
     if not results:
         _lines(console, "no finished runs")
     if failures:
-        _lines(console, f"{len(failures)} failed:")
+        _lines(console, f"{_listed(_counted(failures))}:")
     for failure in failures:
         cell = _cell(failure, runs)
         error = Path(failure.get("error") or cell.error_file)
@@ -98,6 +102,11 @@ def show_sweep(
         _lines(console, f"  {failure.get('overrides') or failure.get('cell')}", f"    {reason}")
         if error.exists():
             _lines(console, f"    see {error}")
+
+
+def _counted(failures: Sequence[Result]) -> list[str]:
+    counts = Counter(_NO_RESULT.get(str(failure.get("state")), "failed") for failure in failures)
+    return [f"{amount} {what}" for what, amount in counts.items()]
 
 
 def next_commands(result: Result) -> list[tuple[str, str]]:
@@ -308,7 +317,7 @@ def _cell(result: Result, runs: str | Path) -> Cell:
 
 
 def _listed(words: Sequence[str]) -> str:
-    return " and ".join(words)
+    return " and ".join([", ".join(words[:-1])] * (len(words) > 1) + list(words[-1:]))
 
 
 def _things(amount: int, thing: str) -> str:

@@ -79,8 +79,9 @@ class Todo:
             place[fit] = len(jobs)
             after = tuple(place[other] for other in plan.needs[fit] if other in place)
             jobs.append(Job("fit", fit, tuple(plan.fits[fit]), after))
+        wanted = set(self.cells)
         for fit, all_cells in plan.fits.items():
-            cells = [cell for cell in all_cells if cell in set(self.cells)]
+            cells = [cell for cell in all_cells if cell in wanted]
             size = cells_per_job or len(cells) or 1
             after = tuple(place[other] for other in (fit, *plan.needs[fit]) if other in place)
             for first in range(0, len(cells), size):
@@ -89,18 +90,18 @@ class Todo:
 
 
 def _teachers_first(fits: Sequence[str], plan: Plan) -> list[str]:
-    ordered: list[str] = []
+    wanted, ordered = set(fits), dict[str, None]()
 
     def add(fit: str, above: tuple[str, ...] = ()) -> None:
-        if fit in ordered or fit not in fits or fit in above:
+        if fit in ordered or fit not in wanted or fit in above:
             return
         for other in plan.needs[fit]:
             add(other, (*above, fit))
-        ordered.append(fit)
+        ordered[fit] = None
 
     for fit in fits:
         add(fit)
-    return ordered
+    return list(ordered)
 
 
 @dataclass(frozen=True)

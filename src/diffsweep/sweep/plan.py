@@ -89,7 +89,7 @@ class Plan:
                 for group, key in (("diffuser", "teacher"), ("guidance", "weak"))
                 if isinstance(self.part(cell, group), Mapping)
             }
-            found[fit] = tuple(other for other in self.fits if other in named and other != fit)
+            found[fit] = tuple(sorted(other for other in named if other in self.fits and other != fit))
         return found
 
     def part(self, cell: str, key: str) -> Any:

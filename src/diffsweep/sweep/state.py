@@ -11,10 +11,11 @@ from __future__ import annotations
 import gc
 import json
 import os
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from functools import cached_property
@@ -44,6 +45,8 @@ _ENDED = frozenset(
     ]
 )
 _AT_WORK = frozenset(["COMPLETING", "RESIZING", "RUNNING", "SIGNALING", "STAGE_OUT", "STOPPED", "SUSPENDED"])
+_COMPLAINT = re.compile(r"^slurmstepd-\S+: error: (?!\*\*\*)(.+)$", re.MULTILINE)
+_TAIL = 2**14
 # A disk that stamps two changes alike does so within this many seconds.
 _SETTLED = 2.0
 
@@ -510,7 +513,7 @@ class Watch:
             if failed is not None and same:
                 return failed
             where = f": see {log}" if log else ""
-            word = outlook.reason if told else f"ended without a word{where}"
+            word = outlook.reason + _complaint(log) if told else f"ended without a word{where}"
             return replace(seen, state="failed", reason=f"its SLURM job {name}{':' if told else ''} {word}")
         if failed is not None and not failed.reason.startswith("ValueError: not run: fit "):
             return failed
@@ -543,6 +546,16 @@ class Watch:
             for cell in left if fit in bad else ():
                 if cells[cell].state != "running":
                     cells[cell] = replace(cells[cell], state="blocked", reason=bad[fit])
+
+
+def _complaint(log: str) -> str:
+    """What SLURM itself wrote last about a job into its log, such as that it took too much memory; in brackets."""
+    with suppress(OSError), open(log, "rb") as stream:  # noqa: PTH123 - as all readers here
+        stream.seek(max(0, stream.seek(0, os.SEEK_END) - _TAIL))
+        said = _COMPLAINT.findall(stream.read().decode(errors="replace"))
+        if said:
+            return f" ({said[-1]})"
+    return ""
 
 
 def blocked(fit: str, reason: str) -> str:
