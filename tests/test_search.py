@@ -357,18 +357,20 @@ def test_a_trial_is_lost_when_its_process_is(tmp_path: Path) -> None:
                 for key, value in attributes.items():
                     taken.set_user_attr(key, value)
             (tmp_path / "ready").touch()
-            signal.pause()
+            time.sleep(PATIENCE)
 
     pid = forked(work, tmp_path / "log")
-    wait_for((tmp_path / "ready").exists)
-    silent, known = trials(search, TrialState.RUNNING)
-    assert set(search.workers()) == {0}
-    assert search.silent() == set()
-    assert [search.lost(one, set()) for one in (silent, known)] == [False, False]
-    # Its cluster may know better than its lease.
-    assert [search.lost(one, {0}) for one in (silent, known)] == [True, True]
-    os.kill(pid, signal.SIGKILL)
-    ended(pid)
+    try:
+        wait_for((tmp_path / "ready").exists)
+        silent, known = trials(search, TrialState.RUNNING)
+        assert set(search.workers()) == {0}
+        assert search.silent() == set()
+        assert [search.lost(one, set()) for one in (silent, known)] == [False, False]
+        # Its cluster may know better than its lease.
+        assert [search.lost(one, {0}) for one in (silent, known)] == [True, True]
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        ended(pid)
     assert search.workers() == {}
     assert [search.lost(one, set()) for one in (silent, known)] == [True, True]
 
@@ -682,6 +684,10 @@ def test_as_a_user_starts_it(tmp_path: Path) -> None:
     assert again.returncode == 0, again.stderr
     assert "3 of 3 trials are done already" in again.stderr
     assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/fits/*/cells/*/result.json")} == results
+    resumed = subprocess.run(
+        [sys.executable, "-m", "diffsweep", "resume", "rates"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert (resumed.returncode, resumed.stderr) == (0, again.stderr)
     other = run("optimizer.weight_decay=interval(0,1)")
     assert other.returncode == 2
     assert "study_name=rates is another search: space differ" in other.stderr

@@ -73,6 +73,13 @@ def resume(folder: Path) -> bool:
     """
     from hydra.utils import instantiate
 
+    from diffsweep.sweep.search import is_search
+
+    if is_search(folder):
+        from diffsweep.sweep import seek
+        from diffsweep.trial import Worker
+
+        return seek.resume(folder, Worker) == 0
     plan = Plan.read(folder)
     launched = Launched.read(folder)
     process = launched.launcher if launched is not None else None

@@ -152,6 +152,11 @@ def _allowed(cfg: DictConfig, search: Search) -> bool:
             f"trainer.devices={trainer.devices} trainer.num_nodes={trainer.num_nodes}: a search trains each trial on "
             "one device, and several trials at once: hydra.sweeper.n_workers"
         )
+    if mode == "prefetch":
+        from diffsweep.training.prefetch import prefetch
+
+        print(prefetch(cfg), flush=True)
+        return False
     if mode in ("plan", "read_only"):
         print(f"study {search.name}: {search.n_trials} trials of", file=sys.stderr)
         for key, distribution in search.distributions.items():
