@@ -339,6 +339,11 @@ def test_a_slot_is_taken_by_one_worker_only(tmp_path: Path, storage: str, monkey
     assert again is not None
     assert (again.number, again.params) == (3, found[3].params)
     assert search.take(study, study._storage) is None
+    # A new launch is a new chance for what was killed in earlier ones; in one launch the third time is the last.
+    assert search.put_back(trials(search)[3], study._storage, killed=True)
+    search.fill(study)
+    assert [search.put_back(trials(search)[3], study._storage, killed=True) for _ in range(3)] == [True, True, False]
+    assert trials(search)[3].state == TrialState.FAIL
 
 
 def test_a_trial_is_lost_when_its_process_is(tmp_path: Path) -> None:

@@ -299,10 +299,17 @@ class Search:
         return values
 
     def fill(self, study: Study) -> None:
-        """Add slots until the study has `n_trials` trials. For one process at a time."""
+        """Add slots until the study has `n_trials` trials; kills of earlier launches are no longer held against one.
+
+        For one process at a time.
+        """
         import optuna
 
-        there = len(study.get_trials(deepcopy=False))
+        trials = study.get_trials(deepcopy=False)
+        for trial in trials:
+            if not trial.state.is_finished() and trial.user_attrs.get("attempts"):
+                study._storage.set_trial_user_attr(self._id(trial, study._storage), "attempts", 0)
+        there = len(trials)
         points = self._points()[there:] if self.sampler["name"] in _AHEAD else [None] * (self.n_trials - there)
         for point in points:
             if point is None:
@@ -330,9 +337,8 @@ class Search:
         """Take a slot that waits, for this process alone, and give it its parameters; None if there is none."""
         import optuna
 
-        identity = storage.get_study_id_from_name(self.name)
         for waiting in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.WAITING,)):
-            number = storage.get_trial_id_from_study_id_trial_number(identity, waiting.number)
+            number = self._id(waiting, storage)
             try:
                 # `Study.ask` does the same, but makes a new trial where none waits.
                 if not storage.set_trial_state_values(number, optuna.trial.TrialState.RUNNING):
@@ -352,8 +358,7 @@ class Search:
         """
         from optuna.trial import TrialState
 
-        study = storage.get_study_id_from_name(self.name)
-        number = storage.get_trial_id_from_study_id_trial_number(study, trial.number)
+        number = self._id(trial, storage)
         attempts = trial.user_attrs.get("attempts", 0) + killed
         storage.set_trial_user_attr(number, "attempts", attempts)
         # Whoever takes it next is not to be judged by its predecessor.
@@ -364,6 +369,9 @@ class Search:
         storage.set_trial_user_attr(number, "reason", f"its process was killed {attempts} times")
         storage.set_trial_state_values(number, TrialState.FAIL)
         return False
+
+    def _id(self, trial: FrozenTrial, storage: BaseStorage) -> int:
+        return storage.get_trial_id_from_study_id_trial_number(storage.get_study_id_from_name(self.name), trial.number)
 
     def worker_folder(self, index: int) -> Path:
         """Where a worker has its lease, which tells that it lives."""
