@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,14 +38,17 @@ def launch(
 def run(plan: Plan, mode: str, start: Start) -> None:
     """Do with `plan` what `mode` says: see conf/config.yaml. Raises ValueError, KeyboardInterrupt."""
     todo = Todo.of(plan, mode)
-    sweep.say(plan, todo)
+    starts = mode not in ("plan", "prefetch", "read_only") and todo.cells
+    # Whoever shows how a sweep goes on begins with a heading of its own.
+    for line in [*([] if starts else [sweep.heading(plan, todo)]), *sweep.notes(plan, todo)]:
+        print(line, file=sys.stderr, flush=True)
     if mode == "plan":
         from diffsweep.report.planned import show_plan
 
         show_plan(plan, todo)
     elif mode == "prefetch":
         fetch(plan)
-    elif mode != "read_only" and todo.cells:
+    elif starts:
         if mode == "force":
             sweep.forget(plan, todo)
         start(plan, todo)
@@ -86,5 +90,9 @@ def resume(folder: Path) -> bool:
     if process is not None and process.alive():
         raise ValueError(f"sweep {plan.name} is being run by {process}: nothing to resume")
     launcher = instantiate(dict(plan.hydra["launcher"]))
-    run(plan, "retry", launcher.start)
-    return callback.show(plan.folder, plan.runs)
+    finished = False
+    try:
+        run(plan, "retry", launcher.start)
+    finally:
+        finished = callback.show(plan.folder, plan.runs)
+    return finished

@@ -15,6 +15,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from diffsweep.report import terminal
+from diffsweep.report.live import Names
 from diffsweep.sweep.hydra import why
 from diffsweep.sweep.plan import Plan
 from diffsweep.sweep.record import Fit, read_json, write_atomic
@@ -40,7 +41,10 @@ def show_last() -> bool:
 
 
 def show(folder: Path, runs: Path) -> bool:
-    """Write table.csv of the sweep in `folder`, show it, and say what to do next; returns whether all is finished."""
+    """Write table.csv of the sweep in `folder`, show it, and say what to do next.
+
+    Returns whether nothing failed or is missing; what somebody is still at, as in a detached sweep, is neither.
+    """
     results: dict[str, dict[str, Any]] = {}
     failures: list[dict[str, Any]] = []
     planned = (folder / "plan.json").exists()
@@ -49,7 +53,7 @@ def show(folder: Path, runs: Path) -> bool:
         result = cell.result() if cell else None
         if result is not None:
             results[result["cell"]] = result
-        else:
+        elif note.get("state") not in ("running", "waiting"):
             failures.append(note)
     if results or failures:
         terminal.show_sweep(list(results.values()), failures, runs=runs)
@@ -64,11 +68,12 @@ def show(folder: Path, runs: Path) -> bool:
 
 def _planned(plan: Plan) -> Iterator[dict[str, Any]]:
     """A note for every cell of a plan, with why it has no result."""
-    look = Watch(plan, every=0).look()
+    look, names = Watch(plan, every=0).look(), Names.of(plan)
     for cell, task in plan.cells.items():
         note, item = {"fit": task.fit, "cell": cell, "overrides": " ".join(task.overrides)}, look.cells[cell]
         if item.state != "done":
-            note |= {"state": item.state, "reason": item.reason or why(plan.run(cell))}
+            reason = item.reason or why(plan.run(cell))
+            note |= {"name": names.cells[cell], "state": item.state, "reason": reason, "log": item.log}
         yield note
 
 

@@ -272,6 +272,7 @@ class LiveView:
         self.names = Names.of(plan)
         self._live: Live | None = None
         self._before: Look | None = None
+        self._failed: set[tuple[str, str]] = set()
 
     def __enter__(self) -> LiveView:
         if self.console.is_terminal:
@@ -324,7 +325,7 @@ class LiveView:
                 yield f"started {name}" + (f" on {where}" if where else "")
             elif item.state == "done":
                 yield f"done {name}" + (f" in {duration(item.seconds)}" if item.seconds is not None else "")
-            elif item.state == "failed":
+            elif item.state == "failed" and self._is_news(fit, item):
                 hit = sum(look.cells[cell].state == "blocked" for cell in self.plan.fits[fit])
                 behind = f"; {things(hit, 'cell')} not run" if hit else ""
                 yield f"failed {name}: {item.reason}{_see(item)}{behind}"
@@ -340,8 +341,14 @@ class LiveView:
             if item.state == "done":
                 done += 1
                 yield f"[{done}/{total}] done {name}  {item.metric} {number(item.value)}".rstrip(" -")
-            elif item.state == "failed":
+            elif item.state == "failed" and self._is_news(cell, item):
                 yield f"[{done}/{total}] failed {name}: {item.reason}{_see(item)}"
+
+    def _is_news(self, signature: str, item: Item) -> bool:
+        # While its job ends, a failure may be taken for a run that goes on, and then for a failure again.
+        known = (signature, item.reason) in self._failed
+        self._failed.add((signature, item.reason))
+        return not known
 
 
 def _see(item: Item) -> str:

@@ -34,8 +34,11 @@ _DISPENSABLE = ("steps", "sampling", "training", "floor")
 
 _UNBOUNDED = 10_000
 
+# Of the cells that failed for one reason, as many are named.
+_EXAMPLES = 3
+
 # How a cell without result stands, where it did not fail itself.
-_NO_RESULT = {"blocked": "not run", "missing": "not done", "waiting": "not done yet", "running": "not done yet"}
+_NO_RESULT = {"blocked": "not run", "missing": "not done"}
 
 Result = Mapping[str, Any]
 
@@ -78,9 +81,9 @@ def show_sweep(
 ) -> None:
     """Print finished cells, best first unless not `ranked`, at most `limit` a table, then those that failed and why.
 
-    `results` are contents of result.json files. A failure needs `fit` and `cell` and may have `overrides`, `reason`
-    (one line) and `error` (path of its error.txt); what is absent is read from the folder `runs`. Cells of different
-    metrics, numbers of samples or datasets come in tables of their own.
+    `results` are contents of result.json files. A failure needs `fit` and `cell` and may have `overrides`, `name` (what
+    distinguishes it), `state` (as in `sweep.state`), `reason` (one line), `error` and `log` (paths); what is absent is
+    read from the folder `runs`. Cells of different metrics, numbers of samples or datasets come in tables of their own.
     """
     console = console or _console()
     groups: dict[tuple[Any, ...], list[Result]] = {}
@@ -95,13 +98,20 @@ def show_sweep(
         _lines(console, "no finished runs")
     if failures:
         _lines(console, f"{_listed(_counted(failures))}:")
+    alike: dict[str, list[Result]] = {}
     for failure in failures:
-        cell = _cell(failure, runs)
-        error = Path(failure.get("error") or cell.error_file)
-        reason = failure.get("reason") or cell.error() or "no reason was recorded"
-        _lines(console, f"  {failure.get('overrides') or failure.get('cell')}", f"    {reason}")
-        if error.exists():
-            _lines(console, f"    see {error}")
+        reason = failure.get("reason") or _cell(failure, runs).error() or "no reason was recorded"
+        alike.setdefault(str(reason), []).append(failure)
+    for reason, hit in alike.items():
+        for failure in hit[:_EXAMPLES]:
+            _lines(console, f"  {failure.get('name') or failure.get('overrides') or failure.get('cell')}")
+        if len(hit) > _EXAMPLES:
+            _lines(console, f"  ... and {count(len(hit) - _EXAMPLES)} more")
+        _lines(console, f"    {reason}")
+        errors = (Path(failure.get("error") or _cell(failure, runs).error_file) for failure in hit)
+        log = next((failure["log"] for failure in hit if failure.get("log")), None)
+        if seen := next((error for error in errors if error.exists()), log):
+            _lines(console, f"    see {seen}")
 
 
 def _counted(failures: Sequence[Result]) -> list[str]:

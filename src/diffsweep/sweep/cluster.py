@@ -138,7 +138,9 @@ def start(
         _say(f"{len(left)} cells of it are in the queue already")
     if todo.cells:
         launched = submit(plan, todo, policy, call)
-        _say(f"submitted {len(launched.jobs)} jobs; the sweep goes on by itself, whatever becomes of this process")
+        _say(
+            f"submitted {len(launched.jobs)} jobs of sweep {plan.name}, which goes on whatever becomes of this process"
+        )
     elif not live:
         return
     if policy.detach:

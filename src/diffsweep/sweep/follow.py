@@ -47,7 +47,8 @@ class Follow:
             if run.fit.done:
                 return None
             if code < 0 and self._again(job.fit):
-                return job
+                # With another cell's config, if there is one: they are the same to the fit, and one of them may kill.
+                return replace(job, cells=(*job.cells[1:], job.cells[0]))
             if code <= 0 or run.fit.error() is None:
                 _failed(run.fit, code)
             return None

@@ -78,21 +78,19 @@ def undo(run: Run) -> None:
                 path.unlink(missing_ok=True)
 
 
-def said(plan: Plan, todo: Todo) -> list[str]:
-    """What a user hears before the sweep starts."""
-    cells, fits = len(plan.cells), len(plan.fits)
-    lines = [f"sweep {plan.name}: {_things(cells, 'cell')} of {_things(fits, 'training')}"]
+def heading(plan: Plan, todo: Todo) -> str:
+    """What a sweep is, and how much of it is done, in one line."""
+    line = f"sweep {plan.name}: {_things(len(plan.cells), 'cell')} of {_things(len(plan.fits), 'training')}"
     if todo.done:
         trained = f"; {_things(len(todo.fits), 'training')} to do" if todo.fits else ", every training is done"
-        lines[0] += f"; {len(todo.done)} done already, {len(todo.cells)} to do{trained}"
-    if todo.failed:
-        lines.append(f"{_things(len(todo.failed), 'cell')} failed before and stay so, for mode=cached")
-    return lines + [f"note: {warning}" for warning in plan.warnings]
+        line += f"; {len(todo.done)} done already, {len(todo.cells)} to do{trained}"
+    return line
 
 
-def say(plan: Plan, todo: Todo) -> None:
-    """Say it, on standard error."""
-    print(*said(plan, todo), sep="\n", file=sys.stderr, flush=True)
+def notes(plan: Plan, todo: Todo) -> list[str]:
+    """What a user should hear before a sweep starts."""
+    failed = [f"{_things(len(todo.failed), 'cell')} failed before and stay so, for mode=cached"] if todo.failed else []
+    return [f"note: {text}" for text in (*failed, *plan.warnings)]
 
 
 @contextmanager

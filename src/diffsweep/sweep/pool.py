@@ -18,10 +18,10 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from diffsweep.sweep import snapshot
-from diffsweep.sweep.follow import INTERRUPTED, Follow
+from diffsweep.sweep.follow import INTERRUPTED, Follow, ended
 from diffsweep.sweep.jobs import Job
 from diffsweep.sweep.plan import Plan
 
@@ -93,7 +93,8 @@ class Pool:
     def run(self, tick: Callable[[], None]) -> None:
         """Run all jobs to their end; `tick` is called about every half second.
 
-        Raises KeyboardInterrupt after Ctrl-C and SystemExit after SIGTERM, with every job stopped and its state saved.
+        Raises KeyboardInterrupt after Ctrl-C and SystemExit after SIGTERM, with every job stopped and its state saved;
+        SystemExit, after one line, if the process that forks is gone: no job outlives it.
         """
         waiting = dict(enumerate(self.jobs))
         running: dict[str, _Running] = {}
@@ -227,7 +228,7 @@ class _Workers:
         os.close(self._reading)
 
     def order(self, order: Mapping[str, Any]) -> None:
-        """Send one line. Raises RuntimeError if nobody reads it any more."""
+        """Send one line. Raises SystemExit if nobody reads it any more."""
         assert self._process.stdin is not None
         try:
             self._process.stdin.write((json.dumps(order) + "\n").encode())
@@ -236,7 +237,7 @@ class _Workers:
             self._gone()
 
     def events(self, seconds: float) -> list[dict[str, Any]]:
-        """What has happened, after waiting up to `seconds` for it. Raises RuntimeError if the process is gone."""
+        """What has happened, after waiting up to `seconds` for it. Raises SystemExit if the process is gone."""
         if not self._selector.select(seconds):
             return []
         block = b""
@@ -256,11 +257,11 @@ class _Workers:
         with contextlib.suppress(subprocess.TimeoutExpired, KeyboardInterrupt):
             self._process.wait(_PATIENCE)
 
-    def _gone(self) -> None:
-        code = self._process.wait()
+    def _gone(self) -> NoReturn:
         text = self._log.read_text(errors="replace").strip().splitlines()
-        last = text[-1] if text else "it left no word"
-        raise RuntimeError(f"the process that starts the jobs has ended (exit code {code}): {last}; see {self._log}")
+        where = f": {text[-1]} (see {self._log})" if text else ""
+        print(f"the process that starts the jobs is gone: {ended(self._process.wait())}{where}", file=sys.stderr)
+        raise SystemExit(1)
 
 
 @contextlib.contextmanager
