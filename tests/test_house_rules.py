@@ -130,7 +130,8 @@ def test_imports_follow_the_arrows(path: Path) -> None:
         if top != "diffsweep":
             assert folder != "diffusion" or top in DIFFUSION_ONLY | sys.stdlib_module_names, f"{path} imports {name}"
             continue
-        own = (PACKAGE / f"{rest.partition('.')[0]}.py").exists() if not folder else (rest + ".").startswith(f"{folder}.")
+        first = rest.partition(".")[0]
+        own = first == folder if folder else (PACKAGE / f"{first}.py").exists()
         allowed = any((rest + ".").startswith(arrow + ".") for arrow in ARROWS[folder])
         assert own or allowed or rest == "__version__", f"{path} imports {name}"
         assert folder or not rest.startswith("training") or not at_once, f"{path} imports {name} before it is needed"
