@@ -437,8 +437,8 @@ def test_a_training_on_two_nodes_is_one_training(cluster: Cluster, tmp_path: Pat
         "trainer.strategy=ddp",
         "trainer.num_nodes=2",
         # The nodes are virtual: their names lead nowhere.
-        "resources.fit.setup=[export MASTER_ADDR=127.0.0.1]",
-        "resources.cells.setup=[export MASTER_ADDR=127.0.0.1]",
+        "resources.fit.setup=['export MASTER_ADDR=127.0.0.1']",
+        "resources.cells.setup=['export MASTER_ADDR=127.0.0.1']",
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert len(results(tmp_path)) == 2
