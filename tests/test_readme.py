@@ -46,7 +46,10 @@ def cells(line: str) -> list[list[str]]:
     overrides = OverridesParser.create().parse_overrides([word for word in words if word not in FLAGS])
     assert "-m" in words or not any(override.is_sweep_override() for override in overrides), f"-m is missing: {line}"
     choices = [
-        [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
+        # Of a range that is searched, its ends.
+        [f"{override.get_key_element()}={end}" for end in (override.value().start, override.value().end)]
+        if override.is_interval_sweep()
+        else [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
         if override.is_sweep_override()
         else [override.input_line or ""]
         for override in overrides
