@@ -38,7 +38,8 @@ def take(folder: Path, cwd: Path, configs: tuple[Path, ...] = ()) -> Path:
             _copy(plugins, source / plugins.name)
         for index, config in enumerate(configs):
             if config.is_dir():
-                shutil.copytree(config, source / "conf" / (str(index) if index else "main"), dirs_exist_ok=True)
+                copy = source / "conf" / (str(index) if index else "main")
+                shutil.copytree(config, copy, dirs_exist_ok=True, ignore_dangling_symlinks=True)
         for path in _modules(cwd):
             copy = source / "work" / path.relative_to(cwd)
             copy.parent.mkdir(parents=True, exist_ok=True)

@@ -528,8 +528,12 @@ class Watch:
         return launcher.time if launcher is not None else ""
 
     def _block(self, fits: dict[str, Item], cells: dict[str, Item]) -> None:
-        """Say of what waits for a failed fit that it is not run, in place."""
-        bad = {fit: f"not run: fit {fit} failed: {item.reason}" for fit, item in fits.items() if item.state == "failed"}
+        """Say of what waits for a failed fit that it is not run, and where to read why, in place."""
+        bad: dict[str, dict[str, Any]] = {
+            fit: {"state": "blocked", "reason": f"not run: fit {fit} failed: {item.reason}", "log": item.log}
+            for fit, item in fits.items()
+            if item.state == "failed"
+        }
         if not bad:
             return
         # A student of a student: as many rounds as there are generations.
@@ -538,14 +542,14 @@ class Watch:
             more = False
             for fit, item in fits.items():
                 if fit not in bad and item.state != "running":
-                    reason = next((bad[other] for other in self.plan.needs[fit] if other in bad), "")
-                    if reason:
-                        bad[fit], more = reason, True
-                        fits[fit] = replace(item, state="blocked", reason=reason)
+                    why = next((bad[other] for other in self.plan.needs[fit] if other in bad), None)
+                    if why is not None:
+                        bad[fit], more = why, True
+                        fits[fit] = replace(item, **why)
         for fit, left in self._cells_left.items():
             for cell in left if fit in bad else ():
                 if cells[cell].state != "running":
-                    cells[cell] = replace(cells[cell], state="blocked", reason=bad[fit])
+                    cells[cell] = replace(cells[cell], **bad[fit])
 
 
 def _complaint(log: str) -> str:
