@@ -137,6 +137,19 @@ def test_imports_follow_the_arrows(path: Path) -> None:
         assert folder or not rest.startswith("training") or not at_once, f"{path} imports {name} before it is needed"
 
 
+def test_plugins_are_thin() -> None:
+    """Hydra imports every plugin at every start."""
+    paths = sorted((SOURCE / "hydra_plugins").glob("*.py"))
+    assert len(paths) >= 4
+    names, _ = loaded_after("\n".join(f"import hydra_plugins.{path.stem}" for path in paths))
+    assert not names & (HEAVY | {"optuna", "submitit"})
+    for path in paths:
+        for name, at_once in imports(path):
+            top, _, rest = name.partition(".")
+            allowed = {"launching", "report", "sweep", "trial", "worker", *([] if at_once else ["training"])}
+            assert top != "diffsweep" or rest.split(".")[0] in allowed, f"{path} imports {name}"
+
+
 def test_no_circle_between_folders() -> None:
     edges: dict[str, set[str]] = {folder: set() for folder in ARROWS}
     for path in sources():

@@ -54,7 +54,9 @@ def take(folder: Path, cwd: Path, configs: tuple[Path, ...] = ()) -> Path:
 def environment(source: Path) -> dict[str, str]:
     """What a process needs in its environment to run from `source`."""
     before = os.environ.get("PYTHONPATH")
-    return {"PYTHONPATH": os.pathsep.join([str(source.absolute()), *([before] if before else [])])}
+    # Safe: `python -m` would else look into the working folder first, where the user's modules may have been edited.
+    path = os.pathsep.join([str(source.absolute()), *([before] if before else [])])
+    return {"PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
 
 
 def gpu() -> dict[str, str | None]:
