@@ -47,12 +47,13 @@ class GridSweeper(Sweeper):
         from hydra.errors import CompactHydraException, HydraException
 
         from diffsweep.sweep.compose import in_one_line
+        from diffsweep.sweep.launch import mode
 
         assert self.config is not None
         assert self.launcher is not None
         try:
             batch = self._batch(arguments)
-            if self.config.get("mode") not in ("plan", "prefetch"):
+            if mode(self.config) not in ("plan", "prefetch"):
                 folder = Path(self.config.hydra.sweep.dir)
                 folder.mkdir(parents=True, exist_ok=True)
                 OmegaConf.save(self.config, folder / "multirun.yaml")
