@@ -12,10 +12,9 @@ import json
 import math
 import os
 import selectors
-import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -24,6 +23,7 @@ from diffsweep.sweep import snapshot
 from diffsweep.sweep.follow import INTERRUPTED, Follow, ended
 from diffsweep.sweep.jobs import Job
 from diffsweep.sweep.plan import Plan
+from diffsweep.sweep.process import terminable
 
 _PATIENCE = 60.0
 
@@ -99,7 +99,7 @@ class Pool:
         waiting = dict(enumerate(self.jobs))
         running: dict[str, _Running] = {}
         over: dict[int, bool] = {}
-        with _terminable(), _Workers(self.source) as workers:
+        with terminable(), _Workers(self.source) as workers:
             try:
                 while waiting or running:
                     for place in list(waiting):
@@ -262,25 +262,6 @@ class _Workers:
         where = f": {text[-1]} (see {self._log})" if text else ""
         print(f"the process that starts the jobs is gone: {ended(self._process.wait())}{where}", file=sys.stderr)
         raise SystemExit(1)
-
-
-@contextlib.contextmanager
-def _terminable() -> Iterator[None]:
-    """Let SIGTERM stop the jobs as Ctrl-C does."""
-
-    def stop(number: int, frame: object) -> None:
-        raise SystemExit(128 + number)
-
-    try:
-        before = signal.signal(signal.SIGTERM, stop)
-    except ValueError:
-        # Not in the main thread, where signals do not arrive.
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _number(devices: object) -> int:

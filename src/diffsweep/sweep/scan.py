@@ -6,16 +6,16 @@ size and inode agree). The files are the record: a copy that is absent, damaged 
 
 from __future__ import annotations
 
-import errno
-import gc
 import json
 import os
 import re
 import zlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from itertools import chain
 from typing import TYPE_CHECKING, Any
+
+from diffsweep.sweep.reading import read_fast, without_collector
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,7 +37,7 @@ def results(runs: str | Path, unreadable: list[str] | None = None) -> list[Recor
     """
     fits = f"{os.fspath(runs)}/fits"
     names = [f"{fit}/cells/{cell}" for fit in _folders(fits) for cell in _folders(f"{fits}/{fit}/cells")]
-    with _without_collector():
+    with without_collector():
         known = _unpack(_cache(runs))
         found: dict[str, Read | None] = {}
         for name in names:
@@ -61,7 +61,7 @@ def fits(runs: str | Path, unreadable: list[str] | None = None) -> list[Record]:
     """
     folder = f"{os.fspath(runs)}/fits"
     names = _folders(folder)
-    with _without_collector():
+    with without_collector():
         done = _read([f"{folder}/{name}/done.json" for name in names], unreadable)
         going = [name for name, finished in zip(names, done, strict=True) if finished is None]
         said = _read([f"{folder}/{name}/status.json" for name in going], unreadable, finished=False)
@@ -215,43 +215,16 @@ def _parsed(content: bytes) -> Any:
 
 
 def _bytes(path: str) -> tuple[bytes, Stamp]:
-    # What pathlib and open() do beside this would double the time for many small files.
-    for attempt in range(5):
-        try:
-            descriptor = os.open(path, os.O_RDONLY)
-            try:
-                status = os.fstat(descriptor)
-                content = os.read(descriptor, status.st_size + 1)
-                while len(content) < status.st_size and (more := os.read(descriptor, status.st_size)):
-                    content += more
-            finally:
-                os.close(descriptor)
-            return content, (status.st_mtime_ns, status.st_size, status.st_ino)
-        except OSError as error:
-            # NFS says so when the file was replaced between opening and reading.
-            if error.errno != errno.ESTALE or attempt == 4:
-                raise
-    raise AssertionError("the last attempt returns or raises")
+    content, status = read_fast(path)
+    return content, (status.st_mtime_ns, status.st_size, status.st_ino)
 
 
 def _stamp(path: str) -> Stamp | None:
     try:
-        status = os.stat(path)  # noqa: PTH116 - see _bytes
+        status = os.stat(path)  # noqa: PTH116 - see read_fast
     except OSError:
         return None
     return status.st_mtime_ns, status.st_size, status.st_ino
-
-
-@contextmanager
-def _without_collector() -> Iterator[None]:
-    # It would walk all records again and again, for more than half of the whole time; they hold no circles.
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 def _cache(runs: str | Path) -> str:

@@ -14,8 +14,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -27,7 +27,7 @@ from diffsweep.sweep.jobs import Job, Launched
 from diffsweep.sweep.lease import Busy, Lease
 from diffsweep.sweep.plan import Plan, Signed
 from diffsweep.sweep.pool import Room
-from diffsweep.sweep.process import Process
+from diffsweep.sweep.process import Process, terminable
 from diffsweep.sweep.record import Run
 from diffsweep.sweep.search import Search, is_search
 from diffsweep.sweep.signature import resolved
@@ -241,7 +241,7 @@ def run(search: Search, crew: Crew, *, detach: bool = False) -> int:
         held = lease.acquire(wait=False)
     except Busy as busy:
         raise ValueError(f"study {search.name} is being looked after by {busy.holder}: wait for it") from busy
-    with held, _terminable():
+    with held, terminable():
         if not search.workers():
             search.mend()
         study = search.open("launcher", create=True)
@@ -516,22 +516,3 @@ def last_line(log: Path) -> str:
 
 def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """SIGTERM ends the block as an exception does, so that the workers are stopped."""
-
-    def stop(number: int, _: Any) -> None:
-        raise SystemExit(128 + number)
-
-    try:
-        before = signal.signal(signal.SIGTERM, stop)
-    except ValueError:
-        # Not the main thread: whoever called has to see to that.
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

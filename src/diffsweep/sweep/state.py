@@ -8,14 +8,13 @@ cheap.
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from functools import cached_property
@@ -26,6 +25,7 @@ from diffsweep.sweep.jobs import Job, Launched
 from diffsweep.sweep.lease import Lease
 from diffsweep.sweep.plan import Plan
 from diffsweep.sweep.process import Process
+from diffsweep.sweep.reading import read_fast, without_collector
 
 State = Literal["done", "running", "waiting", "failed", "blocked", "missing"]
 Launcher = Literal["live", "detached", "elsewhere", "interrupted", "finished", "planned"]
@@ -199,7 +199,7 @@ class Watch:
 
     def look(self) -> Look:
         """How everything stands now. Unreadable files count as absent."""
-        with _without_collector():
+        with without_collector():
             self._read_jobs()
             self._collect()
             if (self._fits_left or self._cells_left) and self._read_queue():
@@ -640,18 +640,9 @@ def _names(folder: str) -> set[str]:
 def _read(path: str) -> dict[str, Any] | None:
     """The JSON object in a file; None if there is none that can be read."""
     try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except OSError:
-        return None
-    try:
-        content = block = os.read(descriptor, 65536)
-        while len(block) == 65536:
-            content += (block := os.read(descriptor, 65536))
-        record = json.loads(content)
+        record = json.loads(read_fast(path)[0])
     except (OSError, ValueError, RecursionError):
         return None
-    finally:
-        os.close(descriptor)
     return record if isinstance(record, dict) else None
 
 
@@ -668,15 +659,3 @@ def _stamp(path: Path) -> int:
         return path.stat().st_mtime_ns
     except OSError:
         return 0
-
-
-@contextmanager
-def _without_collector() -> Iterator[None]:
-    # It would walk ten thousand records again and again, which hold no circles.
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()

@@ -1,0 +1,41 @@
+"""Reading ten thousand small files in a second: without what pathlib and the collector add, and next to no imports."""
+
+from __future__ import annotations
+
+import errno
+import gc
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+def read_fast(path: str) -> tuple[bytes, os.stat_result]:
+    """The bytes and the status of `path`, for readers of very many; also while another host replaces it."""
+    for attempt in range(5):
+        try:
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                status = os.fstat(descriptor)
+                content = os.read(descriptor, status.st_size + 1)
+                while len(content) < status.st_size and (more := os.read(descriptor, status.st_size)):
+                    content += more
+            finally:
+                os.close(descriptor)
+            return content, status
+        except OSError as error:
+            # NFS says so when the file was replaced between opening and reading.
+            if error.errno != errno.ESTALE or attempt == 4:
+                raise
+    raise AssertionError("the last attempt returns or raises")
+
+
+@contextmanager
+def without_collector() -> Iterator[None]:
+    """A block that reads very many records: the collector would walk them again and again, and they hold no circles."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
