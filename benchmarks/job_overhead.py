@@ -19,7 +19,7 @@ from statistics import median
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
-from slurm import Cluster  # noqa: E402
+from slurm import Cluster  # noqa: E402  # pyright: ignore[reportMissingImports]
 
 # A solver of the user's that notes when it first asks the network.
 CLOCK = """

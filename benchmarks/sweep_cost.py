@@ -23,7 +23,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
-from slurm import Cluster  # noqa: E402
+from slurm import Cluster  # noqa: E402  # pyright: ignore[reportMissingImports]
 
 AXES = ("sampler=ddim,heun,dpmpp_2m,unipc", "schedule=cosine,linear,sigmoid,laplace")
 

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from diffsweep.report.live import LiveView, Names, command, view
+from diffsweep.report.live import LiveView, Names, view
 from diffsweep.report.status import cancel, find, status
 from diffsweep.sweep.jobs import Job, Launched
 from diffsweep.sweep.plan import Plan, Signed
@@ -414,8 +414,8 @@ def test_commands_to_type_are_short_where_runs_are_where_they_usually_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert command("resume", study(tmp_path / "runs")) == "diffsweep resume study"
-    assert command("resume", study(tmp_path / "my runs")) == "diffsweep resume study --runs 'my runs'"
+    assert study(tmp_path / "runs").asking("resume") == "diffsweep resume study"
+    assert study(tmp_path / "my runs").asking("resume") == "diffsweep resume study --runs 'my runs'"
 
 
 def test_cancel_of_a_sweep_that_is_over_touches_nothing(tmp_path: Path, output: Callable[..., list[str]]) -> None:

@@ -47,7 +47,7 @@ def cells(line: str) -> list[list[str]]:
     assert "-m" in words or not any(override.is_sweep_override() for override in overrides), f"-m is missing: {line}"
     choices = [
         # Of a range that is searched, its ends.
-        [f"{override.get_key_element()}={end}" for end in (override.value().start, override.value().end)]
+        [f"{override.get_key_element()}={end}" for end in ends(override.value())]
         if override.is_interval_sweep()
         else [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
         if override.is_sweep_override()
@@ -55,6 +55,10 @@ def cells(line: str) -> list[list[str]]:
         for override in overrides
     ]
     return [list(cell) for cell in itertools.product(*choices)]
+
+
+def ends(interval: Any) -> tuple[float, float]:
+    return interval.start, interval.end
 
 
 def config(overrides: list[str], conf: Path = CONF) -> Any:

@@ -34,7 +34,7 @@ TINY = [
 PATIENCE = 300
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
-FAULTS = '''
+FAULTS = """
 import os, time
 import torch
 from diffsweep.diffusion.solvers import Euler
@@ -62,7 +62,7 @@ class Hungry(Faulty):
         while True:
             eaten.append(torch.ones(25_000_000))
             time.sleep(0.1)
-'''
+"""
 
 
 def environment(cluster: Cluster) -> dict[str, str]:

@@ -89,7 +89,8 @@ def _cells(plan: Plan, job: Job, tell: Tell) -> int:
         HydraConfig.instance().set_config(whole)
         callbacks = Callbacks(whole)
         back = JobReturn(overrides=list(task.overrides), cfg=cfg, working_dir=str(Path.cwd()), task_name="train")
-        callbacks.on_job_start(config=whole, task_function=stages.score)
+        task_function: Any = stages.score
+        callbacks.on_job_start(config=whole, task_function=task_function)
         try:
             result = stages.score(cfg, run, list(task.overrides), plan.name)
             back.return_value = result and result[result["metric"]]

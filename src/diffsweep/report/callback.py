@@ -47,8 +47,8 @@ def show(folder: Path, runs: Path) -> bool:
     """
     results: dict[str, dict[str, Any]] = {}
     failures: list[dict[str, Any]] = []
-    planned = (folder / "plan.json").exists()
-    for note in _planned(Plan.read(folder)) if planned else _noted(folder):
+    plan = Plan.read(folder) if (folder / "plan.json").exists() else None
+    for note in _planned(plan) if plan else _noted(folder):
         cell = Fit(runs / "fits" / note["fit"]).cell(note["cell"]) if "cell" in note else None
         result = cell.result() if cell else None
         if result is not None:
@@ -61,8 +61,8 @@ def show(folder: Path, runs: Path) -> bool:
         table = folder / "table.csv"
         write_atomic(table, _csv(list(results.values())))
         terminal.show_where(list(results.values()), table, runs=runs)
-    if failures and planned:
-        terminal.show_resume(folder.name, runs)
+    if failures and plan:
+        terminal.show_resume(plan.asking("resume"))
     return not failures
 
 

@@ -5,7 +5,6 @@ Fits and cells are called by what distinguishes them from the others of the swee
 
 from __future__ import annotations
 
-import shlex
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -97,7 +96,7 @@ def _head(plan: Plan, names: Names, look: Look) -> list[Text]:
 
 def standing(look: Look, plan: Plan) -> str:
     """Who is at work on a sweep, in words; what to do if nobody is."""
-    resume = f"`{command('resume', plan)}`"
+    resume = f"`{plan.asking('resume')}`"
     left = len(look.cells) - look.counts["done"]
     if look.launcher == "live":
         return f"running, launched by process {look.process.pid} on {look.process.host}" if look.process else "running"
@@ -220,7 +219,7 @@ def _best(names: Names, look: Look) -> list[Text]:
 def _capped(lines: Sequence[Text], rows: int, plan: Plan) -> Sequence[Text]:
     if len(lines) <= rows:
         return lines
-    return [*lines[: rows - 1], Text(f"... all of it: `{command('status', plan)}`", style="dim")]
+    return [*lines[: rows - 1], Text(f"... all of it: `{plan.asking('status')}`", style="dim")]
 
 
 def _shares(wanted: Sequence[int], room: int) -> list[int]:
@@ -233,12 +232,6 @@ def _shares(wanted: Sequence[int], room: int) -> list[int]:
         shares[index] = share if share >= min(wanted[index], 3) else 0
         room -= shares[index]
     return shares
-
-
-def command(verb: str, plan: Plan) -> str:
-    """What to type about a sweep: `diffsweep resume NAME`."""
-    usual = plan.runs.absolute() == Path("runs").absolute()
-    return shlex.join(["diffsweep", verb, plan.name, *([] if usual else ["--runs", near(str(plan.runs))])])
 
 
 def things(amount: int, thing: str) -> str:

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from diffsweep.report.live import LiveView, Names, command, standing, things, view
+from diffsweep.report.live import LiveView, Names, standing, things, view
 from diffsweep.sweep.jobs import Launched
 from diffsweep.sweep.lease import Lease
 from diffsweep.sweep.plan import Plan
@@ -95,7 +95,7 @@ def cancel(runs: Path, sweep: str) -> int:
     left = len(plan.cells) - counts["done"]
     _say(console, f"{counts['done']} of {len(plan.cells)} cells are finished and stay")
     if left:
-        _say(console, f"{left} are left: `{command('resume', plan)}`")
+        _say(console, f"{left} are left: `{plan.asking('resume')}`")
     return 0
 
 
@@ -157,7 +157,7 @@ def _cancel_local(plan: Plan, launched: Launched, console: Console) -> bool:
     launcher = launched.launcher
     alive = launcher.alive() if launcher is not None else False
     if launcher is not None and alive is None:
-        raise ValueError(f"sweep {plan.name} was launched on {launcher.host}: say `{command('cancel', plan)}` there")
+        raise ValueError(f"sweep {plan.name} was launched on {launcher.host}: say `{plan.asking('cancel')}` there")
     if launcher is not None and alive:
         _say(console, f"stopping {launcher}: its jobs save their state")
         if not _stop([launcher], signal.SIGINT):
@@ -218,7 +218,7 @@ def _cancel_slurm(plan: Plan, console: Console) -> bool:
         ids = [job.id for job in launched.jobs if job.id] if launched is not None else []
         queue = slurm.queue(ids)
         if queue is None:
-            raise ValueError(f"SLURM cannot be asked from here: say `{command('cancel', plan)}` on a login node")
+            raise ValueError(f"SLURM cannot be asked from here: say `{plan.asking('cancel')}` on a login node")
         left = [name for name in ids if name in queue]
         if not left:
             return True

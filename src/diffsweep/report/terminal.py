@@ -372,11 +372,6 @@ def show_where(
         _lines(console, f"  {command}", f"    # the best, with {why}")
 
 
-def show_resume(sweep: str, runs: str | Path = "runs", console: Console | None = None) -> None:
-    """Print how to do what a sweep lacks."""
-    where = "" if str(runs) == "runs" else f" --runs {shlex.quote(str(runs))}"
-    _lines(
-        console or _console(),
-        f"  diffsweep resume {shlex.quote(sweep)}{where}",
-        "    # what is missing or failed, and only that",
-    )
+def show_resume(command: str, console: Console | None = None) -> None:
+    """Print the command that does what a sweep lacks."""
+    _lines(console or _console(), f"  {command}", "    # what is missing or failed, and only that")

@@ -180,11 +180,7 @@ def _queued(plan: Plan) -> tuple[Job, ...]:
 
 
 def _commands(plan: Plan) -> tuple[str, str]:
-    return f"  diffsweep status {plan.name}", f"  diffsweep cancel {plan.name}"
-
-
-def _commands(plan: Plan) -> tuple[str, str]:
-    return f"  diffsweep status {plan.name}", f"  diffsweep cancel {plan.name}"
+    return f"  {plan.asking('status')}", f"  {plan.asking('cancel')}"
 
 
 def _say(*lines: str) -> None:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -91,6 +92,12 @@ class Plan:
             }
             found[fit] = tuple(sorted(other for other in named if other in self.fits and other != fit))
         return found
+
+    def asking(self, verb: str) -> str:
+        """What to type about this sweep: `diffsweep resume NAME`, and the folder of runs if it is not the usual one."""
+        runs = self.runs.absolute()
+        near = runs.relative_to(Path.cwd()) if runs.is_relative_to(Path.cwd()) else runs
+        return shlex.join(["diffsweep", verb, self.name, *([] if str(near) == "runs" else ["--runs", str(near)])])
 
     def part(self, cell: str, key: str) -> Any:
         """One top-level part of a cell's config; None if it has none. For reading only: cells share it."""
@@ -189,7 +196,7 @@ def warnings(tasks: Sequence[Task]) -> list[str]:
     """What a user should hear before the sweep starts: axes that change nothing, and cells that are asked for twice."""
     said = []
     axes: dict[str, dict[str, None]] = {}
-    pairs = [dict(word.lstrip("+").partition("=")[::2] for word in task.overrides) for task in tasks]
+    pairs = [{key: value for key, _, value in _parted(task.overrides)} for task in tasks]
     for one in pairs:
         for key, value in one.items():
             axes.setdefault(key, {})[value] = None
@@ -211,3 +218,7 @@ def warnings(tasks: Sequence[Task]) -> list[str]:
         same = [" ".join(task.overrides) for task in tasks if task.cell == twice][:2]
         said.append(f"{again} of {len(tasks)} combinations repeat another's cell, such as: {same[1]} and {same[0]}")
     return said
+
+
+def _parted(overrides: Sequence[str]) -> Iterator[tuple[str, str, str]]:
+    return (word.lstrip("+").partition("=") for word in overrides)
