@@ -87,7 +87,8 @@ def _cells(plan: Plan, job: Job, tell: Tell) -> int:
         task, run = plan.cells[cell], plan.run(cell)
         whole, cfg = job_config(plan, task), OmegaConf.create(plan.config(cell))
         HydraConfig.instance().set_config(whole)
-        callbacks = Callbacks(whole)
+        # Hydra's users expect to hear of a job once, not from each of its devices.
+        callbacks = Callbacks(whole if _first_task() else None)
         back = JobReturn(overrides=list(task.overrides), cfg=cfg, working_dir=str(Path.cwd()), task_name="train")
         task_function: Any = stages.score
         callbacks.on_job_start(config=whole, task_function=task_function)
@@ -114,7 +115,7 @@ def _fork(folder: Path, job: Job, *, threads: int | None, tell: Tell, log: Path 
     """Start a job in a fork and return its pid."""
     sys.stdout.flush()
     sys.stderr.flush()
-    pid = os.fork()
+    parent, pid = os.getpid(), os.fork()
     if pid:
         return pid
     code = 1
@@ -125,6 +126,9 @@ def _fork(folder: Path, job: Job, *, threads: int | None, tell: Tell, log: Path 
         # If the process that follows this one is killed, nobody would stop this one any more.
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+        if os.getppid() != parent:
+            # It was killed before we had asked to be told.
+            os._exit(128 + signal.SIGTERM)
         if log is not None:
             descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
             os.dup2(descriptor, 1)
@@ -331,7 +335,8 @@ def on_cluster(folder: str, job: Job, policy: Any) -> Callable[[], None]:
 
 
 def _first_task() -> bool:
-    return int(os.environ.get("SLURM_PROCID", "0")) == 0
+    """Whether this process is no mere helper: of a SLURM job's tasks, or of the ranks that Lightning starts."""
+    return all(int(os.environ.get(name, "0")) == 0 for name in ("SLURM_PROCID", "LOCAL_RANK"))
 
 
 def _await_the_end() -> NoReturn:

@@ -1,0 +1,131 @@
+"""Random kills over a whole sweep: in the end everything is there once, whole, and as if nothing had happened."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import subprocess
+import time
+from collections import Counter
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import pytest
+
+from test_sweep import TINY, command, gone, last_sweep, resume, run, start
+
+KILLS = 50
+FITS, CELLS, STEPS = 4, 4, 600
+SWEEP = [
+    "-m",
+    *TINY,
+    f"training.steps={STEPS}",
+    "trainer.checkpoint_seconds=0.1",
+    "schedule=cosine,linear,rectified,shifted",
+    "sampler=ddim,heun,euler_ancestral,dpmpp_2m",
+    "hydra.launcher.retries=1000",
+    "hydra.launcher.cells_per_job=2",
+]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(580)]
+
+
+class Watched:
+    """The files that declare something finished: each must appear once and stay as it is."""
+
+    def __init__(self, cwd: Path) -> None:
+        self.cwd = cwd
+        self.seen: dict[Path, tuple[int, int, bytes]] = {}
+
+    def look(self) -> None:
+        for pattern in ("runs/fits/*/done.json", "runs/fits/*/cells/*/result.json"):
+            for path in self.cwd.glob(pattern):
+                status = path.stat()
+                now = status.st_ino, status.st_mtime_ns, path.read_bytes()
+                assert self.seen.setdefault(path, now) == now, f"{path} was written twice"
+                assert json.loads(now[2])["status"] == "done"
+        assert all(path.exists() for path in self.seen)
+
+    def progress(self) -> float:
+        """Which share of the sweep's work is done, half of it trainings and half evaluations."""
+        told = sum(path.read_text().count("\n") for path in self.cwd.glob("runs/fits/*/metrics.jsonl"))
+        scored = sum(path.name == "result.json" for path in self.seen)
+        return (told / (FITS * STEPS / 10) + scored / (FITS * CELLS)) / 2
+
+
+def family(launcher: subprocess.Popen[str]) -> tuple[psutil.Process | None, list[psutil.Process]]:
+    """The process that forks, and the jobs."""
+    with suppress(psutil.NoSuchProcess):
+        for server in psutil.Process(launcher.pid).children():
+            if "serve" in server.cmdline():
+                return server, server.children()
+    return None, []
+
+
+def test_fifty_random_kills_change_nothing(tmp_path: Path) -> None:
+    dice = random.Random(0)
+    rough, calm = tmp_path / "rough", tmp_path / "calm"
+    rough.mkdir()
+    calm.mkdir()
+    run(calm, command(*SWEEP))
+    watched, kills = Watched(rough), Counter[str]()
+    launcher = start(rough, command(*SWEEP))
+    quiet, end = time.monotonic(), time.monotonic() + 500
+    try:
+        # Until it is done; and if it is done before there were kills enough, that is a failure of this test.
+        while True:
+            assert time.monotonic() < end, kills
+            time.sleep(dice.uniform(0.01, 0.1))
+            watched.look()
+            if launcher.poll() is not None:
+                said = "".join(launcher.communicate())
+                assert "Traceback" not in said
+                if launcher.returncode == 0:
+                    break
+                assert launcher.returncode in (1, 143, -9), said
+                launcher = start(rough, resume())
+                continue
+            # Spread over all that is to be done, and when nothing moves, by the clock.
+            share = sum(kills.values()) / (1.2 * KILLS)
+            if share >= 1 / 1.2 or (watched.progress() < share and time.monotonic() < quiet + 1):
+                continue
+            server, jobs = family(launcher)
+            if server is None or not jobs:
+                continue
+            what = dice.choices(("job", "server", "launcher"), (30, 1, 1))[0]
+            victim = {"job": dice.choice(jobs), "server": server, "launcher": psutil.Process(launcher.pid)}[what]
+            number = signal.SIGKILL if what == "server" else dice.choices((signal.SIGKILL, signal.SIGTERM), (19, 1))[0]
+            with suppress(psutil.NoSuchProcess):
+                victim.send_signal(number)
+                quiet = time.monotonic()
+                kills[f"{what} {number.name}"] += 1
+            if what != "job":
+                launcher.wait(60)
+                end_of_jobs = time.monotonic() + 60
+                while not gone(jobs):
+                    assert time.monotonic() < end_of_jobs, "jobs outlive what started them"
+                    time.sleep(0.02)
+    finally:
+        launcher.kill()
+    assert sum(kills.values()) >= KILLS, f"only {kills}: the sweep is too short"
+    logs = [path.read_text(errors="replace") for path in last_sweep(rough).glob("logs/fit-*.log")]
+    assert sum(log.count("going on from its checkpoint") for log in logs) > FITS
+    watched.look()
+    assert len(watched.seen) == FITS + FITS * CELLS
+    for path in rough.glob("runs/**/*.json"):
+        json.loads(path.read_text())
+    for path in rough.glob("runs/**/*.jsonl"):
+        steps = [json.loads(line)["step"] for line in path.read_text().splitlines()]
+        assert steps == list(range(9, STEPS, 10))
+    assert not list(rough.glob("runs/fits/**/error.txt"))
+    for path in calm.glob("runs/fits/*/checkpoints/ema.safetensors"):
+        assert (rough / path.relative_to(calm)).read_bytes() == path.read_bytes()
+    for path in calm.glob("runs/fits/*/cells/*/result.json"):
+        pair = [json.loads(one.read_text()) for one in (path, rough / path.relative_to(calm))]
+        assert pair[0]["fd_points"] == pair[1]["fd_points"]
+    assert (last_sweep(rough) / "table.csv").read_text().count("\n") == FITS * CELLS + 1
+    # Nothing of it runs any more.
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            assert str(rough) not in process.cwd()
