@@ -17,7 +17,7 @@ demo: $(VENV)/.installed
 	$(BIN)/python train.py
 
 test: packages lint
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check

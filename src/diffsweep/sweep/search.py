@@ -196,11 +196,6 @@ class Search:
 
         options = {key: value for key, value in self.sampler.items() if key != "name"}
         name = str(self.sampler["name"])
-        if name == "cmaes":
-            from importlib.util import find_spec
-
-            if find_spec("cmaes") is None:
-                raise ValueError("sampler=cmaes needs a package that is not here: pip install cmaes")
         seed = None
         if self.seed is not None:
             digest = hashlib.blake2b(f"{self.seed}/{salt}".encode(), digest_size=4).hexdigest()
