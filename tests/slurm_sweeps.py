@@ -1,0 +1,133 @@
+"""Sweeps on a SLURM cluster as tests start them, and what they leave."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from slurm import Cluster
+
+ROOT = Path(__file__).parent.parent
+TINY = [
+    "dataset=mixture",
+    "backbone=mlp",
+    "backbone.width=16",
+    "backbone.depth=1",
+    "training.batch_size=32",
+    "training.warmup=10",
+    "training.steps=40",
+    "evaluation.samples=64",
+    "trainer.log_every=10",
+    "resources.finish.memory=400MB",
+    "hydra/launcher=slurm",
+    "hydra.launcher.poll_seconds=1",
+]
+PATIENCE = 300
+FAULTS = """
+import os, time
+import torch
+from diffsweep.diffusion.solvers import Euler
+
+class Faulty:
+    order = 1
+    nfe = staticmethod(lambda steps: steps)
+    plan = staticmethod(lambda legs, schedule: None)
+
+class Good(Faulty):
+    def aim(self, denoise, x, t, s, memory):
+        return denoise(x, t), None
+
+class Raise(Faulty):
+    def aim(self, denoise, x, t, s, memory):
+        raise RuntimeError("no aim today")
+
+class Kill(Faulty):
+    def aim(self, denoise, x, t, s, memory):
+        os.kill(os.getpid(), 9)
+
+class Hungry(Faulty):
+    def aim(self, denoise, x, t, s, memory):
+        eaten = []
+        while True:
+            eaten.append(torch.ones(25_000_000))
+            time.sleep(0.1)
+"""
+
+
+def environment(cluster: Cluster) -> dict[str, str]:
+    return {**cluster.env, "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"}
+
+
+def command(runs: Path, *overrides: str, root: Path = ROOT) -> list[str]:
+    return [sys.executable, str(root / "train.py"), "-m", *TINY, f"paths.runs={runs}", *overrides]
+
+
+def sweep(cluster: Cluster, runs: Path, *overrides: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(runs, *overrides),
+        env=environment(cluster),
+        cwd=cwd,
+        text=True,
+        capture_output=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+
+
+def start(cluster: Cluster, runs: Path, *overrides: str, cwd: Path = ROOT) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        command(runs, *overrides),
+        env=environment(cluster),
+        cwd=cwd,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+def diffsweep(cluster: Cluster, runs: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "diffsweep", words[0], "--runs", str(runs), *words[1:]],
+        env=environment(cluster),
+        text=True,
+        capture_output=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+
+
+def jobs(runs: Path) -> list[dict[str, Any]]:
+    """What jobs.json says of the newest sweep."""
+    newest = max(runs.glob("sweeps/*/jobs.json"), key=lambda path: path.stat().st_mtime_ns)
+    return json.loads(newest.read_text())["jobs"]
+
+
+def results(runs: Path) -> list[dict[str, Any]]:
+    return [json.loads(path.read_text()) for path in sorted(runs.glob("fits/*/cells/*/result.json"))]
+
+
+def accounts(cluster: Cluster) -> set[str]:
+    return set(cluster.sacct("--allocations", "--format=JobID").split())
+
+
+def wait_for(true: Callable[[], object], what: str, seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, f"waited in vain for {what}"
+        time.sleep(0.05)
+
+
+def one(runs: Path, pattern: str) -> Path:
+    (found,) = runs.glob(pattern)
+    return found
+
+
+def lines(runs: Path) -> list[dict[str, Any]]:
+    """metrics.jsonl of the one fit, without what the clock decides."""
+    rows = map(json.loads, one(runs, "fits/*/metrics.jsonl").read_text().splitlines())
+    return [{key: value for key, value in row.items() if key != "images_per_second"} for row in rows]
