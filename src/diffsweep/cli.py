@@ -6,14 +6,13 @@ Nothing here imports torch until something must be computed: a finished run answ
 from __future__ import annotations
 
 import os
-import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import CompactHydraException, InstantiationException
+from hydra.errors import CompactHydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError
@@ -69,9 +68,8 @@ def job(cfg: DictConfig) -> float | None:
             result = complete(cfg, run, overrides, None if single else Path(hydra.sweep.dir).name)
         elif single:
             print("already done", file=sys.stderr)
-    except (ValueError, OSError, InstantiationException) as error:
-        said = _unloaded(error) if isinstance(error, InstantiationException) else str(error)
-        note["reason"] = " ".join(said.split())
+    except (ValueError, OSError) as error:
+        note["reason"] = " ".join(str(error).split())
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
         raise Refused(note["reason"]) from error
@@ -95,19 +93,6 @@ def _missing(run: Run) -> str:
     return f"fit {run.fit.signature} {training}, cell {run.cell.signature} is to be evaluated"
 
 
-def _unloaded(error: InstantiationException) -> str:
-    """Which `_target_` cannot be loaded and why, from the two lines and three exceptions in which Hydra says it."""
-    found = re.match(r"Error locating target '(.*?)'(?:.*full_key: (\S+))?", str(error), re.DOTALL)
-    if found is None:
-        return str(error)
-    target, key = found.groups()
-    reason: BaseException = error
-    while reason.__cause__ is not None:
-        reason = reason.__cause__
-    place = f"{key}._target_" if key else "_target_"
-    return f"{place}={target} cannot be loaded: {type(reason).__name__}: {reason}"
-
-
 def run(main: Callable[[], object]) -> None:
     """Run a Hydra main to its end: whatever happened to single cells, a sweep's table is shown.
 
@@ -123,6 +108,9 @@ def run(main: Callable[[], object]) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     except SystemExit as stop:
         mistake = stop.__context__
+        if isinstance(mistake, launch.Refusal):
+            # It has not begun, so there is nothing to show.
+            callback.forget()
         if isinstance(mistake, CompactHydraException):
             parent: Any = getattr(mistake.__cause__, "parent_node", None)
             if isinstance(mistake.__cause__, ConfigKeyError | ConfigAttributeError) and OmegaConf.is_dict(parent):

@@ -31,7 +31,11 @@ def launch(
     """
     with sweep.refused():
         plan = sweep.begin(loader, config, batch, first)
-        run(plan, sweep.mode(config), start)
+        try:
+            run(plan, sweep.mode(config), start)
+        except ValueError:
+            sweep.withdraw(plan)
+            raise
     return [returned(plan, task) for task in plan.tasks if task.num >= first]
 
 

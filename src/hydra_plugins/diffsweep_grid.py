@@ -47,6 +47,7 @@ class GridSweeper(Sweeper):
         from hydra.errors import CompactHydraException, HydraException
 
         from diffsweep.sweep.compose import in_one_line
+        from diffsweep.sweep.launch import Refusal
         from diffsweep.sweep.launch import mode
 
         assert self.config is not None
@@ -58,6 +59,8 @@ class GridSweeper(Sweeper):
                 folder.mkdir(parents=True, exist_ok=True)
                 OmegaConf.save(self.config, folder / "multirun.yaml")
             return list(self.launcher.launch(batch, initial_job_idx=0))
+        except Refusal:
+            raise
         except (HydraException, ValueError) as error:
             if os.environ.get("HYDRA_FULL_ERROR") == "1":
                 raise

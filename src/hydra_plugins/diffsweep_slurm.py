@@ -39,9 +39,7 @@ class SlurmLauncher(Launcher):
         poll_seconds: float = 15,
         detach: bool = False,
     ) -> None:
-        from diffsweep.sweep.cluster import Policy
-
-        self.policy = Policy(throttle, cells_per_job, retries, requeues, signal_seconds, poll_seconds, detach)
+        self.policy = (throttle, cells_per_job, retries, requeues, signal_seconds, poll_seconds, detach)
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.loader, self.config = hydra_context.config_loader, config
@@ -57,4 +55,4 @@ class SlurmLauncher(Launcher):
         from diffsweep.sweep import cluster
         from diffsweep.worker import on_cluster
 
-        cluster.start(plan, todo, self.policy, on_cluster, LiveView)
+        cluster.start(plan, todo, cluster.Policy(*self.policy), on_cluster, LiveView)

@@ -31,6 +31,11 @@ class SweepTable(Callback):
         _last.append((Path(config.hydra.sweep.dir), Path(config.paths.runs)))
 
 
+def forget() -> None:
+    """Forget the sweep that was to be launched, for it was refused."""
+    _last.clear()
+
+
 def show_last() -> bool:
     """Show the table of the sweep that this process launched, if it launched one; returns whether all is finished."""
     finished = True

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from hydra.errors import CompactHydraException
 
 from diffsweep.sweep.compose import compose
 from diffsweep.sweep.hydra import frozen
@@ -50,6 +53,18 @@ def begin(loader: ConfigLoader, master: DictConfig, batch: Sequence[Sequence[str
         plan.write()
         _begun.add(folder)
     return plan
+
+
+def withdraw(plan: Plan) -> None:
+    """Remove what `begin` and a launcher have written for a sweep that cannot be launched; one that was stays."""
+    if (plan.folder / "jobs.json").exists():
+        return
+    for path in (plan.file, plan.folder / "multirun.yaml"):
+        path.unlink(missing_ok=True)
+    for source in plan.folder.glob("source-*"):
+        shutil.rmtree(source, ignore_errors=True)
+    with suppress(OSError):
+        plan.folder.rmdir()
 
 
 def mode(config: DictConfig) -> str:
@@ -93,17 +108,19 @@ def notes(plan: Plan, todo: Todo) -> list[str]:
     return [f"note: {text}" for text in (*failed, *plan.warnings)]
 
 
+class Refusal(CompactHydraException):
+    """A sweep that does not begin, for a user's mistake: Hydra answers with its one line."""
+
+
 @contextmanager
 def refused() -> Iterator[None]:
-    """A user's mistake inside of the block becomes the exception that Hydra answers with one line."""
-    from hydra.errors import CompactHydraException
-
+    """A user's mistake inside of the block becomes a `Refusal`."""
     try:
         yield
     except (ValueError, OSError) as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
-        raise CompactHydraException(" ".join(str(error).split())) from error
+        raise Refusal(" ".join(str(error).split())) from error
 
 
 def configs(plan: Plan) -> tuple[Path, ...]:

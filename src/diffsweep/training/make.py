@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from hydra.errors import InstantiationException
@@ -16,7 +17,8 @@ def make(cfg: DictConfig, key: str, **kwargs: Any) -> Any:
     """The object that the config describes at a dotted key.
 
     Raises:
-        ValueError: in the words of the object's constructor, or saying which key it does not take.
+        ValueError: in the words of the object's constructor, or saying which key it does not take, or which class
+            cannot be loaded and why.
     """
     try:
         return instantiate(OmegaConf.select(cfg, key), **kwargs)
@@ -26,9 +28,22 @@ def make(cfg: DictConfig, key: str, **kwargs: Any) -> Any:
             raise cause from None
         if isinstance(cause, TypeError):
             raise ValueError(f"{key}: {cause}") from error
-        raise
+        raise ValueError(_unloaded(error)) from error
 
 
 def make_denoiser(cfg: DictConfig, dataset: Any, schedule: Schedule, diffuser: Objective) -> Denoiser:
     """The untrained model of a config: a training and whoever reads its weights later must build the same."""
     return diffuser.build(make(cfg, "backbone"), schedule, dataset.sigma_data)
+
+
+def _unloaded(error: InstantiationException) -> str:
+    """Which `_target_` cannot be loaded and why, from the two lines and three exceptions in which Hydra says it."""
+    found = re.match(r"Error locating target '(.*?)'(?:.*full_key: (\S+))?", str(error), re.DOTALL)
+    if found is None:
+        return str(error)
+    target, key = found.groups()
+    reason: BaseException = error
+    while reason.__cause__ is not None:
+        reason = reason.__cause__
+    place = f"{key}._target_" if key else "_target_"
+    return f"{place}={target} cannot be loaded: {type(reason).__name__}: {reason}"
