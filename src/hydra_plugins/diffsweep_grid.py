@@ -47,8 +47,7 @@ class GridSweeper(Sweeper):
         from hydra.errors import CompactHydraException, HydraException
 
         from diffsweep.sweep.compose import in_one_line
-        from diffsweep.sweep.launch import Refusal
-        from diffsweep.sweep.launch import mode
+        from diffsweep.sweep.launch import Refusal, mode
 
         assert self.config is not None
         assert self.launcher is not None
