@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from diffsweep.sweep.plan import Plan
+from diffsweep.sweep.state import Watch
+
 ROOT = Path(__file__).parent.parent
 
 RALSTON = '''
@@ -167,10 +170,14 @@ def test_a_file_that_no_longer_fits_is_said_in_one_line(tmp_path: Path) -> None:
     assert single.stdout == ""
     assert re.search(MISTAKES["gone"][2], single.stderr)
 
-    sweep = train(tmp_path, "-m", f"experiment={','.join(MISTAKES)}", "hydra.sweep.dir=sweep", *TINY)
-    assert sweep.returncode == 2, sweep.stderr
-    assert "Traceback" not in sweep.stderr
-    notes = [json.loads((tmp_path / "sweep" / "jobs" / f"{i}.json").read_text()) for i in range(len(MISTAKES))]
-    for (_, _, words), note in zip(MISTAKES.values(), notes, strict=True):
-        assert re.search(words, note["reason"])
-    assert not (tmp_path / "runs" / "fits").exists()
+    # With one that fits: mistakes in samplers then cost no more than their own cells.
+    option(tmp_path, "experiment", "fine", "# @package _global_\nseed: 0\n")
+    sweep = train(tmp_path, "-m", f"experiment={','.join(MISTAKES)},fine", "hydra.sweep.dir=sweep", *TINY)
+    assert sweep.returncode == 1, sweep.stderr
+    assert "Traceback" not in sweep.stdout + sweep.stderr
+    plan = Plan.read(tmp_path / "sweep")
+    look = Watch(plan, every=0).look()
+    for (_, _, words), task in zip(MISTAKES.values(), plan.tasks, strict=False):
+        assert re.search(words, look.cells[task.cell].reason)
+        assert look.cells[task.cell].reason in sweep.stdout
+    assert [cell for cell in plan.cells if plan.cell(cell).done] == [plan.tasks[-1].cell]

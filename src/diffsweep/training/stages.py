@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.utils import instantiate
 from lightning import LightningDataModule
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
@@ -389,7 +388,7 @@ def _loggers(cfg: DictConfig, run: Run, record: Fit | Cell, kind: Any, sweep: st
     config: Any = OmegaConf.to_container(cfg, resolve=True)
     shown = [run.choices.get(group, "?") for group in GROUPS if kind == "cell" or group != "sampler"]
     subject = loggers.Subject(kind, record.signature, record.folder, " ".join(shown), sweep, config)
-    return [instantiate(entry)(subject) for entry in (cfg.logger or {}).values() if entry]
+    return [make(cfg, f"logger.{name}")(subject) for name, entry in (cfg.logger or {}).items() if entry]
 
 
 def _close(mirrors: list[Logger], *, failed: bool) -> None:
