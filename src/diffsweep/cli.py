@@ -99,6 +99,9 @@ def run(main: Callable[[], object]) -> None:
     The exit code is 0 if everything is finished, 2 for a user's mistake, 1 for any other failure, 130 after Ctrl-C.
     """
     code = 0
+    # A callback of the user's is loaded before any job is.
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
     try:
         main()
     except KeyboardInterrupt:
