@@ -26,7 +26,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from diffsweep.sweep.follow import INTERRUPTED, Follow
+from diffsweep.sweep.follow import INTERRUPTED, Follow, ended
 from diffsweep.sweep.jobs import Job, Launched
 from diffsweep.sweep.plan import Plan
 from diffsweep.sweep.process import slurm_job
@@ -207,8 +207,8 @@ def serve(events: int) -> None:
                 else:
                     _signal([pid for pid, name in running.items() if name == order["id"]], order["signal"])
         with contextlib.suppress(ChildProcessError):
-            while (ended := os.waitpid(-1, os.WNOHANG))[0]:
-                say({"id": running.pop(ended[0], ""), "exit": os.waitstatus_to_exitcode(ended[1])})
+            while (over := os.waitpid(-1, os.WNOHANG))[0]:
+                say({"id": running.pop(over[0], ""), "exit": os.waitstatus_to_exitcode(over[1])})
     _signal(list(running), signal.SIGKILL)
 
 
@@ -253,7 +253,9 @@ class Alone:
         """Run to the end. Raises RuntimeError if the fit or a cell failed, so that SLURM knows."""
         folder = Path(self.folder)
         plan = Plan.read(folder)
-        follow = Follow(plan, self.retries)
+        # One task of several cannot be tried again without the others.
+        together = int(os.environ.get("SLURM_NTASKS", "1")) > 1
+        follow = Follow(plan, 0 if together else self.retries)
         heard: list[int] = []
         # In place of submitit's, which would queue the job again while its fork is still saving.
         for number in (signal.SIGUSR2, signal.SIGTERM, signal.SIGCONT):
@@ -266,6 +268,8 @@ class Alone:
             if signal.SIGUSR2 in heard or code in INTERRUPTED:
                 self._again(plan)
             rest = follow.rest(rest, code, told)
+            if together and code < 0:
+                raise RuntimeError(f"task {os.environ.get('SLURM_PROCID')} of this job was {ended(code)}")
         runs = [plan.run(cell) for cell in self.job.cells]
         failed = [run for run in runs if not (run.fit.done if self.job.kind == "fit" else run.cell.done)]
         if failed and _first_task():
@@ -283,15 +287,15 @@ class Alone:
         pid = _fork(folder, job, threads=int(cores) if cores.isdigit() else None, tell=tell)
         os.close(writing)
         os.set_blocking(reading, False)
-        told, ended, status = b"", 0, 0
+        told, over, status = b"", 0, 0
         # Not to the end of the pipe: what the fork has started may hold it open for longer.
-        while not ended:
+        while not over:
             select.select([reading], [], [], 0.1)
-            ended, status = os.waitpid(pid, os.WNOHANG)
+            over, status = os.waitpid(pid, os.WNOHANG)
             with contextlib.suppress(BlockingIOError):
                 while block := os.read(reading, 65536):
                     told += block
-            time.sleep(0 if ended else 0.02)
+            time.sleep(0 if over else 0.02)
         os.close(reading)
         lines = [json.loads(line) for line in told.splitlines()]
         return os.waitstatus_to_exitcode(status), {line["cell"]: line["done"] for line in lines}
@@ -302,7 +306,7 @@ class Alone:
             _await_the_end()
         times = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
         if times < self.requeues:
-            print(f"queued again, for the {times + 1}. time", file=sys.stderr, flush=True)
+            print(f"to be queued again: {times + 1} of {self.requeues} times", file=sys.stderr, flush=True)
             if subprocess.run(["scontrol", "requeue", slurm_job() or ""], check=False).returncode == 0:
                 _await_the_end()
         reason = f"came to its time limit {times + 1} times: raise resources.{self.job.kind}.time"

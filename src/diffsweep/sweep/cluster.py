@@ -147,6 +147,8 @@ def start(
         _say(*_commands(plan))
         return
     wait(plan, policy.poll_seconds, view)
+    if (launched := Launched.read(plan.folder)) is not None:
+        launched.end(plan.folder)
 
 
 def wait(plan: Plan, poll_seconds: float, view: Callable[[Plan], AbstractContextManager[View]]) -> None:
