@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra.utils import get_class
+from omegaconf import OmegaConf
 
 from diffsweep.sweep.follow import Follow
 from diffsweep.sweep.jobs import Job, Launched, Todo
@@ -222,3 +225,16 @@ def test_an_interruption_is_no_failure(one: Plan, code: int) -> None:
 def test_an_exit_without_a_word_is_told_of(one: Plan) -> None:
     assert Follow(one, 3).rest(CELLS, 3, {"cosine-ddim": True, "cosine-heun": False}) is None
     assert "exit code 3" in str(one.cell("cosine-unipc").error())
+
+
+@pytest.mark.parametrize(
+    "path", sorted(Path(__file__).parents[1].glob("conf/hydra/[ls]*/*.yaml")), ids=lambda path: path.stem
+)
+def test_plugins_take_what_their_yaml_lists_with_the_same_defaults(path: Path) -> None:
+    text = path.read_text()
+    assert text.startswith("# ")
+    options: dict[str, Any] = OmegaConf.to_container(OmegaConf.create(text))  # type: ignore[assignment]
+    parameters = inspect.signature(get_class(options.pop("_target_"))).parameters
+    inherited = {entry for one in options.pop("defaults", []) for entry in one}
+    assert set(options) | inherited == set(parameters)
+    assert options == {key: parameters[key].default for key in options}
