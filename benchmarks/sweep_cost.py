@@ -1,5 +1,6 @@
 """One sweep on SLURM, here and as one job a run: 4 samplers x 4 schedules, wall and CPU seconds.
 
+    pip install -e '.[benchmark]'
     python benchmarks/sweep_cost.py
 
 A real cluster of four virtual nodes is started for it, from Debian's slurm-wlm slurmdbd munge mariadb-server. The other

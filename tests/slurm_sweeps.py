@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -79,10 +79,12 @@ def sweep(cluster: Cluster, runs: Path, *overrides: str, cwd: Path = ROOT) -> su
     )
 
 
-def start(cluster: Cluster, runs: Path, *overrides: str, cwd: Path = ROOT) -> subprocess.Popen[str]:
+def start(
+    cluster: Cluster, runs: Path, *overrides: str, cwd: Path = ROOT, env: Mapping[str, str] | None = None
+) -> subprocess.Popen[str]:
     return subprocess.Popen(
         command(runs, *overrides),
-        env=environment(cluster),
+        env=environment(cluster) | dict(env or {}),
         cwd=cwd,
         text=True,
         stdout=subprocess.PIPE,
