@@ -17,6 +17,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 
+from diffsweep.launching import Refusal
 from diffsweep.report import callback, terminal
 from diffsweep.sweep import launch
 from diffsweep.sweep.record import Run, write_json
@@ -111,7 +112,7 @@ def run(main: Callable[[], object]) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     except SystemExit as stop:
         mistake = stop.__context__
-        if isinstance(mistake, launch.Refusal):
+        if isinstance(mistake, Refusal):
             # It has not begun, so there is nothing to show.
             callback.forget()
         if isinstance(mistake, CompactHydraException):

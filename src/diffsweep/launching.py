@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from hydra.errors import CompactHydraException
 
 from diffsweep.report import callback
 from diffsweep.sweep import launch as sweep
@@ -21,6 +25,21 @@ if TYPE_CHECKING:
 Start = Callable[[Plan, Todo], None]
 
 
+class Refusal(CompactHydraException):
+    """A sweep that does not begin, for a user's mistake: Hydra answers with its one line."""
+
+
+@contextmanager
+def refused() -> Iterator[None]:
+    """A user's mistake inside of the block becomes a `Refusal`."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+            raise
+        raise Refusal(" ".join(str(error).split())) from error
+
+
 def launch(
     start: Start, loader: ConfigLoader, config: DictConfig, batch: Sequence[Sequence[str]], first: int
 ) -> list[JobReturn]:
@@ -29,7 +48,7 @@ def launch(
     A failed task is in what is returned and raises nothing. Raises CompactHydraException, in one line, for a user's
     mistake, before anything runs; KeyboardInterrupt.
     """
-    with sweep.refused():
+    with refused():
         plan = sweep.begin(loader, config, batch, first)
         try:
             run(plan, sweep.mode(config), start)

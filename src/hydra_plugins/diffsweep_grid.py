@@ -46,8 +46,9 @@ class GridSweeper(Sweeper):
         """
         from hydra.errors import CompactHydraException, HydraException
 
+        from diffsweep.launching import Refusal
         from diffsweep.sweep.compose import in_one_line
-        from diffsweep.sweep.launch import Refusal, mode
+        from diffsweep.sweep.launch import mode
 
         assert self.config is not None
         assert self.launcher is not None

@@ -261,7 +261,8 @@ class LiveView:
 
     def __init__(self, plan: Plan, console: Console | None = None) -> None:
         self.plan = plan
-        self.console = console or Console()
+        # Standard output is for the table.
+        self.console = console or Console(stderr=True)
         self.names = Names.of(plan)
         self._live: Live | None = None
         self._before: Look | None = None

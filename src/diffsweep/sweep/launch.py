@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-from hydra.errors import CompactHydraException
 
 from diffsweep.sweep.compose import compose
 from diffsweep.sweep.hydra import frozen
@@ -106,21 +103,6 @@ def notes(plan: Plan, todo: Todo) -> list[str]:
     """What a user should hear before a sweep starts."""
     failed = [f"{_things(len(todo.failed), 'cell')} failed before and stay so, for mode=cached"] if todo.failed else []
     return [f"note: {text}" for text in (*failed, *plan.warnings)]
-
-
-class Refusal(CompactHydraException):
-    """A sweep that does not begin, for a user's mistake: Hydra answers with its one line."""
-
-
-@contextmanager
-def refused() -> Iterator[None]:
-    """A user's mistake inside of the block becomes a `Refusal`."""
-    try:
-        yield
-    except (ValueError, OSError) as error:
-        if os.environ.get("HYDRA_FULL_ERROR") == "1":
-            raise
-        raise Refusal(" ".join(str(error).split())) from error
 
 
 def configs(plan: Plan) -> tuple[Path, ...]:
