@@ -51,8 +51,9 @@ def launch(cluster: Cluster, *overrides: str) -> tuple[float, float]:
 
 
 def _accounts(cluster: Cluster) -> dict[str, float]:
-    rows = cluster.sacct("--allocations", "--format=JobID,TotalCPU").splitlines()
-    return {job: _seconds(cpu) for job, _, cpu in (row.partition("|") for row in rows)}
+    # Of the steps: the jobs' own rows may be empty.
+    rows = [row.partition("|") for row in cluster.sacct("--format=JobID,TotalCPU").splitlines()]
+    return {job: _seconds(cpu) for job, _, cpu in rows if "." in job}
 
 
 def _seconds(text: str) -> float:
