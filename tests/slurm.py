@@ -178,7 +178,8 @@ class Cluster:
     def revive_node(self, name: str) -> None:
         """Boot a killed node; returns when it takes jobs again."""
         self._start_node(name)
-        self.scontrol("update", f"nodename={name}", "state=resume")
+        # Refused if it has registered, and so come back by itself, before this.
+        self.run("scontrol", "update", f"nodename={name}", "state=resume", check=False)
         self._wait_for_nodes(name)
 
     @contextmanager
