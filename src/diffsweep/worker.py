@@ -344,18 +344,20 @@ def _first_task() -> bool:
 
 
 def _await_the_end() -> NoReturn:
-    """Leave once SLURM has decided what becomes of this job, which shows in its state; it ends us sooner or later."""
-    while "JobState=RUNNING" in _asked("scontrol", "--oneliner", "show", "job", slurm_job() or ""):
+    """Wait until SLURM ends this job; leave before that only if it is cancelled.
+
+    A job that is requeued or preempted and leaves by itself, however late, may be taken for one that failed.
+    """
+    while "JobState=CANCELLED" not in _asked("scontrol", "--oneliner", "show", "job", slurm_job() or ""):
         time.sleep(3)
     raise SystemExit(143)
 
 
 def _asked(*command: str) -> str:
-    try:
+    # A controller that does not answer has decided nothing.
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
         return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False).stdout
-    except (OSError, subprocess.TimeoutExpired):
-        # A controller that does not answer has decided nothing.
-        return "JobState=RUNNING"
+    return ""
 
 
 def main(arguments: list[str]) -> int:
