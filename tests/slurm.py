@@ -66,6 +66,16 @@ class Cluster:
         self.folder = Path()
 
     def __enter__(self) -> Cluster:
+        for attempt in range(3):
+            try:
+                return self._begin()
+            except RuntimeError:
+                # Another cluster that starts just now may have taken a port that was free a moment ago.
+                if attempt == 2:
+                    raise
+        raise AssertionError("the last attempt returns or raises")
+
+    def _begin(self) -> Cluster:
         # Not pytest's folder: the path of a socket has at most 107 characters.
         self.folder = Path(tempfile.mkdtemp(prefix="slurm-"))
         command = [sys.executable, __file__, str(self.folder)]
@@ -92,6 +102,7 @@ class Cluster:
             daemon.wait(60)
         self._undertaker.wait(60)
         self._undertaker = None
+        self._daemons.clear()
 
     @property
     def env(self) -> dict[str, str]:
