@@ -10,19 +10,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import tiny
 from slurm import Cluster
 
 ROOT = Path(__file__).parent.parent
 TINY = [
-    "dataset=mixture",
-    "backbone=mlp",
-    "backbone.width=16",
-    "backbone.depth=1",
-    "training.batch_size=32",
-    "training.warmup=10",
+    *tiny.TINY,
     "training.steps=40",
-    "evaluation.samples=64",
-    "trainer.log_every=10",
     "resources.finish.memory=400MB",
     "hydra/launcher=slurm",
     "hydra.launcher.poll_seconds=1",

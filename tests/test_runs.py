@@ -14,18 +14,9 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
+from tiny import TINY
+
 ROOT = Path(__file__).parent.parent
-TINY = [
-    "dataset=mixture",
-    "backbone=mlp",
-    "backbone.width=16",
-    "backbone.depth=1",
-    "training.batch_size=32",
-    "training.warmup=10",
-    "evaluation.samples=64",
-    "trainer.threads=1",
-    "trainer.log_every=10",
-]
 # Seconds that a step may take on a machine that is busy with other things; on an idle one none takes ten.
 PATIENCE = 400
 pytestmark = pytest.mark.slow

@@ -22,19 +22,9 @@ from diffsweep.sweep.follow import Follow
 from diffsweep.sweep.jobs import Todo
 from diffsweep.sweep.plan import Plan, Signed
 from diffsweep.sweep.pool import Pool, Room
+from tiny import TINY
 
 ROOT = Path(__file__).parent.parent
-TINY = [
-    "dataset=mixture",
-    "backbone=mlp",
-    "backbone.width=16",
-    "backbone.depth=1",
-    "training.batch_size=32",
-    "training.warmup=10",
-    "evaluation.samples=64",
-    "trainer.threads=1",
-    "trainer.log_every=10",
-]
 SHORT = [*TINY, "training.steps=40"]
 # Seconds that a step may take on a machine that is busy with other things; on an idle one none takes ten.
 PATIENCE = 300

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,10 +41,8 @@ def job_config(plan: Plan, task: Task) -> DictConfig:
     return config
 
 
-def returned(plan: Plan, task: Task, reasons: Mapping[str, str] | None = None) -> JobReturn:
-    """What the sweeper gets back for one task: its main metric, or why it failed; from the records, so also for
-    cells that were done before, or by somebody else. `reasons` says why cells failed that left no word.
-    """
+def returned(plan: Plan, task: Task) -> JobReturn:
+    """What the sweeper gets back for one task, from its record: its main metric, or why it failed."""
     from hydra.core.utils import JobReturn, JobStatus
 
     run = plan.run(task.cell)
@@ -56,7 +53,7 @@ def returned(plan: Plan, task: Task, reasons: Mapping[str, str] | None = None) -
         back.return_value = result[result["metric"]]
         back.status = JobStatus.COMPLETED
     else:
-        back.return_value = Failed((reasons or {}).get(task.cell) or why(run))
+        back.return_value = Failed(why(run))
         back.status = JobStatus.FAILED
     return back
 

@@ -18,6 +18,7 @@ from diffsweep.sweep.lease import Busy, Lease
 from diffsweep.sweep.plan import MODES, Plan, Signed
 from diffsweep.sweep.process import Process
 from diffsweep.sweep.record import Run
+from diffsweep.sweep.signature import Signer
 
 if TYPE_CHECKING:
     from hydra.core.config_loader import ConfigLoader
@@ -40,8 +41,6 @@ def begin(loader: ConfigLoader, master: DictConfig, batch: Sequence[Sequence[str
     else:
         command = shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]])
         plan = Plan(folder, runs, command, hydra=frozen(master))
-    from diffsweep.sweep.signature import Signer
-
     sign = Signer().sign
     plan = plan.adding((Signed(*one, *sign(one.config)) for one in compose(loader, master, batch)), first)
     # Absolute, as the jobs will read it.
