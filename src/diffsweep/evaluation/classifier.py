@@ -43,19 +43,16 @@ class Classifier(nn.Module):
         )
         self.head = nn.Sequential(nn.SiLU(), nn.Linear(FEATURES, classes))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Features (N, 64) of uint8 images (N, C, H, W), or of float images in 0..255.
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """`features` (N, 64) and `logits` (N, classes) of uint8 images (N, C, H, W), or of float images in 0..255.
 
         Raises:
             ValueError: when the images have another shape than the classifier was trained on.
         """
         if x.shape[1:] != self.shape:
             raise ValueError(f"this extractor takes images {self.shape}, not {tuple(x.shape[1:])}: choose another one")
-        return self.body(x.float() / 127.5 - 1)
-
-    def logits(self, x: Tensor) -> Tensor:
-        """Class scores (N, classes) of the same input."""
-        return self.head(self(x))
+        features = self.body(x.float() / 127.5 - 1)
+        return {"features": features, "logits": self.head(features)}
 
 
 def _conv(before: int, after: int, pool: bool = False) -> list[nn.Module]:
@@ -65,7 +62,7 @@ def _conv(before: int, after: int, pool: bool = False) -> list[nn.Module]:
 
 
 def classifier(name: str) -> Extractor:
-    """The extractor whose weights come with the package as `weights/NAME.safetensors`; its metric is `fd_NAME`.
+    """The extractor whose weights come with the package as `weights/NAME.safetensors`; its distance is `fd_NAME`.
 
     Raises:
         ValueError: when there are no such weights.
@@ -74,7 +71,8 @@ def classifier(name: str) -> Extractor:
     if not path.is_file():
         known = ", ".join(sorted(file.stem for file in WEIGHTS.glob("*.safetensors")))
         raise ValueError(f"there is no classifier named {name!r}: choose one of {known}")
-    return Extractor(_load(path), f"fd_{name}", FEATURES, sha256(ARCHITECTURE, path.read_bytes()))
+    digest = sha256(ARCHITECTURE, path.read_bytes())
+    return Extractor(_load(path), name, FEATURES, digest, outputs=("features", "logits"))
 
 
 def _load(path: Path) -> Classifier:

@@ -1,61 +1,85 @@
-"""One shape for every feature extractor: uint8 images (or points) in, float32 (N, d) out, and a name for the metric.
+"""One shape for every feature extractor: uint8 images (or points) in, float32 (N, d) out, and the names of its numbers.
 
-A distance means nothing without the features that it was measured in, so an extractor carries the name under which its
-distance may be reported and a digest of everything that shapes a feature.
+A distance means nothing without the features that it was measured in, so an extractor carries the name of its space,
+which is part of the name of every number measured there, and a digest of everything that shapes a feature.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
+# Only in the features of the original Inception has a number the name that papers print.
+_PLAIN = {"fd": "fid", "sfd": "sfid", "kd": "kid", "score": "inception_score"}
+
 
 @dataclass(frozen=True, eq=False)
 class Extractor:
-    """A frozen network and what its Frechet distance is called.
+    """A frozen network and the names of what is measured in its features.
 
     Attributes:
-        network: maps a batch, uint8 (N, C, H, W) in 0..255 or float points (N, D), to features (N, dimension).
-        metric: name of the Frechet distance in these features: `fid` for the original Inception only.
+        network: maps a batch, uint8 (N, C, H, W) in 0..255 or float points (N, D), to features (N, dimension), or to
+            several outputs by name, `features` among them: `logits` (N, classes) of a classifier, `spatial` (N, d).
+        space: short name of the features, as digits: the Frechet distance in them is `fd_digits`. `inception` is for
+            the original Inception only, whose distance is `fid`.
         dimension: number of features.
         digest: SHA-256 (hex) of architecture, weights, resize: equal digests mean equal features.
+        outputs: names of what the network gives.
+        resize: how it brings pictures to its size, as results tell it.
         device: where the network lies and runs.
     """
 
     network: nn.Module
-    metric: str
+    space: str
     dimension: int
     digest: str
+    outputs: tuple[str, ...] = ("features",)
+    resize: str = "none"
     device: str = "cpu"
+
+    def called(self, number: str) -> str:
+        """Full name of a number measured in these features: `fd` is `fd_digits` or `fid`, `fd.floor` `fd_digits_floor`.
+
+        Args:
+            number: what is measured, and after a dot what of it.
+        """
+        first, _, rest = number.partition(".")
+        full = _PLAIN.get(first, first) if self.space == "inception" else f"{first}_{self.space}"
+        return f"{full}_{rest}" if rest else full
 
     def to(self, device: torch.device | str) -> "Extractor":
         """The same extractor on another device."""
         return replace(self, network=self.network.to(device), device=str(device))
 
     @torch.inference_mode()
-    def __call__(self, x: Tensor) -> Tensor:
-        """Features of one batch, float32 (N, dimension), on the extractor's device.
+    def __call__(self, x: Tensor) -> dict[str, Tensor]:
+        """All outputs of one batch, each float32 (N, d), on the extractor's device.
 
         Raises:
             ValueError: when `x` is neither uint8 (N, C, H, W) nor float (N, D), or does not fit the network.
         """
         images = x.dtype == torch.uint8 and x.ndim == 4
         if not images and not (x.is_floating_point() and x.ndim == 2):
-            raise ValueError(f"{self.metric} takes uint8 (N, C, H, W) or float (N, D), not {x.dtype} {tuple(x.shape)}")
+            raise ValueError(f"{self.space} takes uint8 (N, C, H, W) or float (N, D), not {x.dtype} {tuple(x.shape)}")
         # Float32 whatever the training runs in: autocast and TF32 convolutions move the distance between machines.
         with (
             torch.autocast(torch.device(self.device).type, enabled=False),
             torch.backends.cudnn.flags(enabled=True, allow_tf32=False),
         ):
-            features = self.network.eval()(x.to(self.device)).to(torch.float32)
-        if features.shape != (len(x), self.dimension):
-            raise ValueError(f"{self.metric} gave features {tuple(features.shape)}, not {(len(x), self.dimension)}")
-        return features
+            given: Tensor | Mapping[str, Tensor] = self.network.eval()(x.to(self.device))
+        outputs = {"features": given} if isinstance(given, Tensor) else given
+        if set(outputs) != set(self.outputs):
+            raise ValueError(f"extractor {self.space} gave {', '.join(outputs)}, not {', '.join(self.outputs)}")
+        found = {name: outputs[name].to(torch.float32) for name in self.outputs}
+        shape = tuple(found["features"].shape)
+        if shape != (len(x), self.dimension):
+            raise ValueError(f"extractor {self.space} gave features {shape}, not {(len(x), self.dimension)}")
+        return found
 
-    def batches(self, x: Tensor, batch_size: int) -> Iterator[Tensor]:
-        """Features of `x` in its order, at most `batch_size` at a time: what `accumulate` takes.
+    def batches(self, x: Tensor, batch_size: int) -> Iterator[dict[str, Tensor]]:
+        """Outputs of `x` in its order, at most `batch_size` rows at a time.
 
         Raises:
             ValueError: when `batch_size` is not positive.

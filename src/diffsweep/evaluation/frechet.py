@@ -4,11 +4,18 @@ Source: "GANs Trained by a Two Time-Scale Update Rule Converge to a Local Nash E
 equation 6. Its bias shrinks with the number of images, so distances at different numbers cannot be compared.
 """
 
-from collections.abc import Iterable
+from __future__ import annotations
+
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from diffsweep.evaluation.features import Features
+    from diffsweep.evaluation.metric import Numbers, Real
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,14 +33,12 @@ class Moments:
     n: int
 
     @classmethod
-    def of(cls, features: Tensor) -> "Moments":
+    def of(cls, features: Tensor) -> Moments:
         """Moments of finite features (n, d), n >= 1, from any device."""
-        x = features.to("cpu" if features.device.type == "mps" else features.device).to(torch.float64)
-        mean = x.mean(dim=0)
-        centred = x - mean
-        return cls(mean.cpu(), (centred.T @ centred / max(len(x) - 1, 1)).cpu(), len(x))
+        moments = _moments(_double(features))
+        return cls(moments.mean.cpu(), moments.cov.cpu(), moments.n)
 
-    def merge(self, other: "Moments") -> "Moments":
+    def merge(self, other: Moments) -> Moments:
         """Moments of both sets together, as if their features had been seen at once.
 
         Source: T. Chan, G. Golub, R. LeVeque, "Updating Formulae and a Pairwise Algorithm for Computing Sample
@@ -45,27 +50,14 @@ class Moments:
         scatter += torch.outer(delta, delta) * (self.n * other.n / n)
         return Moments(self.mean + delta * (other.n / n), scatter / (n - 1), n)
 
-
-def accumulate(batches: Iterable[Tensor]) -> Moments:
-    """Moments of a stream of feature batches, each (n_i, d), holding one batch at a time.
-
-    Raises:
-        ValueError: when there is no vector at all, or some are NaN or infinite (the line counts them).
-    """
-    moments: Moments | None = None
-    total = broken = 0
-    for batch in batches:
-        total += len(batch)
-        broken += int((~torch.isfinite(batch)).any(dim=1).sum())
-        if broken or not len(batch):
-            continue
-        part = Moments.of(batch)
-        moments = part if moments is None else moments.merge(part)
-    if broken:
-        raise ValueError(f"{broken} of {total} feature vectors are NaN or infinite: the samples are broken")
-    if moments is None:
-        raise ValueError("there are no samples to score")
-    return moments
+    def without(self, part: Moments) -> Moments:
+        """Moments of what is left when `part`, some of these vectors, is taken away: the inverse of `merge`."""
+        n = self.n - part.n
+        mean = self.mean + (self.mean - part.mean) * (part.n / n)
+        delta = part.mean - mean
+        scatter = self.cov * (self.n - 1) - part.cov * (part.n - 1)
+        scatter -= torch.outer(delta, delta) * (n * part.n / self.n)
+        return Moments(mean, scatter / max(n - 1, 1), n)
 
 
 def frechet_distance(a: Moments, b: Moments) -> float:
@@ -81,9 +73,87 @@ def frechet_distance(a: Moments, b: Moments) -> float:
         raise ValueError(f"cannot compare {len(a.mean)} features with {len(b.mean)}: they come from two extractors")
     if min(a.n, b.n) < 2:
         raise ValueError(f"a Frechet distance needs at least 2 samples on each side, not {a.n} and {b.n}")
-    values, vectors = torch.linalg.eigh(a.cov)
-    root = vectors * values.clamp(min=0).sqrt() @ vectors.T
+    root = _root(a.cov)
     product = root @ b.cov @ root
     cross = torch.linalg.eigvalsh((product + product.T) / 2).clamp(min=0).sqrt().sum()
     distance = (a.mean - b.mean).square().sum() + a.cov.trace() + b.cov.trace() - 2 * cross
     return max(float(distance), 0.0)
+
+
+class Frechet:
+    """The Frechet distance of drawn and real features, `fd` (`fid` for Inception's), or of another output.
+
+    Args:
+        output: `features`; or `spatial`, not averaged over the picture, whose distance is `sfd` ("Generating images
+            with sparse representations", arXiv 2103.03841, section 4).
+
+    Raises:
+        ValueError: for another output.
+    """
+
+    def __init__(self, output: str = "features") -> None:
+        if output not in _SHORT:
+            raise ValueError(f"output={output} has no Frechet distance: choose one of {', '.join(_SHORT)}")
+        self.output = output
+        self.short = _SHORT[output]
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return (self.output,)
+
+    def prepare(self, drawn: Features, real: Real) -> Numbers:
+        """See `Metric.prepare`; about one decomposition of a d x d or, where there are fewer samples, n x n matrix
+        for each block.
+        """
+        x = _double(drawn[self.output])
+        known = real.moments(self.output)
+        mean, cov = known.mean.to(x.device), known.cov.to(x.device)
+        x = x - mean
+        parts = [x[block.to(x.device)] for block in drawn.blocks]
+        moments = [_moments(part) for part in parts]
+        whole = moments[0]
+        for part in moments[1:]:
+            whole = whole.merge(part)
+        # The eigenvalues of C1 C2 are those of a matrix as small as the smaller of n and d.
+        few = len(x) <= x.shape[1]
+        root = None if few else _root(cov)
+        gram = x @ cov @ x.T if few else None
+
+        def numbers(block: int | None) -> Mapping[str, float]:
+            left = whole if block is None else whole.without(moments[block])
+            if gram is not None:
+                kept = torch.ones(len(x), dtype=torch.bool, device=x.device)
+                if block is not None:
+                    kept[drawn.blocks[block].to(x.device)] = False
+                product = _centred(gram[kept][:, kept]) / (left.n - 1)
+            else:
+                assert root is not None
+                product = root @ left.cov @ root
+            cross = torch.linalg.eigvalsh((product + product.T) / 2).clamp(min=0).sqrt().sum()
+            distance = left.mean.square().sum() + left.cov.trace() + cov.trace() - 2 * cross
+            return {self.short: max(float(distance), 0.0)}
+
+        return numbers
+
+
+_SHORT = {"features": "fd", "spatial": "sfd"}
+
+
+def _double(x: Tensor) -> Tensor:
+    return x.to("cpu" if x.device.type == "mps" else x.device).to(torch.float64)
+
+
+def _moments(x: Tensor) -> Moments:
+    mean = x.mean(dim=0)
+    centred = x - mean
+    return Moments(mean, centred.T @ centred / max(len(x) - 1, 1), len(x))
+
+
+def _root(cov: Tensor) -> Tensor:
+    values, vectors = torch.linalg.eigh(cov)
+    return vectors * values.clamp(min=0).sqrt() @ vectors.T
+
+
+def _centred(gram: Tensor) -> Tensor:
+    """Inner products of vectors, given those of the same vectors before their mean was taken off."""
+    return gram - gram.mean(dim=0) - gram.mean(dim=1, keepdim=True) + gram.mean()

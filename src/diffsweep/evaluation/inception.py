@@ -61,7 +61,7 @@ def inception(weights: str | None = None) -> Extractor:
     if not digest.startswith(SHA256):
         raise ValueError(f"{place} is not the Inception of FID: its SHA-256 is {digest}, not {SHA256}...; delete it")
     state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    return Extractor(Inception(state), "fid", 2048, sha256(ARCHITECTURE, digest))
+    return Extractor(Inception(state), "inception", 2048, sha256(ARCHITECTURE, digest))
 
 
 def _download(place: Path) -> None:

@@ -1,10 +1,14 @@
-"""Moments of the real data, computed once per (data, extractor) and cached under a hash of everything that shapes them.
+"""What samples are compared with: real data as an extractor sees them, computed once and kept by content.
 
 A stale reference gives a distance that is wrong without a sign of it, so a cache file is trusted only by its name (the
 digests of data and extractor) together with a checksum of what it holds.
 """
 
+from __future__ import annotations
+
 import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -12,94 +16,168 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
+from tqdm import tqdm
 
 from diffsweep.evaluation.extractor import Extractor, sha256
-from diffsweep.evaluation.frechet import Moments, accumulate, frechet_distance
+from diffsweep.evaluation.features import Features
+from diffsweep.evaluation.frechet import Moments
 from diffsweep.evaluation.whole import write_whole
 
-FORMAT = "1"
+FORMAT = "2"
+
+# Moments are those of all real samples; beyond this many, the features of a fixed choice are kept.
+KEPT = 10_000
 
 
-class Real(Protocol):
-    """Real data: uint8 images (N, C, H, W) or float32 points (N, D), and their identity."""
+class RealData(Protocol):
+    """Real data: uint8 images (N, C, H, W) or float32 points (N, D), with labels, and their identity."""
 
     @property
-    def x(self) -> Tensor:
-        """The data."""
-        ...
+    def x(self) -> Tensor: ...
+
+    @property
+    def labels(self) -> Tensor: ...
 
     def digest(self) -> str:
         """Identity of the data: changes with any value, shape or dtype."""
         ...
 
 
-def reference(
-    examples: Real, extractor: Extractor, cache: Path, batch_size: int, device: torch.device | str
-) -> Moments:
-    """Moments of all `examples`, from the folder `cache` or computed on `device` and kept there.
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """Real data in an extractor's features.
 
-    A cache file that is absent, cut short or altered is computed again; writers may race, each writes a whole file.
-
-    Raises:
-        ValueError: when the data do not fit the extractor.
+    Attributes:
+        features: of all of them or, where there are more, of `KEPT` chosen at random once and for all; with labels.
+        known: mean and covariance of each output over all of them.
+        digest: SHA-256 (hex) of the data.
     """
-    path = Path(cache) / f"reference-{_key(examples, extractor)}.safetensors"
-    moments = _read(path, extractor.dimension)
-    if moments is None:
-        moments = accumulate(extractor.to(device).batches(examples.x, batch_size))
-        metadata = {"n": str(moments.n), "metric": extractor.metric, "sha256": _checksum(moments)}
-        write_whole(path, save({"mean": moments.mean, "cov": moments.cov}, metadata))
-    return moments
+
+    features: Features
+    known: Mapping[str, Moments]
+    digest: str
+
+    @property
+    def n(self) -> int:
+        """Number of real samples."""
+        return self.known["features"].n
+
+    def moments(self, output: str = "features") -> Moments:
+        """Mean and covariance of an output over all real samples."""
+        return self.known[output]
 
 
-def floor(
-    test: Real, n: int, reference: Moments, extractor: Extractor, seed: int, batch_size: int = 500
-) -> tuple[float, int]:
-    """The distance that `n` real images have: what a perfect model would score with as many samples.
+@dataclass(frozen=True)
+class Library:
+    """Where references come from, and where they are kept.
 
-    Args:
-        test: held-out real data.
-        n: number of images wanted, at least 2.
-        reference: moments of the training data in the same features.
+    Attributes:
         extractor: on the device to compute on.
-        seed: of the choice, without replacement.
-        batch_size: images at a time.
-
-    Returns:
-        The distance and the number of images that it was measured with: min(n, available).
-
-    Raises:
-        ValueError: when `n` or the number of available images is below 2.
+        outputs: those of the extractor's outputs that are wanted; `features` always is.
+        cache: folder of the files.
+        batch_size: samples at a time.
+        show: whether to draw a bar when standard error is a terminal.
     """
-    generator = torch.Generator().manual_seed(seed)
-    chosen = torch.randperm(len(test.x), generator=generator)[: max(n, 0)]
-    if len(chosen) < 2:
-        raise ValueError(f"the floor needs at least 2 held-out images, not {n} of {len(test.x)}")
-    moments = accumulate(extractor.batches(test.x[chosen], batch_size))
-    return frechet_distance(moments, reference), moments.n
+
+    extractor: Extractor
+    outputs: Sequence[str]
+    cache: Path
+    batch_size: int
+    show: bool = True
+
+    def reference(self, real: RealData) -> Reference:
+        """The reference that all of the data make.
+
+        A cache file that is absent, cut short or altered is made again; writers may race, each writes a whole file.
+
+        Raises:
+            ValueError: when the data do not fit the extractor.
+        """
+        digest = real.digest()
+        path = self._path("reference", digest)
+        stored = _read(path)
+        if stored is None:
+            stored = self._compute(real)
+            _write(path, stored)
+        names = self._names
+        features = Features({name: stored[f"{name}.kept"] for name in names}, stored["labels"])
+        n = int(stored["n"])
+        known = {name: Moments(stored[f"{name}.mean"], stored[f"{name}.cov"], n) for name in names}
+        return Reference(features, known, digest)
+
+    def held_out(self, real: RealData, n: int, seed: int) -> Features:
+        """Features of `n` of the data, or of all if there are fewer, chosen by `seed`: what a perfect model would draw.
+
+        Raises:
+            ValueError: when the data do not fit the extractor, or fewer than 2 are there or wanted.
+        """
+        chosen = torch.randperm(len(real.x), generator=torch.Generator().manual_seed(seed))[: max(n, 0)]
+        if len(chosen) < 2:
+            raise ValueError(f"the floor needs at least 2 held-out examples, not {n} of {len(real.x)}")
+        path = self._path("floor", real.digest(), n, seed)
+        stored = _read(path)
+        if stored is None:
+            x, labels = real.x[chosen], real.labels[chosen]
+            found = Features.collect(self._batches(x, "held-out data"), labels, self.outputs)
+            stored = {f"{name}.kept": found[name] for name in self._names} | {"labels": labels}
+            _write(path, stored)
+        return Features({name: stored[f"{name}.kept"] for name in self._names}, stored["labels"])
+
+    @property
+    def _names(self) -> list[str]:
+        return sorted({"features", *self.outputs})
+
+    def _path(self, kind: str, digest: str, *more: object) -> Path:
+        one = self.extractor
+        identity = [FORMAT, digest, one.digest, one.space, one.dimension, KEPT, self._names, *more]
+        return Path(self.cache) / f"{kind}-{sha256(json.dumps(identity))[:32]}.safetensors"
+
+    def _batches(self, x: Tensor, what: str) -> Iterator[dict[str, Tensor]]:
+        bar = tqdm(
+            desc=what, total=len(x), unit="img", disable=None if self.show else True, dynamic_ncols=True, leave=False
+        )
+        with bar:
+            for batch in self.extractor.batches(x, self.batch_size):
+                yield batch
+                bar.update(len(batch["features"]))
+
+    def _compute(self, real: RealData) -> dict[str, Tensor]:
+        count = len(real.x)
+        chosen = torch.randperm(count, generator=torch.Generator().manual_seed(0))[:KEPT].sort().values
+        kept = torch.zeros(count, dtype=torch.bool)
+        kept[chosen] = True
+        moments: dict[str, Moments] = {}
+        parts: dict[str, list[Tensor]] = {name: [] for name in self._names}
+        first = 0
+        for batch in self._batches(real.x, "real data"):
+            here = kept[first : first + len(batch["features"])]
+            first += len(here)
+            for name in self._names:
+                part = Moments.of(batch[name])
+                moments[name] = moments[name].merge(part) if name in moments else part
+                parts[name].append(batch[name].cpu()[here])
+        if not moments:
+            raise ValueError("there are no real examples to compare with")
+        found = {"labels": real.labels[chosen], "n": torch.tensor(count)}
+        for name in self._names:
+            found |= {f"{name}.kept": torch.cat(parts[name])}
+            found |= {f"{name}.mean": moments[name].mean, f"{name}.cov": moments[name].cov}
+        return found
 
 
-def _key(examples: Real, extractor: Extractor) -> str:
-    identity = {
-        "format": FORMAT,
-        "data": examples.digest(),
-        "extractor": extractor.digest,
-        "metric": extractor.metric,
-        "dimension": extractor.dimension,
-    }
-    return sha256(json.dumps(identity, sort_keys=True))[:32]
+def _write(path: Path, stored: dict[str, Tensor]) -> None:
+    stored = {name: value.contiguous() for name, value in stored.items()}
+    write_whole(path, save(stored, {"sha256": _checksum(stored)}))
 
 
-def _checksum(moments: Moments) -> str:
-    return sha256(moments.mean.numpy().tobytes(), moments.cov.numpy().tobytes(), str(moments.n))
+def _checksum(stored: Mapping[str, Tensor]) -> str:
+    return sha256(*(part for name in sorted(stored) for part in (name, stored[name].numpy().tobytes())))
 
 
-def _read(path: Path, dimension: int) -> Moments | None:
+def _read(path: Path) -> dict[str, Tensor] | None:
     try:
         with safe_open(path, framework="pt") as stream:
-            metadata = stream.metadata() or {}
-            moments = Moments(stream.get_tensor("mean"), stream.get_tensor("cov"), int(metadata["n"]))
-    except (OSError, SafetensorError, KeyError, ValueError):
+            stored = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118 (not a mapping)
+            return stored if _checksum(stored) == (stream.metadata() or {}).get("sha256") else None
+    except (OSError, SafetensorError):
         return None
-    sound = moments.cov.shape == (dimension, dimension) and _checksum(moments) == metadata.get("sha256")
-    return moments if sound else None

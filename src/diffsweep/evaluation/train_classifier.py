@@ -85,8 +85,9 @@ def fit(x: Tensor, labels: Tensor, classes: int, recipe: Recipe, seed: int) -> C
     cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.rate, total_steps=steps, pct_start=0.2)
     for batch in _batches(len(x), recipe, generator):
         images = _augment(x[batch].float(), recipe, generator).contiguous(memory_format=torch.channels_last)
-        features = network(images)
-        loss = F.cross_entropy(network.head(features), labels[batch]) + recipe.decorrelation * _correlation(features)
+        found = network(images)
+        loss = F.cross_entropy(found["logits"], labels[batch])
+        loss = loss + recipe.decorrelation * _correlation(found["features"])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -97,7 +98,7 @@ def fit(x: Tensor, labels: Tensor, classes: int, recipe: Recipe, seed: int) -> C
 @torch.inference_mode()
 def accuracy(network: Classifier, x: Tensor, labels: Tensor) -> float:
     """Share of uint8 images (N, C, H, W) whose label is found, in 0..1."""
-    guesses = torch.cat([network.logits(part).argmax(dim=1) for part in x.split(500)])
+    guesses = torch.cat([network(part)["logits"].argmax(dim=1) for part in x.split(500)])
     return float((guesses == labels).double().mean())
 
 

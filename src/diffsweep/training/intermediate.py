@@ -8,7 +8,7 @@ again.
 from __future__ import annotations
 
 import copy
-import functools
+import dataclasses
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,8 +20,8 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from omegaconf import DictConfig
 
-from diffsweep.evaluation.frechet import accumulate, frechet_distance
-from diffsweep.evaluation.reference import reference
+from diffsweep.evaluation.features import Features
+from diffsweep.training.measure import library
 from diffsweep.training.parts import Parts
 from diffsweep.training.progress import Progress
 from diffsweep.training.sample import Sampling
@@ -88,7 +88,7 @@ class Rungs(Callback):
         if trainer.is_global_zero:
             with torch.random.fork_rng():
                 value = self._score(trainer)
-            self.stopped = self.watch.report(trainer.global_step, self.parts.extractor.metric, value)
+            self.stopped = self.watch.report(trainer.global_step, self.parts.evaluation.main, value)
         self.stopped = trainer.strategy.broadcast(self.stopped)
         trainer.should_stop = trainer.should_stop or self.stopped
         self.progress.leave_out(time.monotonic() - started)
@@ -96,26 +96,28 @@ class Rungs(Callback):
     def _score(self, trainer: Trainer) -> float:
         asked, parts = self.cfg.evaluation, self.parts
         device = trainer.strategy.root_device
+        evaluation = dataclasses.replace(parts.evaluation, extractor=parts.evaluation.extractor.to(device))
         sampling = Sampling(
             _averaged(self.checkpoint, parts),
             parts.sampler,
             parts.schedule,
-            functools.partial(parts.dataset.decode, like=self.real.x.dtype),
+            parts.decode,
             tuple(parts.dataset.shape),
             parts.dataset.classes,
             asked.seed,
             parts.guidance,
             conditional=bool(self.cfg.backbone.classes),
+            extractor=evaluation.extractor,
+            outputs=evaluation.outputs,
         ).to(device)
         numbers = torch.arange(min(self.watch.samples, asked.samples))
         with torch.no_grad(), trainer.precision_plugin.forward_context():
-            drawn = [sampling.predict_step(chunk, 0)[1] for chunk in numbers.split(asked.batch_size)]
-        extractor = parts.extractor.to(device)
-        known = reference(self.real, extractor, Path(self.cfg.paths.cache), asked.batch_size, device)
-        try:
-            return frechet_distance(accumulate(extractor.batches(torch.cat(drawn), asked.batch_size)), known)
-        except ValueError:
+            pieces = [sampling.predict_step(chunk, 0) for chunk in numbers.split(asked.batch_size)]
+        if not all(bool(piece.finite.all()) for piece in pieces):
             return float("nan")
+        drawn = Features.collect((piece.outputs for piece in pieces), None, evaluation.outputs)
+        reference = library(self.cfg, evaluation, show=False).reference(self.real)
+        return evaluation.values(drawn, reference)[evaluation.main]
 
 
 def _averaged(checkpoint: Path, parts: Parts) -> Any:

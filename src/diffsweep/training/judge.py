@@ -26,4 +26,4 @@ class Shipped(nn.Module):
 
     def forward(self, x: Tensor, level: Level, x0: Tensor) -> Tensor:
         """Class scores (N, classes) of x0 (N, C, H, W) in [-1, 1]; values beyond are judged as they are."""
-        return self.network.logits((x0 + 1) * 127.5)
+        return self.network((x0 + 1) * 127.5)["logits"]

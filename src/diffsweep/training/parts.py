@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import functools
 import logging
 import math
 import os
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,15 +18,18 @@ from lightning import Trainer
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
 
 from diffsweep.diffusion import Denoiser, Sampler, Schedule
 from diffsweep.diffusion.guidance import Guidance, Unguided
 from diffsweep.diffusion.objective import Objective
+from diffsweep.evaluation.evaluate import Evaluation
 from diffsweep.evaluation.extractor import Extractor
 from diffsweep.training.checkpoint import Checkpoints, WholeFiles
 from diffsweep.training.ema import ema
 from diffsweep.training.finished import finished
 from diffsweep.training.make import make, make_denoiser
+from diffsweep.training.measure import make_evaluation
 from diffsweep.training.module import Recipe
 from diffsweep.training.sample import Sampling
 
@@ -39,7 +44,7 @@ class Parts:
     sampler: Sampler
     guidance: Guidance
     schedule: Schedule
-    extractor: Extractor
+    evaluation: Evaluation
     recipe: Recipe
 
     @classmethod
@@ -81,9 +86,14 @@ class Parts:
         ema(cfg.ema.decay)
         Checkpoints(Path(), cfg.trainer.checkpoint_seconds)
         make_trainer(cfg, Path(), logger=False)
-        extractor: Extractor = make(cfg, "evaluation.extractor")
-        _fits(extractor, dataset)
-        return cls(dataset, denoiser, diffuser, sampler, guidance, schedule, extractor, recipe)
+        evaluation = make_evaluation(cfg)
+        _fits(evaluation.extractor, dataset)
+        return cls(dataset, denoiser, diffuser, sampler, guidance, schedule, evaluation, recipe)
+
+    @property
+    def decode(self) -> Callable[[Tensor], Tensor]:
+        """From what the network sees to stored data, as [-1, 1] to uint8."""
+        return functools.partial(self.dataset.decode, like=_stored_type(self.dataset))
 
 
 def _whole(cfg: DictConfig, key: str, least: float) -> None:
@@ -163,13 +173,16 @@ def _try_optimizer(cfg: DictConfig, denoiser: Denoiser) -> None:
         raise ValueError(f"optimizer {given}: {error}") from error
 
 
+def _stored_type(dataset: Any) -> torch.dtype:
+    return torch.uint8 if len(dataset.stored) == 3 else torch.float32
+
+
 def _fits(extractor: Extractor, dataset: Any) -> None:
-    kind = torch.uint8 if len(dataset.stored) == 3 else torch.float32
     try:
-        extractor(torch.zeros(2, *dataset.stored, dtype=kind))
+        extractor(torch.zeros(2, *dataset.stored, dtype=_stored_type(dataset)))
     except (ValueError, RuntimeError) as error:
         raise ValueError(
-            f"the extractor of {extractor.metric} does not take dataset={dataset.name} of shape {dataset.stored} "
+            f"extractor {extractor.space} does not take dataset={dataset.name} of shape {dataset.stored} "
             f"({str(error).splitlines()[0]}): choose extractor={dataset.name}, or extractor=inception for images"
         ) from error
 

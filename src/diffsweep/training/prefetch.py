@@ -6,13 +6,10 @@ internet nor the time for it, and the first jobs of a sweep do not all compute t
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import torch
 from omegaconf import DictConfig
 
-from diffsweep.evaluation.reference import reference
 from diffsweep.training.make import make
+from diffsweep.training.measure import known, library, make_evaluation
 
 
 def prefetch(cfg: DictConfig) -> str:
@@ -23,9 +20,9 @@ def prefetch(cfg: DictConfig) -> str:
     """
     dataset = make(cfg, "dataset")
     train, test = dataset.load("train"), dataset.load("test")
-    extractor = make(cfg, "evaluation.extractor")
-    known = reference(train, extractor, Path(cfg.paths.cache), cfg.evaluation.batch_size, torch.device("cpu"))
+    evaluation = make_evaluation(cfg)
+    reference, _ = known(cfg, dataset, library(cfg, evaluation))
     return (
         f"{dataset.name}: {len(train.x):,} training and {len(test.x):,} test examples; "
-        f"{extractor.metric}: extractor {extractor.digest[:12]}, statistics of {known.n:,} real examples"
+        f"{evaluation.main}: extractor {evaluation.extractor.digest[:12]}, statistics of {reference.n:,} real examples"
     )

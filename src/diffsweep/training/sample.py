@@ -1,11 +1,14 @@
-"""Numbered images: image i is a function of (weights, sampler, sample seed, i) only, shared out over the devices."""
+"""Numbered images: image i is a function of (weights, sampler, sample seed, i) only, shared out over the devices.
+
+An extractor looks at each batch where it was drawn: only features travel, and no more pictures are kept than are shown.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from lightning import LightningModule, Trainer
@@ -16,9 +19,23 @@ from tqdm import tqdm
 from diffsweep.diffusion import Denoise, Denoiser, Level, Sampler, Schedule
 from diffsweep.diffusion.denoiser import Spread
 from diffsweep.diffusion.guidance import Guidance, Unguided
+from diffsweep.evaluation.extractor import Extractor
+from diffsweep.evaluation.features import Features
 from diffsweep.training.streams import generator
 
 UNGUIDED = Unguided()
+
+
+class Piece(NamedTuple):
+    """A batch of samples: numbers (N,), stored data, which of them are finite (N,), and what the extractor made of them.
+
+    One that is not finite is grey, or the origin of the plane.
+    """
+
+    numbers: Tensor
+    samples: Tensor
+    finite: Tensor
+    outputs: dict[str, Tensor]
 
 
 class Sampling(LightningModule):
@@ -34,6 +51,9 @@ class Sampling(LightningModule):
         seed: Sample seed.
         guidance: Where the denoiser is made to aim.
         conditional: Whether the denoiser is told the labels; guidance always is.
+        extractor: Looks at the samples; None for none.
+        outputs: Those of its outputs that are wanted.
+        shown: How many samples are kept, beginning with number 0; points are all kept.
     """
 
     def __init__(
@@ -48,8 +68,17 @@ class Sampling(LightningModule):
         guidance: Guidance = UNGUIDED,
         *,
         conditional: bool = True,
+        extractor: Extractor | None = None,
+        outputs: Sequence[str] = (),
+        shown: int = 0,
     ) -> None:
         super().__init__()
+        # Not a module of this one: Lightning would change its precision with that of the model.
+        self.extractor = extractor
+        self.outputs = outputs
+        self.shown = shown
+        self.extract_seconds = 0.0
+        self.labelled = bool(classes) and (conditional or not isinstance(guidance, Unguided))
         self.denoiser = denoiser
         self.sampler = sampler
         self.schedule = schedule
@@ -78,16 +107,35 @@ class Sampling(LightningModule):
 
         return told
 
-    def predict_step(self, batch: Tensor, batch_idx: int) -> tuple[Tensor, Tensor]:
-        """(numbers, samples) of a batch of numbers (N,)."""
+    def on_predict_start(self) -> None:
+        if self.extractor is not None:
+            self.extractor = self.extractor.to(self.device)
+
+    def predict_step(self, batch: Tensor, batch_idx: int) -> Piece:
+        """What becomes of a batch of numbers (N,), on the CPU."""
         numbers = batch.tolist()
         streams = [generator(self.seed, "image", number) for number in numbers]
         noise = torch.stack([torch.randn(self.shape, generator=stream) for stream in streams]).to(self.device)
-        labels = (
-            torch.tensor([number % self.classes for number in numbers], device=self.device) if self.classes else None
-        )
-        x0 = self.sampler(self.guided, noise, schedule=self.schedule, generator=streams, condition=labels)
-        return batch.cpu(), self.decode(x0.float()).cpu()
+        labels = self.labels(batch)
+        x0 = self.sampler(self.guided, noise, schedule=self.schedule, generator=streams, condition=labels).float()
+        finite = torch.isfinite(x0).flatten(1).all(dim=1)
+        samples = self.decode(torch.where(finite.view(-1, *[1] * (x0.ndim - 1)), x0, 0))
+        started = self._now()
+        found = self.extractor(samples) if self.extractor is not None else {}
+        outputs = {name: found[name].cpu() for name in {"features", *self.outputs} if name in found}
+        self.extract_seconds += self._now() - started
+        kept = samples if samples.ndim == 2 or self.extractor is None else samples[: max(0, self.shown - numbers[0])]
+        return Piece(batch.cpu(), kept.cpu(), finite.cpu(), outputs)
+
+    def labels(self, numbers: Tensor) -> Tensor | None:
+        """Labels (N,) of the samples with these numbers; None for data without."""
+        return (numbers % self.classes).to(self.device) if self.classes else None
+
+    def _now(self) -> float:
+        # Work is only queued on a GPU: without this the extractor would be charged for the sampler's.
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.monotonic()
 
 
 @dataclass(frozen=True)
@@ -116,7 +164,7 @@ class _Bar(Callback):
     def on_predict_batch_end(
         self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        self.bar.update(len(outputs[0]) * trainer.world_size)
+        self.bar.update(len(outputs.numbers) * trainer.world_size)
 
     def on_predict_end(self, trainer: Trainer, pl_module: Any) -> None:
         self.seconds += time.monotonic()
@@ -128,22 +176,28 @@ class Drawn:
     """What was drawn.
 
     Attributes:
-        samples: In their order, as stored data, on the CPU.
-        seconds: That drawing them took, without starting Lightning.
+        samples: In their order, as stored data, on the CPU: the first ``Sampling.shown``, or all points.
+        features: Of all that are finite, in their order; None without an extractor.
+        broken: How many samples are not finite.
+        seconds: That drawing them took, without starting Lightning and without the extractor.
+        extract_seconds: That the extractor took.
         device: Where this rank drew its share.
         nfe: Network evaluations that a sample took, those of guidance included; a whole number if all took the same.
     """
 
     samples: Tensor
+    features: Features | None
+    broken: int
     seconds: float
+    extract_seconds: float
     device: torch.device
     nfe: float
 
 
 def draw(
     sampling: Sampling, make_trainer: Callable[..., Trainer], n: int, batch_size: int, *, show: bool = True
-) -> Drawn:
-    """Samples 0 ... n - 1 in order, the same on every rank.
+) -> Drawn | None:
+    """Samples 0 ... n - 1; None on ranks other than the first, which only lend a hand.
 
     Args:
         sampling: What to draw from.
@@ -151,24 +205,39 @@ def draw(
         n: How many, >= 1.
         batch_size: How many at a time on a device, >= 1; changes speed and memory only.
         show: Whether to draw a bar when standard error is a terminal.
-
-    Raises:
-        ValueError: for samples that are not finite.
     """
     bar = _Bar(n, show)
     trainer = make_trainer(callbacks=[bar])
     chunks = torch.arange(n).split(min(batch_size, -(-n // trainer.world_size)))
-    sampling.rows = 0
-    drawn: Any = trainer.predict(sampling, _Share(chunks, trainer), return_predictions=True) or []
+    sampling.rows, sampling.extract_seconds = 0, 0.0
+    pieces: Any = trainer.predict(sampling, _Share(chunks, trainer), return_predictions=True) or []
     rows = sampling.rows
     if trainer.world_size > 1:
-        gathered: list[Any] = [None] * trainer.world_size
-        torch.distributed.all_gather_object(gathered, (drawn, rows))
-        drawn = [pair for part, _ in gathered for pair in part]
+        first = trainer.is_global_zero
+        gathered: list[Any] | None = [None] * trainer.world_size if first else None
+        torch.distributed.gather_object((pieces, rows), gathered)
+        if gathered is None:
+            return None
+        pieces = [piece for part, _ in gathered for piece in part]
         rows = sum(part for _, part in gathered)
-    numbers = torch.cat([pair[0] for pair in drawn])
-    samples = torch.cat([pair[1] for pair in drawn])[numbers.argsort()]
-    return Drawn(samples, bar.seconds, trainer.strategy.root_device, rows // n if rows % n == 0 else rows / n)
+    pieces.sort(key=lambda piece: int(piece.numbers[0]))
+    finite = torch.cat([piece.finite for piece in pieces])
+    features = None
+    if sampling.extractor is not None:
+        labels = sampling.labels(torch.arange(n)) if sampling.labelled else None
+        every = Features.collect(
+            (piece.outputs for piece in pieces), None if labels is None else labels.cpu(), sampling.outputs
+        )
+        features = every if bool(finite.all()) else every.take(finite)
+    return Drawn(
+        torch.cat([piece.samples for piece in pieces]),
+        features,
+        int((~finite).sum()),
+        bar.seconds - sampling.extract_seconds,
+        sampling.extract_seconds,
+        trainer.strategy.root_device,
+        rows // n if rows % n == 0 else rows / n,
+    )
 
 
 class _Share:

@@ -7,12 +7,12 @@ read back. So a sweep needs no knowledge of what its runs share.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,9 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from safetensors.torch import save_file
 
-from diffsweep.evaluation.frechet import accumulate, frechet_distance
 from diffsweep.evaluation.pictures import grid
-from diffsweep.evaluation.reference import floor, reference
 from diffsweep.sweep.lease import Lease
 from diffsweep.sweep.record import CannotWriteError, Cell, Fit, Record, Run, atomic, make_folder, provenance
 from diffsweep.training import loggers
@@ -34,6 +32,7 @@ from diffsweep.training.ema import ema
 from diffsweep.training.finished import load_weights
 from diffsweep.training.intermediate import Pruned, Rungs, Watch
 from diffsweep.training.make import make
+from diffsweep.training.measure import measure
 from diffsweep.training.module import Training
 from diffsweep.training.parts import Parts, make_trainer
 from diffsweep.training.progress import Progress
@@ -272,7 +271,7 @@ def evaluate(
     """Draw the cell's samples with the averaged weights, score them, write picture and result.
 
     Raises:
-        ValueError: if weights or data cannot be read, or samples are not finite.
+        ValueError: if weights or data cannot be read.
     """
     cell, fitted = run.cell, run.fit.result()
     assert fitted is not None
@@ -281,51 +280,40 @@ def evaluate(
         make_folder(cell.folder)
         cell.write_config(cfg)
         cell.write_status("running", stage="sample")
-    asked = cfg.evaluation
-    train = parts.dataset.load("train")
+    asked, evaluation = cfg.evaluation, parts.evaluation
     sampling = Sampling(
         parts.denoiser.eval(),
         parts.sampler,
         parts.schedule,
-        functools.partial(parts.dataset.decode, like=train.x.dtype),
+        parts.decode,
         tuple(parts.dataset.shape),
         parts.dataset.classes,
         asked.seed,
         parts.guidance,
         conditional=bool(cfg.backbone.classes),
+        extractor=evaluation.extractor,
+        outputs=evaluation.outputs,
+        shown=GRID,
     )
     trainer = functools.partial(make_trainer, cfg, cell.folder, logger=False)
     show = cfg.trainer.progress and _first_rank()
     drawn = draw(sampling, trainer, asked.samples, asked.batch_size, show=show)
-    if not _first_rank():
+    if drawn is None or drawn.features is None or not _first_rank():
         return None
 
     started = time.monotonic()
     cell.write_status("running", stage="evaluate")
-    samples, device = drawn.samples, drawn.device
-    extractor = parts.extractor.to(device)
-    cache = Path(cfg.paths.cache)
-    known = reference(train, extractor, cache, asked.batch_size, device)
-    distance = frechet_distance(accumulate(extractor.batches(samples, asked.batch_size)), known)
-    least, floor_samples = floor(
-        parts.dataset.load("test"), asked.samples, known, extractor, asked.seed, asked.batch_size
-    )
-    evaluate_seconds = time.monotonic() - started
-    grid(samples[:GRID] if samples.ndim == 4 else samples, cell.samples_file)
-    metric = extractor.metric
+    there = dataclasses.replace(evaluation, extractor=evaluation.extractor.to(drawn.device))
+    measured = measure(cfg, parts.dataset, there, drawn.features, drawn.broken, show=show)
+    evaluate_seconds = drawn.extract_seconds + time.monotonic() - started
+    grid(drawn.samples, cell.samples_file)
     result = {
         "cell": cell.signature,
         "fit": run.fit.signature,
         "overrides": " ".join(overrides),
         **{group: run.choices.get(group) for group in GROUPS},
         "guidance": run.choices.get("guidance"),
-        "metric": metric,
-        metric: distance,
-        f"{metric}_floor": least,
-        "samples": asked.samples,
-        "reference_samples": known.n,
-        "floor_samples": floor_samples,
-        "extractor_digest": extractor.digest[:12],
+        **measured,
         "nfe": drawn.nfe,
         "nfe_asked": parts.sampler.nfe,
         "steps": parts.sampler.steps,
@@ -336,6 +324,7 @@ def evaluate(
         "fit_seconds": fitted["seconds"],
         "sample_seconds": drawn.seconds,
         "evaluate_seconds": evaluate_seconds,
+        "extract_seconds": drawn.extract_seconds,
         "grid": cell.samples_file.name,
         "sweep": sweep,
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),

@@ -1,0 +1,93 @@
+"""From the features of samples to the fields of a result: every number with its interval, and how it was measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from diffsweep.evaluation.evaluate import Evaluation, recorded
+from diffsweep.evaluation.extractor import Extractor
+from diffsweep.evaluation.features import Features
+from diffsweep.evaluation.reference import Library, Reference
+from diffsweep.training.make import make
+
+SPLITS = ("train", "test")
+
+
+def make_evaluation(cfg: DictConfig) -> Evaluation:
+    """What the config measures.
+
+    Raises:
+        ValueError: for values that make no extractor or no metric, or metrics that do not go with the extractor.
+    """
+    if cfg.evaluation.reference not in SPLITS:
+        raise ValueError(f"evaluation.reference={cfg.evaluation.reference} is no split: choose {' or '.join(SPLITS)}")
+    extractor: Extractor = make(cfg, "evaluation.extractor")
+    asked = cfg.evaluation.get("metrics") or {}
+    metrics = [make(cfg, f"evaluation.metrics.{name}") for name, entry in asked.items() if entry]
+    return Evaluation(extractor, metrics)
+
+
+def library(cfg: DictConfig, evaluation: Evaluation, *, show: bool = True) -> Library:
+    """Where the config keeps what is known of real data."""
+    asked = cfg.evaluation
+    return Library(evaluation.extractor, evaluation.outputs, Path(cfg.paths.cache), asked.batch_size, show)
+
+
+def known(cfg: DictConfig, dataset: Any, library: Library) -> tuple[Reference, Features]:
+    """The reference, and as many samples of the other split as are asked for: what a perfect model would draw."""
+    asked = cfg.evaluation
+    other = next(split for split in SPLITS if split != asked.reference)
+    reference = library.reference(dataset.load(asked.reference))
+    return reference, library.held_out(dataset.load(other), asked.samples, asked.seed)
+
+
+def measure(
+    cfg: DictConfig,
+    dataset: Any,
+    evaluation: Evaluation,
+    drawn: Features,
+    broken: int,
+    *,
+    show: bool = True,
+) -> dict[str, Any]:
+    """The fields of a result that say what was measured, and how.
+
+    Args:
+        cfg: The composed config.
+        dataset: Of the real data.
+        evaluation: With its extractor on the device to compute on.
+        drawn: Features of the samples that are finite.
+        broken: How many more there were that are not. The main number is then null, with the reason beside it.
+        show: Whether to draw bars when standard error is a terminal.
+
+    Raises:
+        ValueError: if the data cannot be read.
+    """
+    reference, held_out = known(cfg, dataset, library(cfg, evaluation, show=show))
+    main, total = evaluation.main, len(drawn) + broken
+    if broken:
+        numbers: dict[str, Any] = {main: None, f"{main}_reason": f"{broken} of {total} samples are not finite"}
+    else:
+        numbers = recorded(evaluation.measure(drawn, reference), evaluation.values(held_out, reference))
+    extractor, d = evaluation.extractor, evaluation.extractor.dimension
+    note = f"{total} samples in {d} dimensions: fewer than a covariance needs; see kd, unbiased at any number"
+    return {
+        "metric": main,
+        **numbers,
+        "evaluation_note": note
+        if total <= d and any(one.short in ("fd", "sfd") for one in evaluation.metrics)
+        else None,
+        "samples": total,
+        "broken_samples": broken,
+        "reference_split": cfg.evaluation.reference,
+        "reference_samples": reference.n,
+        "reference_digest": reference.digest[:12],
+        "floor_samples": len(held_out),
+        "extractor": extractor.space,
+        "extractor_digest": extractor.digest[:12],
+        "resize": extractor.resize,
+        "bits": 8 if len(dataset.stored) == 3 else None,
+    }
