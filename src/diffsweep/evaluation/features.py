@@ -29,11 +29,9 @@ class Features:
     labels: Tensor | None = None
 
     def __post_init__(self) -> None:
-        lengths = {len(output) for output in self.outputs.values()} | (
-            {len(self.labels)} if self.labels is not None else set()
-        )
+        lengths = {len(output) for output in self.outputs.values()}
         assert "features" in self.outputs, list(self.outputs)
-        assert len(lengths) == 1, lengths
+        assert lengths == {len(self) if self.labels is None else len(self.labels)}, lengths
 
     def __len__(self) -> int:
         return len(self.outputs["features"])

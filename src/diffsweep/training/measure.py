@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 from diffsweep.evaluation.evaluate import Evaluation, recorded
 from diffsweep.evaluation.extractor import Extractor
 from diffsweep.evaluation.features import Features
+from diffsweep.evaluation.frechet import Frechet
 from diffsweep.evaluation.reference import Library, Reference
 from diffsweep.training.make import make
 
@@ -72,14 +73,11 @@ def measure(
         numbers: dict[str, Any] = {main: None, f"{main}_reason": f"{broken} of {total} samples are not finite"}
     else:
         numbers = recorded(evaluation.measure(drawn, reference), evaluation.values(held_out, reference))
-    extractor, d = evaluation.extractor, evaluation.extractor.dimension
-    note = f"{total} samples in {d} dimensions: fewer than a covariance needs; see kd, unbiased at any number"
+    extractor = evaluation.extractor
     return {
         "metric": main,
         **numbers,
-        "evaluation_note": note
-        if total <= d and any(one.short in ("fd", "sfd") for one in evaluation.metrics)
-        else None,
+        "evaluation_note": _note(evaluation, total),
         "samples": total,
         "broken_samples": broken,
         "reference_split": cfg.evaluation.reference,
@@ -91,3 +89,13 @@ def measure(
         "resize": extractor.resize,
         "bits": 8 if len(dataset.stored) == 3 else None,
     }
+
+
+def _note(evaluation: Evaluation, samples: int) -> str | None:
+    extractor = evaluation.extractor
+    if samples > extractor.dimension or not any(isinstance(metric, Frechet) for metric in evaluation.metrics):
+        return None
+    return (
+        f"{samples} samples in {extractor.dimension} dimensions leave a covariance without full rank: "
+        f"{extractor.called('fd')} is far too large then; {extractor.called('kd')} (metric kernel) has no such bias"
+    )

@@ -27,7 +27,7 @@ UNGUIDED = Unguided()
 
 
 class Piece(NamedTuple):
-    """A batch of samples: numbers (N,), stored data, which of them are finite (N,), and what the extractor made of them.
+    """A batch of samples: numbers (N,), stored data, which are finite (N,), and what the extractor made of them.
 
     One that is not finite is grey, or the origin of the plane.
     """
