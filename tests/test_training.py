@@ -177,11 +177,11 @@ def test_sample_i_does_not_know_its_batch(eta: float) -> None:
     sampling = Sampling(
         denoiser, Sampler(Euler(), Time(), 6, SDE(eta)), Cosine(), lambda x: x, shape=(1, 4, 4), classes=0, seed=7
     )
-    numbers, together = sampling.predict_step(torch.arange(12), 0)
-    assert numbers.tolist() == list(range(12))
+    together = sampling.predict_step(torch.arange(12), 0)
+    assert together.numbers.tolist() == list(range(12))
     for some in ([5], [11, 0], [3, 4, 5, 6]):
-        _, alone = sampling.predict_step(torch.tensor(some), 0)
-        torch.testing.assert_close(alone, together[some], rtol=0, atol=1e-6)
+        alone = sampling.predict_step(torch.tensor(some), 0)
+        torch.testing.assert_close(alone.samples, together.samples[some], rtol=0, atol=1e-6)
 
 
 def test_sample_i_starts_from_the_same_noise_with_every_sampler() -> None:

@@ -6,6 +6,7 @@ equation 6. Its bias shrinks with the number of images, so distances at differen
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -73,8 +74,16 @@ def frechet_distance(a: Moments, b: Moments) -> float:
         raise ValueError(f"cannot compare {len(a.mean)} features with {len(b.mean)}: they come from two extractors")
     if min(a.n, b.n) < 2:
         raise ValueError(f"a Frechet distance needs at least 2 samples on each side, not {a.n} and {b.n}")
-    root = _root(a.cov)
-    product = root @ b.cov @ root
+    return _distance(a, b, _root(b.cov))
+
+
+def _distance(a: Moments, b: Moments, root: Tensor) -> float:
+    """The distance, given the symmetric root of b's covariance."""
+    return _gap(a, b, root @ a.cov @ root)
+
+
+def _gap(a: Moments, b: Moments, product: Tensor) -> float:
+    """The distance, given a symmetric matrix with the eigenvalues of a's covariance times b's."""
     cross = torch.linalg.eigvalsh((product + product.T) / 2).clamp(min=0).sqrt().sum()
     distance = (a.mean - b.mean).square().sum() + a.cov.trace() + b.cov.trace() - 2 * cross
     return max(float(distance), 0.0)
@@ -107,31 +116,22 @@ class Frechet:
         """
         x = _double(drawn[self.output])
         known = real.moments(self.output)
-        mean, cov = known.mean.to(x.device), known.cov.to(x.device)
-        x = x - mean
-        parts = [x[block.to(x.device)] for block in drawn.blocks]
-        moments = [_moments(part) for part in parts]
-        whole = moments[0]
-        for part in moments[1:]:
-            whole = whole.merge(part)
+        x = x - known.mean.to(x.device)
+        there = Moments(torch.zeros_like(x[0]), known.cov.to(x.device), known.n)
+        moments = [_moments(x[block.to(x.device)]) for block in drawn.blocks]
+        whole = functools.reduce(Moments.merge, moments)
         # The eigenvalues of C1 C2 are those of a matrix as small as the smaller of n and d.
         few = len(x) <= x.shape[1]
-        root = None if few else _root(cov)
-        gram = x @ cov @ x.T if few else None
+        inner = x @ there.cov @ x.T if few else _root(there.cov)
 
         def numbers(block: int | None) -> Mapping[str, float]:
             left = whole if block is None else whole.without(moments[block])
-            if gram is not None:
+            if few:
                 kept = torch.ones(len(x), dtype=torch.bool, device=x.device)
                 if block is not None:
                     kept[drawn.blocks[block].to(x.device)] = False
-                product = _centred(gram[kept][:, kept]) / (left.n - 1)
-            else:
-                assert root is not None
-                product = root @ left.cov @ root
-            cross = torch.linalg.eigvalsh((product + product.T) / 2).clamp(min=0).sqrt().sum()
-            distance = left.mean.square().sum() + left.cov.trace() + cov.trace() - 2 * cross
-            return {self.short: max(float(distance), 0.0)}
+                return {self.short: _gap(left, there, _centred(inner[kept][:, kept]) / (left.n - 1))}
+            return {self.short: _distance(left, there, inner)}
 
         return numbers
 
