@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -206,6 +207,13 @@ def test_two_devices_train_and_sample_as_one(tmp_path: Path) -> None:
     assert results[0]["fd_points"] == pytest.approx(results[1]["fd_points"], rel=0.02)
     losses = [lines(tmp_path / n)[0]["loss"] for n in ("one", "two")]
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    # The same weights, evaluated by one device: the same numbers.
+    shutil.rmtree(one(tmp_path / "two", "fits/*/cells"))
+    train(tmp_path / "two", "training.steps=60")
+    again = json.loads(one(tmp_path / "two", "fits/*/cells/*/result.json").read_text())
+    distances = {name: value for name, value in again.items() if f"{name}_floor" in again}
+    assert "fd_points" in distances
+    assert distances == pytest.approx({name: results[1][name] for name in distances}, rel=1e-6)
 
 
 def test_loggers_mirror_the_record(tmp_path: Path) -> None:

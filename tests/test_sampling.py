@@ -1,0 +1,131 @@
+"""Samples are looked at where they were drawn: features of all, pictures of a few, the broken ones counted."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import pytest
+import torch
+from lightning import Trainer
+from torch import Tensor, nn
+
+from diffsweep.data.examples import decode
+from diffsweep.diffusion import Denoiser, Sampler
+from diffsweep.diffusion.schedules import Cosine
+from diffsweep.diffusion.solvers import Euler
+from diffsweep.diffusion.spacing import Time
+from diffsweep.diffusion.target import X0
+from diffsweep.evaluation.evaluate import Evaluation
+from diffsweep.evaluation.extractor import Extractor
+from diffsweep.evaluation.frechet import Frechet
+from diffsweep.training.sample import Drawn, Sampling, draw
+
+trainer = functools.partial(
+    Trainer,
+    accelerator="cpu",
+    devices=1,
+    logger=False,
+    enable_progress_bar=False,
+    enable_model_summary=False,
+    enable_checkpointing=False,
+)
+
+
+class Means(nn.Module):
+    """The mean of every row and column."""
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        x = x.float()
+        return {"features": torch.cat((x.mean(dim=(1, 2)), x.mean(dim=(1, 3))), dim=1), "logits": x.flatten(1)[:, :3]}
+
+
+class Backbone(nn.Module):
+    """Bends its input; for samples that start from much noise in one pixel it breaks."""
+
+    def __init__(self, breaks_at: float = float("inf")) -> None:
+        super().__init__()
+        self.breaks_at = breaks_at
+
+    def forward(self, x: Tensor, logsnr: Tensor, condition: Tensor | None = None) -> Tensor:
+        broken = (x[:, :, :1, :1] > self.breaks_at) & (logsnr.view(-1, 1, 1, 1) < -5)
+        return torch.where(broken, torch.nan, torch.sin(3 * x))
+
+
+def drawn(n: int = 30, batch_size: int = 7, breaks_at: float = float("inf"), **changes: Any) -> Drawn:
+    settings: dict[str, Any] = {
+        "decode": functools.partial(decode, like=torch.uint8),
+        "shape": (1, 4, 4),
+        "classes": 3,
+        "seed": 7,
+        "extractor": Extractor(Means(), "means", 8, "means", ("features", "logits")),
+        "outputs": ["logits"],
+        "shown": 10,
+    }
+    denoiser = Denoiser(Backbone(breaks_at), Cosine(), X0())
+    sampling = Sampling(denoiser, Sampler(Euler(), Time(), 6), Cosine(), **(settings | changes))
+    found = draw(sampling, trainer, n, batch_size, show=False)
+    assert found is not None
+    return found
+
+
+def test_features_are_those_of_the_pictures_and_pictures_are_kept_no_more_than_are_shown() -> None:
+    found, every = drawn(), drawn(shown=30)
+    assert found.features is not None
+    assert (len(found.samples), len(every.samples), len(found.features)) == (10, 30, 30)
+    assert torch.equal(found.samples, every.samples[:10])
+    assert found.features["features"].equal(Means()(every.samples)["features"])
+    assert set(found.features.outputs) == {"features", "logits"}
+    assert found.broken == 0
+    assert found.seconds > 0 < found.extract_seconds
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 30, 100])
+def test_the_last_batch_is_never_dropped_and_its_size_changes_nothing(batch_size: int) -> None:
+    found, other = drawn(batch_size=batch_size), drawn(batch_size=7)
+    assert found.features is not None
+    assert other.features is not None
+    assert found.features["features"].equal(other.features["features"])
+    assert torch.equal(found.samples, other.samples)
+
+
+def test_labels_are_those_that_were_asked_for_if_the_model_was_told_any() -> None:
+    told, alone, unlabelled = drawn(), drawn(conditional=False), drawn(classes=0)
+    assert told.features is not None
+    assert told.features.labels is not None
+    assert told.features.labels.tolist() == [i % 3 for i in range(30)]
+    for found in (alone, unlabelled):
+        assert found.features is not None
+        assert found.features.labels is None
+
+
+def test_broken_samples_are_counted_shown_grey_and_not_scored() -> None:
+    whole, found = drawn(shown=30), drawn(shown=30, breaks_at=0.8)
+    assert found.features is not None
+    grey = found.samples.eq(128).flatten(1).all(dim=1)
+    assert 0 < found.broken < 15
+    assert int(grey.sum()) == found.broken
+    assert len(found.features) == 30 - found.broken
+    assert torch.equal(found.samples[~grey], whole.samples[~grey])
+    assert found.features["features"].equal(Means()(whole.samples[~grey])["features"])
+    assert found.features.labels is not None
+    assert found.features.labels.tolist() == [i % 3 for i in range(30) if not grey[i]]
+    everything = drawn(breaks_at=-100)
+    assert everything.features is not None
+    assert (everything.broken, len(everything.features)) == (30, 0)
+
+
+def test_one_pass_of_the_network_serves_all_metrics() -> None:
+    passes = []
+
+    class Counting(Means):
+        def forward(self, x: Tensor) -> dict[str, Tensor]:
+            passes.append(len(x))
+            return Means.forward(self, x)
+
+    extractor = Extractor(Counting(), "means", 8, "means", ("features", "logits"))
+    evaluation = Evaluation(extractor, [Frechet(), Frechet()])
+    found = drawn(extractor=extractor, outputs=evaluation.outputs)
+    assert found.features is not None
+    assert sum(passes) == 30
+    assert set(found.features.outputs) == {"features"}
