@@ -7,7 +7,7 @@ equation 6. Its bias shrinks with the number of images, so distances at differen
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -36,7 +36,7 @@ class Moments:
     @classmethod
     def of(cls, features: Tensor) -> Moments:
         """Moments of finite features (n, d), n >= 1, from any device."""
-        moments = _moments(_double(features))
+        moments = _moments(double(features))
         return cls(moments.mean.cpu(), moments.cov.cpu(), moments.n)
 
     def merge(self, other: Moments) -> Moments:
@@ -64,8 +64,8 @@ class Moments:
 def frechet_distance(a: Moments, b: Moments) -> float:
     """Squared Frechet distance of the two Gaussians: finite and not negative, whatever the ranks of the covariances.
 
-    The trace of (C1 C2)^(1/2) is the sum of the square roots of the eigenvalues of the symmetric R C2 R with
-    R = C1^(1/2): real and not negative up to rounding, where those of C1 C2 turn complex.
+    The trace of (C1 C2)^(1/2) is the sum of the square roots of the eigenvalues of the symmetric R^T C1 R, where
+    C2 = R R^T: real and not negative up to rounding, where those of C1 C2 turn complex.
 
     Raises:
         ValueError: when the features differ in number, or either side has fewer than two vectors.
@@ -78,8 +78,8 @@ def frechet_distance(a: Moments, b: Moments) -> float:
 
 
 def _distance(a: Moments, b: Moments, root: Tensor) -> float:
-    """The distance, given the symmetric root of b's covariance."""
-    return _gap(a, b, root @ a.cov @ root)
+    """The distance, given a root of b's covariance."""
+    return _gap(a, b, root.T @ a.cov @ root)
 
 
 def _gap(a: Moments, b: Moments, product: Tensor) -> float:
@@ -114,44 +114,63 @@ class Frechet:
         """See `Metric.prepare`; about one decomposition of a d x d or, where there are fewer samples, n x n matrix
         for each block.
         """
-        x = _double(drawn[self.output])
-        known = real.moments(self.output)
-        x = x - known.mean.to(x.device)
-        there = Moments(torch.zeros_like(x[0]), known.cov.to(x.device), known.n)
-        moments = [_moments(x[block.to(x.device)]) for block in drawn.blocks]
-        whole = functools.reduce(Moments.merge, moments)
-        # The eigenvalues of C1 C2 are those of a matrix as small as the smaller of n and d.
-        few = len(x) <= x.shape[1]
-        inner = x @ there.cov @ x.T if few else _root(there.cov)
+        distance = leave_out(double(drawn[self.output]), drawn.blocks, real.moments(self.output))
+        return lambda block: {self.short: distance(block)}
 
-        def numbers(block: int | None) -> Mapping[str, float]:
-            left = whole if block is None else whole.without(moments[block])
-            if few:
-                kept = torch.ones(len(x), dtype=torch.bool, device=x.device)
-                if block is not None:
-                    kept[drawn.blocks[block].to(x.device)] = False
-                return {self.short: _gap(left, there, _centred(inner[kept][:, kept]) / (left.n - 1))}
-            return {self.short: _distance(left, there, inner)}
 
-        return numbers
+def leave_out(x: Tensor, blocks: Sequence[Tensor], known: Moments) -> Callable[[int | None], float]:
+    """The distance of vectors (n, d), float64, to known moments, and the same without a block of the vectors.
+
+    Args:
+        x: Finite, on the device to compute on; at least 2 are left whatever block is left out.
+        blocks: Which vectors are in each block, numbers (int64) or a mask (n,); a block may be empty.
+        known: At least 2 vectors.
+
+    Returns:
+        From a block's number, or None for no block, to the distance.
+    """
+    x = x - known.mean.to(x.device)
+    there = Moments(torch.zeros_like(x[0]), known.cov.to(x.device), known.n)
+    moments = [_moments(x[block.to(x.device)]) for block in blocks]
+    whole = functools.reduce(Moments.merge, (part for part in moments if part.n))
+    # The eigenvalues of C1 C2 are those of a matrix as small as the smaller of n and d.
+    few = len(x) <= x.shape[1]
+    inner = x @ there.cov @ x.T if few else _root(there.cov)
+
+    def distance(block: int | None) -> float:
+        left = whole if block is None else whole.without(moments[block])
+        if few:
+            kept = torch.ones(len(x), dtype=torch.bool, device=x.device)
+            if block is not None:
+                kept[blocks[block].to(x.device)] = False
+            return _gap(left, there, _centred(inner[kept][:, kept]) / (left.n - 1))
+        return _distance(left, there, inner)
+
+    return distance
 
 
 _SHORT = {"features": "fd", "spatial": "sfd"}
 
 
-def _double(x: Tensor) -> Tensor:
+def double(x: Tensor) -> Tensor:
+    """Values in float64 where they lie, or on the CPU where the device has no float64."""
     return x.to("cpu" if x.device.type == "mps" else x.device).to(torch.float64)
 
 
 def _moments(x: Tensor) -> Moments:
-    mean = x.mean(dim=0)
+    mean = x.sum(dim=0) / max(len(x), 1)
     centred = x - mean
     return Moments(mean, centred.T @ centred / max(len(x) - 1, 1), len(x))
 
 
 def _root(cov: Tensor) -> Tensor:
+    """Some R with R R^T = cov."""
+    root, failed = torch.linalg.cholesky_ex(cov)
+    if not failed:
+        return root
+    # Without full rank there is no Cholesky root; this one takes ten times as long.
     values, vectors = torch.linalg.eigh(cov)
-    return vectors * values.clamp(min=0).sqrt() @ vectors.T
+    return vectors * values.clamp(min=0).sqrt()
 
 
 def _centred(gram: Tensor) -> Tensor:
