@@ -1,5 +1,6 @@
 """A distance is the textbook's, grows with every damage to real pictures, and never rests on a stale reference."""
 
+import json
 import os
 import re
 from collections.abc import Callable, Iterable
@@ -32,7 +33,7 @@ from diffsweep.evaluation.features import BLOCKS, Features
 from diffsweep.evaluation.frechet import Frechet, Moments, frechet_distance
 from diffsweep.evaluation.identity import identity
 from diffsweep.evaluation.inception import FILE, Inception, inception
-from diffsweep.evaluation.pictures import grid
+from diffsweep.evaluation.pictures import GEOMETRY, grid
 from diffsweep.evaluation.reference import Library, Reference
 
 CONF = Path(__file__).parents[1] / "conf" / "extractor"
@@ -573,7 +574,16 @@ def test_grid_shows_every_pixel_in_order(tmp_path: Path, count: int, channels: i
     x = torch.randint(0, 256, (count, channels, size, size), dtype=torch.uint8, generator=draw)
     grid(x, tmp_path / "new" / "grid.png")
     picture = np.asarray(Image.open(tmp_path / "new" / "grid.png")).reshape(*png_shape(tmp_path / "new" / "grid.png"))
+    with Image.open(tmp_path / "new" / "grid.png") as opened:
+        geometry = json.loads(opened.text[GEOMETRY])  # pyright: ignore[reportAttributeAccessIssue]
     columns = int(np.ceil(count**0.5))
+    assert (geometry["count"], geometry["columns"], geometry["height"], geometry["width"]) == (
+        count,
+        columns,
+        size,
+        size,
+    )
+    assert (geometry["gap"], geometry["factor"]) == (1, picture.shape[1] // (columns * (size + 1) - 1))
     factor = picture.shape[1] // (columns * (size + 1) - 1)
     assert 500 <= picture.shape[1] <= 900
     for i in range(count):

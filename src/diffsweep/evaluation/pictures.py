@@ -1,6 +1,7 @@
 """Samples to look at: one PNG, images side by side in their order, or points in the plane."""
 
 import io
+import json
 import math
 from pathlib import Path
 
@@ -8,12 +9,14 @@ import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from diffsweep.evaluation.whole import write_whole
 
 WIDTH = 800
 GAP = 1
+GEOMETRY = "diffsweep grid"
 
 
 def grid(x: Tensor, path: Path) -> None:
@@ -22,6 +25,7 @@ def grid(x: Tensor, path: Path) -> None:
     Args:
         x: uint8 images (N, C, H, W) with C 1 or 3: a near-square grid, row by row, each pixel enlarged by the same
             whole factor so that the picture is at most about 800 pixels wide; or float points (N, 2): a scatter plot.
+            The file's text chunk `GEOMETRY` tells where each image lies.
         path: of the PNG; its folder is made.
 
     Raises:
@@ -52,7 +56,11 @@ def _images(x: Tensor) -> bytes:
     factor = max(1, WIDTH // sheet.shape[1])
     sheet = sheet.repeat_interleave(factor, dim=0).repeat_interleave(factor, dim=1)
     buffer = io.BytesIO()
-    Image.fromarray(sheet.squeeze(2).numpy()).save(buffer, "png")
+    # Whoever reads the file, as a report, can cut the images out again: the rest is a gap or an empty place.
+    geometry = {"count": count, "columns": columns, "height": height, "width": width, "gap": GAP, "factor": factor}
+    told = PngInfo()
+    told.add_text(GEOMETRY, json.dumps(geometry))
+    Image.fromarray(sheet.squeeze(2).numpy()).save(buffer, "png", pnginfo=told)
     return buffer.getvalue()
 
 
