@@ -43,8 +43,11 @@ NEUTRAL: tuple[str, ...] = (
     "trainer.progress",
     "evaluation.batch_size",
     "evaluation.device",
-    # A path; what the file holds is fixed by its checksum.
+    # Paths; what the file holds is fixed by its checksum.
     "evaluation.extractor.weights",
+    "evaluation.extractor.folder",
+    "validation.extractor.weights",
+    "validation.extractor.folder",
 )
 
 # What is done with finished weights: it can change a cell, never a fit.

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor
 
@@ -33,3 +34,11 @@ def ema(decay: float = 0.999) -> WeightAveraging:
         torch._foreach_lerp_(list(averaged), list(current), 1 - min(decay, (1 + n) / (10 + n)))  # pyright: ignore[reportPrivateImportUsage]
 
     return WeightAveraging(multi_avg_fn=update, use_buffers=False)
+
+
+def averaged(averaging: WeightAveraging, trainer: Trainer, module: LightningModule) -> dict[str, Tensor]:
+    """The backbone's averaged weights, as its `state_dict` names them: not copies, the next step changes them."""
+    found: dict[str, Any] = {"state_dict": {}}
+    averaging.on_save_checkpoint(trainer, module, found)
+    prefix = "denoiser.backbone."
+    return {name.removeprefix(prefix): value for name, value in found["state_dict"].items() if name.startswith(prefix)}

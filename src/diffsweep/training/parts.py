@@ -32,6 +32,7 @@ from diffsweep.training.make import make, make_denoiser
 from diffsweep.training.measure import make_evaluation
 from diffsweep.training.module import Recipe
 from diffsweep.training.sample import Sampling
+from diffsweep.training.validation import Validation
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class Parts:
     schedule: Schedule
     evaluation: Evaluation
     recipe: Recipe
+    validation: Validation | None
 
     @classmethod
     def of(cls, cfg: DictConfig) -> Parts:
@@ -88,7 +90,8 @@ class Parts:
         make_trainer(cfg, Path(), logger=False)
         evaluation = make_evaluation(cfg)
         _fits(evaluation.extractor, dataset)
-        return cls(dataset, denoiser, diffuser, sampler, guidance, schedule, evaluation, recipe)
+        validation = _validation(cfg, schedule, dataset)
+        return cls(dataset, denoiser, diffuser, sampler, guidance, schedule, evaluation, recipe, validation)
 
     @property
     def decode(self) -> Callable[[Tensor], Tensor]:
@@ -163,6 +166,18 @@ def _guidance(cfg: DictConfig, denoiser: Denoiser, sampler: Sampler, schedule: S
     except (ValueError, RuntimeError) as error:
         raise ValueError(f"this guidance does not go with this model and dataset={dataset.name}: {error}") from error
     return guidance
+
+
+def _validation(cfg: DictConfig, schedule: Schedule, dataset: Any) -> Validation | None:
+    if not cfg.get("validation"):
+        return None
+    validation: Validation = make(cfg, "validation")
+    try:
+        validation.sampler.check(schedule)
+    except ValueError as error:
+        raise ValueError(f"validation.sampler: {error}") from error
+    _fits(validation.extractor, dataset)
+    return validation
 
 
 def _try_optimizer(cfg: DictConfig, denoiser: Denoiser) -> None:

@@ -36,15 +36,21 @@ class Progress(Callback):
         self.seconds = 0.0
         self.loss = math.nan
         self._window: list[Tensor] = []
+        self._noted: dict[str, float] = {}
         self._bar: Any = None
         self._since = self._told = self._drawn = time.monotonic()
         self._first = 0
 
     def state_dict(self) -> dict[str, Any]:
-        return {"seconds": self.seconds + time.monotonic() - self._since, "window": [float(x) for x in self._window]}
+        return {
+            "seconds": self.seconds + time.monotonic() - self._since,
+            "loss": self.loss,
+            "window": [float(x) for x in self._window],
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.seconds = state_dict["seconds"]
+        self.loss = state_dict.get("loss", math.nan)
         self._window = [torch.tensor(x) for x in state_dict["window"]]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -86,7 +92,10 @@ class Progress(Callback):
         now = time.monotonic()
         if trainer.is_global_zero and (now - self._drawn > 0.2 or step == self.steps):
             self._drawn = now
-            self._bar.set_postfix({"loss": f"{self.loss:.4f}", "img/s": f"{self._speed(step):.0f}"}, refresh=False)
+            noted = {name: f"{value:.4g}" for name, value in self._noted.items()}
+            self._bar.set_postfix(
+                {"loss": f"{self.loss:.4f}", "img/s": f"{self._speed(step):.0f}", **noted}, refresh=False
+            )
             self._bar.update(step - self._bar.n)
         if trainer.is_global_zero and now - self._told > 2:
             self._told = now
@@ -97,6 +106,11 @@ class Progress(Callback):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._finish(trainer)
+
+    def note(self, trainer: Trainer, **values: float) -> None:
+        """Record numbers of the step that has just ended, in a line of their own; only the first rank does."""
+        self._noted |= values
+        self._write(trainer, trainer.global_step, values)
 
     def leave_out(self, seconds: float) -> None:
         """Do not count so much of the last time as training."""
@@ -119,9 +133,13 @@ class Progress(Callback):
             "gradient_norm": float(pl_module.gradient_norm),
             "images_per_second": round(self._speed(step), 1),
         }
+        self._write(trainer, step, values)
+
+    def _write(self, trainer: Trainer, step: int, values: dict[str, float]) -> None:
         self.metrics.write(step - 1, **values)
-        for logger in trainer.loggers:
-            logger.log_metrics(values, step=step - 1)
+        known = {name: value for name, value in values.items() if math.isfinite(value)}
+        for logger in trainer.loggers if known else ():
+            logger.log_metrics(known, step=step - 1)
 
     def _tell(self, step: int) -> None:
         speed = self._speed(step)

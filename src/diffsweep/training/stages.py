@@ -28,9 +28,9 @@ from diffsweep.sweep.record import CannotWriteError, Cell, Fit, Record, Run, ato
 from diffsweep.training import loggers
 from diffsweep.training.batches import Batches
 from diffsweep.training.checkpoint import Checkpoints, Interrupted
-from diffsweep.training.ema import ema
+from diffsweep.training.ema import averaged, ema
 from diffsweep.training.finished import load_weights
-from diffsweep.training.intermediate import Pruned, Rungs, Watch
+from diffsweep.training.intermediate import Draft, Pruned, Rungs, Scorer, Validating, Watch
 from diffsweep.training.make import make
 from diffsweep.training.measure import measure
 from diffsweep.training.module import Training
@@ -201,7 +201,14 @@ def fit(
         show=cfg.trainer.progress and _first_rank(),
     )
     checkpoints = Checkpoints(checkpoint, cfg.trainer.checkpoint_seconds)
-    rungs = [Rungs(watch, cfg, parts, train, checkpoint, progress)] if watch else []
+    averaging, policy = ema(cfg.ema.decay), parts.validation
+    validating, rungs = [], []
+    if policy is not None:
+        scorer = Scorer(cfg, parts, train, Draft.of(policy))
+        validating = [Validating(policy, scorer, averaging, progress, recipe.steps)]
+    if watch is not None:
+        scorer = Scorer(cfg, parts, train, Draft.like_result(cfg, parts, watch.samples))
+        rungs = [Rungs(watch, scorer, averaging, checkpoint, progress)]
     mirrors = _loggers(cfg, run, record, "fit", sweep)
     trainer = make_trainer(
         cfg,
@@ -209,8 +216,8 @@ def fit(
         max_steps=recipe.steps,
         max_epochs=-1,
         logger=mirrors,
-        # The order matters: a checkpoint must hold the step's average and its loss.
-        callbacks=[ema(cfg.ema.decay), progress, *rungs, checkpoints],
+        # The order matters: a checkpoint must hold the step's average, its loss and what is known of it.
+        callbacks=[averaging, progress, *validating, *rungs, checkpoints],
     )
     failed = True
     try:
@@ -241,20 +248,26 @@ def fit(
     if not held():
         raise RuntimeError(f"fit {record.signature} was taken over by another process while this one slept")
     if _first_rank():
+        steps, best = trainer.global_step, validating[0].best if validating else None
+        # Not those of the module: Lightning does not touch them where a checkpoint of the last step leaves none to do.
+        weights = averaged(averaging, trainer, module)
+        if best is not None and best.weights is not None:
+            weights = best.weights
         with atomic(record.checkpoints / "ema.safetensors") as temporary:
-            save_file(_weights(parts), temporary)
+            save_file({name: value.detach().cpu().contiguous() for name, value in weights.items()}, temporary)
         record.write_done(
             {
                 "fit": record.signature,
-                "steps": recipe.steps,
+                "steps": steps,
                 "seconds": progress.seconds,
-                "images_per_second": recipe.steps * cfg.training.batch_size / progress.seconds,
+                "images_per_second": steps * cfg.training.batch_size / progress.seconds,
                 "loss": progress.loss,
                 "parameters": sum(p.numel() for p in parts.denoiser.parameters()),
+                **(validating[0].summary(steps) if validating else {}),
                 **provenance(),
             }
         )
-        record.write_status("done", step=recipe.steps, steps=recipe.steps, loss=progress.loss)
+        record.write_status("done", step=steps, steps=steps, loss=progress.loss)
         # Weights are saved and nothing can resume a finished training: the optimizer's state is only a burden.
         checkpoint.unlink(missing_ok=True)
     trainer.strategy.barrier()
@@ -341,11 +354,6 @@ def evaluate(
     with contextlib.suppress(CannotWriteError):
         cell.write_status("done")
     return cell.result()
-
-
-def _weights(parts: Parts) -> dict[str, torch.Tensor]:
-    state = parts.denoiser.backbone.state_dict()
-    return {name: value.detach().cpu().contiguous() for name, value in state.items()}
 
 
 def _first_rank() -> bool:
