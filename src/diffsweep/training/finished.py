@@ -25,7 +25,10 @@ def finished(runs: str | Path, signature: str) -> Denoiser:
         ValueError: if there is no such fit, if it is not finished, or if its files cannot be read.
     """
     fits = Path(runs) / "fits"
-    done = sorted(path.parent.name for path in fits.glob("*/done.json") if Fit(path.parent).done)
+    records = {path.parent.name: Fit(path.parent).result() for path in fits.glob("*/done.json")}
+    if (records.get(signature) or {}).get("external"):
+        raise ValueError(f"{fits / signature} has images that were made elsewhere, and no model")
+    done = sorted(name for name, record in records.items() if record and not record.get("external"))
     if signature not in done:
         named = f"{fits} has no finished fit {signature!r}"
         if isinstance(signature, (int, float)):

@@ -37,12 +37,16 @@ def library(cfg: DictConfig, evaluation: Evaluation, *, show: bool = True) -> Li
     return Library(evaluation.extractor, evaluation.outputs, Path(cfg.paths.cache), asked.batch_size, show)
 
 
-def known(cfg: DictConfig, dataset: Any, library: Library) -> tuple[Reference, Features]:
-    """The reference, and as many samples of the other split as are asked for: what a perfect model would draw."""
+def known(cfg: DictConfig, dataset: Any, library: Library) -> tuple[Reference, Features | None]:
+    """The reference, and as many samples of the other split as are asked for: what a perfect model would draw.
+
+    None of them where that split is empty.
+    """
     asked = cfg.evaluation
     other = next(split for split in SPLITS if split != asked.reference)
     reference = library.reference(dataset.load(asked.reference))
-    return reference, library.held_out(dataset.load(other), asked.samples, asked.seed)
+    held_out = dataset.load(other)
+    return reference, library.held_out(held_out, asked.samples, asked.seed) if len(held_out.x) else None
 
 
 def measure(
@@ -72,7 +76,8 @@ def measure(
     if broken:
         numbers: dict[str, Any] = {main: None, f"{main}_reason": f"{broken} of {total} samples are not finite"}
     else:
-        numbers = recorded(evaluation.measure(drawn, reference), evaluation.values(held_out, reference))
+        floor = {} if held_out is None else evaluation.values(held_out, reference)
+        numbers = recorded(evaluation.measure(drawn, reference), floor)
     extractor = evaluation.extractor
     return {
         "metric": main,
@@ -83,7 +88,7 @@ def measure(
         "reference_split": cfg.evaluation.reference,
         "reference_samples": reference.n,
         "reference_digest": reference.digest[:12],
-        "floor_samples": len(held_out),
+        "floor_samples": None if held_out is None else len(held_out),
         "extractor": extractor.space,
         "extractor_digest": extractor.digest[:12],
         "resize": extractor.resize,
