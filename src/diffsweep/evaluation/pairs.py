@@ -33,7 +33,12 @@ def discrepancy(x: Tensor, y: Tensor, blocks: Sequence[Tensor], kernel: Kernel) 
 
     Returns:
         From a block's number, or None for no block, to the discrepancy; sums are made in float64.
+
+    Raises:
+        ValueError: when either side has fewer than 2 rows.
     """
+    if min(len(x), len(y)) < 2:
+        raise ValueError(f"pairs need at least 2 samples on each side, not {len(x)} and {len(y)}")
     parts = [x[block.to(x.device)] for block in blocks]
     lengths = [len(part) for part in parts]
     n, m = len(x), len(y)

@@ -1,0 +1,245 @@
+"""Distances of points: their closed forms, what scipy and brute force say, and that they grow with every damage."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import linprog
+from scipy.spatial.distance import cdist, pdist
+from scipy.stats import energy_distance
+from torch import Tensor
+
+from diffsweep.data.mixture import RingOfGaussians
+from diffsweep.evaluation.energy import Energy
+from diffsweep.evaluation.evaluate import Evaluation
+from diffsweep.evaluation.features import Features
+from diffsweep.evaluation.frechet import Frechet, Moments
+from diffsweep.evaluation.identity import identity
+from diffsweep.evaluation.metric import Metric
+from diffsweep.evaluation.mmd import MMD
+from diffsweep.evaluation.pairs import discrepancy
+from diffsweep.evaluation.wasserstein import Wasserstein
+
+METRICS: list[Metric] = [Wasserstein(), Energy(), MMD(), Frechet()]
+
+
+@dataclass(frozen=True, eq=False)
+class Points:
+    """Real points."""
+
+    features: Features
+
+    def moments(self, output: str = "features") -> Moments:
+        return Moments.of(self.features[output])
+
+
+def points(x: Tensor) -> Points:
+    return Points(Features({"features": x}))
+
+
+def normal(n: int, d: int, seed: int, scale: float = 1.0) -> Tensor:
+    return torch.randn(n, d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * scale
+
+
+def value(metric: Metric, drawn: Tensor, real: Tensor, block: int | None = None) -> float:
+    return metric.prepare(Features({"features": drawn}), points(real))(block)[metric.short]
+
+
+# --- Wasserstein ----------------------------------------------------------------------------------------------------
+
+
+def test_w2_on_a_line_pairs_points_in_their_order() -> None:
+    x, y = normal(301, 1, 0), normal(301, 1, 1, 2.0)
+    exact = (x.sort(dim=0).values - y.sort(dim=0).values).square().mean().sqrt()
+    assert value(Wasserstein(), x, y) == pytest.approx(float(exact), rel=1e-12)
+
+
+@pytest.mark.parametrize("shift", [(0.0, 0.0), (0.3, -0.4), (30.0, 40.0)])
+def test_w2_of_a_shifted_cloud_is_the_length_of_the_shift(shift: tuple[float, float]) -> None:
+    x = normal(200, 2, 0)
+    y = x[torch.randperm(200, generator=torch.Generator().manual_seed(1))] + torch.tensor(shift)
+    assert value(Wasserstein(), x, y) == pytest.approx(math.hypot(*shift), rel=1e-6, abs=1e-7)
+
+
+def test_w2_is_the_least_over_all_pairings() -> None:
+    x, y = normal(6, 2, 0), normal(6, 2, 1)
+    least = min(float((x[list(order)] - y).square().sum(1).mean()) for order in itertools.permutations(range(6)))
+    assert value(Wasserstein(), x, y) ** 2 == pytest.approx(least, rel=1e-12)
+
+
+def test_w2_uses_real_points_in_turn_where_there_are_fewer() -> None:
+    y = normal(50, 2, 0)
+    assert value(Wasserstein(), y.repeat(2, 1), y) == 0
+    assert value(Wasserstein(), y.repeat(2, 1)[:75], y) < 0.5
+
+
+def test_w2_of_more_points_than_are_looked_at_takes_as_many_of_each_block() -> None:
+    """Every block is a cloud of its own at 10 k: a choice that left one out would be far from the real points."""
+    blocks = Features({"features": normal(2000, 1, 0)}).blocks
+    where = torch.cat([torch.full((len(block), 1), 10.0 * k) for k, block in enumerate(blocks)])
+    drawn, real = normal(2000, 1, 1, 0.01) + where, normal(400, 1, 2, 0.01) + where[::5]
+    assert value(Wasserstein(points=400), drawn, real) < 0.05
+    with pytest.raises(ValueError, match=r"points=19 must be at least 20"):
+        Wasserstein(points=19)
+
+
+def transport(x: np.ndarray, y: np.ndarray) -> float:
+    """The least mean cost of carrying equal weights on x to equal weights on y, by linear programming."""
+    n, m = len(x), len(y)
+    rows, columns = np.kron(np.eye(n), np.ones(m)), np.kron(np.ones(n), np.eye(m))
+    weights = np.concatenate([np.full(n, 1 / n), np.full(m, 1 / m)])
+    found = linprog(cdist(x, y, "sqeuclidean").ravel(), A_eq=np.vstack([rows, columns]), b_eq=weights, method="highs")
+    return float(found.fun)
+
+
+@pytest.mark.parametrize("scale", [1.0, 2.0])
+def test_w2_without_a_block_is_that_of_the_others_to_first_order(scale: float) -> None:
+    """Prices that are feasible bound the optimum from below; that they are the right ones shows in how little."""
+    x, y = normal(60, 2, 0, scale), normal(60, 2, 1)
+    blocks = Features({"features": x}).blocks
+    whole, moved, missed = value(Wasserstein(), x, y) ** 2, [], []
+    for k in range(0, 20, 3):
+        left = np.delete(x.numpy(), blocks[k].numpy(), axis=0)
+        exact, ours = transport(left, y.numpy()), value(Wasserstein(), x, y, k) ** 2
+        assert ours <= exact + 1e-9
+        moved.append(exact - whole)
+        missed.append(exact - ours)
+    assert np.mean(missed) < 0.5 * np.std(moved)
+
+
+# --- pairs ----------------------------------------------------------------------------------------------------------
+
+
+def test_energy_is_the_square_of_scipys_without_its_bias() -> None:
+    x, y = normal(300, 1, 0), normal(200, 1, 1, 1.5)
+    biased = energy_distance(x[:, 0].numpy(), y[:, 0].numpy()) ** 2
+    bias = pdist(x.numpy()).mean() / 300 + pdist(y.numpy()).mean() / 200
+    assert value(Energy(), x, y) == pytest.approx(biased - bias, rel=1e-9)
+
+
+def folded(mean: float, variance: float) -> float:
+    """E|Z| of Z ~ N(mean, variance)."""
+    std = math.sqrt(variance)
+    return std * math.sqrt(2 / math.pi) * math.exp(-(mean**2) / (2 * variance)) + mean * math.erf(
+        mean / (std * math.sqrt(2))
+    )
+
+
+def test_energy_of_gaussians_is_the_closed_form() -> None:
+    exact = 2 * folded(0.7, 1 + 4) - folded(0, 2) - folded(0, 8)
+    # Quantiles in place of random draws, which would leave an error of several per cent.
+    x = torch.special.ndtri((torch.arange(3000, dtype=torch.float64) + 0.5) / 3000)[:, None]
+    assert value(Energy(), x + 0.7, 2 * x) == pytest.approx(exact, rel=5e-3)
+
+
+@pytest.mark.parametrize("widths", [1, 3])
+def test_mmd_of_gaussians_is_the_closed_form(widths: int) -> None:
+    """E exp(-|Z|^2 / (2 s^2)) of Z ~ N(m, v I) in the plane is s^2 / (s^2 + v) exp(-|m|^2 / (2 (s^2 + v)))."""
+    x, y = normal(4000, 2, 0, 0.5) + torch.tensor([0.6, 0.8]), normal(4000, 2, 1)
+    exact = 0.0
+    # The distance of two points of N(0, I) in the plane is sqrt(2) Rayleigh, whose median is sqrt(2 log 2).
+    for s2 in (4 * math.log(2) / 4**k for k in range(widths)):
+        near, own, cross = (s2 / (s2 + 2)), (s2 / (s2 + 0.5)), (s2 / (s2 + 1.25))
+        exact += (near + own - 2 * cross * math.exp(-1 / (2 * (s2 + 1.25)))) / widths
+    assert value(MMD(widths), x, y) == pytest.approx(exact, rel=0.05)
+
+
+@pytest.mark.parametrize("metric", [Energy(), MMD()], ids=lambda metric: metric.short)
+def test_without_bias_equals_are_zero_on_average_from_few_samples(metric: Metric) -> None:
+    real = normal(2000, 2, 0)
+    kernel = metric.kernel(real) if isinstance(metric, MMD) else lambda x, y: -torch.cdist(x, y)
+    found = []
+    for first in range(0, 2000, 10):
+        x, y = real[first : first + 5], real[first + 5 : first + 10]
+        found.append(discrepancy(x, y, [torch.arange(5)], kernel)(None))
+    error = np.std(found, ddof=1) / math.sqrt(len(found))
+    assert abs(np.mean(found)) < 3 * error
+    assert min(found) < 0 < max(found)
+
+
+@pytest.mark.parametrize("metric", [Energy(), MMD()], ids=lambda metric: metric.short)
+def test_pairs_without_a_block_are_those_of_the_other_samples(metric: Metric, monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = normal(103, 3, 0), normal(71, 3, 1) + 0.3
+    blocks = Features({"features": x}).blocks
+    before = [value(metric, x, y, k) for k in (None, 0, 7, 19)]
+    # In pieces of a few rows it must be the same.
+    monkeypatch.setattr("diffsweep.evaluation.pairs._AT_ONCE", 200)
+    assert [value(metric, x, y, k) for k in (None, 0, 7, 19)] == pytest.approx(before, rel=1e-9)
+    for k, found in zip((0, 7, 19), before[1:], strict=True):
+        left = torch.from_numpy(np.delete(x.numpy(), blocks[k].numpy(), axis=0))
+        assert found == pytest.approx(value(metric, left, y), rel=1e-9)
+
+
+def test_pairs_refuse_what_makes_none() -> None:
+    with pytest.raises(ValueError, match="at least 2 samples on each side, not 5 and 1"):
+        value(Energy(), normal(5, 2, 0), normal(1, 2, 0))
+    with pytest.raises(ValueError, match="half of the distances between real samples are 0"):
+        value(MMD(), normal(5, 2, 0), torch.zeros(9, 2))
+    with pytest.raises(ValueError, match="widths=0"):
+        MMD(widths=0)
+
+
+# --- all of them ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("metric", "power"), list(zip(METRICS, (1, 1, 0, 2), strict=True)), ids=str)
+def test_a_distance_has_its_unit_and_sees_no_difference_of_place(metric: Metric, power: int) -> None:
+    x, y = normal(200, 2, 0, 0.7), normal(200, 2, 1)
+    turn = torch.tensor([[0.6, -0.8], [0.8, 0.6]], dtype=torch.float64)
+    far = torch.tensor([5.0, -7.0], dtype=torch.float64)
+    plain = value(metric, x, y)
+    assert value(metric, 3 * x, 3 * y) == pytest.approx(3**power * plain, rel=1e-6)
+    assert value(metric, x @ turn + far, y @ turn + far) == pytest.approx(plain, rel=1e-6)
+
+
+@pytest.fixture(scope="module")
+def ring() -> tuple[Points, Tensor, Tensor]:
+    """Real points, and more held-out ones with their labels."""
+    train, test = RingOfGaussians(size=600).load("train"), RingOfGaussians(size=2000).load("test")
+    return points(train.x), test.x, test.labels
+
+
+@pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.short)
+def test_a_distance_grows_with_noise(metric: Metric, ring: tuple[Points, Tensor, Tensor]) -> None:
+    real, x, _ = ring
+    noise = normal(600, 2, 3).float()
+    found = [value(metric, x[:600] + std * noise, real.features["features"]) for std in (0.0, 0.2, 0.4, 0.8)]
+    assert found == sorted(found)
+    assert found[-1] > 2 * found[0]
+
+
+@pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.short)
+def test_a_distance_grows_with_every_mode_that_is_dropped(metric: Metric, ring: tuple[Points, Tensor, Tensor]) -> None:
+    real, x, labels = ring
+    found = []
+    for dropped in range(5):
+        found.append(value(metric, x[labels >= dropped][:600], real.features["features"]))
+    assert found == sorted(found)
+    assert found[1] > 1.2 * found[0]
+
+
+def test_only_frechet_is_blind_to_shape(ring: tuple[Points, Tensor, Tensor]) -> None:
+    """A Gaussian with the ring's mean and covariance: why points are ranked by something else."""
+    real, x, _ = ring
+    blob = normal(600, 2, 4) @ torch.linalg.cholesky(real.moments().cov).T + real.moments().mean
+    ratios = {
+        metric.short: value(metric, blob, real.features["features"]) / value(metric, x[:600], real.features["features"])
+        for metric in METRICS
+    }
+    assert ratios["fd"] < 3
+    assert min(abs(ratios[short]) for short in ("w2", "energy", "mmd")) > 3
+
+
+def test_every_distance_of_points_comes_with_its_interval(ring: tuple[Points, Tensor, Tensor]) -> None:
+    real, x, _ = ring
+    found = Evaluation(identity(), METRICS).measure(Features({"features": x[:200] + 0.2}), real)
+    assert list(found) == ["w2_points", "energy_points", "mmd_points", "fd_points"]
+    for estimate in found.values():
+        low, high = estimate.interval
+        assert low < estimate.value < high
+        assert high - low < 2 * estimate.value
