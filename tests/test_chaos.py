@@ -123,7 +123,7 @@ def test_fifty_random_kills_change_nothing(tmp_path: Path) -> None:
         assert (rough / path.relative_to(calm)).read_bytes() == path.read_bytes()
     for path in calm.glob("runs/fits/*/cells/*/result.json"):
         pair = [json.loads(one.read_text()) for one in (path, rough / path.relative_to(calm))]
-        assert pair[0]["fd_points"] == pair[1]["fd_points"]
+        assert pair[0]["w2_points"] == pair[1]["w2_points"]
     assert (last_sweep(rough) / "table.csv").read_text().count("\n") == FITS * CELLS + 1
     # Nothing of it runs any more.
     for process in psutil.process_iter():

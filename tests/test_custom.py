@@ -153,7 +153,7 @@ def test_own_solver_schedule_and_objective_from_the_command_line(tmp_path: Path)
     assert {group: result[group] for group in choices} == choices
     assert result["nfe"] == 9
     assert result["steps"] == 5
-    assert 0 < result["fd_points"] < 100
+    assert 0 < result["w2_points"] < 100
     # What is suggested next finds the user's options too.
     assert f"python train.py --config-dir={tmp_path / 'mine'} " in done.stdout
     assert f"python train.py -m --config-dir={tmp_path / 'mine'} " in done.stdout

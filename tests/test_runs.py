@@ -111,7 +111,7 @@ def test_killed_and_resumed_ends_with_the_same_bits(undisturbed: Path, tmp_path:
     assert one(tmp_path, weights).read_bytes() == one(undisturbed, weights).read_bytes()
     assert lines(tmp_path) == lines(undisturbed)
     results = [json.loads(one(runs, "fits/*/cells/*/result.json").read_text()) for runs in (tmp_path, undisturbed)]
-    assert results[0]["fd_points"] == results[1]["fd_points"]
+    assert results[0]["w2_points"] == results[1]["w2_points"]
 
 
 def test_a_finished_run_answers_at_once_and_a_sampler_reuses_the_training(undisturbed: Path) -> None:
@@ -154,7 +154,7 @@ def test_a_sweep_trains_each_model_once_and_ends_with_one_table(tmp_path: Path) 
     assert (one(tmp_path, "sweeps/*") / "table.csv").read_text().count("\n") == 8
     assert "1 failed:" in table
     assert "cannot start from pure noise" in table
-    scores = sorted(json.loads(path.read_text())["fd_points"] for path in tmp_path.glob("fits/*/cells/*/result.json"))
+    scores = sorted(json.loads(path.read_text())["w2_points"] for path in tmp_path.glob("fits/*/cells/*/result.json"))
     rows = [row.split() for row in table.splitlines() if row[:1].isdigit() and " runs of " not in row]
     assert [row[0] for row in rows][:7] == [str(n + 1) for n in range(7)]
     shown = [float(word) for row in rows[:7] for word in row if word.count(".") == 1 and word[0].isdigit()]
@@ -204,7 +204,7 @@ def test_two_devices_train_and_sample_as_one(tmp_path: Path) -> None:
     results = [json.loads(one(tmp_path / n, "fits/*/cells/*/result.json").read_text()) for n in ("one", "two")]
     assert results[0]["fit"] == results[1]["fit"]
     assert results[0]["cell"] == results[1]["cell"]
-    assert results[0]["fd_points"] == pytest.approx(results[1]["fd_points"], rel=0.02)
+    assert results[0]["w2_points"] == pytest.approx(results[1]["w2_points"], rel=0.02)
     losses = [lines(tmp_path / n)[0]["loss"] for n in ("one", "two")]
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
     # The same weights, evaluated by one device: the same numbers.
@@ -212,7 +212,7 @@ def test_two_devices_train_and_sample_as_one(tmp_path: Path) -> None:
     train(tmp_path / "two", "training.steps=60")
     again = json.loads(one(tmp_path / "two", "fits/*/cells/*/result.json").read_text())
     distances = {name: value for name, value in again.items() if f"{name}_floor" in again}
-    assert "fd_points" in distances
+    assert "w2_points" in distances
     assert distances == pytest.approx({name: results[1][name] for name in distances}, rel=1e-6)
 
 

@@ -45,6 +45,7 @@ from slurm import Cluster
 ROOT = Path(__file__).parent.parent
 TINY = (
     "dataset=mixture",
+    "dataset.size=1000",
     "backbone=mlp",
     "backbone.width=16",
     "backbone.depth=1",
@@ -435,7 +436,7 @@ def test_watching_changes_no_bit_and_a_pruned_training_goes_on_to_the_same_bits(
 
         def report(step: int, metric: str, value: float, name: str = name, seen: dict[int, float] = seen) -> bool:
             seen[step] = value
-            assert metric == "fd_points"
+            assert metric == "w2_points"
             return name == "pruned" and step == 9
 
         watch = Watch((3, 9, 27), 50, report)
@@ -471,7 +472,7 @@ def test_a_rung_scores_the_averaged_weights_as_an_evaluation_does(tmp_path: Path
         cfg, run, [], None, Watch((20,), 64, lambda step, _, value: bool(scores.update({step: value})))
     )
     assert result is not None
-    assert scores[20] == pytest.approx(result["fd_points"], rel=1e-5)
+    assert scores[20] == pytest.approx(result["w2_points"], rel=1e-5)
 
 
 # Searches
@@ -594,7 +595,7 @@ def test_a_trial_that_kills_every_process_is_given_up(tmp_path: Path) -> None:
 @slow
 def test_an_objective_that_no_result_has_ends_the_search(tmp_path: Path) -> None:
     search = searching(tmp_path, "training.steps=20,21,22", sampler={"name": "grid"}, objective=("beauty",))
-    with pytest.raises(ValueError, match=r"objective=beauty is no number of a result: choose from .*fd_points.*nfe"):
+    with pytest.raises(ValueError, match=r"objective=beauty is no number of a result: choose from .*w2_points.*nfe"):
         seek.run(search, Forks(search))
     assert Counter(trial.state for trial in trials(search)) == {TrialState.FAIL: 1, TrialState.WAITING: 2}
 
@@ -603,7 +604,7 @@ def test_an_objective_that_no_result_has_ends_the_search(tmp_path: Path) -> None
 def test_several_objectives_give_a_front_that_nothing_dominates(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    settings = {"objective": ("fd_points", "nfe"), "directions": ("minimize", "minimize"), "n_trials": 6}
+    settings = {"objective": ("w2_points", "nfe"), "directions": ("minimize", "minimize"), "n_trials": 6}
     search = searching(tmp_path, "sampler.nfe=2,4,8,16", "sampler=ddim,heun", **settings)
     assert seek.run(search, Forks(search)) == 0
     # One training is enough for all samplers.

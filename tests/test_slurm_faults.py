@@ -119,7 +119,7 @@ def test_a_disturbed_fit_ends_with_the_bits_of_an_undisturbed_one(cluster: Clust
     weights = "fits/*/checkpoints/ema.safetensors"
     assert one(rough, weights).read_bytes() == one(calm, weights).read_bytes()
     assert lines(rough) == lines(calm)
-    assert [result["fd_points"] for result in results(rough)] == [result["fd_points"] for result in results(calm)]
+    assert [result["w2_points"] for result in results(rough)] == [result["w2_points"] for result in results(calm)]
 
 
 def test_a_fit_that_needs_longer_than_its_time_limit_is_queued_again(cluster: Cluster, tmp_path: Path) -> None:

@@ -249,7 +249,7 @@ def test_a_sweep_has_the_bits_of_single_runs(
     train(tmp_path, *SHORT, "diffuser.loss._target_=mine.Counted", f"sampler={sampler}", f"schedule={schedule}")
     (alone,) = results(tmp_path).values()
     swept = results(grid[0])[alone["cell"]]
-    same = ("fit", "fd_points", "fd_points_floor", "nfe", "parameters", "git_commit")
+    same = ("fit", "w2_points", "w2_points_floor", "nfe", "parameters", "git_commit")
     assert {key: alone[key] for key in same} == {key: swept[key] for key in same}
     weights = f"runs/fits/{alone['fit']}/checkpoints/ema.safetensors"
     assert (tmp_path / weights).read_bytes() == (grid[0] / weights).read_bytes()
@@ -298,7 +298,7 @@ def test_callbacks_hear_of_the_sweep_in_the_launcher_and_of_each_cell_in_its_job
         assert f"schedule={begin['choices']['schedule']}" == schedule
         assert begin["steps"] == 40
         assert begin["solver"].rpartition(".")[2].lower() == {"ddim": "euler"}.get(sampler[8:], sampler[8:])
-        assert (end["status"], end["value"]) == ("COMPLETED", scored[task.cell]["fd_points"])
+        assert (end["status"], end["value"]) == ("COMPLETED", scored[task.cell]["w2_points"])
 
 
 @slow
@@ -381,7 +381,7 @@ def test_what_fails_costs_only_itself_says_why_and_is_all_that_is_done_again(tmp
         if "1e+30" in text:
             assert re.match(rf"Failed: not run: fit {fit} failed: ValueError: the loss", back["value"])
         elif "Good" in text:
-            assert (back["status"], back["value"]) == ("COMPLETED", result["fd_points"])
+            assert (back["status"], back["value"]) == ("COMPLETED", result["w2_points"])
         else:
             assert re.match("Failed: (RuntimeError: no aim today|Died: killed by SIGKILL)", back["value"])
         assert (back["status"] == "COMPLETED") == ("Good" in text and "1e+30" not in text)
@@ -534,7 +534,7 @@ def test_whoever_is_stopped_or_killed_the_resumed_sweep_ends_with_the_bits_of_an
         for cwd in (rough, calm)
     ]
     assert rows[0] == rows[1]
-    scores = [{cell: result["fd_points"] for cell, result in results(cwd).items()} for cwd in (rough, calm)]
+    scores = [{cell: result["w2_points"] for cell, result in results(cwd).items()} for cwd in (rough, calm)]
     assert scores[0] == scores[1]
     assert len(scores[0]) == 2
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 TINY = [
     "dataset=mixture",
+    "dataset.size=1000",
     "backbone=mlp",
     "backbone.width=16",
     "backbone.depth=1",

@@ -65,7 +65,9 @@ class Draft:
         """The first samples that the run's result will be made of."""
         asked = cfg.evaluation
         samples = min(most, asked.samples)
-        return cls(parts.sampler, parts.guidance, parts.evaluation, samples, asked.batch_size, asked.seed)
+        # Only the main number is asked for.
+        evaluation = dataclasses.replace(parts.evaluation, metrics=parts.evaluation.metrics[:1])
+        return cls(parts.sampler, parts.guidance, evaluation, samples, asked.batch_size, asked.seed)
 
     @classmethod
     def of(cls, policy: Validation) -> Draft:
