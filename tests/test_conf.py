@@ -56,13 +56,21 @@ COMPANIONS = {
     **{f"extractor={name}": [f"dataset={name}"] for name in ("fashion_mnist", "fashion_mnist_bits")},
     "diffuser=iddpm": ["backbone.outputs=2"],
     "diffuser=self_conditioned": ["backbone.inputs=2"],
+    "metric=spatial": ["extractor=inception"],
     **dict.fromkeys(("guidance=cfg", "guidance=cfgpp", "guidance=interval", "guidance=rescaled"), LABELLED),
     "trainer=ddp": ON_CPU,
     "trainer=gpu": ON_CPU,
 }
 
-# Weights of 95 MB from the internet, checked when the object is made; a finished fit.
-UNAVAILABLE = {"diffuser=consistency_distillation", "extractor=inception", "guidance=autoguidance"}
+# Weights that no package carries, checked when the object is made; a finished fit.
+UNAVAILABLE = {
+    "diffuser=consistency_distillation",
+    "extractor=clip",
+    "extractor=dinov2",
+    "extractor=inception",
+    "guidance=autoguidance",
+    "metric=spatial",
+}
 
 HYDRA_KEYS = {"_args_", "_convert_", "_partial_", "_recursive_", "_target_"}
 

@@ -15,6 +15,7 @@ import torchvision.datasets
 from hydra import compose, initialize_config_dir
 from sklearn.datasets import make_moons
 
+from cifar10 import need_cifar10
 from diffsweep.data import fashion_mnist
 from diffsweep.data.analog_bits import AnalogBits, from_bits, to_bits
 from diffsweep.data.checkerboard import Checkerboard
@@ -55,8 +56,9 @@ def examples(seed: int = 0) -> Examples:
 def test_every_yaml_gives_the_data_that_it_describes(name: str, tmp_path: Path) -> None:
     if name.startswith("fashion_mnist"):
         need_fashion_mnist()
+    root = need_cifar10() if name == "cifar10" else tmp_path
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = compose("config", [f"dataset={name}", f"paths.data={tmp_path}"])
+        config = compose("config", [f"dataset={name}", f"paths.data={root}"])
     dataset: Dataset = hydra.utils.instantiate(config.dataset)
     assert dataset.name == name
     train, test = dataset.load("train"), dataset.load("test")

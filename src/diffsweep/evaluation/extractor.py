@@ -7,6 +7,7 @@ which is part of the name of every number measured there, and a digest of everyt
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +30,7 @@ class Extractor:
         outputs: names of what the network gives.
         resize: how it brings pictures to its size, as results tell it.
         device: where the network lies and runs.
+        files: its weights were read from; none, if they come with this package.
     """
 
     network: nn.Module
@@ -38,6 +40,7 @@ class Extractor:
     outputs: tuple[str, ...] = ("features",)
     resize: str = "none"
     device: str = "cpu"
+    files: tuple[Path, ...] = ()
 
     def called(self, number: str) -> str:
         """Full name of a number measured in these features: `fd` is `fd_digits` or `fid`, `fd.floor` `fd_digits_floor`.

@@ -6,23 +6,58 @@ internet nor the time for it, and the first jobs of a sweep do not all compute t
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 from omegaconf import DictConfig
 
+from diffsweep.evaluation.pretrained import home
 from diffsweep.training.make import make
 from diffsweep.training.measure import known, library, make_evaluation
 
 
 def prefetch(cfg: DictConfig) -> str:
-    """Fetch what the config's dataset and extractor need; returns one line that says what is there.
+    """Fetch what the config's dataset and extractor need; returns what is there now, and which files are new, by line.
 
     Raises:
         ValueError: for data or weights that cannot be had, saying where to put them.
     """
     dataset = make(cfg, "dataset")
-    train, test = dataset.load("train"), dataset.load("test")
-    evaluation = make_evaluation(cfg)
-    reference, _ = known(cfg, dataset, library(cfg, evaluation))
-    return (
-        f"{dataset.name}: {len(train.x):,} training and {len(test.x):,} test examples; "
-        f"{evaluation.main}: extractor {evaluation.extractor.digest[:12]}, statistics of {reference.n:,} real examples"
+    with _arriving(cfg.dataset.get("root")) as data:
+        train, test = dataset.load("train"), dataset.load("test")
+    with _arriving(home(cfg.paths.weights)) as weights:
+        evaluation = make_evaluation(cfg)
+    extractor = evaluation.extractor
+    with _arriving(cfg.paths.cache) as statistics:
+        reference, held_out = known(cfg, dataset, library(cfg, evaluation))
+    here = [path for path in extractor.files if path not in weights]
+    return "\n".join(
+        [
+            f"{dataset.name}: {len(train):,} training and {len(test):,} test examples",
+            *_lines("fetched", data),
+            f"{evaluation.main}: extractor {extractor.space} {extractor.digest[:12]}",
+            *_lines("fetched", weights),
+            *_lines("was there:", here),
+            f"statistics of {reference.n:,} real and {len(held_out or ()):,} held-out examples"
+            f"{'' if statistics else ': were there'}",
+            *_lines("made", statistics),
+        ]
     )
+
+
+@contextmanager
+def _arriving(folder: str | Path | None) -> Iterator[list[Path]]:
+    """Files that are in the folder after the block and were not before."""
+    before, arrived = _paths(folder), []
+    yield arrived
+    arrived.extend(path for path in sorted(_paths(folder) - before) if path.is_file())
+
+
+def _paths(folder: str | Path | None) -> set[Path]:
+    # As deep as any of our datasets' files lie; no file is looked at, for there may be very many.
+    return set() if folder is None else {path for depth in ("*", "*/*", "*/*/*") for path in Path(folder).glob(depth)}
+
+
+def _lines(what: str, paths: Iterable[Path]) -> list[str]:
+    return [f"  {what} {path} ({path.stat().st_size / 1e6:,.1f} MB)" for path in paths]
