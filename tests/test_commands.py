@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -127,6 +128,37 @@ def test_csv_and_json_hold_what_the_files_hold(run: Call, runs: Path) -> None:
     assert [record["sampler"] for record in limited] == ["heun"]
 
 
+def test_only_a_csv_leaves_out_the_blocks_of_an_interval(run: Call, runs: Path) -> None:
+    write(runs, "f1", "sure", fd_digits_low=0.4, fd_digits_high=0.6, fd_digits_jackknife="0.5 0.4 0.6")
+    header = run("results", "--format", "csv")[1].splitlines()[0].split(",")
+    assert "fd_digits_low" in header
+    assert "fd_digits_jackknife" not in header
+    records = json.loads(run("results", "--format", "json")[1])
+    assert [record["fd_digits_jackknife"] for record in records if record["cell"] == "sure"] == ["0.5 0.4 0.6"]
+
+
+def test_what_cannot_be_told_from_the_best_is_marked(run: Call, runs: Path) -> None:
+    for value, name in [(0.0, "a"), (5.0, "b"), (10.0, "c"), (0.001, "e")]:
+        without = " ".join(str(value + 0.1 * (k % 2) + 0.01 * ((k + ord(name)) % 3)) for k in range(20))
+        known = {"fd_digits": value, "fd_digits_low": value - 1, "fd_digits_high": value + 1, "sample_seed": 0}
+        write(runs, "f2", name, sampler=name, samples=100, fd_digits_jackknife=without, **known)
+    _, out, _ = run("results", "samples=100")
+    marks = re.findall(r"^\d +(\w) .* ([*=-])  ", out, re.MULTILINE)
+    assert marks == [("a", "*"), ("e", "="), ("b", "-"), ("c", "-")]
+    assert "= cannot be told from the best" in out
+
+
+def test_another_number_may_rank(run: Call, runs: Path) -> None:
+    for i in range(3):
+        write(runs, "f2", f"k{i}", sampler=f"s{i}", kd_digits=3.0 - i, kd_digits_floor=0.0, fd_digits=float(i))
+    code, out, _ = run("results", "--metric", "kd_digits")
+    assert code == 0
+    assert "left out: 3 runs without kd_digits" in out
+    assert "by kd_digits (smaller is better)" in out
+    assert re.findall(r"^\d +(s\d)", out, re.MULTILINE) == ["s2", "s1", "s0"]
+    assert "by kd_digits" in run("results", "--metric", "kd_digits", "--sort", "cell")[1]
+
+
 def test_a_file_is_written_whole(run: Call, tmp_path: Path) -> None:
     assert run("results", "--format", "csv", "--out", str(tmp_path / "new/table.csv")) == (0, "", "")
     assert (tmp_path / "new/table.csv").read_text() == run("results", "--format", "csv")[1]
@@ -174,6 +206,8 @@ def test_order_puts_what_is_absent_last() -> None:
         (["results", "--sort", "speed"], "no result has that column"),
         (["results", "--sort", "speed", "--format", "csv"], "no result has that column"),
         (["results", "--reverse"], "--sort"),
+        (["results", "--metric", "kid"], "no result has a number kid; choose one of fd_digits"),
+        (["results", "--metric", "kid", "--format", "csv"], "--sort kid orders csv"),
         (["results", "--format", "parquet"], "--out FILE"),
         (["results", "--out", "table.txt"], "--format csv, json or parquet"),
     ],

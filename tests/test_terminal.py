@@ -14,7 +14,19 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from diffsweep.report.terminal import count, duration, next_commands, number, show_result, show_sweep, split_overrides
+from diffsweep.report import export
+from diffsweep.report.terminal import (
+    count,
+    duration,
+    line,
+    next_commands,
+    number,
+    show_result,
+    show_sweep,
+    show_where,
+    split_overrides,
+    with_error,
+)
 from diffsweep.sweep.record import Fit
 
 RESULT: dict[str, Any] = {
@@ -104,10 +116,34 @@ def test_one_run() -> None:
 
 
 def test_one_run_that_diverged_or_lacks_keys() -> None:
-    lines = piped(show_result, result(fd_digits=None, fd_digits_reason="nan", nfe=19))
-    assert any("- (nan: the samples diverged)" in line for line in lines)
+    reason = "3 of 500 samples are not finite"
+    lost = result(fd_digits=None, fd_digits_reason=reason, nfe=19)
+    lines = piped(show_result, lost)
+    assert any(f"- ({reason})" in line for line in lines)
+    assert line(lost).endswith(f"fd_digits - ({reason})")
     assert any("19 a sample, 20 steps (20 asked)" in line for line in lines)
     assert piped(show_result, {"cell": "c0", "fit": "f0"})
+
+
+def test_one_run_shows_every_number_with_its_interval_and_its_note() -> None:
+    others = {"kd_digits": 0.0123, "kd_digits_low": 0.0111, "kd_digits_high": 0.0135, "kd_digits_floor": 0.0001}
+    others |= {"accuracy_digits": 0.5, "accuracy_digits_low": 0.5, "accuracy_digits_high": 0.5}
+    more = {f"fd_digits_{i}{what}": float(i) for i in range(20) for what in ("", "_low", "_high")}
+    note = "500 samples in 1280 dimensions"
+    known = {"fd_digits_low": 12.0, "fd_digits_high": 12.7, "evaluation_note": note}
+    given = result(**known, reference_samples=60_000, reference_split="train", **others)
+    table = dict(
+        re.split(r"\s{2,}", text, maxsplit=1) for text in piped(show_result, given) if re.search(r"\S\s{2,}\S", text)
+    )
+    assert table["fd_digits"] == "12.35 +- 0.35  (real against real: 1.234 with 800 samples)"
+    assert table["kd_digits"] == "0.0123 +- 0.0012  (real against real: 0.0001000)"
+    assert table["accuracy_digits"] == "0.5000"
+    assert table["careful"] == note
+    assert table["reference"] == "60,000 real samples, split train"
+    assert line(given).endswith("fd_digits 12.35 +- 0.35")
+    lines = piped(show_result, given | more)
+    assert any("and 10 more in result.json" in text for text in lines)
+    assert "12.35 \N{PLUS-MINUS SIGN} 0.35" in in_terminal(show_result, given)
 
 
 def test_next_commands_change_one_thing_and_can_be_typed() -> None:
@@ -162,24 +198,136 @@ def test_a_varied_setting_is_a_column_under_its_short_name() -> None:
 @pytest.mark.parametrize(
     ("change", "word"),
     [
-        ({"samples": 50}, "samples"),
-        ({"metric": "kid", "kid": 0.1}, "metric"),
-        ({"dataset": "fashion_mnist"}, "dataset"),
-        ({"dataset": "fashion_mnist", "samples": 50}, "samples and dataset"),
+        ({"samples": 50}, "samples (50 and 1,000)"),
+        ({"metric": "kid", "kid": 0.1}, "metric (fd_digits and kid)"),
+        ({"dataset": "fashion_mnist", "reference_digest": "c"}, "dataset (digits and fashion_mnist)"),
+        ({"reference_split": "test", "reference_samples": 10}, "reference split (test and train)"),
+        ({"reference_digest": "c"}, "reference data (b and c)"),
+        ({"extractor_digest": "d"}, "extractor weights (a and d)"),
+        ({"resize": "bicubic", "extractor_digest": "d"}, "resize (bicubic and none)"),
+        ({"bits": 8}, "bits (8 and none)"),
     ],
 )
 def test_what_was_measured_differently_is_not_ranked_together(change: dict[str, Any], word: str) -> None:
-    lines = piped(show_sweep, [*SWEEP, result(fd_digits=0.0001) | change])
+    how = {"reference_split": "train", "reference_samples": 60, "reference_digest": "b", "extractor_digest": "a"}
+    how |= {"resize": "none", "bits": None}
+    lines = piped(show_sweep, [*(one | how for one in SWEEP), result(fd_digits=0.0001) | how | change])
     assert lines[0] == f"2 tables, for numbers of different {word} cannot be ranked"
     assert [row[0] for row in rows(lines)] == ["#", "1", "2", "3", "4", "#", "1"]
+    titles = [text for text in lines if "is better" in text]
+    field, values = word.removesuffix(")").split(" (")
+    assert {title.partition("; ")[2] for title in titles} == {f"{field} {value}" for value in values.split(" and ")}
+
+
+def test_results_that_do_not_say_how_they_were_measured_stand_alone() -> None:
+    known = [one | {"reference_split": "train", "bits": None} for one in SWEEP[:2]]
+    lines = piped(show_sweep, [*known, *SWEEP[2:]])
+    assert lines[0] == "2 tables, for numbers of different reference split (train and unrecorded) cannot be ranked"
+    lines = piped(show_sweep, [known[0], {key: value for key, value in known[1].items() if key != "bits"}])
+    assert lines[0] == "2 tables, for numbers of different bits (none and unrecorded) cannot be ranked"
+
+
+def uncertain(value: float, shift: float = 0.0, name: str = "fd_digits", **fields: Any) -> dict[str, Any]:
+    """A result with an interval; all of them move alike with the samples, but for `shift`."""
+    without = [value + 0.1 * (-1) ** k + shift * (k % 5 - 2) for k in range(20)]
+    interval = {f"{name}_low": value - 0.9, f"{name}_high": value + 0.9}
+    return result(
+        **{name: value, f"{name}_jackknife": " ".join(map(str, without)), "sample_seed": 0} | interval | fields
+    )
+
+
+UNCERTAIN = [
+    uncertain(10.0, sampler="ddim"),
+    uncertain(10.05, 0.02, sampler="heun"),
+    uncertain(12.0, 0.02, sampler="ddpm"),
+    uncertain(10.5, sampler="lms", fd_digits_jackknife=None),
+    uncertain(0.0, sampler="unipc", fd_digits=None, fd_digits_reason="nan", fd_digits_low=None),
+]
+
+
+def test_what_cannot_be_told_from_the_best_is_marked() -> None:
+    lines = piped(show_sweep, UNCERTAIN)
+    table = rows(lines)
+    assert table[0][-3:] == ["fd_digits", "best", "behind best"]
+    assert [row[1:2] + row[-3:-1] for row in table[1:]] == [
+        ["ddim", "10.00 +- 0.90", "*"],
+        ["heun", "10.05 +- 0.90", "="],
+        ["lms", "10.50 +- 0.90", "?"],
+        ["ddpm", "12.00 +- 0.90", "-"],
+        ["unipc", "-", "-"],
+    ]
+    assert {len(row) for row in table} == {5}, "no cell is empty: columns can be counted"
+    assert re.fullmatch(r"\+2\.00 \+- 0\.\d\d", table[4][-1])
+    (legend,) = [text for text in lines if text.startswith("= ")]
+    assert "95 % for all 3 comparisons together" in legend
+    assert any(text.startswith("? ") for text in lines)
+    assert not any("not paired" in text for text in lines)
+
+
+def test_a_mark_is_explained_only_where_it_stands() -> None:
+    lines = piped(show_sweep, [UNCERTAIN[0], UNCERTAIN[2]])
+    assert [row[-2] for row in rows(lines)] == ["best", "*", "-"]
+    assert not any(text.startswith(("=", "?")) for text in lines)
+    two = piped(show_sweep, UNCERTAIN[:2])
+    assert any("its difference (95 %) contains 0" in text for text in two)
+    assert "best" not in rows(piped(show_sweep, [UNCERTAIN[0], UNCERTAIN[3]]))[0], "nothing can be told"
+    assert "best" not in rows(piped(show_sweep, UNCERTAIN[:1]))[0]
+
+
+def test_other_noise_is_said() -> None:
+    lines = piped(show_sweep, [UNCERTAIN[0], UNCERTAIN[2] | {"sample_seed": 1}])
+    assert any("not paired" in text for text in lines)
+
+
+def test_the_best_is_marked_in_any_order_and_among_all() -> None:
+    lines = piped(show_sweep, UNCERTAIN[2::-1], ranked=False)
+    assert [row[-2] for row in rows(lines)] == ["best", "-", "=", "*"]
+    lines = piped(show_sweep, UNCERTAIN[2::-1], ranked=False, limit=1)
+    assert [row[-2] for row in rows(lines)] == ["best", "-"]
+    larger = [
+        uncertain(-one["fd_digits"], sampler=one["sampler"], name="recall", metric="recall") for one in UNCERTAIN[:3]
+    ]
+    assert [row[-2] for row in rows(piped(show_sweep, larger))] == ["best", "*", "-", "-"]
+
+
+def test_what_a_list_of_many_results_leaves_out_is_read_for_those_shown(tmp_path: Path) -> None:
+    light = []
+    for i, one in enumerate(UNCERTAIN[:3]):
+        cell = one | {"fit": "f", "cell": f"c{i}"}
+        Fit(tmp_path / "fits" / "f").cell(f"c{i}").write_result(cell)
+        light.append({key: value for key, value in cell.items() if not key.endswith("_jackknife")})
+    assert piped(show_sweep, light, runs=tmp_path) == piped(show_sweep, UNCERTAIN[:3])
+
+
+def test_another_number_may_rank() -> None:
+    cells = [one | {"kd_digits": -one["fd_digits"], "kd_digits_floor": 0.0} for one in SWEEP]
+    lines = piped(show_sweep, [*cells, SWEEP[0]], metric="kd_digits")
+    assert lines[0] == "left out: 1 run without kd_digits"
+    assert [row[-1] for row in rows(lines)] == ["kd_digits", "-10.00", "-9.000", "-4.000", "-2.000"]
+    with pytest.raises(ValueError, match="no result has a number kid; choose one of fd_digits, kd_digits"):
+        show_sweep(cells, metric="kid")
+
+
+def test_the_best_of_each_table_is_shown(tmp_path: Path) -> None:
+    lines = piped(show_where, [*SWEEP, result(cell="few", samples=50, fd_digits=0.1)], tmp_path / "table.csv")
+    best = [text for text in lines if text.startswith("best pictures")]
+    assert ["ddim-linear" in best[0], "few" in best[1], len(best)] == [True, True, 2]
+
+
+def test_a_csv_has_no_blocks_and_json_has() -> None:
+    csv, json = (export.text(UNCERTAIN, kind) for kind in ("csv", "json"))
+    assert "fd_digits_low" in csv
+    assert "jackknife" not in csv
+    assert "jackknife" in json
 
 
 def test_a_diverged_run_is_last_and_says_why() -> None:
-    lost = result(fd_digits=None, fd_digits_reason="nan", sampler="ddpm")
+    reason = "3 of 500 samples are not finite"
+    lost = result(fd_digits=None, fd_digits_reason=reason, recall_reason=reason, sampler="ddpm")
     for cells in ([lost, *SWEEP], [one | {"metric": "recall", "recall": one["fd_digits"]} for one in [lost, *SWEEP]]):
         lines = piped(show_sweep, cells)
         assert rows(lines)[-1][1] == "ddpm"
-        assert any("the samples diverged" in line for line in lines)
+        assert f"- : no {cells[0]['metric']}, ranked last: {reason}" in lines
 
 
 def test_failures_say_why_and_where(tmp_path: Path) -> None:
@@ -210,13 +358,15 @@ def test_a_terminal_gets_colour_and_stays_within_80_columns() -> None:
     wide = [
         one
         | {"fit_seconds": 100 * i, "sample_seconds": 10 * i, "steps": 10 + i, "fd_digits_floor": i, "diffuser": "d" * i}
+        | {key: UNCERTAIN[0][key] for key in ("fd_digits_low", "fd_digits_high", "fd_digits_jackknife", "sample_seed")}
         for i, one in enumerate(SWEEP)
     ]
     text = in_terminal(show_sweep, wide)
     assert "\x1b" in text
     assert max(map(len, without_codes(text))) <= 80
     assert len(rows([line for line in without_codes(text) if "#" not in line])) == 4, "a row was folded"
-    assert re.search(r"a wider terminal also shows .*sampling", text)
+    assert re.search(r"a wider terminal also shows .*sampling", " ".join(without_codes(text)))
+    assert "behind best" in in_terminal(show_sweep, wide, width=100)
     assert "a wider terminal" not in in_terminal(show_sweep, wide, width=150)
     assert all("python" in line or len(line) <= 80 for line in without_codes(in_terminal(show_result, RESULT)))
 
@@ -245,6 +395,29 @@ def test_commands_are_never_broken_by_the_terminal() -> None:
 )
 def test_number(value: object, text: str) -> None:
     assert number(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "half", "text"),
+    [
+        (0.38012, 0.01234, "0.380 +- 0.012"),
+        (12.3456, 0.0996, "12.35 +- 0.10"),
+        (0.0003, 0.0021, "0.0003 +- 0.0021"),
+        (-0.0003, 0.21, "0.00 +- 0.21"),
+        (1234.5, 67.8, "1234 +- 68"),
+        (123456.0, 6789.0, "123500 +- 6800"),
+        (1.23e-5, 4.5e-7, "1.230e-05 +- 4.5e-07"),
+        (2.5e7, 1.2e6, "2.50e+07 +- 1.2e+06"),
+        (12.3456, None, "12.35"),
+        (0.5, 0.0, "0.5000"),
+        (0.95, 1e-17, "0.9500"),
+        (0.0, 0.0, "0"),
+        (None, 1.0, "-"),
+        (1.0, float("nan"), "1.000"),
+    ],
+)
+def test_an_error_has_two_digits_and_its_value_as_many_places(value: object, half: float | None, text: str) -> None:
+    assert with_error(value, half) == text
 
 
 @pytest.mark.parametrize(("value", "text"), [(50000, "50,000"), (None, "-"), (True, "True")])

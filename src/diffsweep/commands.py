@@ -49,10 +49,25 @@ def main(words: Sequence[str] | None = None) -> int:
     added = command("results", results, "finished cells as a table, CSV, JSON or Parquet")
     added.add_argument("filters", nargs="*", metavar="FILTER", help="name of a sweep, or a condition on a column")
     added.add_argument("--format", choices=("table", "csv", "json", "parquet"), default="table")
+    added.add_argument(
+        "--metric", metavar="NAME", help="rank a table by this number, as kd_digits, not by the main one"
+    )
     added.add_argument("--sort", metavar="COLUMN", help="order by this column; a table's default is its metric")
     added.add_argument("--reverse", action="store_true", help="with --sort: largest first")
     added.add_argument("--limit", metavar="N", type=_whole, help="first N only (a table's default: 50); 0 for all")
     added.add_argument("--out", metavar="FILE", help="write to FILE instead (not for tables)")
+
+    added = command("evaluate", evaluate, "score anybody's images as a run's samples are scored")
+    added.add_argument("images", metavar="DIR_OR_NPZ", help="folder of pictures, or .npz or .npy file of uint8")
+    added.add_argument(
+        "overrides", nargs="*", metavar="OVERRIDE", help="as after `python train.py`, of what is measured"
+    )
+    added.add_argument("--reference", required=True, metavar="DATASET_OR_DIR", help="dataset, or real images likewise")
+    added.add_argument("--name", help="what the tables call them (default: the name of the folder or file)")
+    added.add_argument("--samples", metavar="N", type=_whole, help="N of the images only, chosen once and for all")
+    added.add_argument("--size", metavar="N", type=_whole, help="bring all to N x N: shorter side, then the centre")
+    added.add_argument("--corrupt", choices=("refuse", "skip"), default="refuse", help="pictures that cannot be read")
+    added.add_argument("--force", action="store_true", help="measure again what is measured already")
 
     added = command("gc", gc, "what could be freed; frees it with --yes")
     added.add_argument("--yes", action="store_true", help="delete it")
@@ -147,6 +162,9 @@ def results(asked: argparse.Namespace) -> int:
       sampler!=ddim       none of these
       "fd_digits<0.5"     also <=, > and >=; in quotes, as the shell has a use for < and >
     Several conditions must all hold; of several sweeps a cell belongs to one.
+
+    A table shows each number with half the width of its 95 % interval; * is the best, = what cannot be told from it.
+    A CSV leaves out NAME_jackknife, 20 numbers in one text, which JSON and Parquet have.
     """
     from diffsweep.sweep import scan
 
@@ -156,8 +174,10 @@ def results(asked: argparse.Namespace) -> int:
         raise ValueError("--format parquet needs --out FILE: it is not text")
     if asked.reverse and not asked.sort:
         raise ValueError("--reverse needs --sort COLUMN")
+    if asked.metric and asked.format != "table":
+        raise ValueError(f"--metric {asked.metric} is for tables: --sort {asked.metric} orders {asked.format}")
     unreadable: list[str] = []
-    every = scan.results(asked.runs, unreadable)
+    every = scan.results(asked.runs, unreadable, jackknife=asked.format in ("json", "parquet"))
     chosen: Sequence[Any] = scan.select(every, asked.filters, asked.runs)
     if unreadable:
         more = f" and {len(unreadable) - 1} more" if len(unreadable) > 1 else ""
@@ -175,7 +195,7 @@ def results(asked: argparse.Namespace) -> int:
         limit = 50 if asked.limit is None else asked.limit
         if asked.sort:
             chosen = ordered(chosen, asked.sort, asked.reverse)
-        show_sweep(chosen, runs=asked.runs, ranked=not asked.sort, limit=limit or None)
+        show_sweep(chosen, runs=asked.runs, ranked=not asked.sort, limit=limit or None, metric=asked.metric)
         return 0
     from diffsweep.report import export
 
@@ -187,6 +207,128 @@ def results(asked: argparse.Namespace) -> int:
     else:
         sys.stdout.write(export.text(chosen, asked.format))
     return 0
+
+
+def evaluate(asked: argparse.Namespace) -> int:
+    """Score images that any program made, as a run's samples are scored; they enter the same tables.
+
+    The images are a folder of pictures (PNG, JPEG, WebP, BMP; with its subfolders), or an .npz or .npy file of uint8.
+    The reference is a dataset of conf/, or real images in the same forms; then choose the features by extractor=NAME.
+    OVERRIDE says what is measured, as extractor=inception 'metric=[frechet,kernel]' evaluation.reference=test. Numbers
+    compare only at equal numbers of samples: --samples.
+    """
+    from pathlib import Path
+
+    from diffsweep.report.terminal import show_result
+    from diffsweep.sweep import scan
+
+    cfg, is_dataset = _composed(asked)
+    from diffsweep.evaluation.images import read_images
+    from diffsweep.training.external import External, Pictures
+
+    images = read_images(asked.images, size=asked.size, corrupt=asked.corrupt)
+    for count, what in (
+        (images.skipped, "skipped as corrupt"),
+        (images.ignored, "ignored: no pictures by their names"),
+    ):
+        if count:
+            print(f"{count} {'file' if count == 1 else 'files'} of {asked.images} {what}", file=sys.stderr)
+    reference = asked.reference
+    if not is_dataset:
+        real = read_images(asked.reference, size=asked.size, corrupt=asked.corrupt)
+        if real.skipped:
+            print(f"{real.skipped} corrupt files of {asked.reference} skipped", file=sys.stderr)
+        reference = Pictures(_name(asked.reference), real)
+    external = External.of(
+        cfg,
+        images,
+        _name(asked.images) if asked.name is None else asked.name,
+        reference,
+        asked.samples,
+        asked.overrides,
+        str(Path(asked.images).absolute()),
+    )
+    done = None if asked.force else external.cell.result()
+    if done is not None:
+        again = "" if done["images"] == external.name else f" as {done['images']}; --force records it anew"
+        print(f"already done{again}", file=sys.stderr)
+    alike = [
+        result.get("samples")
+        for result in scan.results(asked.runs)
+        if (result.get("dataset"), result.get("metric")) == (external.choice, external.evaluation.main)
+    ]
+    samples, usual = len(external.order), max(set(alike), key=alike.count, default=None)
+    if usual is not None and samples not in alike:
+        how = f"--samples {usual} compares" if usual <= len(images) else f"there are only {len(images)} images"
+        print(
+            f"careful: {samples} samples, and the results in {asked.runs} have {usual}: such numbers are not compared "
+            f"({how})",
+            file=sys.stderr,
+        )
+    show_result(done or external.evaluate(force=asked.force), runs=asked.runs)
+    return 0
+
+
+def _composed(asked: argparse.Namespace) -> tuple[Any, bool]:
+    """The config of an evaluation, and whether its reference is a dataset of conf/, rather than a folder or file."""
+    from pathlib import Path
+
+    from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.errors import HydraException
+
+    from diffsweep.sweep.compose import in_one_line
+
+    if not Path("conf/config.yaml").is_file():
+        raise ValueError("there is no conf/config.yaml here: run this in the project's folder")
+    folders = [Path(word.partition("=")[2]) for word in asked.overrides if word.startswith("--config-dir=")]
+    words = [word for word in asked.overrides if not word.startswith("--config-dir=")]
+    keys = {word.lstrip("+~").partition("=")[0] for word in words}
+    for word in words:
+        if word.startswith("-"):
+            raise ValueError(f"{word} is no option of evaluate")
+    if keys & {"dataset", "evaluation.samples"}:
+        raise ValueError(
+            "evaluate takes --reference DATASET instead of dataset=, --samples N instead of evaluation.samples="
+        )
+    words.append(f"paths.runs={asked.runs}")
+    # What is installed goes first: a file of the user's that happens to be called like a library breaks nothing.
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
+    try:
+        with initialize_config_dir(str(Path("conf").absolute()), version_base="1.3"):
+            places = ",".join(f"'file://{folder.absolute()}'" for folder in folders)
+            search = f"hydra.searchpath=[{places}]"
+            loader = GlobalHydra.instance().config_loader()
+
+            def options(group: str) -> list[str]:
+                return loader.get_group_options(group, config_name="config", overrides=[search])
+
+            is_dataset = asked.reference in options("dataset")
+            if is_dataset:
+                words.insert(0, f"dataset={asked.reference}")
+            elif not Path(asked.reference).exists():
+                raise ValueError(
+                    f"--reference {asked.reference} is no dataset, folder or file; datasets are "
+                    f"{', '.join(options('dataset'))}"
+                )
+            elif "extractor" not in keys:
+                if "efficientnet" not in options("extractor"):
+                    raise ValueError(
+                        f"choose the features with extractor=NAME, one of {', '.join(options('extractor'))}: "
+                        f"{asked.reference} has none of its own"
+                    )
+                words.insert(0, "extractor=efficientnet")
+            return compose("config", overrides=[search, *words]), is_dataset
+    except HydraException as error:
+        raise ValueError(in_one_line(error)) from error
+
+
+def _name(path: str) -> str:
+    from pathlib import Path
+
+    found = Path(path).resolve()
+    return found.name if found.is_dir() else found.stem
 
 
 def gc(asked: argparse.Namespace) -> int:

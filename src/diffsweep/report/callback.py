@@ -5,8 +5,6 @@ Our own launchers leave a plan in the sweep's folder; under any other each job l
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,11 +12,11 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from diffsweep.report import terminal
+from diffsweep.report import export, terminal
 from diffsweep.report.live import Names
 from diffsweep.sweep.hydra import why
 from diffsweep.sweep.plan import Plan
-from diffsweep.sweep.record import Fit, read_json, write_atomic
+from diffsweep.sweep.record import Fit, read_json
 from diffsweep.sweep.state import Watch
 
 _last: list[tuple[Path, Path]] = []
@@ -64,7 +62,7 @@ def show(folder: Path, runs: Path) -> bool:
         terminal.show_sweep(list(results.values()), failures, runs=runs)
     if results:
         table = folder / "table.csv"
-        write_atomic(table, _csv(list(results.values())))
+        export.write(list(results.values()), "csv", table)
         terminal.show_where(list(results.values()), table, runs=runs)
     if failures and plan:
         terminal.show_resume(plan.asking("resume"))
@@ -86,12 +84,3 @@ def _noted(folder: Path) -> Iterator[dict[str, Any]]:
     """What the jobs of another launcher noted."""
     for path in sorted((folder / "jobs").glob("*.json"), key=lambda path: int(path.stem)):
         yield read_json(path) or {}
-
-
-def _csv(results: list[dict[str, Any]]) -> str:
-    columns = list(dict.fromkeys(key for result in results for key in result))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns)
-    writer.writeheader()
-    writer.writerows(results)
-    return text.getvalue()

@@ -13,7 +13,7 @@ in these intervals: a claim about a method needs several seeds.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
@@ -171,13 +171,38 @@ def difference(a: Result, b: Result, name: str, level: float = LEVEL) -> Differe
     return Difference(value, value - reach, value + reach, paired)
 
 
+def mean_difference(pairs: Sequence[tuple[Result, Result]], name: str) -> Difference | None:
+    """The mean over pairs of cells (a, b) of the differences a - b, with its interval; None where nothing tells it.
+
+    Sample i is the same noise in all of these cells, so the number without block k of the mean is the mean of theirs.
+    """
+    rows = []
+    for a, b in pairs:
+        first, second, one, other = finite(a, name), finite(b, name), _without(a, name), _without(b, name)
+        if first is None or second is None or one is None or other is None or len(one) != len(other):
+            return None
+        rows.append((first - second, [x - y for x, y in zip(one, other, strict=True)]))
+    if not rows or len({len(without) for _, without in rows}) > 1:
+        return None
+    seeds = {result.get("sample_seed") for pair in pairs for result in pair}
+    if len(seeds) > 1 or None in seeds:
+        return None
+    without = [math.fsum(values) / len(rows) for values in zip(*(row[1] for row in rows), strict=True)]
+    value = math.fsum(row[0] for row in rows) / len(rows)
+    reach = t_quantile((1 + LEVEL) / 2, len(without) - 1) * _error(without)
+    return Difference(value, value - reach, value + reach, paired=True)
+
+
 def level_for(comparisons: int) -> float:
     """Level at which each of so many intervals is computed, for all of them to hold at once with 95 % (Bonferroni)."""
     return 1 - (1 - LEVEL) / max(1, comparisons)
 
 
 def against_best(
-    results: Sequence[Result], name: str, shown: Sequence[Result] | None = None
+    results: Sequence[Result],
+    name: str,
+    shown: Sequence[Result] | None = None,
+    read: Callable[[Result], Result] = lambda result: result,
 ) -> tuple[Result | None, list[Difference | None]]:
     """The best of `results`, and what each of `shown` (default: of all) lacks to it: cell - best, with its interval.
 
@@ -187,6 +212,7 @@ def against_best(
     and so only if one of its k - 1 intervals does not hold.
 
     The difference is None for the best itself, for a cell without the number, and where nothing tells how sure it is.
+    `read` gives a result with its NAME_jackknife; it is called for the best and for those shown.
 
     Raises:
         ValueError: for cells that were measured differently.
@@ -195,8 +221,8 @@ def against_best(
     if not able:
         return None, [None for _ in (results if shown is None else shown)]
     best, level = min(results, key=lambda result: rank(result, name)), level_for(able - 1)
-    rows = results if shown is None else shown
-    return best, [None if row is best else difference(row, best, name, level) for row in rows]
+    rows, whole = results if shown is None else shown, read(best)
+    return best, [None if row is best else difference(read(row), whole, name, level) for row in rows]
 
 
 def tied(results: Sequence[Result], name: str) -> list[Result]:

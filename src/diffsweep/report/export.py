@@ -1,4 +1,8 @@
-"""Results as other programs read them: CSV, JSON and Parquet, one row a cell, every column that any of them has."""
+"""Results as other programs read them: CSV, JSON and Parquet, one row a cell, every column that any of them has.
+
+A CSV, which is opened in a spreadsheet, leaves out NAME_jackknife: 20 numbers as one text, for the intervals of
+differences between cells (see `compare`).
+"""
 
 from __future__ import annotations
 
@@ -23,7 +27,8 @@ def text(results: Sequence[Result], kind: str) -> str:
     import io
 
     written = io.StringIO()
-    writer = csv.DictWriter(written, columns(results), lineterminator="\n")
+    shown = [name for name in columns(results) if not name.endswith("_jackknife")]
+    writer = csv.DictWriter(written, shown, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     writer.writerows(results)
     return written.getvalue()

@@ -18,7 +18,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from diffsweep.report.terminal import LARGER_IS_BETTER, count, duration, number
+from diffsweep.report.compare import larger_is_better
+from diffsweep.report.terminal import count, duration, number, with_error
 from diffsweep.sweep.plan import Plan
 from diffsweep.sweep.state import Item, Look, blocked
 
@@ -204,15 +205,16 @@ def _failures(names: Names, look: Look) -> list[Text]:
 
 def _best(names: Names, look: Look) -> list[Text]:
     """The best cells so far, for each metric."""
-    by_metric: dict[str, list[tuple[float, str]]] = {}
+    by_metric: dict[str, list[tuple[float, str, Item]]] = {}
     for cell, item in look.cells.items():
         if item.state == "done" and item.value is not None:
-            by_metric.setdefault(item.metric, []).append((item.value, cell))
+            by_metric.setdefault(item.metric, []).append((item.value, cell, item))
     lines = []
     for metric, found in by_metric.items():
-        found.sort(reverse=metric in LARGER_IS_BETTER, key=lambda pair: pair[0])
+        found.sort(reverse=larger_is_better(metric), key=lambda one: one[0])
         lines.append(Text(f"best {metric} so far", style="bold"))
-        lines += [Text(f"  {number(value)}  {names.cells[cell]}") for value, cell in found[:_EXAMPLES]]
+        shown = [(with_error(value, item.half), names.cells[cell]) for value, cell, item in found[:_EXAMPLES]]
+        lines += [Text(f"  {text}  {name}") for text, name in shown]
     return lines
 
 
@@ -334,7 +336,7 @@ class LiveView:
             name = self.names.cells[cell]
             if item.state == "done":
                 done += 1
-                yield f"[{done}/{total}] done {name}  {item.metric} {number(item.value)}".rstrip(" -")
+                yield f"[{done}/{total}] done {name}  {item.metric} {with_error(item.value, item.half)}".rstrip(" -")
             elif item.state == "failed" and self._is_news(cell, item):
                 yield f"[{done}/{total}] failed {name}: {item.reason}{_see(item)}"
 

@@ -1,7 +1,8 @@
 """Results as a researcher reads them in a terminal: what was compared, what is best, where it lies, what to run next.
 
-In a terminal there are colours and rules; in a pipe only plain text. Cells are ranked only against cells that were
-measured alike.
+In a terminal there are colours and rules; in a pipe only plain text, where columns are two spaces or more apart and
+none is empty. Cells are ranked only against cells that were measured alike, and those that chance alone may have put
+behind the best are marked (see `compare`).
 """
 
 from __future__ import annotations
@@ -19,23 +20,22 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from diffsweep.report import compare
+from diffsweep.report.compare import Difference, half
 from diffsweep.sweep.record import Cell, Fit
 
 CHOICES = ("diffuser", "sampler", "schedule", "backbone", "dataset")
 
-# Main metrics that are better when larger; for all others (distances, errors) less is better.
-LARGER_IS_BETTER = ("accuracy", "coverage", "density", "inception_score", "precision", "recall")
-
-# What must agree for two numbers to be compared at all.
-_MEASURED_BY = ("metric", "samples", "dataset")
-
 # What a narrow terminal goes without, first to last.
-_DISPENSABLE = ("steps", "sampling", "training", "floor")
+_DISPENSABLE = ("steps", "sampling", "training", "floor", "behind best")
 
 _UNBOUNDED = 10_000
 
 # Of the cells that failed for one reason, as many are named.
 _EXAMPLES = 3
+
+# Of the numbers of one run beside its main one, as many are shown: there may be some for every label.
+_NUMBERS = 12
 
 # How a cell without result stands, where it did not fail itself.
 _NO_RESULT = {"blocked": "not run", "missing": "not done"}
@@ -44,7 +44,7 @@ Result = Mapping[str, Any]
 
 
 def show_result(result: Result, console: Console | None = None, runs: str | Path = "runs") -> None:
-    """Print one finished run: its choices, its main metric beside the floor, times, files, and what to run next.
+    """Print one finished run: its choices, its numbers beside their floors, times, files, and what to run next.
 
     `result` is the content of a result.json that lies under the folder `runs`.
     """
@@ -52,13 +52,28 @@ def show_result(result: Result, console: Console | None = None, runs: str | Path
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
-    for choice in CHOICES:
+    for choice in ("images", *CHOICES):
         if result.get(choice) is not None:
             table.add_row(choice, Text(str(result[choice])))
-    table.add_row("network calls", _calls(result))
-    table.add_row(Text(str(result.get("metric") or "metric")), _score(result))
-    table.add_row("samples", f"{count(result.get('samples'))} in {duration(result.get('sample_seconds'))}")
-    table.add_row("training", f"{count(result.get('fit_steps'))} steps in {duration(result.get('fit_seconds'))}")
+    if result.get("images") is None:
+        table.add_row("network calls", _calls(result))
+    sign, metric = _sign(console), str(result.get("metric") or "metric")
+    table.add_row(Text(metric), Text(_score(result, metric, sign) + _floor(result, metric, with_samples=True)))
+    others = [name for name in compare.numbers(result) if name != metric]
+    for name in others[:_NUMBERS]:
+        table.add_row(Text(name), Text(_score(result, name, sign) + _floor(result, name)))
+    if len(others) > _NUMBERS:
+        table.add_row("", f"and {count(len(others) - _NUMBERS)} more in result.json")
+    if result.get("evaluation_note"):
+        table.add_row("careful", Text(str(result["evaluation_note"])))
+    if result.get("images") is not None:
+        table.add_row("samples", f"{count(result.get('samples'))} of {count(result.get('images_available'))}")
+    else:
+        table.add_row("samples", f"{count(result.get('samples'))} in {duration(result.get('sample_seconds'))}")
+        table.add_row("training", f"{count(result.get('fit_steps'))} steps in {duration(result.get('fit_seconds'))}")
+    if result.get("reference_samples") is not None:
+        split = result.get("reference_split")
+        table.add_row("reference", f"{count(result['reference_samples'])} real samples{split and f', split {split}'}")
     if result.get("parameters") is not None:
         table.add_row("parameters", count(result["parameters"]))
     console.print(table)
@@ -67,7 +82,7 @@ def show_result(result: Result, console: Console | None = None, runs: str | Path
     _lines(console, f"pictures  {cell.folder / str(result.get('grid') or cell.samples_file.name)}")
     _lines(console, f"numbers   {cell.result_file}")
     _lines(console, "", "next:")
-    for command, why in next_commands(result):
+    for command, why in next_commands(result, runs):
         _lines(console, f"  {command}", f"    # {why}")
 
 
@@ -78,22 +93,31 @@ def show_sweep(
     runs: str | Path = "runs",
     ranked: bool = True,
     limit: int | None = None,
+    metric: str | None = None,
 ) -> None:
     """Print finished cells, best first unless not `ranked`, at most `limit` a table, then those that failed and why.
 
-    `results` are contents of result.json files. A failure needs `fit` and `cell` and may have `overrides`, `name` (what
-    distinguishes it), `state` (as in `sweep.state`), `reason` (one line), `error` and `log` (paths); what is absent is
-    read from the folder `runs`. Cells of different metrics, numbers of samples or datasets come in tables of their own.
+    `results` are contents of result.json files; NAME_jackknife is read from the folder `runs` where it is left out.
+    `metric` is a number to rank by other than the main one of each cell. Cells that were measured differently
+    (`compare.PROTOCOL`) come in tables of their own.
+
+    A failure needs `fit` and `cell` and may have `overrides`, `name` (what distinguishes it), `state` (as in
+    `sweep.state`), `reason` (one line), `error` and `log` (paths); what is absent is read from the folder `runs`.
+
+    Raises ValueError for a `metric` that no result has.
     """
     console = console or _console()
-    groups: dict[tuple[Any, ...], list[Result]] = {}
-    for result in results:
-        groups.setdefault(tuple(result.get(key) for key in _MEASURED_BY), []).append(result)
-    if len(groups) > 1:
-        differing = [key for i, key in enumerate(_MEASURED_BY) if len({group[i] for group in groups}) > 1]
-        _lines(console, f"{len(groups)} tables, for numbers of different {_listed(differing)} cannot be ranked", "")
-    for group in groups.values():
-        _show_group(sorted(group, key=_rank) if ranked else group, console, ranked, limit)
+    chosen = compare.by(results, metric) if metric is not None and results else results
+    if len(chosen) < len(results):
+        _lines(console, f"left out: {_things(len(results) - len(chosen), 'run')} without {metric}")
+    groups = _groups(chosen)
+    differing = compare.apart(list(groups))
+    if differing:
+        named = [_differing(place, groups) for place in differing]
+        _lines(console, f"{len(groups)} tables, for numbers of different {_listed(named)} cannot be ranked", "")
+    for how, group in groups.items():
+        told = "".join(f"; {compare.PROTOCOL[place][1]} {_protocol_text(how[place])}" for place in differing)
+        _show_group(sorted(group, key=_rank) if ranked else group, console, ranked, limit, runs, told)
     if not results:
         _lines(console, "no finished runs")
     if failures:
@@ -114,13 +138,33 @@ def show_sweep(
             _lines(console, f"    see {seen}")
 
 
+def _groups(results: Sequence[Result]) -> dict[tuple[Any, ...], list[Result]]:
+    """Results by how they were measured."""
+    groups: dict[tuple[Any, ...], list[Result]] = {}
+    for result in results:
+        groups.setdefault(compare.protocol(result), []).append(result)
+    return groups
+
+
+def _differing(place: int, groups: Mapping[tuple[Any, ...], object]) -> str:
+    values = sorted({how[place] for how in groups}, key=lambda value: (isinstance(value, str), value is None, value))
+    return f"{compare.PROTOCOL[place][1]} ({_some([_protocol_text(value) for value in values])})"
+
+
+def _protocol_text(value: object) -> str:
+    return "none" if value is None else count(value)
+
+
 def _counted(failures: Sequence[Result]) -> list[str]:
     counts = Counter(_NO_RESULT.get(str(failure.get("state")), "failed") for failure in failures)
     return [f"{amount} {what}" for what, amount in counts.items()]
 
 
-def next_commands(result: Result) -> list[tuple[str, str]]:
+def next_commands(result: Result, runs: str | Path = "runs") -> list[tuple[str, str]]:
     """A few sensible commands to type after the run `result`, each with what it is good for."""
+    if result.get("images") is not None:
+        asked = [f"dataset={result.get('dataset')}", *(["--runs", str(runs)] if str(runs) != "runs" else [])]
+        return [(f"diffsweep results {shlex.join(asked)}", "beside everything compared with the same data")]
     kept = [word for word in split_overrides(str(result.get("overrides") or "")) if not word.startswith("hydra")]
 
     def command(*changed: str, multirun: bool = False) -> str:
@@ -170,6 +214,25 @@ def number(value: object) -> str:
     return f"{rounded:.{max(0, digits)}f}"
 
 
+def with_error(value: object, half: float | None, sign: str = "+-") -> str:
+    """A value and half the width of its interval to two significant digits, as `0.380 +- 0.012`.
+
+    The value alone, as `number` has it, where there is no interval or one without width.
+    """
+    if not isinstance(value, (int, float)) or not math.isfinite(value) or half is None or not math.isfinite(half):
+        return number(value)
+    # Rounding alone is no error: what is the same without any block has none.
+    if half <= 1e-7 * abs(value):
+        return number(value)
+    error = float(f"{half:.1e}")
+    places, largest = 1 - math.floor(math.log10(error)), max(abs(value), error)
+    if not 1e-4 <= largest < 1e6:
+        digits = max(0, math.floor(math.log10(largest)) + places)
+        return f"{value:.{digits}e} {sign} {error:.1e}"
+    # Adding 0 makes -0.0 what it looks like to people.
+    return f"{round(value, places) + 0.0:.{max(0, places)}f} {sign} {error:.{max(0, places)}f}"
+
+
 def count(value: object) -> str:
     """A number of things, with its thousands set apart: 50,000; "-" for null."""
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else number(value)
@@ -198,6 +261,10 @@ def _console() -> Console:
     return console if console.is_terminal else Console(width=_UNBOUNDED)
 
 
+def _sign(console: Console) -> str:
+    return "+-" if not console.is_terminal or console.options.ascii_only else "\N{PLUS-MINUS SIGN}"
+
+
 def mixed(results: Sequence[Result]) -> str | None:
     """One line of warning if `results` come from different commits or versions, which may be why they differ.
 
@@ -210,24 +277,26 @@ def mixed(results: Sequence[Result]) -> str | None:
         if result.get("git_commit")
     }
     if len(commits) > 1:
-        said.append(f"commits {_some(commits)}")
+        said.append(f"commits {_some(sorted(commits))}")
     for key in sorted({key for result in results for key in result if key.startswith("version_")}):
         versions = {str(result[key]) for result in results if result.get(key)}
         if len(versions) > 1:
-            said.append(f"{key.removeprefix('version_').replace('_', '-')} {_some(versions)}")
+            said.append(f"{key.removeprefix('version_').replace('_', '-')} {_some(sorted(versions))}")
     return f"careful: made with different {'; '.join(said)}" if said else None
 
 
-def _some(words: set[str], most: int = 4) -> str:
-    shown = sorted(words)[:most]
-    return _listed([", ".join(shown), f"{len(words) - most} more"] if len(words) > most else shown)
+def _some(words: Sequence[str], most: int = 4) -> str:
+    return _listed([", ".join(words[:most]), f"{len(words) - most} more"] if len(words) > most else words)
 
 
-def _show_group(group: Sequence[Result], console: Console, best_first: bool, limit: int | None) -> None:
+def _show_group(
+    group: Sequence[Result], console: Console, best_first: bool, limit: int | None, runs: str | Path, told: str
+) -> None:
     ranked = group[:limit]
-    metric = str(ranked[0].get("metric"))
-    columns = _columns(ranked, metric)
-    always = {"#", "sampler", "NFE", metric} if len(ranked) == 1 else {metric}
+    metric, sign = str(ranked[0].get("metric")), _sign(console)
+    standing, legend = _standing(group, ranked, metric, runs, sign)
+    columns = _columns(ranked, metric, standing, sign)
+    always = {metric, *standing} | ({"#", "images", "sampler", "NFE"} if len(ranked) == 1 else set())
     shared = {name: texts[0] for name, texts in columns.items() if len(set(texts)) == 1 and name not in always}
     varying = {name: texts for name, texts in columns.items() if name not in shared}
     table = _table(varying, console, best_first)
@@ -239,43 +308,94 @@ def _show_group(group: Sequence[Result], console: Console, best_first: bool, lim
             left_out.append(name)
             del varying[name]
             table = _table(varying, console, best_first)
-    direction = "larger" if metric in LARGER_IS_BETTER else "smaller"
-    fits = len({result.get("fit") for result in group})
-    console.print(
-        Text(f"{_things(len(group), 'run')} of {_things(fits, 'training')}, by {metric} ({direction} is better)")
-    )
+    direction = "larger" if compare.larger_is_better(metric) else "smaller"
+    ours = [result.get("fit") for result in group if result.get("images") is None]
+    counted = [f"{_things(len(ours), 'run')} of {_things(len(set(ours)), 'training')}"] if ours else []
+    if len(ours) < len(group):
+        counted.append(_things(len(group) - len(ours), "set") + " of given images")
+    console.print(Text(f"{_listed(counted)}, by {metric} ({direction} is better){told}"))
     if known := {name: text for name, text in shared.items() if text != "-"}:
         whom = "all" if len(ranked) == len(group) else "all shown"
         console.print(Text(f"{whom}: " + ", ".join(f"{name} {text}" for name, text in known.items())))
     console.print(table)
+    for line in legend:
+        console.print(Text(line))
     if len(ranked) < len(group):
         console.print(Text(f"the first {count(len(ranked))} of {count(len(group))}; --limit 0 shows all"))
     if (warning := mixed(ranked)) is not None:
         _lines(console, warning)
     if left_out:
         console.print(Text(f"a wider terminal also shows {', '.join(left_out)}"))
-    if any(result.get(metric) is None for result in ranked):
-        reasons = sorted({str(result.get(f"{metric}_reason")) for result in ranked if result.get(metric) is None})
-        console.print(Text(f"- : no finite {metric} ({', '.join(reasons)}): the samples diverged, ranked last"))
+    lost = [result for result in ranked if compare.finite(result, metric) is None]
+    if lost:
+        reasons = dict.fromkeys(str(result.get(f"{metric}_reason") or "no reason was recorded") for result in lost)
+        last = ", ranked last" if best_first else ""
+        console.print(Text(f"- : no {metric}{last}: {_some(list(reasons))}"))
     _lines(console, "")
+
+
+def _standing(
+    group: Sequence[Result], ranked: Sequence[Result], metric: str, runs: str | Path, sign: str
+) -> tuple[dict[str, list[str]], list[str]]:
+    """Columns that tell how sure it is that a cell is behind the best, and lines that explain them; none if unknown."""
+
+    def read(result: Result) -> Result:
+        # Lists of very many results come without what only the intervals of differences are made of.
+        key = f"{metric}_jackknife"
+        if key in result or f"{metric}_low" not in result:
+            return result
+        return {**result, key: (_cell(result, runs).result() or {}).get(key)}
+
+    best, differences = compare.against_best(group, metric, ranked, read)
+    if not any(differences):
+        return {}, []
+
+    def mark(result: Result, found: Difference | None) -> str:
+        if result is best:
+            return "*"
+        if found is None:
+            return "?" if compare.finite(result, metric) is not None else ""
+        return "" if found.told_apart else "="
+
+    marks = [mark(result, found) for result, found in zip(ranked, differences, strict=True)]
+    behind = [
+        "" if found is None else "+" * (found.value >= 0) + with_error(found.value, found.half, sign)
+        for found in differences
+    ]
+    comparisons = sum(compare.finite(result, metric) is not None for result in group) - 1
+    together = f" for all {count(comparisons)} comparisons together" if comparisons > 1 else ""
+    legend = []
+    if "=" in marks:
+        legend.append(f"= cannot be told from the best: the interval of its difference (95 %{together}) contains 0")
+    if "?" in marks:
+        legend.append("? cannot be compared with the best: there is no interval")
+    if any(found is not None and not found.paired for found in differences):
+        legend.append("not paired, hence less sure: differences to samples of another evaluation.seed, to given images")
+    return {"best": marks, "behind best": behind}, legend
 
 
 def _table(columns: Mapping[str, Sequence[str]], console: Console, best_first: bool) -> Table:
     plain = not console.is_terminal
     table = Table(box=None if plain else box.SIMPLE_HEAD, pad_edge=False, header_style="" if plain else "bold")
     for name in columns:
-        numeric = name not in CHOICES and any(text[:1].isdigit() for text in columns[name])
+        numeric = name not in CHOICES and any(text.lstrip("+-")[:1].isdigit() for text in columns[name])
         table.add_column(Text(name), justify="right" if numeric else "left", overflow="fold")
     rows = list(zip(*columns.values(), strict=True))
+    if plain:
+        rows = [tuple(text or "-" for text in row) for row in rows]
     for row in rows:
         best = best_first and row is rows[0] and len(rows) > 1 and not plain
         table.add_row(*map(Text, row), style="bold" if best else None)
     return table
 
 
-def _columns(ranked: Sequence[Result], metric: str) -> dict[str, list[str]]:
-    """All columns of a table, from left to right, as texts."""
+def _columns(
+    ranked: Sequence[Result], metric: str, standing: Mapping[str, list[str]], sign: str
+) -> dict[str, list[str]]:
+    """All columns of a table, from left to right, as texts; `standing` goes behind the metric."""
     columns: dict[str, list[str]] = {"#": [str(place) for place in range(1, len(ranked) + 1)]}
+    if any(result.get("images") is not None for result in ranked):
+        columns["images"] = [number(result.get("images")) for result in ranked]
     for choice in CHOICES:
         columns[choice] = [number(result.get(choice)) for result in ranked]
     overridden = [_overridden(result) for result in ranked]
@@ -284,10 +404,15 @@ def _columns(ranked: Sequence[Result], metric: str) -> dict[str, list[str]]:
     keys = [key for key in keys if len({one.get(key) for one in overridden}) > 1]
     for key in keys:
         last = key.rpartition(".")[2]
-        unique = [other.rpartition(".")[2] for other in keys].count(last) == 1 and last not in _COLUMNS
+        taken = {*_COLUMNS, *standing}
+        unique = [other.rpartition(".")[2] for other in keys].count(last) == 1 and last not in taken
         columns[last if unique and last != metric else key] = [one.get(key, "-") for one in overridden]
     for name, (key, text) in _COLUMNS.items():
-        columns[name or metric] = [text(result.get(key.replace("METRIC", metric))) for result in ranked]
+        if name:
+            columns[name] = [text(result.get(key.replace("METRIC", metric))) for result in ranked]
+        else:
+            columns[metric] = [with_error(result.get(metric), half(result, metric), sign) for result in ranked]
+            columns |= standing
     return columns
 
 
@@ -297,23 +422,21 @@ def _overridden(result: Result) -> dict[str, str]:
 
 
 def _rank(result: Result) -> tuple[bool, float]:
-    metric = result.get("metric")
-    value = result.get(str(metric))
-    if not isinstance(value, (int, float)) or not math.isfinite(value):
-        return True, 0.0
-    return False, -value if metric in LARGER_IS_BETTER else value
+    return compare.rank(result, str(result.get("metric")))
 
 
-def _score(result: Result) -> str:
-    metric = result.get("metric")
-    text = number(result.get(str(metric)))
-    if (reason := result.get(f"{metric}_reason")) is not None:
-        text += f" ({reason}: the samples diverged)"
-    if (floor := result.get(f"{metric}_floor")) is None:
-        return text
-    among = result.get("floor_samples")
+def _score(result: Result, name: str, sign: str = "+-") -> str:
+    text = with_error(result.get(name), half(result, name), sign)
+    reason = result.get(f"{name}_reason")
+    return text if reason is None else f"{text} ({reason})"
+
+
+def _floor(result: Result, name: str, with_samples: bool = False) -> str:
+    if (floor := result.get(f"{name}_floor")) is None:
+        return ""
+    among = result.get("floor_samples") if with_samples else None
     of = f" with {count(among)} samples" if among is not None and among != result.get("samples") else ""
-    return f"{text}  (real against real: {number(floor)}{of})"
+    return f"  (real against real: {number(floor)}{of})"
 
 
 def _calls(result: Result) -> str:
@@ -334,7 +457,7 @@ def _things(amount: int, thing: str) -> str:
     return f"{amount} {thing}" if amount == 1 else f"{amount} {thing}s"
 
 
-# Name, key in the result and form of the columns behind choices and overrides; the nameless one is the metric.
+# Name, key in the result and form of the columns behind choices and overrides; the nameless one is the metric's place.
 _COLUMNS: dict[str, tuple[str, Callable[[object], str]]] = {
     "steps": ("steps", count),
     "NFE": ("nfe", count),
@@ -344,7 +467,7 @@ _COLUMNS: dict[str, tuple[str, Callable[[object], str]]] = {
     "training": ("fit_seconds", duration),
     "sampling": ("sample_seconds", duration),
 }
-_SHOWN_ANYWAY = (*CHOICES, "sampler.nfe")
+_SHOWN_ANYWAY = (*CHOICES, "images", "sampler.nfe")
 
 
 def _lines(console: Console, *lines: str) -> None:
@@ -356,19 +479,22 @@ def _lines(console: Console, *lines: str) -> None:
 def line(result: Result) -> str:
     """One finished run in one line, as a sweep shows it while it goes on."""
     choices = " ".join(f"{choice}={result[choice]}" for choice in CHOICES if result.get(choice) is not None)
-    return f"done {choices}  {result.get('metric')} {_score(result)}"
+    metric = str(result.get("metric"))
+    return f"done {choices}  {metric} {_score(result, metric)}"
 
 
 def show_where(
     results: Sequence[Result], table: Path, console: Console | None = None, runs: str | Path = "runs"
 ) -> None:
-    """Print where a sweep's table and its best pictures lie, and what to run next."""
+    """Print where a sweep's table and the best pictures of each of its tables lie, and what to run next."""
     console = console or _console()
-    best = min(results, key=_rank)
-    cell = _cell(best, runs)
     _lines(console, f"table          {table}")
-    _lines(console, f"best pictures  {cell.folder / str(best.get('grid') or cell.samples_file.name)}", "", "next:")
-    for command, why in next_commands(best)[1:2]:
+    bests = [min(group, key=_rank) for group in _groups(results).values()]
+    for best in bests[:_EXAMPLES]:
+        cell = _cell(best, runs)
+        _lines(console, f"best pictures  {cell.folder / str(best.get('grid') or cell.samples_file.name)}")
+    _lines(console, "", "next:")
+    for command, why in next_commands(bests[0])[1:2]:
         _lines(console, f"  {command}", f"    # the best, with {why}")
 
 

@@ -27,18 +27,20 @@ Read = tuple[Stamp, Record]
 # Reading this many files anew takes less time than packing them would.
 _WORTH = 2000
 _BATCH = 200
-_FORMAT = b"diffsweep results 1"
+_FORMAT = b"diffsweep results 2"
 
 
-def results(runs: str | Path, unreadable: list[str] | None = None) -> list[Record]:
+def results(runs: str | Path, unreadable: list[str] | None = None, *, jackknife: bool = False) -> list[Record]:
     """The result.json of every finished cell below the folder `runs`, by fit and cell; none if there is no folder.
 
     One that is corrupt, half, or does not say that it is done is left out; its path is appended to `unreadable`.
+    Without `jackknife` the fields NAME_jackknife are left out, and the copy does without them: they are most of a
+    record, and of very many records few are looked at.
     """
     fits = f"{os.fspath(runs)}/fits"
     names = [f"{fit}/cells/{cell}" for fit in _folders(fits) for cell in _folders(f"{fits}/{fit}/cells")]
     with without_collector():
-        known = _unpack(_cache(runs))
+        known = {} if jackknife else _unpack(_cache(runs))
         found: dict[str, Read | None] = {}
         for name in names:
             hit = known.get(name)
@@ -48,6 +50,12 @@ def results(runs: str | Path, unreadable: list[str] | None = None) -> list[Recor
             batch = missed[first : first + _BATCH]
             found |= zip(batch, _read([f"{fits}/{name}/result.json" for name in batch], unreadable), strict=True)
         read = {name: hit for name, hit in found.items() if hit is not None}
+        if jackknife:
+            return [record for _, record in read.values()]
+        for name in missed:
+            if name in read:
+                stamp, record = read[name]
+                read[name] = stamp, {key: value for key, value in record.items() if not key.endswith("_jackknife")}
         if sum(name in read for name in missed) >= max(_WORTH, len(read) // 10):
             _remember(runs, read)
         return [record for _, record in read.values()]

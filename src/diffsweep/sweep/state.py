@@ -70,7 +70,8 @@ class Item:
     """How one fit or cell stands.
 
     "waiting": in a queue or behind its fit; "blocked": not run, as its fit failed; "missing": nobody is at it, for it
-    was interrupted or never begun. Empty or None is what is not known or does not apply.
+    was interrupted or never begun. `half` is half the width of the interval of `value`. Empty or None is what is not
+    known or does not apply.
     """
 
     state: State
@@ -86,6 +87,7 @@ class Item:
     log: str = ""
     metric: str = ""
     value: float | None = None
+    half: float | None = None
     seconds: float | None = None
 
 
@@ -600,6 +602,7 @@ def _done(record: Mapping[str, Any] | None, *times: str) -> Item | None:
     if record is None or record.get("status") != "done":
         return None
     metric = record.get("metric") or ""
+    low, high = _number(record.get(f"{metric}_low")), _number(record.get(f"{metric}_high"))
     spent = [seconds for key in times if (seconds := _number(record.get(key))) is not None]
     return Item(
         "done",
@@ -608,6 +611,7 @@ def _done(record: Mapping[str, Any] | None, *times: str) -> Item | None:
         host=str(record.get("host") or ""),
         metric=metric,
         value=_number(record.get(metric)) if metric else None,
+        half=None if low is None or high is None else (high - low) / 2,
         seconds=sum(spent) if spent else None,
     )
 
