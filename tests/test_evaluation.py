@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import reduce
 from pathlib import Path
-from unittest.mock import patch
 
 import hydra.utils
 import numpy as np
@@ -18,8 +17,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 from torch import Tensor, nn
 from torch_fidelity import metric_fid
-from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
-from torchmetrics.image.fid import FrechetInceptionDistance, NoTrainInceptionV3
+from torchmetrics.image.fid import FrechetInceptionDistance
 
 from diffsweep.data.digits import Digits
 from diffsweep.data.examples import Examples
@@ -32,7 +30,6 @@ from diffsweep.evaluation.extractor import Extractor, sha256
 from diffsweep.evaluation.features import BLOCKS, Features
 from diffsweep.evaluation.frechet import Frechet, Moments, frechet_distance
 from diffsweep.evaluation.identity import identity
-from diffsweep.evaluation.inception import FILE, Inception, inception
 from diffsweep.evaluation.pictures import GEOMETRY, grid
 from diffsweep.evaluation.reference import Library, Reference
 
@@ -378,63 +375,6 @@ def test_input_of_the_wrong_kind_is_refused_in_one_line(call: Callable[[], objec
     with pytest.raises(ValueError, match=words) as error:
         call()
     assert "\n" not in str(error.value)
-
-
-# --- Inception ------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def random_inception() -> FeatureExtractorInceptionV3:
-    torch.manual_seed(0)
-    module = "torch_fidelity.feature_extractor_inceptionv3"
-    with patch.object(FeatureExtractorInceptionV3, "load_state_dict"), patch(f"{module}.load_state_dict_from_url"):
-        return FeatureExtractorInceptionV3("inception-v3-compat", ["2048"])
-
-
-def test_inception_is_that_of_torch_fidelity_and_torchmetrics(
-    random_inception: FeatureExtractorInceptionV3, tmp_path: Path
-) -> None:
-    state = random_inception.state_dict()
-    ours = Extractor(Inception(state), "fd_random_inception", 2048, "random")
-    draw = torch.Generator().manual_seed(0)
-    x = torch.randint(0, 256, (3, 3, 40, 32), dtype=torch.uint8, generator=draw)
-    features = ours(x)
-    assert torch.equal(features, random_inception(x)[0])
-    torch.save(state, tmp_path / "random.pth")
-    theirs = NoTrainInceptionV3("inception", ["2048"], str(tmp_path / "random.pth"), antialias=False)
-    assert torch.allclose(features, theirs(x), atol=1e-5)
-    grey = x[:, :1]
-    assert torch.equal(ours(grey), ours(grey.repeat(1, 3, 1, 1)))
-
-
-def test_only_the_original_weights_may_be_called_fid(
-    random_inception: FeatureExtractorInceptionV3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    place = tmp_path / "hub" / "checkpoints" / FILE
-    place.parent.mkdir(parents=True)
-    torch.save(random_inception.state_dict(), place)
-    for weights in (None, str(place)):
-        with pytest.raises(ValueError, match="is not the Inception of FID: its SHA-256 is") as error:
-            inception(weights)
-        assert str(place) in str(error.value)
-
-
-def test_without_weights_and_network_one_line_says_which_file_to_put_where(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def offline(*_: object, **__: object) -> None:
-        raise OSError("no route\nto host")
-
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
-    with pytest.raises(ValueError, match="no route to host") as error:
-        inception()
-    assert FILE in str(error.value)
-    assert str(tmp_path / "hub" / "checkpoints") in str(error.value)
-    assert "\n" not in str(error.value)
-    with pytest.raises(ValueError, match="is not a file"):
-        inception(str(tmp_path / "elsewhere.pth"))
 
 
 # --- the reference --------------------------------------------------------------------------------------------------
