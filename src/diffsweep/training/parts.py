@@ -83,7 +83,7 @@ class Parts:
         denoiser = make_denoiser(cfg, dataset, schedule, diffuser)
         _try_objective(cfg, diffuser, denoiser, dataset)
         sampler.check(schedule)
-        guidance = _guidance(cfg, denoiser, sampler, schedule, dataset)
+        guidance = make_guidance(cfg, denoiser, sampler, schedule, dataset)
         _try_optimizer(cfg, denoiser)
         ema(cfg.ema.decay)
         Checkpoints(Path(), cfg.trainer.checkpoint_seconds)
@@ -133,7 +133,7 @@ def _try_objective(cfg: DictConfig, diffuser: Objective, denoiser: Denoiser, dat
         )
 
 
-def _guidance(cfg: DictConfig, denoiser: Denoiser, sampler: Sampler, schedule: Schedule, dataset: Any) -> Guidance:
+def make_guidance(cfg: DictConfig, denoiser: Denoiser, sampler: Sampler, schedule: Schedule, dataset: Any) -> Guidance:
     """The guidance, tried on two examples; a key ``weak`` names a finished fit, ``classes`` asks for dropped labels."""
     asked = cfg.guidance
     try:
