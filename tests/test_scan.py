@@ -113,6 +113,16 @@ def test_the_copy_gives_exactly_what_the_files_give(runs: Path, monkeypatch: pyt
 
 
 @pytest.mark.usefixtures("small")
+def test_blocks_of_intervals_are_read_only_where_they_are_asked_for(runs: Path) -> None:
+    write(runs, "b", "b9", fd_digits_low=0.1, fd_digits_jackknife="0.5 0.4")
+    light = [{key: value for key, value in one.items() if key != "fd_digits_jackknife"} for one in truth(runs)]
+    for _ in range(2):
+        assert scan.results(runs, jackknife=True) == truth(runs)
+        assert scan.results(runs) == light
+    assert b"jackknife" not in copy(runs).read_bytes()
+
+
+@pytest.mark.usefixtures("small")
 def test_the_file_is_believed_before_the_copy(runs: Path) -> None:
     scan.results(runs)
     stamp = (runs / "fits/a/cells/a0/result.json").stat()

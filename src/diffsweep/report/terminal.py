@@ -116,7 +116,8 @@ def show_sweep(
         named = [_differing(place, groups) for place in differing]
         _lines(console, f"{len(groups)} tables, for numbers of different {_listed(named)} cannot be ranked", "")
     for how, group in groups.items():
-        told = "".join(f"; {compare.PROTOCOL[place][1]} {_protocol_text(how[place])}" for place in differing)
+        named = [(compare.PROTOCOL[place][1], how[place]) for place in differing]
+        told = "".join(f"; {called} {_protocol_text(value)}" for called, value in named if called != "metric")
         _show_group(sorted(group, key=_rank) if ranked else group, console, ranked, limit, runs, told)
     if not results:
         _lines(console, "no finished runs")
