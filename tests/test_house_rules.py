@@ -28,7 +28,7 @@ ARROWS = {
     "evaluation": set[str](),
     "report": {"sweep"},
     "sweep": set[str](),
-    "training": {"diffusion", "evaluation", "sweep.record", "sweep.lease"},
+    "training": {"diffusion", "evaluation", "sweep.record", "sweep.lease", "sweep.mirror"},
 }
 
 # The mathematics is usable without any of the machinery around it.

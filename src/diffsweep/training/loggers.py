@@ -1,43 +1,17 @@
-"""Mirrors of the record: Lightning's own CSV and W&B loggers, one W&B run per fit and per cell, safe without network.
+"""Mirrors of the record: Lightning's own CSV and TensorBoard loggers, and a W&B run per fit and per cell.
 
 The files of a run are the record; a mirror that is lost can be made again from them.
 """
 
 from __future__ import annotations
 
-import netrc
-import os
-import socket
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
-from urllib.parse import urlparse
+from typing import Any
 
-from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
-MODES = ("auto", "online", "offline")
-
-
-@dataclass(frozen=True)
-class Subject:
-    """What is logged: one fit or one cell.
-
-    Attributes:
-        kind: "fit" or "cell".
-        signature: Its id, so that a resumed run goes on in the same log.
-        folder: Its folder.
-        name: For people, as "unet cosine v".
-        group: The sweep it belongs to, if any.
-        config: The resolved config.
-    """
-
-    kind: Literal["fit", "cell"]
-    signature: str
-    folder: Path
-    name: str
-    group: str | None
-    config: Mapping[str, Any]
+from diffsweep.sweep.mirror import Mirror, Place, Subject, numbers
 
 
 def csv(subject: Subject) -> Logger:
@@ -45,7 +19,70 @@ def csv(subject: Subject) -> Logger:
     return CSVLogger(save_dir=subject.folder, name="", version="csv")
 
 
-def wandb(subject: Subject, project: str = "diffsweep", entity: str | None = None, mode: str = "auto") -> Logger:
+def tensorboard(subject: Subject) -> Logger:
+    """Events in the folder's ``tensorboard``; one that is resumed writes all of its lines again, in a file of its own.
+
+    Raises:
+        ValueError: if TensorBoard is not installed.
+    """
+    folder = subject.folder / "tensorboard"
+    # What an interrupted training has written is told again, from the record.
+    for old in folder.glob("events.out.tfevents.*"):
+        old.unlink()
+    try:
+        logger = TensorBoardLogger(save_dir=folder, name="", version="")
+        assert logger.experiment
+    except ImportError as error:
+        raise ValueError(f"logger=tensorboard needs a package, {error.name}: pip install tensorboard") from error
+    return logger
+
+
+class Wandb(Logger):
+    """A W&B run as Lightning wants its loggers.
+
+    Args:
+        mirror: The run; None if W&B is not there, which is no reason to fail.
+        subject: What is logged.
+        samples_every: Training steps between pictures of samples; None for none.
+        samples: How many samples such a picture has.
+        artifact: Whether to upload the averaged weights of a finished training.
+    """
+
+    def __init__(
+        self, mirror: Mirror | None, subject: Subject, samples_every: int | None, samples: int, artifact: bool
+    ) -> None:
+        super().__init__()
+        self.mirror = mirror
+        self.subject = subject
+        self.samples_every = samples_every
+        self.samples = samples
+        self.artifact = artifact
+
+    @property
+    def name(self) -> str:
+        return self.subject.name
+
+    @property
+    def version(self) -> str:
+        return self.subject.signature
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        if self.mirror is not None and step is not None:
+            self.mirror.row(metrics, step)
+
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """The config is told when the run begins."""
+
+
+def wandb(
+    subject: Subject,
+    project: str = "diffsweep",
+    entity: str | None = None,
+    mode: str = "auto",
+    samples_every: int | None = None,
+    samples: int = 16,
+    artifact: bool = False,
+) -> Logger:
     """A W&B run named by the signature: the same run when a job resumes.
 
     Args:
@@ -53,51 +90,62 @@ def wandb(subject: Subject, project: str = "diffsweep", entity: str | None = Non
         project: W&B project.
         entity: W&B team or user; None is the user's default.
         mode: "online", "offline", or "auto": online if there is a key and the server answers within 3 s.
+        samples_every: Training steps between pictures of samples of the averaged weights, >= 1; None for none.
+        samples: How many samples such a picture has, >= 1.
+        artifact: Whether to upload the averaged weights of a finished training.
 
     Raises:
-        ValueError: for another mode.
+        ValueError: for another value.
     """
-    if mode not in MODES:
-        raise ValueError(f"logger mode={mode} is unknown: choose one of {', '.join(MODES)}")
-    offline = mode == "offline" or (mode == "auto" and not _reachable())
-    config = {key: value for key, value in subject.config.items() if key not in ("hydra", "paths", "logger")}
-    return WandbLogger(
-        name=subject.name,
-        save_dir=subject.folder,
-        project=project,
-        entity=entity,
-        offline=offline,
-        id=subject.signature,
-        resume="allow",
-        group=subject.group,
-        job_type=subject.kind,
-        config=config,
-    )
+    place = Place(project, entity, mode)
+    counts = {"samples": samples} | ({} if samples_every is None else {"samples_every": samples_every})
+    for key, value in counts.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f"logger.wandb.{key}={value} must be a whole number, 1 or more")
+    if not isinstance(artifact, bool):
+        raise ValueError(f"logger.wandb.artifact={artifact} must be true or false")
+    return Wandb(Mirror.open(subject, place), subject, samples_every, samples, artifact)
 
 
-def finish(logger: Logger, *, failed: bool) -> str | None:
-    """End a logger's run; says how to sync a W&B run that stayed offline."""
-    logger.finalize("failed" if failed else "success")
-    if not isinstance(logger, WandbLogger):
+def trained(logger: Logger, done: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], weights: Path) -> None:
+    """Tell a logger that the training is finished.
+
+    Args:
+        logger: Any.
+        done: What done.json says.
+        rows: Of metrics.jsonl.
+        weights: The averaged ones.
+    """
+    if isinstance(logger, Wandb) and logger.mirror is not None:
+        logger.mirror.trained(done, rows, weights if logger.artifact else None)
+
+
+def evaluated(logger: Logger, result: Mapping[str, Any], grid: Path) -> None:
+    """Tell a logger the result of a cell.
+
+    Args:
+        logger: Any.
+        result: What result.json says.
+        grid: The picture of its samples.
+    """
+    if not isinstance(logger, Wandb):
+        logger.log_metrics(numbers(result))
+    elif logger.mirror is not None:
+        logger.mirror.evaluated(result, grid)
+
+
+def finish(logger: Logger, *, failed: bool, preempted: bool = False) -> str | None:
+    """End a logger's run; says how to send a W&B run that stayed offline.
+
+    Args:
+        logger: Any.
+        failed: Whether what is logged did.
+        preempted: Whether it was stopped and is to go on.
+    """
+    if not isinstance(logger, Wandb):
+        logger.finalize("failed" if failed else "success")
         return None
-    run: Any = logger.experiment
-    folder = Path(run.dir).parent if run.settings._offline else None
-    run.finish(exit_code=int(failed))
-    return f"wandb sync {folder}" if folder else None
-
-
-def _reachable() -> bool:
-    """Whether there is a key and the server accepts a connection: an unreachable one blocks wandb.init for minutes."""
-    address = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai"))
-    host = address.hostname or "api.wandb.ai"
-    if not os.environ.get("WANDB_API_KEY"):
-        try:
-            if netrc.netrc().authenticators(host) is None:
-                return False
-        except (OSError, netrc.NetrcParseError):
-            return False
-    try:
-        with socket.create_connection((host, address.port or (80 if address.scheme == "http" else 443)), timeout=3):
-            return True
-    except OSError:
-        return False
+    if logger.mirror is None:
+        return None
+    logger.mirror.close(failed=failed, preempted=preempted)
+    return logger.mirror.hint

@@ -13,7 +13,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning import LightningDataModule
@@ -24,13 +24,26 @@ from safetensors.torch import save_file
 
 from diffsweep.evaluation.pictures import grid
 from diffsweep.sweep.lease import Lease
-from diffsweep.sweep.record import CannotWriteError, Cell, Fit, Record, Run, atomic, make_folder, provenance
+from diffsweep.sweep.mirror import Subject
+from diffsweep.sweep.record import (
+    CannotWriteError,
+    Cell,
+    Fit,
+    Record,
+    Run,
+    atomic,
+    make_folder,
+    provenance,
+    read_metrics,
+)
 from diffsweep.training import loggers
 from diffsweep.training.batches import Batches
 from diffsweep.training.checkpoint import Checkpoints, Interrupted
 from diffsweep.training.ema import averaged, ema
 from diffsweep.training.finished import load_weights
+from diffsweep.training.glimpses import Glimpses
 from diffsweep.training.intermediate import Draft, Pruned, Rungs, Scorer, Validating, Watch
+from diffsweep.training.likelihood import measure_model
 from diffsweep.training.make import make
 from diffsweep.training.measure import measure
 from diffsweep.training.module import Training
@@ -161,6 +174,13 @@ def fit(
         Interrupted: after SIGTERM or SIGINT, with the state saved.
         Pruned: after `watch` stopped it, with the state saved.
     """
+    with _mirrored(cfg, run, run.fit, "fit", sweep) as mirrors:
+        _fit(cfg, parts, run, held, watch, mirrors)
+
+
+def _fit(
+    cfg: DictConfig, parts: Parts, run: Run, held: Callable[[], bool], watch: Watch | None, mirrors: list[Logger]
+) -> None:
     record, recipe = run.fit, parts.recipe
     train = parts.dataset.load("train")
     checkpoint = record.checkpoints / "last.ckpt"
@@ -209,7 +229,11 @@ def fit(
     if watch is not None:
         scorer = Scorer(cfg, parts, train, Draft.like_result(cfg, parts, watch.samples))
         rungs = [Rungs(watch, scorer, averaging, checkpoint, progress)]
-    mirrors = _loggers(cfg, run, record, "fit", sweep)
+    glimpses = [
+        Glimpses(cfg, parts, record, mirror, averaging, progress)
+        for mirror in mirrors
+        if isinstance(mirror, loggers.Wandb) and mirror.samples_every
+    ]
     trainer = make_trainer(
         cfg,
         record.folder,
@@ -217,9 +241,8 @@ def fit(
         max_epochs=-1,
         logger=mirrors,
         # The order matters: a checkpoint must hold the step's average, its loss and what is known of it.
-        callbacks=[averaging, progress, *validating, *rungs, checkpoints],
+        callbacks=[averaging, progress, *validating, *rungs, *glimpses, checkpoints],
     )
-    failed = True
     try:
         trainer.fit(
             module,
@@ -227,14 +250,11 @@ def fit(
             ckpt_path=str(checkpoint) if checkpoint.exists() else None,
             weights_only=True,
         )
-        failed = checkpoints.stopped_by is not None
     except Exception as error:
         if _first_rank():
             with contextlib.suppress(OSError, CannotWriteError):
                 record.write_status("failed", reason=record.write_error(error))
         raise
-    finally:
-        _close(mirrors, failed=failed)
     if checkpoints.stopped_by is not None:
         if _first_rank():
             step = trainer.global_step
@@ -270,6 +290,9 @@ def fit(
         record.write_status("done", step=steps, steps=steps, loss=progress.loss)
         # Weights are saved and nothing can resume a finished training: the optimizer's state is only a burden.
         checkpoint.unlink(missing_ok=True)
+        for mirror in mirrors:
+            rows = read_metrics(record.metrics_file)
+            loggers.trained(mirror, record.result() or {}, rows, record.checkpoints / "ema.safetensors")
     trainer.strategy.barrier()
 
 
@@ -286,6 +309,17 @@ def evaluate(
     Raises:
         ValueError: if weights or data cannot be read.
     """
+    with _mirrored(cfg, run, run.cell, "cell", sweep) as mirrors:
+        result = _evaluate(cfg, parts, run, overrides, sweep, held)
+        if result is not None:
+            for mirror in mirrors:
+                loggers.evaluated(mirror, result, run.cell.samples_file)
+    return result
+
+
+def _evaluate(
+    cfg: DictConfig, parts: Parts, run: Run, overrides: list[str], sweep: str | None, held: Callable[[], bool]
+) -> dict[str, Any] | None:
     cell, fitted = run.cell, run.fit.result()
     assert fitted is not None
     load_weights(parts.denoiser, run.fit)
@@ -318,6 +352,15 @@ def evaluate(
     cell.write_status("running", stage="evaluate")
     there = dataclasses.replace(evaluation, extractor=evaluation.extractor.to(drawn.device))
     measured = measure(cfg, parts.dataset, there, drawn.features, drawn.broken, show=show)
+    of_model = measure_model(
+        parts.model_metrics,
+        parts.denoiser.to(drawn.device),
+        parts.schedule,
+        parts.dataset,
+        conditional=bool(cfg.backbone.classes),
+        batch_size=asked.batch_size,
+        device=drawn.device,
+    )
     evaluate_seconds = drawn.extract_seconds + time.monotonic() - started
     grid(drawn.samples, cell.samples_file)
     result = {
@@ -327,6 +370,7 @@ def evaluate(
         **{group: run.choices.get(group) for group in GROUPS},
         "guidance": run.choices.get("guidance"),
         **measured,
+        **of_model,
         "nfe": drawn.nfe,
         "nfe_asked": parts.sampler.nfe,
         "steps": parts.sampler.steps,
@@ -343,10 +387,6 @@ def evaluate(
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         **provenance(),
     }
-    mirrors = _loggers(cfg, run, cell, "cell", sweep)
-    for mirror in mirrors:
-        mirror.log_metrics({key: value for key, value in result.items() if isinstance(value, (int, float))})
-    _close(mirrors, failed=False)
     if not held():
         raise RuntimeError(f"cell {cell.signature} was taken over by another process while this one slept")
     cell.write_result(result)
@@ -379,20 +419,28 @@ def _alone(record: Record, verb: str) -> Iterator[Callable[[], bool]]:
         yield lease.still_held
 
 
-def _loggers(cfg: DictConfig, run: Run, record: Fit | Cell, kind: Any, sweep: str | None) -> list[Logger]:
-    if not _first_rank():
-        return []
-    config: Any = OmegaConf.to_container(cfg, resolve=True)
-    shown = [run.choices.get(group, "?") for group in GROUPS if kind == "cell" or group != "sampler"]
-    subject = loggers.Subject(kind, record.signature, record.folder, " ".join(shown), sweep, config)
-    return [make(cfg, f"logger.{name}")(subject) for name, entry in (cfg.logger or {}).items() if entry]
-
-
-def _close(mirrors: list[Logger], *, failed: bool) -> None:
-    for mirror in mirrors:
-        hint = loggers.finish(mirror, failed=failed)
-        if hint:
-            _say(f"W&B is offline; to send this run: {hint}")
+@contextlib.contextmanager
+def _mirrored(
+    cfg: DictConfig, run: Run, record: Fit | Cell, kind: Literal["fit", "cell"], sweep: str | None
+) -> Iterator[list[Logger]]:
+    """The loggers of a fit or cell, ended with it; only the first rank has any."""
+    mirrors = []
+    if _first_rank():
+        config: Any = OmegaConf.to_container(cfg, resolve=True)
+        subject = Subject.of(kind, record.folder, config, run.choices, sweep)
+        mirrors = [make(cfg, f"logger.{name}")(subject) for name, entry in (cfg.logger or {}).items() if entry]
+    failed = preempted = False
+    try:
+        yield mirrors
+    except BaseException as error:
+        # One that is interrupted goes on later, and one that is pruned has not failed.
+        failed, preempted = not isinstance(error, Pruned), isinstance(error, Interrupted)
+        raise
+    finally:
+        for mirror in mirrors:
+            hint = loggers.finish(mirror, failed=failed, preempted=preempted)
+            if hint:
+                _say(f"W&B is offline; to send this run: {hint}")
 
 
 def _say(text: str) -> None:
