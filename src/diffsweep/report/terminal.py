@@ -73,7 +73,7 @@ def show_result(result: Result, console: Console | None = None, runs: str | Path
         table.add_row("training", f"{count(result.get('fit_steps'))} steps in {duration(result.get('fit_seconds'))}")
     if result.get("reference_samples") is not None:
         split = result.get("reference_split")
-        table.add_row("reference", f"{count(result['reference_samples'])} real samples{split and f', split {split}'}")
+        table.add_row("reference", f"{count(result['reference_samples'])} real samples{f', split {split}' if split else ''}")
     if result.get("parameters") is not None:
         table.add_row("parameters", count(result["parameters"]))
     console.print(table)
