@@ -72,8 +72,8 @@ def show_result(result: Result, console: Console | None = None, runs: str | Path
         table.add_row("samples", f"{count(result.get('samples'))} in {duration(result.get('sample_seconds'))}")
         table.add_row("training", f"{count(result.get('fit_steps'))} steps in {duration(result.get('fit_seconds'))}")
     if result.get("reference_samples") is not None:
-        split = result.get("reference_split")
-        table.add_row("reference", f"{count(result['reference_samples'])} real samples{f', split {split}' if split else ''}")
+        split = f", split {result['reference_split']}" if result.get("reference_split") else ""
+        table.add_row("reference", f"{count(result['reference_samples'])} real samples{split}")
     if result.get("parameters") is not None:
         table.add_row("parameters", count(result["parameters"]))
     console.print(table)
