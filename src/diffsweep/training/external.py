@@ -252,8 +252,7 @@ def _fits(extractor: Extractor, images: Images) -> None:
         extractor(images.x[:2])
     except (ValueError, RuntimeError) as error:
         raise ValueError(
-            f"extractor {extractor.space} does not take images of shape {images.shape} "
-            f"({str(error).splitlines()[0]}): choose another with extractor=..."
+            f"extractor {extractor.space} does not take images of shape {images.shape}: {str(error).splitlines()[0]}"
         ) from error
 
 
