@@ -1,4 +1,4 @@
-"""Features are those of the network that they are named for, pictures are resized as said, weights are the right ones."""
+"""Features are those of the network that they are named for, pictures are resized as said, weights are checked."""
 
 from __future__ import annotations
 
