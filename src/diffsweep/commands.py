@@ -69,6 +69,29 @@ def main(words: Sequence[str] | None = None) -> int:
     added.add_argument("--corrupt", choices=("refuse", "skip"), default="refuse", help="pictures that cannot be read")
     added.add_argument("--force", action="store_true", help="measure again what is measured already")
 
+    added = command("sample", sample, "new images of a finished run: another sampler, guidance, nfe or seed")
+    added.add_argument("cell", metavar="CELL", help="a cell or fit (the beginning of its name), best or last")
+    added.add_argument("-n", metavar="N", type=_whole, default=64, dest="count", help="how many (default: 64)")
+    added.add_argument("--seed", metavar="N", type=int, help="sample seed (default: the cell's own)")
+    added.add_argument("--nfe", metavar="N", type=int, help="network calls a sample (default: the cell's own)")
+    added.add_argument("--sampler", metavar="NAME", help="an option of conf/sampler (default: the cell's own)")
+    added.add_argument("--guidance", metavar="NAME", help="an option of conf/guidance (default: the cell's own)")
+    added.add_argument(
+        "--set", metavar="KEY=VALUE", action="append", default=[], dest="changes", help="such as guidance.scale=2"
+    )
+    added.add_argument("--out", metavar="DIR", help="where to put them (default: a folder below samples/)")
+    added.add_argument("--gif", action="store_true", help="also how the first of them come about, step by step")
+    added.add_argument("--device", metavar="NAME", default="auto", help="auto (a GPU if there is one), cpu, gpu, gpu:1")
+    added.add_argument("--config-dir", metavar="DIR", help="folder of options of your own")
+
+    added = command("wandb-sync", wandb_sync, "W&B runs of a sweep, fit, cell or of everything, from our own files")
+    added.add_argument("name", nargs="?", metavar="SWEEP_OR_RUN", help="sweep, last, or signature (default: all runs)")
+    how = added.add_mutually_exclusive_group()
+    how.add_argument("--online", dest="mode", action="store_const", const="online", help="send (the default)")
+    how.add_argument("--offline", dest="mode", action="store_const", const="offline", help="write W&B's files only")
+    added.add_argument("--project", help="W&B project (default: that of the runs, or diffsweep)")
+    added.add_argument("--entity", help="W&B team or user (default: that of the runs, or yours)")
+
     added = command("gc", gc, "what could be freed; frees it with --yes")
     added.add_argument("--yes", action="store_true", help="delete it")
     added.add_argument("--older-than", metavar="DAYS", type=_days, default=7.0, help="for abandoned trainings (7)")
@@ -259,10 +282,9 @@ def evaluate(asked: argparse.Namespace) -> int:
     ]
     samples, usual = len(external.order), max(set(alike), key=alike.count, default=None)
     if usual is not None and samples not in alike:
-        how = f"--samples {usual} compares" if usual <= len(images) else f"there are only {len(images)} images"
+        how = f"use --samples {usual}" if usual <= len(images) else f"make {usual - len(images)} more images"
         print(
-            f"careful: {samples} samples, and the results in {asked.runs} have {usual}: such numbers are not compared "
-            f"({how})",
+            f"careful: {samples} samples are not compared with the {usual} of other {external.choice} results; {how}",
             file=sys.stderr,
         )
     show_result(done or external.evaluate(force=asked.force), runs=asked.runs)
@@ -329,6 +351,80 @@ def _name(path: str) -> str:
 
     found = Path(path).resolve()
     return found.name if found.is_dir() else found.stem
+
+
+def sample(asked: argparse.Namespace) -> int:
+    """Draw images from any finished run, without training: as it was evaluated, but for what is asked otherwise.
+
+    Image i with seed s is the image i that an evaluation with evaluation.seed=s draws. A sampler that is named gets as
+    many network calls as the cell had, unless --nfe says otherwise. DIR gets 000000.png ..., grid.png (the first 100),
+    samples.npz (uint8, what other tools and `diffsweep evaluate` read), settings.json; points are samples.npy.
+    """
+    from pathlib import Path
+
+    from diffsweep import results
+
+    # What is installed goes first: a file of the user's that happens to be called like a library breaks nothing.
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
+    what = results.asked(
+        asked.cell,
+        seed=asked.seed,
+        nfe=asked.nfe,
+        sampler=asked.sampler,
+        guidance=asked.guidance,
+        changes=asked.changes,
+        runs=asked.runs,
+        device=asked.device,
+        config_dir=asked.config_dir,
+    )
+    from diffsweep.training import redraw
+
+    out = Path(asked.out or f"samples/{what.name}")
+    redraw.check_folder(out)
+    drawn = redraw.redraw(what.cfg, what.fit, asked.count, seed=what.seed, follow=asked.gif)
+    files = redraw.write(drawn, out, what.settings(drawn))
+    import shlex
+
+    from diffsweep.report.terminal import count, duration
+
+    if drawn.broken:
+        print(f"careful: {count(drawn.broken)} of {count(asked.count)} are not finite", file=sys.stderr)
+    chosen = " ".join(f"{group}={choice}" for group, choice in what.choices.items())
+    print(f"{count(asked.count)} of {what.record.signature} ({chosen or 'as it was trained'})")
+    print(f"{drawn.nfe:g} network calls a sample, seed {what.seed}, {duration(drawn.seconds)} on {drawn.device}\n")
+    for title, file in zip(("pictures", "numbers", "animation"), files, strict=False):
+        print(f"{title:<10} {out / file.name}")
+    print("\nnext:")
+    runs = [] if asked.runs == "runs" else ["--runs", asked.runs]
+    if drawn.samples.ndim == 4:
+        told = ["evaluate", str(out / files[1].name), "--reference", what.choices.get("dataset", "DATASET"), *runs]
+        print(f"  diffsweep {shlex.join(told)}")
+        print("    # their score; tables compare equal numbers of samples (-n)")
+    other = "ddim" if what.choices.get("sampler") == "heun" else "heun"
+    told = ["sample", what.record.signature, "--sampler", other, "--seed", str(what.seed), *runs]
+    print(f"  diffsweep {shlex.join(told)}")
+    print("    # another sampler from the same noise")
+    return 0
+
+
+def wandb_sync(asked: argparse.Namespace) -> int:
+    """Make the Weights & Biases runs of what has been done here, or complete them; what is complete is left alone.
+
+    Everything comes from our own files (metrics.jsonl, config.yaml, result.json, samples.png), so runs that were killed
+    offline lose nothing, and runs without logger=wandb can be shown as well. Of a whole sweep it also makes the
+    summary and, with wandb-workspaces, a saved workspace and a report.
+    """
+    from pathlib import Path
+
+    from diffsweep.report.wandb_sync import sync
+    from diffsweep.sweep.mirror import reachable
+
+    mode = asked.mode or "online"
+    why = reachable() if mode == "online" else None
+    if why is not None:
+        raise ValueError(f"W&B: {why}; --offline writes files for `wandb sync`")
+    return sync(Path(asked.runs), asked.name, mode, asked.project, asked.entity)
 
 
 def gc(asked: argparse.Namespace) -> int:

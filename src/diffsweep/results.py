@@ -11,10 +11,9 @@ bad (much training, an easy schedule) falls out of the difference.
 
 from __future__ import annotations
 
-import math
 import time
 import warnings
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -27,24 +26,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from diffsweep.diffusion import Denoiser
-    from diffsweep.report.compare import Difference
     from diffsweep.training.redraw import Redrawn
 
 GROUPS = ("diffuser", "sampler", "schedule", "backbone", "dataset")
 
 # What few cells differ in.
 _CATEGORIES = {*GROUPS, "guidance", "metric", "extractor", "reference_split", "resize", "sweep"}
-
-# Besides the choices: what is recorded of a cell and must agree, and the settings that it comes from.
-_ALIKE = {
-    "nfe_asked": ("sampler.nfe",),
-    "seed": ("seed",),
-    "sample_seed": ("evaluation.seed",),
-    "fit_steps": ("training.steps",),
-}
-
-# Settings that the protocol tells, or that change no result.
-_SAID_ELSEWHERE = ("evaluation.samples", "evaluation.reference", "metric", "extractor", "evaluation.metrics")
 
 DEVICES = ("auto", "cpu", "gpu", "cuda", "mps")
 
@@ -346,167 +333,50 @@ def _composed(group: str, option: str, words: Sequence[str], config_dir: str | P
 
 
 def compare(df: pd.DataFrame, by: str = "sampler", metric: str | None = None) -> pd.DataFrame:
-    """What each option of a choice is worth, on pairs of cells that differ in nothing else: each against the best.
-
-    Cells pair when they agree in the other choices, the network calls asked for, seeds, training steps, all further
-    settings and the protocol of measurement. An option is its name with its own settings, as `ddim noise.eta=0.5`. The
-    best has the best mean once each set of alike cells is centred, so that an option which was only tried where all
-    are good gains nothing by that.
+    """What each option of a choice is worth beside the best one, on pairs of cells that differ in nothing else.
 
     Args:
-        df: of `load`, or part of it.
-        by: one of the five choices, guidance, nfe_asked, seed, sample_seed or fit_steps.
-        metric: a number of the cells; their main one if they have the same.
+        df: of `load`, or part of it; cells that were measured alike.
+        by: a group, such as sampler or guidance, or a setting that was varied, such as "sampler.nfe".
+        metric: a number of the cells; their main one, if they have the same.
 
     Returns:
-        One row an option, the best first:
-
-        - `mean`: of its cells that have a partner, and `cells`, how many these are;
-        - `difference`: mean of option - best over their `pairs`, with `low` and `high`: so wide that all rows hold at
-          once with 95 % (Bonferroni). With several pairs the interval is Student's over them (`interval` is "pairs"):
-          it is about further pairs of this kind. One pair tells nothing about others; its interval is then that of the
-          finite number of samples ("samples", `report.compare.difference`);
-        - `wins`, `ties`, `losses`: pairs in which the option was better than the best, could not be told from it with
-          95 %, or was worse.
+        One row an option, the best first (its difference is 0): `difference`, the mean of option - best over `pairs`
+        many pairs; its 95 % interval from `low` to `high`, which is that of a finite number of samples from these very
+        models (see `report.compare`), null where nothing tells it; `wins` and `losses` of the option against the best.
 
     Raises:
-        ValueError: for a choice or number that is not there, cells of several metrics, or if no two cells pair.
+        ValueError: for cells that were measured differently, a choice that does not vary, a number that no cell has, or
+            if no two cells differ in this choice only.
     """
     import pandas as pd
 
-    from diffsweep.report.compare import LEVEL, level_for, t_quantile
+    from diffsweep.report.compare import PROTOCOL, apart, larger_is_better, protocol
+    from diffsweep.report.compare import by as having
+    from diffsweep.report.factors import effects, factors
 
-    options, metric = _paired(df, by, metric)
-    centres = _centred(options, metric)
-    if not centres:
-        raise ValueError(f"no two cells differ in {by} and in nothing else that they were asked for")
-    sign = _sign(metric)
-    best = min(centres, key=lambda option: sign * centres[option])
-    rows = []
-    for option in sorted(options, key=lambda option: sign * centres.get(option, math.inf)):
-        cells = options[option]
-        partnered = [key for key in cells if sum(key in others for others in options.values()) > 1]
-        row: dict[str, Any] = {by: option, "cells": len(partnered)}
-        row["mean"] = _mean([cells[key][metric] for key in partnered])
-        shared = [key for key in cells if key in options[best]] if option != best else []
-        values = [cells[key][metric] - options[best][key][metric] for key in shared]
-        level = level_for(len(centres) - 1)
-        row |= {"difference": 0.0 if option == best else _mean(values), "low": math.nan, "high": math.nan}
-        row |= {"interval": None, "pairs": len(shared)}
-        found = [_difference(cells[key], options[best][key], metric, LEVEL) for key in shared]
-        if len(values) == 1:
-            only = _difference(cells[shared[0]], options[best][shared[0]], metric, level)
-            row |= {"low": only.low, "high": only.high, "interval": "samples"} if only else {}
-        elif values:
-            spread = math.sqrt(math.fsum((value - row["difference"]) ** 2 for value in values) / (len(values) - 1))
-            reach = t_quantile((1 + level) / 2, len(values) - 1) * spread / math.sqrt(len(values))
-            row |= {"low": row["difference"] - reach, "high": row["difference"] + reach, "interval": "pairs"}
-        row["wins"] = sum(one is not None and one.told_apart and sign * one.value < 0 for one in found)
-        row["losses"] = sum(one is not None and one.told_apart and sign * one.value > 0 for one in found)
-        row["ties"] = len(found) - row["wins"] - row["losses"]
-        rows.append(row)
-    columns = [by, "cells", "mean", "difference", "low", "high", "interval", "pairs", "wins", "ties", "losses"]
-    return pd.DataFrame(rows, columns=columns)
-
-
-Cells = dict[Hashable, dict[str, Any]]
-
-
-def _paired(df: pd.DataFrame, by: str, metric: str | None) -> tuple[dict[Any, Cells], str]:
-    """Option -> what else a cell was asked for -> the cell; and the metric."""
-    from diffsweep.report.compare import numbers, protocol
-
-    able = [*GROUPS, "guidance", *_ALIKE]
-    if by not in able:
-        raise ValueError(f"cells are not compared by {by}: choose one of {', '.join(able)}")
-    records = [_record(row) for row in df.to_dict("records")]
-    records = [record for record in records if record.get("images") is None]
-    if metric is None:
-        mains = sorted({str(record["metric"]) for record in records if record.get("metric")})
-        if len(mains) != 1:
-            raise ValueError(f"these cells have the main metrics {', '.join(mains) or '(none)'}: say metric=NAME")
-        metric = mains[0]
-    able_cells = [record for record in records if isinstance(record.get(metric), (int, float))]
-    if not able_cells:
-        known = sorted({name for record in records for name in numbers(record)})
-        raise ValueError(f"no cell has a number {metric}; choose one of {', '.join(known)}")
-    options: dict[Any, Cells] = {}
-    again = 0
-    for record in sorted(able_cells, key=lambda record: str(record.get("created"))):
-        own, others = _settings(str(record.get("overrides") or ""), by)
-        option = record.get(by)
-        option = " ".join([str(option), *own]) if by in (*GROUPS, "guidance") else option
-        alike = tuple(record.get(name) for name in able if name != by)
-        protocol_of = tuple(map(str, protocol({**record, "metric": metric})))
-        cells = options.setdefault(option, {})
-        key = (alike, protocol_of, others)
-        again += key in cells
-        cells[key] = record
-    if again:
-        warnings.warn(
-            f"{again} of these cells were asked for in the same words as later ones (defaults changed meanwhile?): the "
-            "last of each counts",
-            stacklevel=3,
-        )
-    return options, metric
-
-
-def _record(row: Mapping[Hashable, Any]) -> dict[str, Any]:
-    """A row of the table as the result.json that it came from, as far as a comparison needs it."""
-    record: dict[str, Any] = {}
-    for name, value in row.items():
-        if isinstance(value, (str, int, float)):
-            record[str(name)] = None if value != value else value
-        else:
-            # What pandas has for an absent value is no value to us; times are ordered by their text.
-            record[str(name)] = None if value is None or str(value) in ("<NA>", "NaT") else str(value)
-    return record
-
-
-def _settings(overrides: str, by: str) -> tuple[tuple[str, ...], frozenset[str]]:
-    """The settings of the option itself, and those that are of something else; none that columns tell."""
-    from diffsweep.report.terminal import split_overrides
-    from diffsweep.sweep.signature import NEUTRAL
-
-    columns = {*GROUPS, "guidance", *(key for keys in _ALIKE.values() for key in keys)}
-    own, others = [], set()
-    for word in split_overrides(overrides):
-        key = word.lstrip("+").partition("=")[0].replace("/", ".")
-        if key in columns or any(f"{key}.".startswith(f"{one}.") for one in (*NEUTRAL, *_SAID_ELSEWHERE)):
-            continue
-        if key.startswith(f"{by}."):
-            own.append(word.lstrip("+").removeprefix(by)[1:])
-        else:
-            others.add(word)
-    return tuple(sorted(own)), frozenset(others)
-
-
-def _centred(options: Mapping[Any, Cells], metric: str) -> dict[Any, float]:
-    """How far an option's cells lie from the mean of all that are alike, on average; of those that have a partner."""
-    alike: dict[Hashable, list[float]] = {}
-    for cells in options.values():
-        for key, cell in cells.items():
-            alike.setdefault(key, []).append(cell[metric])
-    means = {key: _mean(values) for key, values in alike.items() if len(values) > 1}
-    apart = {
-        option: [cell[metric] - means[key] for key, cell in cells.items() if key in means]
-        for option, cells in options.items()
-    }
-    return {option: _mean(values) for option, values in apart.items() if values}
-
-
-def _sign(metric: str) -> int:
-    from diffsweep.report.compare import larger_is_better
-
-    return -1 if larger_is_better(metric) else 1
-
-
-def _difference(a: Mapping[str, Any], b: Mapping[str, Any], metric: str, level: float) -> Difference | None:
-    from diffsweep.report.compare import difference
-
-    first, second = ({**one, **(Cell(Path(one["folder"])).result() or {})} for one in (a, b))
-    return difference(first, second, metric, level)
-
-
-def _mean(values: Sequence[float]) -> float:
-    return math.fsum(values) / len(values) if values else math.nan
+    records = [Cell(Path(folder)).result() for folder in df["folder"]]
+    # Images that were made elsewhere come of no choice.
+    cells = [record for record in records if record is not None and record.get("images") is None]
+    mains = {str(cell["metric"]) for cell in cells if cell.get("metric")}
+    if metric is None and len(mains) != 1:
+        raise ValueError(f"the main metrics of these cells are {', '.join(sorted(mains)) or 'none'}: say metric=NAME")
+    name = metric or mains.pop()
+    cells = having(cells, name)
+    differing = [PROTOCOL[place][1] for place in apart(list({protocol(cell) for cell in cells}))]
+    if differing:
+        raise ValueError(f"these cells differ in {', '.join(differing)}: choose some, as df[df.samples == 500]")
+    varied = factors(cells)
+    if by not in varied:
+        raise ValueError(f"these cells do not differ in {by}, but in {', '.join(varied) or 'nothing'}")
+    found = effects(cells, name, by)
+    if not found:
+        raise ValueError(f"no two of these cells differ in {by} only: they differ in {', '.join(varied)} as well")
+    rows = [{by: found[0].beside, "difference": 0.0, "pairs": 0, "wins": 0, "losses": 0}]
+    for effect in found:
+        row = {by: effect.option, "difference": sum(effect.pairs) / len(effect.pairs), "pairs": len(effect.pairs)}
+        if effect.mean is not None:
+            row |= {"low": effect.mean.low, "high": effect.mean.high}
+        worse = (gap < 0 if larger_is_better(name) else gap > 0 for gap in effect.pairs)
+        rows.append(row | {"wins": effect.wins, "losses": sum(worse)})
+    return pd.DataFrame(rows, columns=[by, "difference", "low", "high", "pairs", "wins", "losses"])
