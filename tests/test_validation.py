@@ -36,7 +36,7 @@ ROUGH = (
     "training.warmup=4",
     "training.decay=constant",
     "training.drop_labels=0.5",
-    "optimizer.lr=0.05",
+    "optimizer.lr=0.02",
     "seed=1",
     "ema.decay=0.5",
     "trainer.progress=false",
@@ -291,6 +291,8 @@ def test_killed_at_any_point_and_resumed_it_ends_the_same(tmp_path: Path, second
     assert weights(run) == weights(whole)
     assert lines(run) == lines(whole)
     assert done(run) == done(whole)
+    assert done(run)["stopped_early"] == (patience == "1")
+    assert done(run)["best_step"] < done(run)["steps"], "these settings no longer show anything"
 
 
 @pytest.mark.slow
