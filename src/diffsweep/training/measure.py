@@ -11,7 +11,9 @@ from diffsweep.evaluation.evaluate import Evaluation, recorded
 from diffsweep.evaluation.extractor import Extractor
 from diffsweep.evaluation.features import Features
 from diffsweep.evaluation.frechet import Frechet
+from diffsweep.evaluation.metric import Metric
 from diffsweep.evaluation.reference import Library, Reference
+from diffsweep.training.likelihood import ModelMetric
 from diffsweep.training.make import make
 
 SPLITS = ("train", "test")
@@ -26,9 +28,24 @@ def make_evaluation(cfg: DictConfig) -> Evaluation:
     if cfg.evaluation.reference not in SPLITS:
         raise ValueError(f"evaluation.reference={cfg.evaluation.reference} is no split: choose {' or '.join(SPLITS)}")
     extractor: Extractor = make(cfg, "evaluation.extractor")
+    metrics = _metrics(cfg)
+    of_samples = [metric for metric in metrics if not isinstance(metric, ModelMetric)]
+    if metrics and not of_samples:
+        raise ValueError(
+            f"{metrics[0].short} is measured of the model, and cells are ranked by their samples: choose a metric of "
+            "samples too, as metric=[wasserstein,likelihood]"
+        )
+    return Evaluation(extractor, of_samples)
+
+
+def make_model_metrics(cfg: DictConfig) -> list[ModelMetric]:
+    """What the config measures of the model itself; errors as `make_evaluation`."""
+    return [metric for metric in _metrics(cfg) if isinstance(metric, ModelMetric)]
+
+
+def _metrics(cfg: DictConfig) -> list[Metric | ModelMetric]:
     asked = cfg.evaluation.get("metrics") or {}
-    metrics = [make(cfg, f"evaluation.metrics.{name}") for name, entry in asked.items() if entry]
-    return Evaluation(extractor, metrics)
+    return [make(cfg, f"evaluation.metrics.{name}") for name, entry in asked.items() if entry]
 
 
 def library(cfg: DictConfig, evaluation: Evaluation, *, show: bool = True) -> Library:

@@ -28,8 +28,9 @@ from diffsweep.evaluation.extractor import Extractor
 from diffsweep.training.checkpoint import Checkpoints, WholeFiles
 from diffsweep.training.ema import ema
 from diffsweep.training.finished import finished
+from diffsweep.training.likelihood import ModelMetric
 from diffsweep.training.make import make, make_denoiser
-from diffsweep.training.measure import make_evaluation
+from diffsweep.training.measure import make_evaluation, make_model_metrics
 from diffsweep.training.module import Recipe
 from diffsweep.training.sample import Sampling
 from diffsweep.training.validation import Validation
@@ -46,6 +47,7 @@ class Parts:
     guidance: Guidance
     schedule: Schedule
     evaluation: Evaluation
+    model_metrics: list[ModelMetric]
     recipe: Recipe
     validation: Validation | None
 
@@ -90,8 +92,13 @@ class Parts:
         make_trainer(cfg, Path(), logger=False)
         evaluation = make_evaluation(cfg)
         _fits(evaluation.extractor, dataset)
+        model_metrics = make_model_metrics(cfg)
+        for metric in model_metrics:
+            metric.check(dataset, diffuser, denoiser)
         validation = _validation(cfg, schedule, dataset)
-        return cls(dataset, denoiser, diffuser, sampler, guidance, schedule, evaluation, recipe, validation)
+        return cls(
+            dataset, denoiser, diffuser, sampler, guidance, schedule, evaluation, model_metrics, recipe, validation
+        )
 
     @property
     def decode(self) -> Callable[[Tensor], Tensor]:

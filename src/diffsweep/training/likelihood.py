@@ -1,0 +1,146 @@
+"""What is measured of the model itself, beside what is measured of its samples: the likelihood of held-out examples.
+
+A metric of this kind gives one value per example. Its number is their mean; the examples are divided into blocks as
+samples are, so that it has the same interval, and its differences are paired by example.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from diffsweep.diffusion import Denoise, Denoiser, Schedule
+from diffsweep.diffusion.consistency import Consistency
+from diffsweep.diffusion.likelihood import log_likelihood
+from diffsweep.diffusion.objective import Objective
+from diffsweep.evaluation.evaluate import recorded
+from diffsweep.evaluation.features import Features
+from diffsweep.evaluation.interval import Estimate
+
+
+@runtime_checkable
+class ModelMetric(Protocol):
+    """What is measured of a model.
+
+    Attributes:
+        short: name of its number, which lies in no feature space.
+        examples: at most so many held-out ones are looked at.
+    """
+
+    @property
+    def short(self) -> str: ...
+
+    @property
+    def examples(self) -> int: ...
+
+    def check(self, dataset: Any, diffuser: Objective, denoiser: Denoiser) -> None:
+        """Refuse, before any training, what it cannot be measured of. Raises ValueError."""
+        ...
+
+    def each(self, denoise: Denoise, x: Tensor, schedule: Schedule, labels: Tensor | None) -> Tensor:
+        """Values (N,) of examples.
+
+        Args:
+            denoise: the model, without guidance.
+            x: as the network sees them, float (N, ...).
+            schedule: that the model is trained on.
+            labels: int64 (N,), or None where the model is not told any.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """Negative log-likelihood under the probability flow, `nll`, in nats an example (see `log_likelihood`).
+
+    Of a conditional model it is that given the label. Samplers and guidance have no part in it. It costs 4
+    evaluations of each example a step, each with as many gradients as there are dimensions.
+
+    Args:
+        examples: how many held-out ones at most, a fixed random choice.
+        steps: of the fourth-order integration.
+        noise_min: noise of the data end: the density is that of data with so much Gaussian noise, which must be small
+            against whatever structure the data have.
+
+    Raises:
+        ValueError: for fewer than 8 examples, which make no interval.
+    """
+
+    examples: int = 500
+    steps: int = 100
+    noise_min: float = 0.002
+
+    short = "nll"
+
+    def __post_init__(self) -> None:
+        if self.examples < 8:
+            raise ValueError(f"examples={self.examples} must be at least 8: nll comes with an interval")
+
+    def check(self, dataset: Any, diffuser: Objective, denoiser: Denoiser) -> None:
+        """See `ModelMetric.check`: images, consistency models and those that remember have no such likelihood here."""
+        if len(dataset.shape) != 1:
+            raise ValueError(
+                f"metric likelihood is for points, not for dataset={dataset.name} of shape {tuple(dataset.shape)}: "
+                "leave likelihood out of metric=[...]"
+            )
+        if isinstance(diffuser, Consistency) or denoiser.memory is not None:
+            raise ValueError(
+                f"metric likelihood does not go with diffuser={type(diffuser).__name__}: its model is no function that "
+                "gives the mean of x0; leave likelihood out of metric=[...]"
+            )
+
+    def each(self, denoise: Denoise, x: Tensor, schedule: Schedule, labels: Tensor | None) -> Tensor:
+        """See `ModelMetric.each`."""
+        return -log_likelihood(
+            denoise, x, schedule, steps=self.steps, exact=True, noise_min=self.noise_min, condition=labels
+        )
+
+
+def measure_model(
+    metrics: Sequence[ModelMetric],
+    denoise: Denoise,
+    schedule: Schedule,
+    dataset: Any,
+    *,
+    conditional: bool,
+    batch_size: int,
+    device: torch.device | str = "cpu",
+) -> dict[str, Any]:
+    """The fields of a result that say what was measured of a model, by examples of the test split.
+
+    Args:
+        metrics: Any number of them.
+        denoise: On the device.
+        schedule: That it is trained on.
+        dataset: Of the held-out examples.
+        conditional: Whether the model is told labels.
+        batch_size: Examples at a time.
+        device: Where the model lies.
+
+    Raises:
+        ValueError: if the data cannot be read.
+    """
+    found: dict[str, Any] = {}
+    for metric in metrics:
+        held_out = dataset.load("test")
+        chosen = torch.randperm(len(held_out), generator=torch.Generator().manual_seed(0))[: metric.examples]
+        values = []
+        for part in chosen.split(batch_size):
+            x = dataset.encode(held_out.x[part]).to(device)
+            labels = held_out.labels[part].to(device) if conditional else None
+            values.append(metric.each(denoise, x, schedule, labels).double().cpu())
+        found |= _fields(metric.short, torch.cat(values)) | {f"{metric.short}_examples": len(chosen)}
+    return found
+
+
+def _fields(short: str, values: Tensor) -> dict[str, Any]:
+    broken = int((~values.isfinite()).sum())
+    if broken:
+        return {short: None, f"{short}_reason": f"{broken} of {len(values)} values are not finite"}
+    each = Features({"features": values[:, None]})
+    without = [float(each.without(block)["features"].mean()) for block in range(len(each.blocks))]
+    return recorded({short: Estimate(float(values.mean()), without)}, {})
