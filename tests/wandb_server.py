@@ -1,7 +1,7 @@
 """A Weights & Biases server on the loopback: as much of its protocol as real clients need, and what they have told it.
 
 It accepts runs that are online, their resume, their media, tables and artifacts, `wandb sync`, saved workspaces and
-reports. It keeps all of it in memory, and does not pretend: what it does not know is an error to the client, and listed.
+reports. It keeps all of it in memory and does not pretend: what it does not know is an error, and listed.
 """
 
 from __future__ import annotations
@@ -254,6 +254,19 @@ class Server:
     def _CommitArtifact(self, asked: dict[str, Any]) -> dict[str, Any]:
         self.artifacts[asked["artifactID"]]["state"] = "COMMITTED"
         return {"commitArtifact": {"artifact": {"id": asked["artifactID"], "digest": "0"}}}
+
+    def _ProjectInternalId(self, asked: dict[str, Any]) -> dict[str, Any]:
+        return {"project": {"id": asked["projectName"], "internalId": "1"}}
+
+    def _upsertView(self, asked: dict[str, Any]) -> dict[str, Any]:
+        self.views.append(asked | {"spec": json.loads(asked["spec"])})
+        view = {key: asked.get(key) for key in ("type", "name", "displayName", "description", "spec")}
+        project = {"id": "p", "name": asked["projectName"], "entityName": asked["entityName"]}
+        number = f"view-{next(self._numbers)}"
+        return {"upsertView": {"view": view | {"id": number, "project": project, "updatedAt": ""}, "inserted": True}}
+
+    def _UpsertView2(self, asked: dict[str, Any]) -> dict[str, Any]:
+        return self._upsertView(asked)
 
     def _RunState(self, asked: dict[str, Any]) -> dict[str, Any]:
         return {"project": {"run": {"state": "running"}}}

@@ -66,7 +66,19 @@ def show(folder: Path, runs: Path) -> bool:
         terminal.show_where(list(results.values()), table, runs=runs)
     if failures and plan:
         terminal.show_resume(plan.asking("resume"))
+    if results and plan and len(results) + len(failures) == len(plan.cells):
+        _show_in_wandb(plan)
     return not failures
+
+
+def _show_in_wandb(plan: Plan) -> None:
+    """Tell W&B of a sweep that is over, if its runs are shown there."""
+    if any((plan.part(cell, "logger") or {}).get("wandb") for cell in plan.cells):
+        from diffsweep.report.wandb_summary import place_of, summarise
+
+        place = place_of(plan)
+        if place is not None:
+            summarise(plan, place)
 
 
 def _planned(plan: Plan) -> Iterator[dict[str, Any]]:

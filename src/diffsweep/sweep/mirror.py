@@ -269,7 +269,7 @@ class Mirror:
                 self.run.log_artifact(artifact)
         # Those of metrics are told below: a key is either a number or least and last of them.
         self._close_rows(rows, {key: value for key, value in numbers(done).items() if key not in ("loss", "step")})
-        self._complete(digest(done))
+        self.complete(digest(done))
 
     def evaluated(self, result: Mapping[str, Any], grid: Path) -> None:
         """Tell a cell's result, with its picture, and as a row of a table."""
@@ -286,14 +286,14 @@ class Mirror:
             table.add_data(*(result.get(name) for name in names), picture)
             shown = {"samples": picture} if picture is not None else {}
             self._log({**numbers(result), **shown, "cell": table}, self.first)
-        self._complete(digest(result))
+        self.complete(digest(result))
 
     def show(self, values: Mapping[str, Any], record: str) -> None:
         """Tell tables and plots of a record with this digest."""
         if self.lost:
             return
         self._log(dict(values), self.first)
-        self._complete(record)
+        self.complete(record)
 
     def close(self, *, failed: bool = False, preempted: bool = False, rows: Sequence[Mapping[str, Any]] = ()) -> bool:
         """End the run; returns whether W&B has all of it, as far as it says. `rows`: what the metrics were."""
@@ -325,7 +325,8 @@ class Mirror:
         came_to = {key: {how: _SUMMARIES[how](values) for how in _shown(key)} for key, values in series.items()}
         self._summarise({**more, **came_to})
 
-    def _complete(self, record: str) -> None:
+    def complete(self, record: str) -> None:
+        """Tell that W&B has all of a record with this digest."""
         self._summarise({"record": record})
         self._record = record
 
