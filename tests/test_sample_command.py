@@ -54,7 +54,8 @@ def call(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     def run(*words: str) -> tuple[int, str, str]:
         capsys.readouterr()
         code = commands.main(["sample", "--runs", str(runs), "--device", "cpu", *words])
-        return code, *capsys.readouterr()
+        out, err = capsys.readouterr()
+        return code, out, err
 
     return run
 
