@@ -1,0 +1,84 @@
+"""The Frechet distance at an infinite number of samples, from a line in 1 / number through distances at smaller ones.
+
+Source: "Effectively Unbiased FID and Inception Score and where to find them", arXiv 1911.07023, section 4, where the
+smaller numbers are random subsets of 15 sizes. Here the samples are divided into 1, 2, 3 ... equal parts, whose mean
+distance is taken. Every sample counts once in each division, so that chance moves the line half as far.
+
+The line holds while a part has at least twice as many samples as there are dimensions; the paper's have as many.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffsweep.evaluation.features import Features
+from diffsweep.evaluation.frechet import double, leave_out
+from diffsweep.evaluation.metric import Numbers, Real
+
+_PER_DIMENSION = 2
+_LEAST = 20
+
+
+class Infinity:
+    """`fd.infinity` (`fid_infinity` for Inception's): near zero it may be negative.
+
+    It takes off what the number of drawn samples adds to the distance, and leaves what the number of real ones adds.
+
+    Args:
+        parts: the samples are divided into up to this many, at least 2; into fewer where parts would be too small.
+        seed: of the division.
+
+    Raises:
+        ValueError: for fewer than 2 parts.
+    """
+
+    short = "fd.infinity"
+    needs = ("features",)
+
+    def __init__(self, parts: int = 5, seed: int = 0) -> None:
+        if parts < 2:
+            raise ValueError(f"a line needs divisions into at least 2 parts, not parts={parts}")
+        self.parts = parts
+        self.seed = seed
+
+    def prepare(self, drawn: Features, real: Real) -> Numbers:
+        """See `Metric.prepare`; no number for fewer than 40 samples, or 4 for each dimension."""
+        x = double(drawn["features"])
+        n, d = x.shape
+        most = min(self.parts, n // max(_PER_DIMENSION * d, _LEAST))
+        if most < 2:
+            return lambda block: {}
+        known, order = real.moments(), _order(drawn.labels, n, self.seed)
+
+        def numbers(block: int | None) -> Mapping[str, float]:
+            gone = torch.zeros(n, dtype=torch.bool)
+            if block is not None:
+                gone[drawn.blocks[block]] = True
+            inverse, distance = [], []
+            for parts in range(1, most + 1):
+                divided = [order[first::parts] for first in range(parts)]
+                left = [part[~gone[part]].to(x.device) for part in divided]
+                inverse.append(np.mean([1 / len(part) for part in left]))
+                distance.append(np.mean([leave_out(x[part], [torch.arange(len(part))], known)(None) for part in left]))
+            return {self.short: float(np.polyfit(inverse, distance, 1)[1])}
+
+        return numbers
+
+
+def _order(labels: Tensor | None, n: int, seed: int) -> Tensor:
+    """Numbers of the samples, to be dealt out.
+
+    Where every class was asked for equally often, as in a conditional model's samples, it is so in every part too: a
+    random part would have random shares of the classes, which all samples together have not, and would be too far off.
+    """
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+    if labels is None:
+        return order
+    labels = labels.cpu()
+    counts = labels.unique(return_counts=True)[1]
+    balanced = int(counts.max() - counts.min()) <= 1
+    return order[labels[order].argsort(stable=True)] if balanced else order
