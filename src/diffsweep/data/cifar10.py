@@ -144,7 +144,7 @@ def _sheets(folder: Path, split: Split) -> list[Tensor] | None:
 
 def _labels(path: Path, files: int) -> np.ndarray:
     try:
-        return np.array(json.loads(path.read_bytes()), dtype=np.uint8).reshape(files, COUNT)
+        return np.array(json.loads(path.read_bytes()), dtype=np.int64).reshape(files, COUNT).astype(np.uint8)
     except (ValueError, TypeError, OverflowError) as error:
         raise ValueError(f"{path} is not a list of {files * COUNT} labels: {' '.join(str(error).split())}") from None
 
