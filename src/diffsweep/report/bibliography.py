@@ -1,0 +1,34 @@
+"""BibTeX of the methods that a comparison used: which config option goes with which paper stands in references.bib.
+
+An entry's field `options` names them, as `options = {sampler=ddim, sampler=euler}`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+_FILE = Path(__file__).parent / "assets" / "references.bib"
+
+
+def bibtex(results: Sequence[Mapping[str, Any]]) -> str:
+    """The entries of all options that any of the results names, in the file's order; "" if there are none."""
+    used = {f"{key}={value}" for result in results for key, value in result.items() if isinstance(value, str)}
+    words = (word for result in results for word in str(result.get("overrides") or "").split())
+    used |= {word.lstrip("+") for word in words}
+    return "\n\n".join(text for text, options in entries() if used & options)
+
+
+@lru_cache(maxsize=1)
+def entries() -> tuple[tuple[str, frozenset[str]], ...]:
+    """Every entry of references.bib without its options, and these."""
+    found = []
+    for text in re.split(r"\n(?=@)", _FILE.read_text(encoding="utf-8").strip()):
+        match = re.search(r"^  options = \{(.*)\},?\n", text, re.MULTILINE)
+        assert match, text
+        options = frozenset(word.strip() for word in match[1].split(",") if word.strip())
+        found.append((text.replace(match[0], "").strip(), options))
+    return tuple(found)

@@ -1,0 +1,115 @@
+"""What distinguishes the cells of a comparison, and what each choice is worth: differences of cells that agree in all
+else.
+
+A factor is a config group or an overridden key that has several values among the cells. Two cells make a pair for a
+factor if they differ in it and in nothing else that varies. A pair's difference has the paired interval of `compare`;
+that of the mean over several pairs follows in the same way from the mean of their numbers without each block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from diffsweep.report import compare
+from diffsweep.report.terminal import CHOICES, split_overrides
+from diffsweep.sweep.signature import NEUTRAL
+
+Result = Mapping[str, Any]
+
+_GROUPS = (*CHOICES, "guidance")
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What one option of a factor is worth beside another.
+
+    Attributes:
+        option: of the factor.
+        beside: the option that it is compared with: the best one.
+        mean: difference option - beside of the number, over all pairs, with its interval; None where there is none.
+        pairs: the difference of each pair.
+        wins: how many pairs it wins.
+    """
+
+    option: str
+    beside: str
+    mean: compare.Difference | None
+    pairs: tuple[float, ...]
+    wins: int
+
+
+def factors(results: Sequence[Result]) -> dict[str, list[str]]:
+    """The factors of some cells: name -> each cell's option, "-" where it has none."""
+    overridden = [_overridden(result) for result in results]
+    names = [*_GROUPS, *dict.fromkeys(key for one in overridden for key in one if key not in _GROUPS)]
+    found = {}
+    for name in names:
+        if name in _GROUPS:
+            options = [_text(result.get(name)) for result in results]
+        else:
+            options = [one.get(name, "-") for one in overridden]
+        if len(set(options)) > 1:
+            found[name] = options
+    return found
+
+
+def effects(results: Sequence[Result], name: str, factor: str) -> list[Effect]:
+    """Each option of a factor beside its best one, best first; empty if no two cells differ in this factor only.
+
+    Args:
+        results: contents of result.json files, measured alike.
+        name: of the number.
+        factor: one of `factors(results)`.
+    """
+    table = factors(results)
+    others = [key for key in table if key != factor]
+    places: dict[tuple[str, ...], dict[str, Result]] = {}
+    for i, result in enumerate(results):
+        if compare.finite(result, name) is not None:
+            where = tuple(table[key][i] for key in others)
+            places.setdefault(where, {})[table[factor][i]] = result
+    shared = [place for place in places.values() if len(place) > 1]
+    options = list(dict.fromkeys(option for place in shared for option in place))
+
+    def mean(option: str, beside: str) -> float | None:
+        differences = [_gap(place[option], place[beside], name) for place in shared if {option, beside} <= place.keys()]
+        return sum(differences) / len(differences) if differences else None
+
+    sign = -1 if compare.larger_is_better(name) else 1
+    # With gaps in the grid, the mean over all of an option's cells would compare it with others' easier places.
+    standing = {
+        option: sum(sign * gap for other in options if other != option and (gap := mean(option, other)) is not None)
+        for option in options
+    }
+    order = sorted(options, key=standing.__getitem__)
+    found = []
+    for option in order[1:]:
+        pairs = [(place[option], place[order[0]]) for place in shared if {option, order[0]} <= place.keys()]
+        if pairs:
+            gaps = tuple(_gap(a, b, name) for a, b in pairs)
+            wins = sum(sign * gap < 0 for gap in gaps)
+            found.append(Effect(option, order[0], compare.mean_difference(pairs, name), gaps, wins))
+    return found
+
+
+def _gap(a: Result, b: Result, name: str) -> float:
+    first, second = compare.finite(a, name), compare.finite(b, name)
+    assert first is not None
+    assert second is not None
+    return first - second
+
+
+def _overridden(result: Result) -> dict[str, str]:
+    pairs = [word.lstrip("+~").partition("=") for word in split_overrides(str(result.get("overrides") or ""))]
+    return {key: value for key, _, value in pairs if not key.startswith("-") and not _neutral(key)}
+
+
+def _neutral(key: str) -> bool:
+    """Whether a key cannot change a result, and so is no choice."""
+    return any(key == path or key.startswith((f"{path}.", f"{path}/")) for path in NEUTRAL)
+
+
+def _text(value: object) -> str:
+    return "-" if value is None else str(value)

@@ -1,0 +1,358 @@
+"""One HTML file that answers which choice won, by how much, and what it looks like: it needs no network and no server.
+
+The data go into the page as JSON, the scripts (plotly.js draws, Tabulator tabulates) beside them; what the page shows
+is made of both in the browser. Jinja escapes all text, the page's own script writes text nodes only.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from diffsweep.report import compare, export
+from diffsweep.report.bibliography import bibtex
+from diffsweep.report.factors import effects, factors
+from diffsweep.report.strips import strip
+from diffsweep.report.terminal import CHOICES, count, duration, mixed, with_error
+from diffsweep.sweep.files import write_atomic
+from diffsweep.sweep.record import Cell, Fit, read_metrics
+from diffsweep.sweep.signature import INFERENCE
+
+ASSETS = Path(__file__).parent / "assets"
+
+# Points of a training curve: more cannot be told apart on a screen.
+_POINTS = 200
+
+# Up to so many cells, each has so many images in the page, at full quality or not: that keeps it to a few megabytes.
+_IMAGES = ((60, 16, True), (150, 12, True), (300, 8, False), (1000, 6, False), (10**9, 0, False))
+
+Result = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a report is about.
+
+    Attributes:
+        title: its heading, as the name of a sweep.
+        runs: folder of the runs.
+        results: contents of result.json files.
+        failures: as for `terminal.show_sweep`.
+        command: what was typed to launch it, or "".
+        configs: cell -> its resolved config, of those that are known without reading files.
+    """
+
+    title: str
+    runs: Path
+    results: Sequence[Result]
+    failures: Sequence[Result] = ()
+    command: str = ""
+    configs: Mapping[str, Mapping[str, Any]] | None = None
+
+
+def write(subject: Subject, file: Path, metric: str | None = None) -> None:
+    """Write the report to `file`, whole or not at all.
+
+    Args:
+        subject: what it is about.
+        file: of the page.
+        metric: number to rank by; None for each cell's main one.
+
+    Raises:
+        ValueError: for a number that no result has, CannotWriteError.
+    """
+    write_atomic(file, render(subject, metric))
+
+
+def render(subject: Subject, metric: str | None = None) -> str:
+    """The page; arguments and errors as `write`."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+
+    data = content(subject, metric)
+    environment = Environment(loader=FileSystemLoader(ASSETS), autoescape=True, undefined=StrictUndefined)
+
+    def asset(name: str) -> Markup:
+        # An end tag inside of a script would end it.
+        return Markup((ASSETS / name).read_text(encoding="utf-8").replace("</script", "<\\/script"))
+
+    return environment.get_template("page.html").render(
+        subject=subject,
+        data=data,
+        json=Markup(_json(data)),
+        asset=asset,
+        made=time.strftime("%Y-%m-%d %H:%M"),
+        downloads=list(_downloads(subject)),
+        bibtex=bibtex(subject.results),
+    )
+
+
+def content(subject: Subject, metric: str | None = None) -> dict[str, Any]:
+    """All that the page's script is told, as plain data."""
+    results = subject.results if metric is None else compare.by(subject.results, metric)
+    groups: dict[tuple[Any, ...], list[Result]] = {}
+    for result in results:
+        groups.setdefault(compare.protocol(result), []).append(result)
+    ordered = sorted(groups.items(), key=lambda item: -len(item[1]))
+    differing = [compare.PROTOCOL[place] for place in compare.apart(list(groups))]
+    images, lossless = next(row[1:] for row in _IMAGES if len(results) <= row[0])
+    tables = [_table(rows, differing, subject.runs) for _, rows in ordered]
+    best = tables[0]["rows"][0]["cell"] if tables else None
+    configs = {str(result["cell"]): _flat(_config(result, subject)) for result in results}
+    known = configs.get(str(best), {})
+    return {
+        "groups": [*CHOICES],
+        "tables": tables,
+        "apart": [words for _, words in differing],
+        "cells": {str(result["cell"]): _cell(result, subject, configs, known) for result in results},
+        "best": best,
+        "config": known,
+        "strips": {
+            str(result["cell"]): found
+            for result in results
+            if images and (found := strip(_record(result, subject.runs).samples_file, images, lossless))
+        },
+        "fits": _fits(results, subject.runs),
+        "failures": [_failure(failure, subject.runs) for failure in subject.failures],
+    }
+
+
+def _table(rows: Sequence[Result], differing: Sequence[tuple[str, str]], runs: Path) -> dict[str, Any]:
+    """One leaderboard: cells that were measured alike."""
+    name = str(rows[0].get("metric"))
+    rows = sorted(rows, key=lambda result: compare.rank(result, name))
+    table = factors(rows)
+    best, lacks = compare.against_best(rows, name)
+    tied = {str(result["cell"]) for result in compare.tied(rows, name)} if best is not None else set()
+    numbers = list(dict.fromkeys(one for result in rows for one in compare.numbers(result)))
+    return {
+        "metric": name,
+        "larger": compare.larger_is_better(name),
+        "numbers": numbers,
+        "larger_numbers": [one for one in numbers if compare.larger_is_better(one)],
+        "factors": list(table),
+        "protocol": _protocol(rows[0]),
+        "apart": ", ".join(f"{words} {_text(rows[0].get(field))}" for field, words in differing),
+        "answer": _answer(rows, name, tied, table),
+        "careful": mixed(rows),
+        "rows": [
+            {
+                "cell": str(result["cell"]),
+                "place": i + 1,
+                "mark": _mark(result, best, tied),
+                "name": _name(table, i) or str(result["cell"]),
+                **{f"factor {key}": options[i] for key, options in table.items()},
+                "value": compare.finite(result, name),
+                "half": compare.half(result, name),
+                "gap": lack and lack.value,
+                "gap_half": lack and lack.half,
+                "paired": lack and lack.paired,
+                "reason": result.get(f"{name}_reason"),
+                "nfe": result.get("nfe"),
+                "sampling": result.get("sample_seconds"),
+                "training": result.get("fit_seconds"),
+                "floor": compare.finite(result, f"{name}_floor"),
+                "numbers": {one: [compare.finite(result, one), compare.half(result, one)] for one in numbers},
+            }
+            for i, (result, lack) in enumerate(zip(rows, lacks, strict=True))
+        ],
+        "effects": {
+            factor: [
+                {
+                    "option": effect.option,
+                    "beside": effect.beside,
+                    "mean": effect.mean and effect.mean.value,
+                    "half": effect.mean and effect.mean.half,
+                    "pairs": list(effect.pairs),
+                    "wins": effect.wins,
+                }
+                for effect in effects(rows, name, factor)
+            ]
+            for factor in table
+        },
+    }
+
+
+def _mark(result: Result, best: Result | None, tied: set[str]) -> str:
+    if best is None or str(result["cell"]) not in tied:
+        return ""
+    return "best" if result is best else "tied"
+
+
+def _name(table: Mapping[str, Sequence[str]], i: int) -> str:
+    return " ".join(f"{key}={options[i]}" for key, options in table.items() if options[i] != "-")
+
+
+def _answer(rows: Sequence[Result], name: str, tied: set[str], table: Mapping[str, Sequence[str]]) -> list[str]:
+    """The winner, its margin, how sure that is, and what it cost: a few sentences."""
+    if not tied:
+        return [f"No cell has a finite {name}."]
+    best = rows[0]
+    value = with_error(best.get(name), compare.half(best, name), "±")
+    said = f"{_name(table, 0) or best['cell']} is best: {name} {value}"
+    said += f", {count(best.get('nfe'))} network calls a sample." if best.get("nfe") is not None else "."
+    sentences = [said]
+    others = [i for i, result in enumerate(rows) if i and str(result["cell"]) in tied]
+    if others:
+        named = "; ".join(_name(table, i) for i in others[:3])
+        more = f" and {len(others) - 3} more" if len(others) > 3 else ""
+        sentences.append(f"It cannot be told from {len(others)} other{'s' * (len(others) > 1)}: {named}{more}.")
+    elif len(rows) > 1 and compare.finite(rows[1], name) is not None:
+        lead = compare.difference(rows[1], best, name, compare.level_for(len(rows) - 1))
+        if lead is not None:
+            how = "paired by their starting noise" if lead.paired else "not paired"
+            margin = with_error(abs(lead.value), lead.half, "±")
+            sentences.append(f"Its lead over the next, {_name(table, 1)}, is {margin} ({how}): more than chance makes.")
+    fits = {result.get("fit"): result for result in rows}
+    training = sum(_seconds(result, "fit_seconds") for result in fits.values())
+    sampling = sum(_seconds(result, "sample_seconds") + _seconds(result, "evaluate_seconds") for result in rows)
+    cells = f"{len(rows)} cell{'s' * (len(rows) > 1)} of {len(fits)} training{'s' * (len(fits) > 1)}"
+    sentences.append(f"{cells} took {duration(training)} of training and {duration(sampling)} of evaluation.")
+    return sentences
+
+
+def _seconds(result: Result, key: str) -> float:
+    return compare.finite(result, key) or 0.0
+
+
+def _protocol(result: Result) -> str:
+    """How it was measured, for whoever quotes a number."""
+    said = [
+        f"{result.get('metric')} of {_text(result.get('samples'))} samples",
+        f"against {_text(result.get('reference_samples'))} {_text(result.get('reference_split'))} examples of "
+        f"{_text(result.get('dataset'))} (data {_text(result.get('reference_digest'))})",
+        f"features of {_text(result.get('extractor'))} (weights {_text(result.get('extractor_digest'))})",
+        f"resize: {_text(result.get('resize'))}",
+    ]
+    if result.get("bits") is not None:
+        said.append(f"{result['bits']} bits a channel")
+    said.append("intervals: 95 %, jackknife over blocks of samples")
+    return "; ".join(said)
+
+
+def _cell(
+    result: Result, subject: Subject, configs: Mapping[str, dict[str, str]], best: Mapping[str, str]
+) -> dict[str, Any]:
+    cell = str(result["cell"])
+    config = configs[cell]
+    record = _record(result, subject.runs)
+    overrides = str(result.get("overrides") or "")
+    return {
+        "fit": str(result.get("fit")),
+        "command": "" if result.get("images") is not None else f"python train.py {overrides}".strip(),
+        "folder": str(record.folder),
+        # Most of a config is that of the winner: 500 of them would be most of the page.
+        "differs": {key: config.get(key) for key in {*config, *best} if config.get(key) != best.get(key)},
+        "commit": f"{result.get('git_commit')}{' with changes' if result.get('git_dirty') else ''}",
+        "environment": {
+            key.removeprefix("version_"): value
+            for key, value in result.items()
+            if key.startswith("version_") or key in ("host", "platform")
+        },
+        "result": {key: value for key, value in result.items() if not key.endswith("_jackknife")},
+    }
+
+
+def _failure(failure: Result, runs: Path) -> dict[str, Any]:
+    error = Path(failure.get("error") or _record(failure, runs).error_file)
+    try:
+        trace = error.read_text(errors="replace")[-4000:]
+    except OSError:
+        trace = ""
+    return {
+        "name": str(failure.get("name") or failure.get("overrides") or failure.get("cell")),
+        "state": str(failure.get("state") or "failed"),
+        "reason": str(failure.get("reason") or _record(failure, runs).error() or "no reason was recorded"),
+        "trace": trace,
+        "log": str(failure.get("log") or ""),
+    }
+
+
+def _fits(results: Sequence[Result], runs: Path) -> list[dict[str, Any]]:
+    """The course of every training."""
+    members: dict[str, list[int]] = {}
+    for i, result in enumerate(results):
+        members.setdefault(str(result.get("fit")), []).append(i)
+    # A sampler is no part of a training's name, even if all of its cells that are finished have the same.
+    table = {key: options for key, options in factors(results).items() if re.split("[./]", key)[0] not in INFERENCE}
+    found = []
+    for fit, places in members.items():
+        same = {key: options[places[0]] for key, options in table.items()}
+        try:
+            lines = read_metrics(Fit(runs / "fits" / fit).metrics_file)
+        except (ValueError, OSError):
+            lines = []
+        if not lines:
+            continue
+        lines = [line for line in lines if line.get("loss") is not None] or lines
+        every = max(1, len(lines) // _POINTS)
+        kept = [*lines[::every], lines[-1]]
+        found.append(
+            {
+                "fit": fit,
+                "name": " ".join(f"{key}={value}" for key, value in same.items() if value != "-") or fit,
+                "steps": [line["step"] for line in kept],
+                "loss": [line.get("loss") for line in kept],
+            }
+        )
+    return found
+
+
+def _record(result: Result, runs: Path) -> Cell:
+    return Fit(runs / "fits" / str(result.get("fit"))).cell(str(result.get("cell")))
+
+
+def _config(result: Result, subject: Subject) -> Mapping[str, Any]:
+    known = (subject.configs or {}).get(str(result["cell"]))
+    if known is not None:
+        return known
+    import yaml
+
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        read = yaml.load(_record(result, subject.runs).config_file.read_bytes(), Loader=loader)
+    except (OSError, yaml.YAMLError):
+        return {}
+    return read if isinstance(read, dict) else {}
+
+
+def _flat(config: Any, key: str = "") -> dict[str, str]:
+    """A config as dotted keys with their values as text."""
+    if isinstance(config, Mapping):
+        below = [_flat(value, f"{key}.{name}" if key else str(name)) for name, value in config.items()]
+        return {name: value for one in below for name, value in one.items()}
+    return {key: json.dumps(config) if isinstance(config, (list, bool, type(None))) else str(config)}
+
+
+def _downloads(subject: Subject) -> Iterable[tuple[str, str]]:
+    """(name, data URI) of the table in formats for other programs."""
+    yield "table.csv", _data_uri("text/csv", export.text(subject.results, "csv").encode())
+    with TemporaryDirectory() as folder:
+        table = Path(folder) / "table.parquet"
+        try:
+            export.write(subject.results, "parquet", table)
+        except ValueError:
+            # The library for it is not installed here.
+            return
+        yield table.name, _data_uri("application/vnd.apache.parquet", table.read_bytes())
+
+
+def _data_uri(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def _json(data: object) -> str:
+    """JSON that may stand inside of a script element: no value can end it."""
+    text = json.dumps(data, allow_nan=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026").replace("\u2028", "\\u2028")
+
+
+def _text(value: object) -> str:
+    return "not recorded" if value is None else f"{value:,}" if isinstance(value, int) else str(value)

@@ -1,0 +1,365 @@
+"""The report: what it says is what the numbers say, whatever the values are, and a real browser can use it."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from diffsweep.evaluation.pictures import GEOMETRY as WRITTEN
+from diffsweep.evaluation.pictures import grid
+from diffsweep.report import compare, page
+from diffsweep.report.bibliography import bibtex, entries
+from diffsweep.report.factors import effects, factors
+from diffsweep.report.page import Subject, content, write
+from diffsweep.report.strips import GEOMETRY, strip
+from made_runs import SAMPLERS, WORTH, made
+
+CONF = Path(__file__).parents[1] / "conf"
+NASTY = "</script><img src=x onerror=\"document.title='owned'\">&amp;\u2028'\""
+
+
+# --- what the choices are worth ---------------------------------------------------------------------------------------
+
+
+def test_factors_are_what_varies_and_nothing_else(tmp_path: Path) -> None:
+    results = made(tmp_path, 24, pictures=False)
+    assert {name: len(set(options)) for name, options in factors(results).items()} == {"sampler": 6, "sampler.nfe": 4}
+    assert factors(results)["sampler"] == [result["sampler"] for result in results]
+    assert factors(results[:1]) == {}
+    results[3]["overrides"] += " paths.runs=elsewhere hydra.launcher.jobs=2 trainer.devices=2 logger=csv"
+    assert set(factors(results)) == {"sampler", "sampler.nfe"}
+    results[3]["overrides"] += " +ema.decay=0.5"
+    assert factors(results)["ema.decay"].count("-") == 23
+
+
+def test_an_effect_is_the_mean_of_the_differences_between_cells_that_agree_in_all_else(tmp_path: Path) -> None:
+    results = made(tmp_path, 72, pictures=False)
+    for factor in ("sampler", "schedule"):
+        found = effects(results, "fd_digits", factor)
+        best = min((option for option in WORTH if option in factors(results)[factor]), key=WORTH.__getitem__)
+        assert {effect.beside for effect in found} == {best}
+        assert len(found) == len(set(factors(results)[factor])) - 1
+        for effect in found:
+            assert effect.mean is not None
+            assert effect.mean.value == pytest.approx(WORTH[effect.option] - WORTH[best])
+            assert effect.mean.paired
+            assert effect.mean.low < WORTH[effect.option] - WORTH[best] < effect.mean.high
+            assert effect.wins == 0
+            assert len(effect.pairs) == {"sampler": 12, "schedule": 24}[factor]
+
+
+def test_gaps_in_the_grid_do_not_favour_whoever_was_tried_in_easy_places(tmp_path: Path) -> None:
+    # DDIM with many network calls only, beside DPM++ with few as well: the plain means would say DDIM.
+    results = [
+        result
+        for result in made(tmp_path, 24, pictures=False)
+        if result["sampler"] == "dpmpp_2m" or (result["sampler"] == "ddim" and result["nfe"] == 50)
+    ]
+    kept = [result for result in results if not (result["sampler"] == "dpmpp_2m" and result["nfe"] == 20)]
+    means = {
+        name: np.mean([result["fd_digits"] for result in kept if result["sampler"] == name])
+        for name in ("ddim", "dpmpp_2m")
+    }
+    assert means["ddim"] - means["dpmpp_2m"] < WORTH["ddim"] - WORTH["dpmpp_2m"]
+    (effect,) = effects(kept, "fd_digits", "sampler")
+    assert (effect.option, effect.beside, len(effect.pairs)) == ("ddim", "dpmpp_2m", 1)
+    assert effect.pairs[0] == pytest.approx(0.3)
+
+
+def test_larger_is_better_turns_the_effects_around(tmp_path: Path) -> None:
+    results = made(tmp_path, 24, pictures=False)
+    found = effects(results, "precision_digits", "sampler")
+    assert {effect.beside for effect in found} == {"dpmpp_2m"}
+    assert all(effect.pairs[0] < 0 and effect.wins == 0 for effect in found)
+
+
+def test_the_mean_differences_interval_is_the_jackknife_of_the_mean(tmp_path: Path) -> None:
+    results = made(tmp_path, 8, pictures=False)
+    pairs = [(results[i], results[i + 4]) for i in range(4)]
+    found = compare.mean_difference(pairs, "fd_digits")
+    assert found is not None
+
+    def blocks(result: dict[str, Any]) -> np.ndarray:
+        return np.array([float(word) for word in result["fd_digits_jackknife"].split()])
+
+    without = np.mean([blocks(a) - blocks(b) for a, b in pairs], axis=0)
+    n = len(without)
+    error = np.sqrt((n - 1) / n * ((without - without.mean()) ** 2).sum())
+    assert found.half == pytest.approx(compare.t_quantile(0.975, n - 1) * error)
+    single = compare.difference(*pairs[0], "fd_digits")
+    alone = compare.mean_difference(pairs[:1], "fd_digits")
+    assert single is not None
+    assert alone is not None
+    assert (alone.value, alone.half) == (pytest.approx(single.value), pytest.approx(single.half))
+    others = [(pairs[0][0], {**pairs[0][1], "sample_seed": 1})]
+    assert compare.mean_difference(others, "fd_digits") is None
+
+
+# --- pictures ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("channels", "size"), [(1, 8), (3, 32)])
+def test_a_strip_holds_the_very_pixels_of_the_first_samples(tmp_path: Path, channels: int, size: int) -> None:
+    assert GEOMETRY == WRITTEN
+    x = torch.randint(0, 256, (30, channels, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    grid(x, tmp_path / "samples.png")
+    found = strip(tmp_path / "samples.png", 12)
+    assert found is not None
+    assert (found["images"], found["width"], found["height"]) == (12, size, size)
+    kind, _, content = found["src"].partition(",")
+    assert kind == "data:image/webp;base64"
+    pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(content))).convert("RGB"))
+    for i in range(12):
+        expected = x[i].expand(3, -1, -1).permute(1, 2, 0).numpy()
+        assert np.array_equal(pixels[:, i * size : (i + 1) * size], expected)
+    many = strip(tmp_path / "samples.png", 99)
+    assert many is not None
+    assert many["images"] == 30
+
+
+def test_pictures_that_are_no_grid_or_cannot_be_read_break_nothing(tmp_path: Path) -> None:
+    assert strip(tmp_path / "absent.png", 4) is None
+    (tmp_path / "half.png").write_bytes(b"\x89PNG\r\n\x1a\n half a picture")
+    assert strip(tmp_path / "half.png", 4) is None
+    grid(torch.randn(50, 2), tmp_path / "points.png")
+    found = strip(tmp_path / "points.png", 4)
+    assert found is not None
+    assert found["images"] == 0
+    assert found["width"] <= 300
+
+
+# --- what it says -----------------------------------------------------------------------------------------------------
+
+
+def answer(results: list[dict[str, Any]], runs: Path) -> str:
+    return " ".join(content(Subject("s", runs, results))["tables"][0]["answer"])
+
+
+def test_the_answer_names_winner_margin_certainty_and_cost(tmp_path: Path) -> None:
+    results = made(tmp_path, 72, pictures=False)
+    said = answer(results, tmp_path)
+    best = min(results, key=lambda result: result["fd_digits"])
+    assert (best["sampler"], best["schedule"], best["nfe"]) == ("dpmpp_2m", "cosine", 50)
+    assert said.startswith("sampler=dpmpp_2m schedule=cosine sampler.nfe=50 is best: fd_digits 1.040")
+    assert "Its lead over the next, sampler=unipc schedule=cosine sampler.nfe=50, is 0.05" in said
+    assert "paired" in said
+    assert "72 cells of 3 trainings took 4 min 00 s of training and 3 min 09 s of evaluation" in said
+
+
+def test_the_answer_does_not_name_a_winner_that_chance_made(tmp_path: Path) -> None:
+    results = made(tmp_path, 24, pictures=False)
+    twin = {**results[11], "cell": "f" * 12, "sampler": "heun_sde", "fd_digits": results[11]["fd_digits"] + 1e-5}
+    twin["overrides"] = twin["overrides"].replace("dpmpp_2m", "heun_sde")
+    blocks = [float(word) for word in twin["fd_digits_jackknife"].split()]
+    twin["fd_digits_jackknife"] = " ".join(f"{value + 1e-4 * (-1) ** i:.9g}" for i, value in enumerate(blocks))
+    said = answer([*results, twin], tmp_path)
+    assert "It cannot be told from 1 other: sampler=heun_sde sampler.nfe=50." in said
+    assert "lead" not in said
+
+
+def test_cells_that_were_measured_differently_come_in_tables_of_their_own(tmp_path: Path) -> None:
+    results = [*made(tmp_path / "a", 24, pictures=False), *made(tmp_path / "b", 12, pictures=False, samples=100)]
+    found = content(Subject("s", tmp_path, results))
+    assert [len(table["rows"]) for table in found["tables"]] == [24, 12]
+    assert found["apart"] == ["samples"]
+    assert [table["apart"] for table in found["tables"]] == ["samples 500", "samples 100"]
+
+
+def test_settings_of_a_cell_are_those_of_the_best_and_what_differs(tmp_path: Path) -> None:
+    results = made(tmp_path, 24, pictures=False)
+    found = content(Subject("s", tmp_path, results))
+    for result in results:
+        config = found["config"] | found["cells"][result["cell"]]["differs"]
+        assert config["sampler"] == result["sampler"]
+        assert config["deep.nfe"] == str(result["nfe"])
+        assert config["deep.list"] == "[1, 2]"
+    assert found["cells"][found["best"]]["differs"] == {}
+
+
+def test_five_hundred_cells_make_a_few_megabytes(tmp_path: Path) -> None:
+    results = made(tmp_path, 500)
+    write(Subject("five hundred", tmp_path, results), tmp_path / "report.html")
+    assert (tmp_path / "report.html").stat().st_size < 4e6
+    assert len(content(Subject("s", tmp_path, results))["strips"]) == 500
+
+
+def test_nothing_finished_and_everything_failed_is_a_page_too(tmp_path: Path) -> None:
+    failure = {"fit": "f", "cell": "c", "name": "sampler=x", "reason": NASTY, "state": "failed"}
+    write(Subject("none", tmp_path, [], [failure]), tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text()
+    assert "No cell is finished" in text
+    assert "1 without a result" in text
+    assert "<img src=x" not in text
+
+
+def test_every_paper_that_an_option_names_is_in_the_bibliography() -> None:
+    listed = dict(entries())
+    keys = [re.match(r"@misc\{(\w+),", text) for text in listed]
+    assert all(keys)
+    assert len({key[1] for key in keys if key}) == len(keys)
+    for path in CONF.rglob("*.yaml"):
+        header = "\n".join(path.read_text().splitlines()[:2])
+        option = f"{path.parent.relative_to(CONF).as_posix()}={path.stem}"
+        for paper in (
+            re.findall(r"arXiv (\d{4}\.\d{4,5})", header) if path.parent not in (CONF, CONF / "sweeps") else ()
+        ):
+            found = [options for text, options in listed.items() if f"eprint = {{{paper}}}" in text]
+            assert len(found) == 1, f"{paper}, named by {option}, has no entry"
+            assert option in found[0], f"the entry of {paper} does not list {option}"
+    for options in listed.values():
+        for option in options:
+            group, _, name = option.partition("=")
+            assert (CONF / group / f"{name}.yaml").is_file(), option
+    some = bibtex([{"sampler": "ddim", "overrides": "sampler/spacing=karras"}])
+    assert "2010.02502" in some
+    assert "2206.00364" in some
+    assert "options" not in some
+    assert bibtex([{"sampler": "nobodys"}]) == ""
+
+
+# --- a real browser ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Headless Chromium, that tells what it loaded and what its console said."""
+    driver, chromium = shutil.which("chromedriver"), shutil.which("chromium")
+    if (driver is None or chromium is None) and "CI" not in os.environ:
+        pytest.skip("Debian's packages chromium and chromium-driver are not installed")
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = str(chromium)
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    opened = webdriver.Chrome(options=options, service=Service(str(driver)))
+    try:
+        yield opened
+    finally:
+        opened.quit()
+
+
+def wait(browser: Any, script: str, expected: object = True, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while (found := browser.execute_script(f"return {script}")) != expected:
+        assert time.monotonic() < end, f"{script} is {found!r}, not {expected!r}"
+        time.sleep(0.05)
+
+
+def cells_of(browser: Any, field: str) -> list[str]:
+    selector = f'#table .tabulator-row .tabulator-cell[tabulator-field="{field}"]'
+    script = "return [...document.querySelectorAll(arguments[0])].map((cell) => cell.textContent)"
+    return browser.execute_script(script, selector)
+
+
+@pytest.mark.slow
+def test_a_reader_sorts_filters_enlarges_and_reads_at_night(browser: Any, tmp_path: Path) -> None:
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.common.keys import Keys
+
+    results = made(tmp_path, 24)
+    results[5]["sampler"] = NASTY
+    failure = {"fit": "f", "cell": "c", "name": f"sampler={NASTY}", "reason": NASTY, "state": "failed", "log": NASTY}
+    subject = Subject(f"real {NASTY}", tmp_path, results, [failure], NASTY)
+    write(subject, tmp_path / "report.html")
+    browser.set_window_size(1280, 1000)
+    browser.get((tmp_path / "report.html").as_uri())
+    wait(browser, "document.querySelectorAll('.js-plotly-plot').length >= 4")
+    wait(browser, "document.querySelectorAll('#table .tabulator-row').length > 3")
+    order = sorted(results, key=lambda result: result["fd_digits"])
+    assert cells_of(browser, "factor sampler")[:3] == [result["sampler"] for result in order[:3]]
+    assert cells_of(browser, "mark")[0] == "best"
+
+    # Sorted by network calls, then by the number again.
+    header = browser.find_element(By.CSS_SELECTOR, '.tabulator-col[tabulator-field="nfe"] .tabulator-col-title')
+    browser.execute_script("arguments[0].scrollIntoView({inline: 'center', block: 'center'})", header)
+    header.click()
+    wait(browser, "document.querySelector('#table [tabulator-field=nfe].tabulator-cell').textContent", "5")
+    header.click()
+    wait(browser, "document.querySelector('#table [tabulator-field=nfe].tabulator-cell').textContent", "50")
+
+    # Filtered by words.
+    browser.find_element(By.ID, "find").send_keys("heun nfe=20")
+    wait(browser, "document.getElementById('shown').textContent", "1 of 24 cells")
+    assert cells_of(browser, "factor sampler") == ["heun"]
+    browser.find_element(By.ID, "find").send_keys(Keys.CONTROL, "a", Keys.DELETE)
+    wait(browser, "document.getElementById('shown').textContent", "24 of 24 cells")
+
+    # Another number ranks.
+    browser.find_element(By.CSS_SELECTOR, '#number option[value="precision_digits"]').click()
+    wait(browser, "document.querySelector('#table [tabulator-field=shown]').textContent.includes('precision_digits')")
+    assert len(cells_of(browser, "shown")) == 24
+    browser.find_element(By.CSS_SELECTOR, '#number option[value="fd_digits"]').click()
+
+    # An image is enlarged beside that of the best, and the keys go on.
+    images = browser.find_elements(By.CSS_SELECTOR, "#strips img")
+    assert len(images) == 24
+    browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", images[4])
+    images[4].click()
+    wait(browser, "document.getElementById('light').open")
+    wait(browser, "document.querySelectorAll('#large canvas').length", 2)
+    before = browser.find_element(By.ID, "caption").text
+    browser.switch_to.active_element.send_keys(Keys.ARROW_RIGHT)
+    wait(browser, f"document.getElementById('caption').textContent !== {json.dumps(before)}")
+    browser.switch_to.active_element.send_keys(Keys.ESCAPE)
+    wait(browser, "document.getElementById('light').open", False)
+
+    # Night.
+    shade = "getComputedStyle(document.body).backgroundColor"
+    light = browser.execute_script(f"return {shade}")
+    browser.execute_script("scrollTo(0, 0)")
+    browser.find_element(By.ID, "theme").click()
+    wait(browser, f"{shade} !== {json.dumps(light)}")
+    browser.save_screenshot(str(tmp_path / "dark.png"))
+
+    # A phone: nothing sticks out.
+    browser.set_window_size(500, 900)
+    browser.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride", {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
+    )
+    wait(browser, "document.documentElement.scrollWidth <= 392")
+    browser.save_screenshot(str(tmp_path / "phone.png"))
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+    # No value became markup, nothing was fetched, nobody complained.
+    assert browser.title == f"real {NASTY} - diffsweep"
+    assert browser.execute_script("return document.querySelectorAll('img[src=x]').length") == 0
+    messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    asked = [
+        message["params"]["request"]["url"] for message in messages if message["method"] == "Network.requestWillBeSent"
+    ]
+    assert [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []
+    assert [entry for entry in browser.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")] == []
+
+
+@pytest.mark.slow
+def test_a_page_of_two_protocols_and_of_none_works_as_well(browser: Any, tmp_path: Path) -> None:
+    from selenium.webdriver.common.by import By
+
+    results = [*made(tmp_path / "a", 12), *made(tmp_path / "b", 1, samples=100)]
+    write(Subject("two", tmp_path / "a", results), tmp_path / "two.html")
+    browser.get((tmp_path / "two.html").as_uri())
+    wait(browser, "document.querySelectorAll('#which option').length", 2)
+    browser.find_elements(By.CSS_SELECTOR, "#which option")[1].click()
+    wait(browser, "document.getElementById('shown').textContent", "1 of 1 cells")
+    write(Subject("none", tmp_path, []), tmp_path / "none.html")
+    browser.get((tmp_path / "none.html").as_uri())
+    wait(browser, "document.getElementById('leaderboard').hidden")
+    assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+    assert page.ASSETS.is_dir()
+    assert len(SAMPLERS) == 6
