@@ -72,9 +72,15 @@ def generate(real: dict[str, Any], cells: int, runs: str) -> None:
             folder.mkdir(parents=True)
             chosen = {"sampler": rng.choice(["ddim", "heun", "dpmpp_2m"]), "nfe": rng.choice([5, 10, 20])}
             times = {key: rng.random() for key in ("fit_seconds", "sample_seconds", "evaluate_seconds")}
-            changed = {"cell": cell, "fit": fit, real["metric"]: rng.random(), **chosen, **times}
+            # No two real records have these in common.
+            blocks = {key: _blocks(rng) for key in real if key.endswith("_jackknife")}
+            changed = {"cell": cell, "fit": fit, real["metric"]: rng.random(), **chosen, **times, **blocks}
             (folder / "result.json").write_text(json.dumps(real | changed, indent=2) + "\n")
         Path(runs, "fits", fit, "done.json").write_text(json.dumps({"fit": fit, "status": "done"}))
+
+
+def _blocks(rng: random.Random) -> str:
+    return " ".join(f"{rng.random():.9g}" for _ in range(20))
 
 
 def seconds(words: list[str] | None, runs: str) -> Cost:

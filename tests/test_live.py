@@ -180,7 +180,7 @@ def test_a_log_says_what_changes_and_only_that(tmp_path: Path) -> None:
     stream = io.StringIO()
     waiting = dict.fromkeys(plan.cells, Item("waiting"))
     fits = {"f000": Item("done"), "f001": Item("waiting")}
-    done = Item("done", metric="fd_digits", value=0.412)
+    done = Item("done", metric="fd_digits", value=0.412, half=0.0123)
 
     def told() -> list[str]:
         lines = stream.getvalue().splitlines()
@@ -198,7 +198,7 @@ def test_a_log_says_what_changes_and_only_that(tmp_path: Path) -> None:
         live.show(Look(dict(fits), cells, "live"))
         assert told() == [
             "started training seed=1 on gpu1 812_1",
-            "[2/6] done seed=0 sampler=heun  fd_digits 0.4120",
+            "[2/6] done seed=0 sampler=heun  fd_digits 0.412 +- 0.012",
         ]
         fits["f001"] = Item("running", step=2, steps=9, host="gpu1", job="812_1")
         live.show(Look(dict(fits), cells, "live"))
