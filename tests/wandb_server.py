@@ -263,7 +263,29 @@ class Server:
         view = {key: asked.get(key) for key in ("type", "name", "displayName", "description", "spec")}
         project = {"id": "p", "name": asked["projectName"], "entityName": asked["entityName"]}
         number = f"view-{next(self._numbers)}"
-        return {"upsertView": {"view": view | {"id": number, "project": project, "updatedAt": ""}, "inserted": True}}
+        return {
+            "upsertView": {
+                "view": view | {"id": number, "project": project, "updatedAt": "2026-01-01T00:00:00Z"},
+                "inserted": True,
+            }
+        }
+
+    def _GetProjects(self, asked: dict[str, Any]) -> dict[str, Any]:
+        names = sorted({run.project for run in self.runs.values()})
+        nodes = [
+            {
+                "__typename": "Project",
+                "id": name,
+                "name": name,
+                "entityName": ENTITY,
+                "createdAt": "2026-01-01T00:00:00Z",
+                "isBenchmark": False,
+                "user": None,
+            }
+            for name in names
+        ]
+        page = {"__typename": "PageInfo", "hasNextPage": False, "endCursor": None}
+        return {"models": {"pageInfo": page, "edges": [{"node": node} for node in nodes]}}
 
     def _UpsertView2(self, asked: dict[str, Any]) -> dict[str, Any]:
         return self._upsertView(asked)

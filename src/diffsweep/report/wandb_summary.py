@@ -9,7 +9,6 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -139,7 +138,7 @@ def _plots(results: Sequence[Mapping[str, Any]], names: Names) -> dict[str, Any]
 
     def of(column: str, field: str) -> Any:
         # Not one table for all plots: W&B gives each to the first that shows it.
-        named = [[names.cells[str(one["cell"])], one[main], _number(one.get(field))] for one in found]
+        named: Any = [[names.cells[str(one["cell"])], one[main], _number(one.get(field))] for one in found]
         return wandb.Table(columns=["name", main, column], data=named)
 
     plots = {"cells": wandb.plot.bar(of("nfe", "nfe"), "name", main, title=f"{main} of each cell")}
@@ -165,25 +164,21 @@ def _plots(results: Sequence[Mapping[str, Any]], names: Names) -> dict[str, Any]
 def saved(plan: Plan, results: Sequence[Mapping[str, Any]], entity: str, project: str) -> dict[str, str]:
     """URLs of the sweep's saved workspace and report, made once; none without wandb-workspaces, or if W&B refuses."""
     links: Path = plan.folder / "wandb" / "links.json"
-    with suppress(OSError, ValueError):
-        known = read_json(links)
-        if known:
-            return dict(known)
+    found: dict[str, str] = {}
     try:
         from diffsweep.report.wandb_workspace import report, workspace
 
-        found = {}
+        found = dict(read_json(links) or {})
         for kind, make in (("workspace", workspace), ("report", report)):
-            made = make(entity, project, plan.name, results)
-            made.save()
-            found[kind] = str(made.url)
+            if kind not in found:
+                made = make(entity, project, plan.name, results)
+                made.save()
+                found[kind] = str(made.url)
+                write_json(links, found)
     except ImportError:
         print("W&B: `pip install wandb-workspaces` adds a saved comparison and a report", file=sys.stderr)
-        return {}
     except Exception as error:
         print(f"W&B: no saved comparison: {' '.join(str(error).split())[:300]}", file=sys.stderr)
-        return {}
-    write_json(links, found)
     return found
 
 

@@ -81,12 +81,13 @@ def _plan(runs: Path, asked: str | None) -> Plan | None:
 
 def _of_plan(plan: Plan) -> Iterator[Told]:
     for cells in plan.fits.values():
+        # What another sweep has made is shown there.
+        groups = {name: (plan.cell(name).result() or {}).get("sweep") or plan.name for name in cells}
         run, config = plan.run(cells[0]), plan.config(cells[0])
-        yield Told(run.fit, Subject.of("fit", run.fit.folder, config, run.choices, plan.name), config)
+        yield Told(run.fit, Subject.of("fit", run.fit.folder, config, run.choices, groups[cells[0]]), config)
         for name in cells:
             run, config = plan.run(name), plan.config(name)
-            group = (run.cell.result() or {}).get("sweep") or plan.name
-            yield Told(run.cell, Subject.of("cell", run.cell.folder, config, run.choices, group), config)
+            yield Told(run.cell, Subject.of("cell", run.cell.folder, config, run.choices, groups[name]), config)
 
 
 def _of_runs(runs: Path, asked: str | None) -> Iterator[Told]:

@@ -36,7 +36,7 @@ def workspace(entity: str, project: str, sweep: str, results: Sequence[Result]) 
         sections=[ws.Section(name=name, panels=panels[name], is_open=True) for name in panels],
         settings=ws.WorkspaceSettings(x_axis="step", max_runs=100),
         runset_settings=ws.RunsetSettings(
-            filters=[ws.Metric("Group") == sweep],
+            filters=ws.And(ws.Metric("Group") == sweep),
             order=[ws.Ordering(ws.Summary(main), ascending=not compare.larger_is_better(main))],
             pinned_columns=["run:displayName", *shown, f"summary:{main}", "summary:nfe"],
         ),
@@ -49,8 +49,7 @@ def report(entity: str, project: str, sweep: str, results: Sequence[Result]) -> 
     Raises:
         Exception: of W&B, without login.
     """
-    wr = import_module("wandb_workspaces.reports.v2")
-
+    wr, expr = import_module("wandb_workspaces.reports.v2"), import_module("wandb_workspaces.expr")
     main = _main(results)
     best = min(results, key=lambda result: compare.rank(result, main))
     tied = len(compare.tied([one for one in results if compare.protocol(one) == compare.protocol(best)], main))
@@ -63,7 +62,7 @@ def report(entity: str, project: str, sweep: str, results: Sequence[Result]) -> 
         )
     ]
     for name, panels in _panels(results).items():
-        runset = wr.Runset(entity=entity, project=project, name=sweep, filters=[wr.Metric("Group") == sweep])
+        runset = wr.Runset(entity=entity, project=project, name=sweep, filters=expr.And(expr.Metric("Group") == sweep))
         blocks += [wr.H2(name), wr.PanelGrid(runsets=[runset], panels=panels)]
     return wr.Report(entity=entity, project=project, title=f"diffsweep {sweep}"[:128], width="fluid", blocks=blocks)
 
@@ -80,7 +79,7 @@ def _panels(results: Sequence[Result]) -> dict[str, list[Any]]:
     main = _main(results)
     varying = [group for group in (*GROUPS, "guidance") if len({result.get(group) for result in results}) > 1]
     bars = [
-        wr.BarPlot(title=f"{main} by {group}", metrics=[wr.SummaryMetric(main)], groupby=wr.Config(group))
+        wr.BarPlot(title=f"{main} by {group}", metrics=[main], groupby=wr.Config(group))
         for group in varying
     ]
     columns = [

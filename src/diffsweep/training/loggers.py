@@ -33,7 +33,7 @@ def tensorboard(subject: Subject) -> Logger:
         logger = TensorBoardLogger(save_dir=folder, name="", version="")
         assert logger.experiment
     except ImportError as error:
-        raise ValueError(f"logger=tensorboard needs a package, {error.name}: pip install tensorboard") from error
+        raise ValueError("logger=tensorboard needs a package: pip install tensorboard") from error
     return logger
 
 
