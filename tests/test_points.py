@@ -1,20 +1,28 @@
-"""Distances of points: their closed forms, what scipy and brute force say, and that they grow with every damage."""
+"""Distances of points: their closed forms, what scipy and brute force say, and that they grow with every damage.
+
+And the likelihood of held-out points, against the exact density.
+"""
 
 from __future__ import annotations
 
 import itertools
 import math
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
 from scipy.optimize import linprog
 from scipy.spatial.distance import cdist, pdist
 from scipy.stats import energy_distance
 from torch import Tensor
 
 from diffsweep.data.mixture import RingOfGaussians
+from diffsweep.diffusion import GaussianMixture, Level
+from diffsweep.diffusion.schedules import Cosine
 from diffsweep.evaluation.energy import Energy
 from diffsweep.evaluation.evaluate import Evaluation
 from diffsweep.evaluation.features import Features
@@ -24,6 +32,11 @@ from diffsweep.evaluation.metric import Metric
 from diffsweep.evaluation.mmd import MMD
 from diffsweep.evaluation.pairs import discrepancy
 from diffsweep.evaluation.wasserstein import Wasserstein
+from diffsweep.sweep.record import Run
+from diffsweep.training import stages
+from diffsweep.training.likelihood import Likelihood, ModelMetric, measure_model
+from diffsweep.training.measure import make_evaluation
+from tiny import TINY
 
 METRICS: list[Metric] = [Wasserstein(), Energy(), MMD(), Frechet()]
 
@@ -243,3 +256,97 @@ def test_every_distance_of_points_comes_with_its_interval(ring: tuple[Points, Te
         low, high = estimate.interval
         assert low < estimate.value < high
         assert high - low < 2 * estimate.value
+
+
+# --- likelihood -----------------------------------------------------------------------------------------------------
+
+
+def test_nll_of_the_exact_denoiser_is_that_of_the_density() -> None:
+    dataset = RingOfGaussians(size=40)
+    exact = GaussianMixture.of(dataset.weights.tolist(), dataset.means.tolist(), dataset.stds.tolist())
+    found = measure_model([Likelihood(steps=60)], exact, Cosine(), dataset, conditional=False, batch_size=32)
+    entropy = -exact.log_prob(dataset.load("test").x.double())
+    assert found["nll"] == pytest.approx(float(entropy.mean()), abs=1e-2)
+    assert found["nll_examples"] == 40
+    # Twenty blocks of two: the standard error is about that of a mean of forty.
+    error = (found["nll_high"] - found["nll_low"]) / 2 / 2.093
+    assert error == pytest.approx(float(entropy.std()) / math.sqrt(40), rel=0.4)
+
+
+def test_nll_of_a_conditional_model_is_given_the_label() -> None:
+    dataset = RingOfGaussians(size=40)
+    means = dataset.means.float()
+
+    def told(x: Tensor, level: Level, condition: Tensor | None = None) -> Tensor:
+        """E[x0 | x, label] of one Gaussian."""
+        assert condition is not None
+        variance = dataset.std**2
+        centred = x - level.alpha * means[condition]
+        gain = level.alpha * variance / (level.alpha**2 * variance + level.sigma**2)
+        return means[condition] + gain * centred
+
+    found = measure_model([Likelihood(steps=60)], told, Cosine(), dataset, conditional=True, batch_size=40)
+    held_out = dataset.load("test")
+    squares = (held_out.x - means[held_out.labels]).square().sum(1) / dataset.std**2
+    assert found["nll"] == pytest.approx(float((squares / 2).mean()) + math.log(2 * math.pi * dataset.std**2), abs=1e-2)
+
+
+def test_nll_is_that_of_a_fixed_choice_and_says_when_it_is_not_finite() -> None:
+    dataset = RingOfGaussians(size=100)
+    flat = GaussianMixture.of([1.0], [[0.0, 0.0]], [1.0])
+    metrics: list[ModelMetric] = [Likelihood(examples=10, steps=2)]
+    one, other = (
+        measure_model(metrics, flat, Cosine(), dataset, conditional=False, batch_size=size) for size in (3, 100)
+    )
+    assert one["nll"] == pytest.approx(other["nll"], rel=1e-6)
+    assert one["nll_examples"] == 10
+    broken = measure_model(metrics, lambda x, *_: x / 0, Cosine(), dataset, conditional=False, batch_size=10)
+    assert broken == {"nll": None, "nll_reason": "10 of 10 values are not finite", "nll_examples": 10}
+
+
+def config(*overrides: str) -> DictConfig:
+    with initialize_config_dir(str(Path(__file__).parent.parent / "conf"), version_base="1.3"):
+        return compose("config", [*TINY, *overrides])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["metric=[likelihood]"], "choose a metric of samples too"),
+        (["metric=[wasserstein,likelihood]", "diffuser=consistency"], "does not go with diffuser=Consistency"),
+        (
+            ["metric=[wasserstein,likelihood]", "diffuser=self_conditioned", "backbone.inputs=2"],
+            "does not go with diffuser=SelfConditioned",
+        ),
+        (["metric=[wasserstein,likelihood]", "evaluation.metrics.likelihood.examples=7"], "examples=7 must be"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_what_has_no_likelihood_is_refused_before_any_training(overrides: list[str], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        stages.build(config(*overrides))
+
+
+def test_images_have_no_likelihood_here() -> None:
+    with (
+        initialize_config_dir(str(Path(__file__).parent.parent / "conf"), version_base="1.3"),
+        pytest.raises(ValueError, match=r"likelihood is for points, not for dataset=digits of shape \(1, 8, 8\)"),
+    ):
+        stages.build(compose("config", ["metric=[frechet,likelihood]"]))
+
+
+def test_a_result_has_all_that_is_asked_of_points(tmp_path: Path) -> None:
+    cfg = config(
+        f"paths.runs={tmp_path}",
+        "training.steps=20",
+        "trainer.progress=false",
+        "metric=[wasserstein,likelihood]",
+        "evaluation.metrics.likelihood.steps=5",
+        "evaluation.metrics.likelihood.examples=40",
+    )
+    result = stages.complete(cfg, Run.of(cfg), [])
+    assert result is not None
+    assert result["metric"] == make_evaluation(config()).main == "w2_points"
+    assert result["nll_low"] < result["nll"] < result["nll_high"]
+    assert result["nll_examples"] == 40
+    assert result["w2_points_low"] < result["w2_points"] < result["w2_points_high"]

@@ -43,10 +43,10 @@ def discrepancy(x: Tensor, y: Tensor, blocks: Sequence[Tensor], kernel: Kernel) 
     lengths = [len(part) for part in parts]
     n, m = len(x), len(y)
     within = torch.zeros(len(parts), len(parts), dtype=torch.float64)
+    ordered = torch.cat(parts)
     for i, part in enumerate(parts):
-        within[i, i] = _among(part, kernel)
-        for j in range(i):
-            within[i, j] = within[j, i] = _across(part, parts[j], kernel)
+        columns = _columns(part, ordered[sum(lengths[:i]) :], kernel).split(lengths[i:])
+        within[i, i:] = within[i:, i] = torch.stack([column.sum() for column in columns]).cpu()
     across = torch.tensor([_across(part, y, kernel) for part in parts], dtype=torch.float64)
     real = _among(y, kernel) / (m * (m - 1))
     all_within, all_across = float(within.sum()), float(across.sum())
@@ -69,11 +69,21 @@ def _across(x: Tensor, y: Tensor, kernel: Kernel) -> float:
 
 def _among(x: Tensor, kernel: Kernel) -> float:
     """The sum over all ordered pairs of two different rows."""
-    rows, total = max(1, _AT_ONCE // len(x)), 0.0
+    rows = max(1, _AT_ONCE // len(x))
+    total = 0.0
     for first in range(0, len(x), rows):
-        here, after = x[first : first + rows], x[first + rows :]
-        values = kernel(here, here)
-        total += float(values.sum(dtype=torch.float64) - values.diagonal().sum(dtype=torch.float64))
-        if len(after):
-            total += 2 * float(kernel(here, after).sum(dtype=torch.float64))
+        columns = _columns(x[first : first + rows], x[first:], kernel)
+        total += float(columns[:rows].sum() + 2 * columns[rows:].sum())
+    return total
+
+
+def _columns(x: Tensor, y: Tensor, kernel: Kernel) -> Tensor:
+    """Sums over x of the kernel with each of y (m,), which begins with x: pairs of a row with itself are left out."""
+    rows = max(1, _AT_ONCE // len(y))
+    total = torch.zeros(len(y), dtype=torch.float64, device=y.device)
+    for first in range(0, len(x), rows):
+        values = kernel(x[first : first + rows], y)
+        own = values[:, first : first + rows].diagonal()
+        total += values.sum(dim=0, dtype=torch.float64)
+        total[first : first + len(own)] -= own
     return total
