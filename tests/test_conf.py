@@ -62,13 +62,14 @@ COMPANIONS = {
     "trainer=gpu": ON_CPU,
 }
 
-# Weights that no package carries, checked when the object is made; a finished fit.
+# Weights that no package carries, checked when the object is made; a finished fit; another metric beside it.
 UNAVAILABLE = {
     "diffuser=consistency_distillation",
     "extractor=clip",
     "extractor=dinov2",
     "extractor=inception",
     "guidance=autoguidance",
+    "metric=likelihood",
     "metric=spatial",
 }
 
