@@ -255,6 +255,18 @@ def test_cells_of_the_real_tree_are_what_hydra_makes_of_them() -> None:
     assert good > 4
 
 
+def test_an_evaluation_during_training_follows_the_extractor_and_has_a_sampler_of_its_own() -> None:
+    axes = [
+        ["validation=none", "validation=best"],
+        ["extractor=digits", "extractor=inception"],
+        ["evaluation.extractor.weights=a", "sampler.nfe=5"],
+    ]
+    own = ["validation=curve", "sampler@validation.sampler=ddim", "validation.every=9", "validation.sampler.nfe=7"]
+    with loading(CONF) as (loader, master):
+        good, _ = agree(loader, master, [*product(*axes), own])
+    assert good == 7
+
+
 def test_hydra_is_asked_once_per_choice_of_options_and_equal_parts_are_one_object(
     tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

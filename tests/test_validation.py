@@ -39,6 +39,7 @@ ROUGH = (
     "optimizer.lr=0.02",
     "seed=1",
     "ema.decay=0.5",
+    "metric=[frechet]",
     "trainer.progress=false",
 )
 EVERY = ("validation.every=10", "validation.samples=64")
