@@ -27,7 +27,7 @@ from tqdm import tqdm
 from diffsweep.evaluation.evaluate import Evaluation
 from diffsweep.evaluation.extractor import Extractor
 from diffsweep.evaluation.features import Features
-from diffsweep.evaluation.images import Images
+from diffsweep.evaluation.images import Images, read_images
 from diffsweep.evaluation.pictures import grid
 from diffsweep.sweep.lease import Lease
 from diffsweep.sweep.record import Cell, Run, provenance
@@ -227,6 +227,18 @@ class External:
                 **provenance(),
             }
         )
+
+
+def read(path: str, size: int | None, corrupt: str) -> Images:
+    """Images from a folder or file, saying on standard error how many files were left out; see `read_images`."""
+    images = read_images(path, size=size, corrupt=corrupt)
+    for count, what in (
+        (images.skipped, "skipped as corrupt"),
+        (images.ignored, "ignored: no pictures by their names"),
+    ):
+        if count:
+            print(f"{count} {'file' if count == 1 else 'files'} of {path} {what}", file=sys.stderr)
+    return images
 
 
 def _alike(images: Images, name: str, dataset: Any) -> tuple[Images, Any]:
