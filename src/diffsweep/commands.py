@@ -246,22 +246,11 @@ def evaluate(asked: argparse.Namespace) -> int:
     from diffsweep.sweep import scan
 
     cfg, is_dataset = _composed(asked)
-    from diffsweep.evaluation.images import read_images
-    from diffsweep.training.external import External, Pictures
+    from diffsweep.training.external import External, Pictures, read
 
-    images = read_images(asked.images, size=asked.size, corrupt=asked.corrupt)
-    for count, what in (
-        (images.skipped, "skipped as corrupt"),
-        (images.ignored, "ignored: no pictures by their names"),
-    ):
-        if count:
-            print(f"{count} {'file' if count == 1 else 'files'} of {asked.images} {what}", file=sys.stderr)
-    reference = asked.reference
+    images, reference = read(asked.images, asked.size, asked.corrupt), asked.reference
     if not is_dataset:
-        real = read_images(asked.reference, size=asked.size, corrupt=asked.corrupt)
-        if real.skipped:
-            print(f"{real.skipped} corrupt files of {asked.reference} skipped", file=sys.stderr)
-        reference = Pictures(_name(asked.reference), real)
+        reference = Pictures(_name(reference), read(reference, asked.size, asked.corrupt))
     external = External.of(
         cfg,
         images,
