@@ -57,6 +57,11 @@ def main(words: Sequence[str] | None = None) -> int:
     added.add_argument("--limit", metavar="N", type=_whole, help="first N only (a table's default: 50); 0 for all")
     added.add_argument("--out", metavar="FILE", help="write to FILE instead (not for tables)")
 
+    added = command("report", report, "one HTML page about a sweep, or about the results that you choose")
+    added.add_argument("filters", nargs="+", metavar="SWEEP", help="its name, or conditions as for `results`")
+    added.add_argument("--metric", metavar="NAME", help="rank by this number instead of the main one")
+    added.add_argument("--out", metavar="FILE", help="where to (default: report.html of the sweep, or here)")
+
     added = command("evaluate", evaluate, "score anybody's images as a run's samples are scored")
     added.add_argument("images", metavar="DIR_OR_NPZ", help="folder of pictures, or .npz or .npy file of uint8")
     added.add_argument(
@@ -229,6 +234,34 @@ def results(asked: argparse.Namespace) -> int:
         export.write(chosen, asked.format, asked.out)
     else:
         sys.stdout.write(export.text(chosen, asked.format))
+    return 0
+
+
+def report(asked: argparse.Namespace) -> int:
+    """Write one HTML page that needs no network: who won, by how much, what it looks like, and what it cost.
+
+    Every sweep writes its own at its end. SWEEP is its name, the beginning of it, or last; or conditions on columns, as
+    for `diffsweep results`, for a page about results of several sweeps.
+    """
+    from pathlib import Path
+
+    from diffsweep.report import callback, page
+    from diffsweep.report.status import find
+    from diffsweep.sweep import scan
+    from diffsweep.sweep.plan import Plan
+
+    runs = Path(asked.runs)
+    if len(asked.filters) == 1 and not any(sign in asked.filters[0] for sign in "=<>"):
+        folder = find(runs, asked.filters[0])
+        about, file = callback.subject(folder, runs, Plan.read(folder)), folder / "report.html"
+    else:
+        chosen = scan.select(scan.results(runs, jackknife=True), asked.filters, runs)
+        about, file = page.Subject(" ".join(asked.filters), runs, chosen), Path("report.html")
+    if not about.results and not about.failures:
+        raise ValueError(f"nothing to report: no finished run passes {' '.join(asked.filters)}")
+    file = Path(asked.out) if asked.out else file
+    page.write(about, file, asked.metric)
+    print(file)
     return 0
 
 

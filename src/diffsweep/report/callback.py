@@ -5,6 +5,7 @@ Our own launchers leave a plan in the sweep's folder; under any other each job l
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from diffsweep.report import export, terminal
+from diffsweep.report import export, page, terminal
 from diffsweep.report.live import Names
 from diffsweep.sweep.hydra import why
 from diffsweep.sweep.plan import Plan
@@ -44,13 +45,35 @@ def show_last() -> bool:
 
 
 def show(folder: Path, runs: Path) -> bool:
-    """Write table.csv of the sweep in `folder`, show it, and say what to do next.
+    """Write table.csv and report.html of the sweep in `folder`, show the table, and say what to do next.
 
     Returns whether nothing failed or is missing; what somebody is still at, as in a detached sweep, is neither.
     """
+    plan = Plan.read(folder) if (folder / "plan.json").exists() else None
+    about = subject(folder, runs, plan)
+    results, failures = about.results, about.failures
+    if results or failures:
+        terminal.show_sweep(results, failures, runs=runs)
+    if results:
+        table, report = folder / "table.csv", folder / "report.html"
+        export.write(results, "csv", table)
+        try:
+            page.write(about, report)
+        except (ValueError, OSError) as error:
+            # The results stand without it.
+            print(f"no report.html: {' '.join(str(error).split())}", file=sys.stderr)
+        terminal.show_where(results, table, report, runs=runs)
+    if failures and plan:
+        terminal.show_resume(plan.asking("resume"))
+    if results and plan and len(results) + len(failures) == len(plan.cells):
+        _show_in_wandb(plan)
+    return not failures
+
+
+def subject(folder: Path, runs: Path, plan: Plan | None) -> page.Subject:
+    """What there is of a sweep: results, and the cells that have none, unless somebody is at them."""
     results: dict[str, dict[str, Any]] = {}
     failures: list[dict[str, Any]] = []
-    plan = Plan.read(folder) if (folder / "plan.json").exists() else None
     for note in _planned(plan) if plan else _noted(folder):
         cell = Fit(runs / "fits" / note["fit"]).cell(note["cell"]) if "cell" in note else None
         result = cell.result() if cell else None
@@ -58,17 +81,9 @@ def show(folder: Path, runs: Path) -> bool:
             results[result["cell"]] = result
         elif note.get("state") not in ("running", "waiting"):
             failures.append(note)
-    if results or failures:
-        terminal.show_sweep(list(results.values()), failures, runs=runs)
-    if results:
-        table = folder / "table.csv"
-        export.write(list(results.values()), "csv", table)
-        terminal.show_where(list(results.values()), table, runs=runs)
-    if failures and plan:
-        terminal.show_resume(plan.asking("resume"))
-    if results and plan and len(results) + len(failures) == len(plan.cells):
-        _show_in_wandb(plan)
-    return not failures
+    configs = {cell: plan.config(cell) for cell in results} if plan else None
+    command = plan.command if plan else ""
+    return page.Subject(folder.name, runs, list(results.values()), failures, command, configs)
 
 
 def _show_in_wandb(plan: Plan) -> None:

@@ -485,10 +485,12 @@ def line(result: Result) -> str:
 
 
 def show_where(
-    results: Sequence[Result], table: Path, console: Console | None = None, runs: str | Path = "runs"
+    results: Sequence[Result], table: Path, report: Path, console: Console | None = None, runs: str | Path = "runs"
 ) -> None:
-    """Print where a sweep's table and the best pictures of each of its tables lie, and what to run next."""
+    """Print where a sweep's report, table and the best pictures of each of its tables lie, and what to run next."""
     console = console or _console()
+    if report.exists():
+        _lines(console, f"report         {report}")
     _lines(console, f"table          {table}")
     bests = [min(group, key=_rank) for group in _groups(results).values()]
     for best in bests[:_EXAMPLES]:
