@@ -205,7 +205,7 @@ def _fits(extractor: Extractor, dataset: Any) -> None:
     except (ValueError, RuntimeError) as error:
         raise ValueError(
             f"extractor {extractor.space} does not take dataset={dataset.name} of shape {dataset.stored} "
-            f"({str(error).splitlines()[0]}): choose extractor={dataset.name}, or extractor=inception for images"
+            f"({str(error).splitlines()[0]}): choose extractor={dataset.name}, or extractor=efficientnet for images"
         ) from error
 
 
