@@ -273,6 +273,16 @@ def test_kernel_and_neighbours_are_those_of_torch_fidelity_on_real_features(digi
         )
 
 
+def test_it_does_not_matter_how_many_pairs_are_in_memory(
+    digits: tuple[Features, Known], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_once = [numbers(metric, *digits) for metric in (KernelDistance(), Neighbours())]
+    monkeypatch.setattr("diffsweep.evaluation.neighbours._AT_ONCE", 7 * 300)
+    monkeypatch.setattr("diffsweep.evaluation.pairs._AT_ONCE", 7 * 300)
+    for whole, metric in zip(at_once, (KernelDistance(), Neighbours()), strict=True):
+        assert numbers(metric, *digits) == pytest.approx(whole, rel=1e-9)
+
+
 @pytest.mark.parametrize("splits", [1, 7, 10])
 def test_score_is_that_of_torch_fidelity(digits: tuple[Features, Known], splits: int) -> None:
     theirs = isc_features_to_metric(digits[0]["logits"], splits)["inception_score_mean"]
@@ -303,8 +313,9 @@ def test_numbers_by_class_are_those_of_each_class_alone(digits: tuple[Features, 
     "metric", [Frechet(), KernelDistance(), Neighbours(), Score(1), Accuracy(), Classwise()], ids=lambda one: one.short
 )
 def test_a_number_without_a_block_is_that_of_the_other_samples(metric: Metric, n: int) -> None:
-    """With fewer real samples than are left, so that as many are looked at."""
-    drawn, real = random_features(n, 6, seed=1, classes=2, shift=0.5), Known(random_features(9, 6, seed=2, classes=2))
+    """With as many real samples as are left, so that all are looked at."""
+    drawn = random_features(n, 6, seed=1, classes=2, shift=0.5)
+    real = Known(random_features(n - max(map(len, drawn.blocks)), 6, seed=2, classes=2))
     prepared = metric.prepare(drawn, real)
     whole = prepared(None)
     assert whole
@@ -464,7 +475,7 @@ def test_numbers_are_finite_or_left_out(kind: str, n: int) -> None:
 
 def test_copies_lie_in_each_others_balls_and_far_points_in_none() -> None:
     everything = {"precision": 1.0, "recall": 1.0, "density": 1.0, "coverage": 1.0}
-    real = random_features(60, 300, seed=0, shift=40)
+    real = random_features(200, 64, seed=0, shift=5)
     copies = Features({"features": real["features"].flip(0)})
     found = numbers(Neighbours(), copies, Known(real))
     # Each lies in its own ball, and on the rim of as many others as there are neighbours, on average.
