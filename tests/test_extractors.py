@@ -301,7 +301,9 @@ def test_another_size_is_another_space(lite0: Extractor) -> None:
     assert small.called("fd") == "fd_efficientnet_lite0_64"
     assert small.digest != lite0.digest
     assert small.resize.startswith("64x64 bilinear, antialiased")
-    assert "evaluation.extractor.size=16" in refusal(lambda: efficientnet(16))
+    sizes: list[Any] = [16, 64.5]
+    for size in sizes:
+        assert f"evaluation.extractor.size={size}" in refusal(lambda size=size: efficientnet(size))
 
 
 # --- timm -----------------------------------------------------------------------------------------------------------
@@ -350,7 +352,10 @@ def test_what_timm_cannot_make_is_said_in_one_line(tmp_path: Path, monkeypatch: 
     _, path, sha256 = saved(tmp_path)
     ask = {"weights": str(path), "sha256": sha256}
     assert "evaluation.extractor.model=dino9 is no network" in refusal(lambda: timm_features("dino9", "x", 64, **ask))
-    assert "evaluation.extractor.size=100" in refusal(lambda: timm_features(VIT, "x", 100, **ask))
+    sizes: list[Any] = [100, 64.5]
+    for size in sizes:
+        line = refusal(lambda size=size: timm_features(VIT, "x", size, **ask))
+        assert f"evaluation.extractor.size={size} does not fit {VIT}" in line
     assert "holds no weights of test_resnet" in refusal(lambda: timm_features("test_resnet.r160_in1k", "x", 64, **ask))
     path.write_bytes(b"{}")
     ask["sha256"] = hashlib.sha256(b"{}").hexdigest()

@@ -76,9 +76,9 @@ def efficientnet(size: int = SIZE, weights: str | None = None, folder: str | Non
         ValueError: when the file cannot be had (the line says which file to put where) or is another, or for a size
             that is too small.
     """
-    if size < 32:
+    if not isinstance(size, int) or size < 32:
         raise ValueError(
-            f"evaluation.extractor.size={size} must be at least 32: the network halves a picture five times"
+            f"evaluation.extractor.size={size} must be a whole number, 32 or more: the network halves it five times"
         )
     found = find(FILE, weights, folder)
     state = torch.load(io.BytesIO(found.content), map_location="cpu", weights_only=True)

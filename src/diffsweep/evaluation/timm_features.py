@@ -106,6 +106,6 @@ def _dimension(network: TimmNetwork, model: str) -> int:
     try:
         with torch.inference_mode():
             return network.eval()(torch.zeros(1, 3, 8, 8, dtype=torch.uint8)).shape[1]
-    except (AssertionError, RuntimeError) as error:
+    except (AssertionError, RuntimeError, TypeError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"evaluation.extractor.size={network.size} does not fit {model}: {reason}") from None
