@@ -50,6 +50,7 @@ def made(runs: Path, cells: int = 24, *, pictures: bool = True, **changes: Any) 
             "fd_digits_high": value + reach,
             "fd_digits_floor": 0.2,
             "fd_digits_jackknife": " ".join(f"{one:.9g}" for one in without),
+            "fd_digits_by": "Frechet output=features",
             "precision_digits": 1 / value,
             "precision_digits_low": 1 / value - 0.01,
             "precision_digits_high": 1 / value + 0.01,

@@ -15,6 +15,7 @@ from diffsweep.report.compare import (
     apart,
     by,
     difference,
+    fields,
     larger_is_better,
     level_for,
     numbers,
@@ -156,9 +157,9 @@ def test_directions(name: str, larger: bool) -> None:
     assert larger_is_better(name) is larger
 
 
-@pytest.mark.parametrize("field", [field for field, _ in PROTOCOL if field != "metric"])
+@pytest.mark.parametrize("field", [field for field in fields("fd_digits") if field != "metric"])
 def test_what_was_measured_differently_is_not_compared(field: str) -> None:
-    a = cell(np.arange(40.0)) | {field: 1 for field, _ in PROTOCOL if field != "metric"}
+    a = cell(np.arange(40.0)) | {field: 1 for field in fields("fd_digits") if field != "metric"}
     lacking = {key: value for key, value in a.items() if key != field}
     for b in (a | {field: 2}, a | {field: None}, lacking):
         with pytest.raises(ValueError, match=field):
@@ -171,7 +172,7 @@ def test_what_follows_from_another_is_no_reason_of_its_own() -> None:
     def reasons(*cells: dict[str, Any]) -> list[str]:
         return [PROTOCOL[place][0] for place in apart([protocol(one) for one in cells])]
 
-    base = {field: 1 for field, _ in PROTOCOL}
+    base = dict.fromkeys(fields("1"), 1)
     assert reasons(base, base) == []
     assert reasons(base, base | {"dataset": 2, "reference_digest": 2, "metric": 2}) == ["dataset"]
     assert reasons(base, base | {"extractor_digest": 2}) == ["extractor_digest"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -79,15 +80,22 @@ class Evaluation:
             whole = numbers(None)
             without: list[Mapping[str, float]] = [numbers(block) for block in blocks]
             for short, value in whole.items():
-                found[self.extractor.called(short)] = Estimate(value, [one[short] for one in without])
+                found[self.extractor.called(short)] = Estimate(value, [one[short] for one in without], settings(metric))
         return found
+
+
+def settings(metric: object) -> str:
+    """What a metric is, for the record: the name of its class and the values that it was made with."""
+    given = [f"{name}={getattr(metric, name)}" for name in inspect.signature(type(metric)).parameters]
+    return " ".join([type(metric).__name__, *given])
 
 
 def recorded(numbers: Mapping[str, Estimate], floor: Mapping[str, float]) -> dict[str, float | str]:
     """Numbers as a flat record has them.
 
-    NAME, NAME_low and NAME_high (95 % interval), NAME_floor (real against real), and NAME_jackknife (without each
-    block, as text: what the interval of a difference between two cells is made of).
+    NAME, NAME_low and NAME_high (95 % interval), NAME_floor (real against real), NAME_by (what measured it, with its
+    settings: numbers of other settings cannot be compared), and NAME_jackknife (without each block, as text: what the
+    interval of a difference between two cells is made of).
     """
     record: dict[str, float | str] = {}
     for name, estimate in numbers.items():
@@ -96,6 +104,8 @@ def recorded(numbers: Mapping[str, Estimate], floor: Mapping[str, float]) -> dic
             record[f"{name}_low"], record[f"{name}_high"] = estimate.interval
         if name in floor:
             record[f"{name}_floor"] = floor[name]
+        if estimate.by:
+            record[f"{name}_by"] = estimate.by
         if len(estimate.without) > 1:
             record[f"{name}_jackknife"] = " ".join(f"{value:.9g}" for value in estimate.without)
     return record

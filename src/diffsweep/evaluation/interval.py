@@ -29,10 +29,12 @@ class Estimate:
     Attributes:
         value: of all samples.
         without: without each of g >= 2 blocks.
+        by: what measured it, with its settings.
     """
 
     value: float
     without: Sequence[float]
+    by: str = ""
 
     @property
     def error(self) -> float:

@@ -88,7 +88,8 @@ def subject(folder: Path, runs: Path, plan: Plan | None) -> page.Subject:
 
 def _show_in_wandb(plan: Plan) -> None:
     """Tell W&B of a sweep that is over, if its runs are shown there."""
-    if any((plan.part(cell, "logger") or {}).get("wandb") for cell in plan.cells):
+    reads = all(plan.part(cell, "mode") == "read_only" for cell in plan.cells)
+    if not reads and any((plan.part(cell, "logger") or {}).get("wandb") for cell in plan.cells):
         from diffsweep.report.wandb_summary import place_of, summarise
 
         place = place_of(plan)

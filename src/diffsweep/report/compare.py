@@ -34,6 +34,7 @@ PROTOCOL = (
     ("reference_samples", "reference samples"),
     ("reference_digest", "reference data"),
     ("extractor_digest", "extractor weights"),
+    ("METRIC_by", "settings of the metric"),
 )
 
 # First words of the names of numbers that are better when larger; all others are distances and errors.
@@ -75,7 +76,12 @@ def larger_is_better(name: str) -> bool:
 
 def protocol(result: Result) -> tuple[Any, ...]:
     """How a cell's numbers were measured: the fields of `PROTOCOL`. A field that it lacks equals nothing recorded."""
-    return tuple(result.get(field, _UNRECORDED) for field, _ in PROTOCOL)
+    return tuple(result.get(key, _UNRECORDED) for key in fields(str(result.get("metric"))))
+
+
+def fields(name: str) -> list[str]:
+    """Keys of a result by which a number `name` is comparable with others: those of `PROTOCOL`."""
+    return [field.replace("METRIC", name) for field, _ in PROTOCOL]
 
 
 def apart(protocols: Sequence[tuple[Any, ...]]) -> list[int]:
@@ -123,8 +129,9 @@ def by(results: Sequence[Result], name: str) -> list[Result]:
         main = result.get("metric")
         if main is not None and main != name and finite(result, str(main)) is None and not _has(result, name):
             moved = {**result, "metric": name, name: None, f"{name}_reason": result.get(f"{main}_reason")}
-            if protocol(moved) in alike:
-                lost.append(moved)
+            # Nothing was measured of it, with whatever settings.
+            found = [moved | {f"{name}_by": one.get(f"{name}_by", _UNRECORDED)} for one in having]
+            lost += [one for one in found if protocol(one) in alike][:1]
     return having + lost
 
 
@@ -152,8 +159,8 @@ def difference(a: Result, b: Result, name: str, level: float = LEVEL) -> Differe
     Raises:
         ValueError: for cells that were measured differently.
     """
-    fields = [field for field, _ in PROTOCOL if field != "metric"]
-    differing = [field for field in fields if a.get(field, _UNRECORDED) != b.get(field, _UNRECORDED)]
+    keys = [key for key in fields(name) if key != "metric"]
+    differing = [key for key in keys if a.get(key, _UNRECORDED) != b.get(key, _UNRECORDED)]
     if differing:
         raise ValueError(f"{name} of cells with different {', '.join(differing)} cannot be compared")
     first, second = finite(a, name), finite(b, name)

@@ -139,7 +139,9 @@ def _table(rows: Sequence[Result], differing: Sequence[tuple[str, str]], runs: P
         "larger_numbers": [one for one in numbers if compare.larger_is_better(one)],
         "factors": list(table),
         "protocol": _protocol(rows[0]),
-        "apart": ", ".join(f"{words} {_text(rows[0].get(field))}" for field, words in differing),
+        "apart": ", ".join(
+            f"{words} {_text(rows[0].get(field.replace('METRIC', name)))}" for field, words in differing
+        ),
         "answer": _answer(rows, name, tied, table),
         "careful": mixed(rows),
         "rows": [

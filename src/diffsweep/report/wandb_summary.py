@@ -63,7 +63,11 @@ def _summarise(plan: Plan, place: Place) -> str:
     if mirror.told == content:
         mirror.complete(content)
     else:
-        mirror.show(_shown(plan, list(results.values())), content)
+        try:
+            mirror.show(_shown(plan, list(results.values())), content)
+        except Exception:
+            mirror.close(failed=True)
+            raise
     online = not mirror.offline and not mirror.lost
     told, entity = mirror.close(), str(mirror.run.entity)
     if not told:

@@ -35,7 +35,7 @@ def sync(runs: Path, asked: str | None, mode: str, project: str | None = None, e
     Args:
         runs: folder of the runs.
         asked: name of a sweep, its beginning, or `last`; signature of a fit or cell; None for everything.
-        mode: "online", "offline", or "auto": whichever the runs themselves would choose.
+        mode: "online" or "offline".
         project: W&B project; None for that of each run's config, or diffsweep.
         entity: W&B team or user; likewise.
 
@@ -101,8 +101,9 @@ def _of_runs(runs: Path, asked: str | None) -> Iterator[Told]:
             continue
         first = cells[0] if cells else {}
         if asked in (None, fit.signature) and fit.config_file.exists():
-            config = _config(fit)
-            yield Told(fit, Subject.of("fit", fit.folder, config, first, first.get("sweep")), config)
+            config, note = _config(fit), noted(fit.folder)
+            choices, group = first or note.get("choices") or {}, first.get("sweep") or note.get("group")
+            yield Told(fit, Subject.of("fit", fit.folder, config, choices, group), config)
         for result in cells:
             cell = fit.cell(str(result["cell"]))
             if asked in (None, fit.signature, cell.signature):
@@ -130,7 +131,7 @@ def _tell(one: Told, place: Place) -> str:
         return "is being worked on: it tells W&B itself"
     note, content = noted(folder), digest(done) if done is not None else None
     if content is not None and note.get("record") == content:
-        offline = place.mode == "offline" and (folder / "wandb" / str(note.get("folder"))).exists()
+        offline = place.mode == "offline" and (folder / "wandb" / str(note.get("run"))).exists()
         if note.get("where") == where(place) or offline:
             return "complete already"
     mirror = Mirror.open(one.subject, place, quiet=True, fall_back=False)

@@ -78,10 +78,7 @@ def _panels(results: Sequence[Result]) -> dict[str, list[Any]]:
 
     main = _main(results)
     varying = [group for group in (*GROUPS, "guidance") if len({result.get(group) for result in results}) > 1]
-    bars = [
-        wr.BarPlot(title=f"{main} by {group}", metrics=[main], groupby=wr.Config(group))
-        for group in varying
-    ]
+    bars = [wr.BarPlot(title=f"{main} by {group}", metrics=[main], groupby=wr.Config(group)) for group in varying]
     columns = [
         *(wr.ParallelCoordinatesPlotColumn(metric=wr.Config(group)) for group in varying),
         *(wr.ParallelCoordinatesPlotColumn(metric=wr.SummaryMetric(name)) for name in ("nfe", main)),

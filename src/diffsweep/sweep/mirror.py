@@ -118,7 +118,8 @@ class Subject:
     ) -> Subject:
         """A fit or a cell in its folder, from its resolved config and what was chosen of each group."""
         left_out = _OF_CELLS if kind == "fit" else ()
-        shown = [str(choices.get(name) or "?") for name in GROUPS if name not in left_out]
+        # Of a fit that no cell or sweep tells of, the choices are not known.
+        shown = [str(choices.get(name) or "?") for name in GROUPS if name not in left_out] if choices else [folder.name]
         known = {kind: folder.name} | ({"fit": folder.parent.parent.name} if kind == "cell" else {})
         batch = (config.get("training") or {}).get("batch_size")
         size = batch if isinstance(batch, int) else 1
@@ -233,6 +234,8 @@ class Mirror:
             _mark_as_sent(path, name)
         if self.offline:
             self.hint = f"diffsweep wandb-sync {name}" if sent else shlex.join(["wandb", "sync", str(mine)])
+        choices = {key: self.subject.config[key] for key in (*GROUPS, "guidance") if key in self.subject.config}
+        self._note({"group": self.subject.group, "choices": choices})
         self.run.define_metric("step", hidden=True)
         self.run.define_metric("images", hidden=True)
 
@@ -306,9 +309,13 @@ class Mirror:
             if self.hint and self.hint.startswith("diffsweep"):
                 _mark_as_sent(Path(self.run.dir).parent, self.subject.signature)
             if self._record and not self.lost:
-                note = {"record": self._record, "where": OFFLINE if self.offline else where(self.place)}
-                write_json(self.subject.folder / NOTE, note | {"folder": Path(self.run.dir).parent.name})
+                place = OFFLINE if self.offline else where(self.place)
+                self._note({"record": self._record, "where": place, "run": Path(self.run.dir).parent.name})
         return not self.lost
+
+    def _note(self, values: Mapping[str, Any]) -> None:
+        folder = self.subject.folder
+        write_json(folder / NOTE, noted(folder) | dict(values))
 
     def _close_rows(self, rows: Sequence[Mapping[str, Any]], more: Mapping[str, Any]) -> None:
         """Tell what the metrics came to. W&B's own summary of a run that was resumed has seen its last part only."""
@@ -438,7 +445,11 @@ def _mark_as_sent(folder: Path, name: str) -> None:
 
 
 def noted(folder: Path) -> dict[str, Any]:
-    """What W&B was last told in full of the record in a folder: its digest `record`, and `where`."""
+    """What we know of the W&B run of the record in a folder.
+
+    `group` and `choices` that it was begun with; `record`, the digest of what was told in full, `where`, and `run`, the
+    folder of W&B's files.
+    """
     with contextlib.suppress(OSError, ValueError):
         return read_json(folder / NOTE) or {}
     return {}

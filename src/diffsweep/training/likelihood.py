@@ -17,7 +17,7 @@ from diffsweep.diffusion import Denoise, Denoiser, Schedule
 from diffsweep.diffusion.consistency import Consistency
 from diffsweep.diffusion.likelihood import log_likelihood
 from diffsweep.diffusion.objective import Objective
-from diffsweep.evaluation.evaluate import recorded
+from diffsweep.evaluation.evaluate import recorded, settings
 from diffsweep.evaluation.features import Features
 from diffsweep.evaluation.interval import Estimate
 
@@ -133,14 +133,15 @@ def measure_model(
             x = dataset.encode(held_out.x[part]).to(device)
             labels = held_out.labels[part].to(device) if conditional else None
             values.append(metric.each(denoise, x, schedule, labels).double().cpu())
-        found |= _fields(metric.short, torch.cat(values)) | {f"{metric.short}_examples": len(chosen)}
+        found |= _fields(metric, torch.cat(values)) | {f"{metric.short}_examples": len(chosen)}
     return found
 
 
-def _fields(short: str, values: Tensor) -> dict[str, Any]:
+def _fields(metric: ModelMetric, values: Tensor) -> dict[str, Any]:
+    short = metric.short
     broken = int((~values.isfinite()).sum())
     if broken:
         return {short: None, f"{short}_reason": f"{broken} of {len(values)} values are not finite"}
     each = Features({"features": values[:, None]})
     without = [float(each.without(block)["features"].mean()) for block in range(len(each.blocks))]
-    return recorded({short: Estimate(float(values.mean()), without)}, {})
+    return recorded({short: Estimate(float(values.mean()), without, settings(metric))}, {})

@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from diffsweep.evaluation.evaluate import Evaluation, recorded
+from diffsweep.evaluation.evaluate import Evaluation, recorded, settings
 from diffsweep.evaluation.extractor import Extractor
 from diffsweep.evaluation.features import Features
 from diffsweep.evaluation.frechet import Frechet
@@ -91,7 +91,11 @@ def measure(
     reference, held_out = known(cfg, dataset, library(cfg, evaluation, show=show))
     main, total = evaluation.main, len(drawn) + broken
     if broken:
-        numbers: dict[str, Any] = {main: None, f"{main}_reason": f"{broken} of {total} samples are not finite"}
+        numbers: dict[str, Any] = {
+            main: None,
+            f"{main}_reason": f"{broken} of {total} samples are not finite",
+            f"{main}_by": settings(evaluation.metrics[0]),
+        }
     else:
         floor = {} if held_out is None else evaluation.values(held_out, reference)
         numbers = recorded(evaluation.measure(drawn, reference), floor)
