@@ -179,8 +179,9 @@ def test_every_number_comes_with_its_interval_and_what_differences_are_made_of(n
     record = recorded(evaluation.measure(drawn, real), {"fd_points": 0.5, "other": 1.0})
     assert record["fd_points"] == evaluation.values(drawn, real)["fd_points"]
     assert record["fd_points_floor"] == 0.5
+    assert record["fd_points_by"] == "Frechet output=features"
     if n < 8:
-        assert set(record) == {"fd_points", "fd_points_floor"}
+        assert set(record) == {"fd_points", "fd_points_floor", "fd_points_by"}
         return
     low, high = record["fd_points_low"], record["fd_points_high"]
     assert isinstance(low, float)
