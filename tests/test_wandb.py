@@ -188,6 +188,17 @@ def test_without_a_key_a_run_is_offline_and_a_sync_says_why(
     assert mirror.reachable() == "127.0.0.1 does not answer"
 
 
+def test_a_password_in_an_address_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_BASE_URL", "https://user:secret@wandb.local:8080/team")
+    assert mirror.where(Place("p", "e")) == "wandb.local:8080 e p"
+
+
+def test_where_wandb_is_disabled_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    assert Mirror.open(Subject("fit", "a", tmp_path, "a", None, {}), Place()) is None
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_mode_that_does_not_exist_is_refused() -> None:
     with pytest.raises(ValueError, match="logger mode=cloud is unknown: choose one of auto, online, offline"):
         Place(mode="cloud")
@@ -282,9 +293,10 @@ def test_an_offline_run_reads_back_and_wandb_sync_sends_it_once(
     # And what was sent by hand is not sent again.
     upserts = run.upserts
     assert sync(tmp_path, "aaaaaaaaaa03") == 0
-    assert "complete already" in capsys.readouterr().out
+    assert capsys.readouterr().out == "fit   aaaaaaaaaa03  v cosine unet digits: complete already\n"
     assert [step for step, _ in run.series("loss")] == [9, 19, 29, 39, 49]
     assert run.upserts > upserts
+    assert run.group == "night"
 
 
 KILLED = """

@@ -196,10 +196,12 @@ class Mirror:
 
     @classmethod
     def open(cls, subject: Subject, place: Place, *, quiet: bool = False, fall_back: bool = True) -> Mirror | None:
-        """Begin or go on with the W&B run of a subject; None, said in one line, if W&B cannot.
+        """Begin or go on with the W&B run of a subject; None if W&B is disabled or, said in one line, cannot.
 
         `quiet`: do not say where it is to be seen. `fall_back`: one that cannot be online is offline.
         """
+        if os.environ.get("WANDB_MODE") == "disabled":
+            return None
         try:
             offline, why = _offline(place)
             if why and place.mode == "online":
@@ -390,7 +392,7 @@ def _in_netrc(host: str) -> bool:
 def _offline(place: Place) -> tuple[bool, str | None]:
     """Whether a run is to be offline, and why it must be if it need not."""
     told = os.environ.get("WANDB_MODE", "")
-    if place.mode == "offline" or (place.mode == "auto" and told in ("offline", "dryrun", "disabled")):
+    if place.mode == "offline" or (place.mode == "auto" and told in ("offline", "dryrun")):
         return True, None
     why = reachable()
     return why is not None, why
@@ -456,8 +458,9 @@ def noted(folder: Path) -> dict[str, Any]:
 
 
 def where(place: Place) -> str:
-    """A name of the server and the project."""
-    return " ".join([os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai", str(place.entity), place.project])
+    """A name of the server and the project; an address may hold a password, which is no part of it."""
+    address = urlparse(os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai")
+    return f"{address.hostname}:{address.port or address.scheme} {place.entity or ''} {place.project}"
 
 
 def _line(error: BaseException) -> str:
