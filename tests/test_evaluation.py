@@ -469,6 +469,21 @@ def test_held_out_samples_are_looked_at_once(stage: Stage) -> None:
         library.held_out(stage.data, 1, seed=0)
 
 
+def test_a_balanced_choice_has_as_many_of_every_label_as_samples_by_label_have(stage: Stage) -> None:
+    uneven = Examples(stage.data.x, torch.tensor([0] * 20 + [1] * 7 + [2] * 3))
+    found = stage.library().held_out(uneven, 9, seed=0, balanced=True)
+    assert found.labels is not None
+    assert found.labels.tolist() == [0, 1, 2] * 3
+    every = stage.library().held_out(uneven, 99, seed=0, balanced=True)
+    assert every.labels is not None
+    assert every.labels.bincount().tolist() == [20, 7, 3]
+    rows = {tuple(row) for row in every["features"].tolist()}
+    assert len(rows) == 30
+    plain = stage.library().held_out(uneven, 9, seed=0)
+    assert plain.labels is not None
+    assert plain.labels.tolist() != found.labels.tolist()
+
+
 def test_other_data_or_other_weights_never_find_this_reference(stage: Stage) -> None:
     stage.run()
     changed = stage.data.x.clone()

@@ -105,16 +105,24 @@ class Library:
         known = {name: Moments(stored[f"{name}.mean"], stored[f"{name}.cov"], n) for name in names}
         return Reference(features, known, digest)
 
-    def held_out(self, real: RealData, n: int, seed: int) -> Features:
+    def held_out(self, real: RealData, n: int, seed: int, *, balanced: bool = False) -> Features:
         """Features of `n` of the data, or of all if there are fewer, chosen by `seed`: what a perfect model would draw.
+
+        Args:
+            real: held-out data.
+            n: how many.
+            seed: of the choice, without replacement.
+            balanced: whether every label is to have as many, in turn, as samples that are asked for by label have: such
+                sets lie closer to the data than random ones.
 
         Raises:
             ValueError: when the data do not fit the extractor, or fewer than 2 are there or wanted.
         """
-        chosen = torch.randperm(len(real.x), generator=torch.Generator().manual_seed(seed))[: max(n, 0)]
+        order = torch.randperm(len(real.x), generator=torch.Generator().manual_seed(seed))
+        chosen = (_in_turn(order, real.labels) if balanced else order)[: max(n, 0)]
         if len(chosen) < 2:
             raise ValueError(f"the floor needs at least 2 held-out examples, not {n} of {len(real.x)}")
-        path = self._path("floor", real.digest(), n, seed)
+        path = self._path("floor", real.digest(), n, seed, balanced)
         stored = _read(path)
         if stored is None:
             x, labels = real.x[chosen], real.labels[chosen]
@@ -163,6 +171,16 @@ class Library:
             found |= {f"{name}.kept": torch.cat(parts[name])}
             found |= {f"{name}.mean": moments[name].mean, f"{name}.cov": moments[name].cov}
         return found
+
+
+def _in_turn(order: Tensor, labels: Tensor) -> Tensor:
+    """The numbers in `order`, one of each label after the other for as long as there are any."""
+    ranks = torch.empty_like(order)
+    shown = labels[order]
+    for label in shown.unique():
+        here = shown == label
+        ranks[here] = torch.arange(int(here.sum()))
+    return order[(ranks * (int(shown.max()) + 1) + shown).argsort()]
 
 
 def _write(path: Path, stored: dict[str, Tensor]) -> None:

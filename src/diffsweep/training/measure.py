@@ -54,16 +54,20 @@ def library(cfg: DictConfig, evaluation: Evaluation, *, show: bool = True) -> Li
     return Library(evaluation.extractor, evaluation.outputs, Path(cfg.paths.cache), asked.batch_size, show)
 
 
-def known(cfg: DictConfig, dataset: Any, library: Library) -> tuple[Reference, Features | None]:
+def known(
+    cfg: DictConfig, dataset: Any, library: Library, *, balanced: bool = False
+) -> tuple[Reference, Features | None]:
     """The reference, and as many samples of the other split as are asked for: what a perfect model would draw.
 
-    None of them where that split is empty.
+    None of them where that split is empty. `balanced`: as `Library.held_out`.
     """
     asked = cfg.evaluation
     other = next(split for split in SPLITS if split != asked.reference)
     reference = library.reference(dataset.load(asked.reference))
     held_out = dataset.load(other)
-    return reference, library.held_out(held_out, asked.samples, asked.seed) if len(held_out.x) else None
+    if not len(held_out.x):
+        return reference, None
+    return reference, library.held_out(held_out, asked.samples, asked.seed, balanced=balanced)
 
 
 def measure(
@@ -88,7 +92,8 @@ def measure(
     Raises:
         ValueError: if the data cannot be read.
     """
-    reference, held_out = known(cfg, dataset, library(cfg, evaluation, show=show))
+    balanced = drawn.labels is not None
+    reference, held_out = known(cfg, dataset, library(cfg, evaluation, show=show), balanced=balanced)
     main, total = evaluation.main, len(drawn) + broken
     if broken:
         numbers: dict[str, Any] = {
@@ -99,6 +104,9 @@ def measure(
     else:
         floor = {} if held_out is None else evaluation.values(held_out, reference)
         numbers = recorded(evaluation.measure(drawn, reference), floor)
+        if main not in numbers:
+            reason = f"there is no {main} of {total} samples{'' if balanced else ' without labels'}"
+            numbers |= {main: None, f"{main}_reason": reason}
     extractor = evaluation.extractor
     return {
         "metric": main,
