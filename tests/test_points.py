@@ -300,7 +300,9 @@ def test_nll_is_that_of_a_fixed_choice_and_says_when_it_is_not_finite() -> None:
     )
     assert one["nll"] == pytest.approx(other["nll"], rel=1e-6)
     assert one["nll_examples"] == 10
-    broken = measure_model(metrics, lambda x, *_: x / 0, Cosine(), dataset, conditional=False, batch_size=10)
+    broken = measure_model(
+        metrics, lambda x, level, condition=None: x / 0, Cosine(), dataset, conditional=False, batch_size=10
+    )
     assert broken == {"nll": None, "nll_reason": "10 of 10 values are not finite", "nll_examples": 10}
 
 
