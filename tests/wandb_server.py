@@ -11,6 +11,7 @@ import gzip
 import itertools
 import json
 import os
+import tempfile
 import threading
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -79,6 +80,7 @@ class Server:
         self._uploads: dict[str, tuple[dict[str, bytes], str]] = {}
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
+        self._folder = tempfile.TemporaryDirectory(prefix="wandb-server-")
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self._http.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._http.server_port}"
@@ -93,10 +95,12 @@ class Server:
     ) -> None:
         self._http.shutdown()
         self._http.server_close()
+        self._folder.cleanup()
 
     def environment(self) -> dict[str, str]:
         """Of a process whose wandb talks to this server and to nobody else."""
-        return bare() | {"WANDB_BASE_URL": self.url, "WANDB_API_KEY": KEY}
+        kept = {"WANDB_CACHE_DIR": f"{self._folder.name}/cache", "WANDB_DATA_DIR": f"{self._folder.name}/data"}
+        return bare() | kept | {"WANDB_BASE_URL": self.url, "WANDB_API_KEY": KEY}
 
     def upload_url(self, store: dict[str, bytes], name: str) -> str:
         """An address to which a file may be put; it then lies in `store`."""

@@ -270,7 +270,8 @@ class Mirror:
                 import wandb
 
                 artifact = wandb.Artifact(f"weights-{self.subject.signature}", type="model", metadata=numbers(done))
-                artifact.add_file(str(weights))
+                # They change no more, so no copy is made of them.
+                artifact.add_file(str(weights), policy="immutable", skip_cache=True)
                 self.run.log_artifact(artifact)
         # Those of metrics are told below: a key is either a number or least and last of them.
         self._close_rows(rows, {key: value for key, value in numbers(done).items() if key not in ("loss", "step")})
