@@ -21,7 +21,7 @@ HEAVY = {"lightning", "matplotlib", "numpy", "pandas", "PIL", "scipy", "sklearn"
 
 # Folder -> what of ours it may import besides itself; "" is the root of the package.
 ARROWS = {
-    "": {"commands", "report", "sweep", "training"},
+    "": {"commands", "diffusion", "report", "sweep", "training"},
     "backbones": set[str](),
     "data": set[str](),
     "diffusion": set[str](),
@@ -96,6 +96,7 @@ def imports(path: Path) -> Iterator[tuple[str, bool]]:
         id(below)
         for node in ast.walk(tree)
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+        or (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
         for below in ast.walk(node)
     }
     for node in ast.walk(tree):
