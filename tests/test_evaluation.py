@@ -183,10 +183,8 @@ def test_every_number_comes_with_its_interval_and_what_differences_are_made_of(n
     if n < 8:
         assert set(record) == {"fd_points", "fd_points_floor", "fd_points_by"}
         return
-    low, high = record["fd_points_low"], record["fd_points_high"]
-    assert isinstance(low, float)
-    assert isinstance(high, float)
-    assert low < record["fd_points"] < high
+    low, value, high = (float(record[name]) for name in ("fd_points_low", "fd_points", "fd_points_high"))
+    assert low < value < high
     without = [float(word) for word in str(record["fd_points_jackknife"]).split()]
     left = [Moments.of(drawn.without(block)["features"]) for block in range(len(drawn.blocks))]
     assert without == pytest.approx([frechet_distance(one, real.moments()) for one in left], rel=1e-6)

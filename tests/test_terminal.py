@@ -310,7 +310,8 @@ def test_another_number_may_rank() -> None:
 
 
 def test_the_best_of_each_table_is_shown(tmp_path: Path) -> None:
-    lines = piped(show_where, [*SWEEP, result(cell="few", samples=50, fd_digits=0.1)], tmp_path / "table.csv", tmp_path / "report.html")
+    shown = [*SWEEP, result(cell="few", samples=50, fd_digits=0.1)]
+    lines = piped(show_where, shown, tmp_path / "table.csv", tmp_path / "report.html")
     best = [text for text in lines if text.startswith("best pictures")]
     assert ["ddim-linear" in best[0], "few" in best[1], len(best)] == [True, True, 2]
 
