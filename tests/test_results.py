@@ -187,6 +187,13 @@ def test_cells_pair_only_if_nothing_else_differs(tmp_path: Path) -> None:
     assert list(by_schedule.pairs) == [0, 1, 1, 1]
 
 
+def test_images_that_were_made_elsewhere_are_no_option(tmp_path: Path) -> None:
+    cell(tmp_path, "a", 0.5)
+    cell(tmp_path, "b", 0.7, sampler="heun")
+    cell(tmp_path, "c", 0.1, fit="theirs", sampler=None, schedule=None, images="theirs", overrides="images=theirs")
+    assert list(results.compare(results.load(tmp_path)).sampler) == ["ddim", "heun"]
+
+
 def test_a_setting_that_was_varied_is_a_choice_too(tmp_path: Path) -> None:
     for nfe, value in ((5, 2.0), (10, 1.0), (20, 0.8)):
         cell(tmp_path, f"n{nfe}", value, overrides=f"sampler.nfe={nfe}", nfe=nfe)

@@ -221,6 +221,17 @@ def test_what_somebody_else_put_there_is_left_alone(call: Call, cells: dict[str,
     assert [path.name for path in Path("out").iterdir()] == ["notes.txt"]
 
 
+def test_what_was_put_there_meanwhile_is_left_alone(tmp_path: Path) -> None:
+    drawn = redraw.Redrawn(torch.zeros(2, 1, 4, 4, dtype=torch.uint8), 0, 20, 1.0, torch.device("cpu"), [])
+    folder = tmp_path / "out"
+    redraw.write(drawn, folder, {})
+    (folder / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match=r"notes\.txt lies there"):
+        redraw.write(drawn, folder, {})
+    assert (folder / "notes.txt").read_text() == "mine"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
 def test_a_folder_of_ours_is_replaced_as_a_whole_and_only_by_a_whole_one(
     call: Call, cells: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
