@@ -355,9 +355,7 @@ def compare(df: pd.DataFrame, by: str = "sampler", metric: str | None = None) ->
     from diffsweep.report.compare import by as having
     from diffsweep.report.factors import effects, factors
 
-    records = [Cell(Path(folder)).result() for folder in df["folder"]]
-    # Images that were made elsewhere come of no choice.
-    cells = [record for record in records if record is not None and record.get("images") is None]
+    cells = [record for folder in df["folder"] if (record := Cell(Path(folder)).result()) is not None]
     mains = {str(cell["metric"]) for cell in cells if cell.get("metric")}
     if metric is None and len(mains) != 1:
         raise ValueError(f"the main metrics of these cells are {', '.join(sorted(mains)) or 'none'}: say metric=NAME")
