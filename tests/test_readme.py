@@ -116,6 +116,7 @@ def test_python_runs_from_top_to_bottom(tmp_path: Path, monkeypatch: pytest.Monk
     cell = tmp_path / "runs" / "fits" / "f" / "cells" / "c"
     cell.mkdir(parents=True)
     result = {"sampler": "ddim", "schedule": "cosine", "nfe": 20, "metric": "fd_digits", "fd_digits": 1.5}
+    result |= {"fit": "f", "cell": "c", "status": "done"}
     (cell / "result.json").write_text(json.dumps(result))
     namespace: dict[str, Any] = {"__name__": "readme"}
     found = blocks("python")
