@@ -21,7 +21,6 @@ from diffsweep.training.ema import averaged
 from diffsweep.training.loggers import Wandb
 from diffsweep.training.parts import Parts
 from diffsweep.training.progress import Progress
-from diffsweep.training.sample import Sampling
 
 
 class Glimpses(Callback):
@@ -64,16 +63,6 @@ class Glimpses(Callback):
         parts, asked = self.parts, self.cfg.evaluation
         denoiser = copy.deepcopy(parts.denoiser)
         denoiser.backbone.load_state_dict(averaged(self.averaging, trainer, module))
-        sampling = Sampling(
-            denoiser.requires_grad_(False).eval(),
-            parts.sampler,
-            parts.schedule,
-            parts.decode,
-            tuple(parts.dataset.shape),
-            parts.dataset.classes,
-            asked.seed,
-            parts.guidance,
-            conditional=bool(self.cfg.backbone.classes),
-        ).to(trainer.strategy.root_device)
+        sampling = parts.sampling(denoiser.requires_grad_(False), asked.seed).to(trainer.strategy.root_device)
         chunks = torch.arange(self.logger.samples).split(asked.batch_size)
         return torch.cat([sampling.predict_step(chunk, 0).samples for chunk in chunks])

@@ -30,7 +30,6 @@ from diffsweep.evaluation.reference import Library, RealData, Reference
 from diffsweep.training.ema import averaged
 from diffsweep.training.parts import Parts
 from diffsweep.training.progress import Progress
-from diffsweep.training.sample import Sampling
 from diffsweep.training.validation import Best, Validation
 
 
@@ -120,19 +119,9 @@ class Scorer:
         parts, draft = self.parts, self.draft
         denoiser = copy.deepcopy(parts.denoiser)
         denoiser.backbone.load_state_dict(weights)
-        sampling = Sampling(
-            denoiser.requires_grad_(False).eval(),
-            draft.sampler,
-            parts.schedule,
-            parts.decode,
-            tuple(parts.dataset.shape),
-            parts.dataset.classes,
-            draft.seed,
-            draft.guidance,
-            conditional=bool(self.cfg.backbone.classes),
-            extractor=evaluation.extractor,
-            outputs=evaluation.outputs,
-        ).to(device)
+        look = {"extractor": evaluation.extractor, "outputs": evaluation.outputs}
+        frozen = denoiser.requires_grad_(False)
+        sampling = parts.sampling(frozen, draft.seed, draft.sampler, draft.guidance, **look).to(device)
         numbers = torch.arange(draft.samples)
         pieces = [sampling.predict_step(chunk, 0) for chunk in numbers.split(draft.batch_size)]
         labels = sampling.labels(numbers) if sampling.labelled else None

@@ -50,6 +50,7 @@ class Parts:
     model_metrics: list[ModelMetric]
     recipe: Recipe
     validation: Validation | None
+    conditional: bool
 
     @classmethod
     def of(cls, cfg: DictConfig) -> Parts:
@@ -97,7 +98,47 @@ class Parts:
             metric.check(dataset, diffuser, denoiser)
         validation = _validation(cfg, schedule, dataset)
         return cls(
-            dataset, denoiser, diffuser, sampler, guidance, schedule, evaluation, model_metrics, recipe, validation
+            dataset,
+            denoiser,
+            diffuser,
+            sampler,
+            guidance,
+            schedule,
+            evaluation,
+            model_metrics,
+            recipe,
+            validation,
+            conditional=bool(cfg.backbone.classes),
+        )
+
+    def sampling(
+        self,
+        denoiser: Denoiser,
+        seed: int,
+        sampler: Sampler | None = None,
+        guidance: Guidance | None = None,
+        **look: Any,
+    ) -> Sampling:
+        """What draws numbered samples from a model, with the sampler and guidance of this run unless others are given.
+
+        Args:
+            denoiser: The model; it is put into evaluation mode.
+            seed: Sample seed.
+            sampler: How it is integrated back.
+            guidance: Where it is made to aim.
+            look: ``extractor``, ``outputs`` and ``shown`` of `Sampling`.
+        """
+        return Sampling(
+            denoiser.eval(),
+            sampler or self.sampler,
+            self.schedule,
+            self.decode,
+            tuple(self.dataset.shape),
+            self.dataset.classes,
+            seed,
+            guidance or self.guidance,
+            conditional=self.conditional,
+            **look,
         )
 
     @property

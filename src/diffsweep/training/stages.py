@@ -49,7 +49,7 @@ from diffsweep.training.measure import measure
 from diffsweep.training.module import Training
 from diffsweep.training.parts import Parts, make_trainer
 from diffsweep.training.progress import Progress
-from diffsweep.training.sample import Sampling, draw
+from diffsweep.training.sample import draw
 
 GROUPS = ("diffuser", "sampler", "schedule", "backbone", "dataset")
 GRID = 100
@@ -328,20 +328,8 @@ def _evaluate(
         cell.write_config(cfg)
         cell.write_status("running", stage="sample")
     asked, evaluation = cfg.evaluation, parts.evaluation
-    sampling = Sampling(
-        parts.denoiser.eval(),
-        parts.sampler,
-        parts.schedule,
-        parts.decode,
-        tuple(parts.dataset.shape),
-        parts.dataset.classes,
-        asked.seed,
-        parts.guidance,
-        conditional=bool(cfg.backbone.classes),
-        extractor=evaluation.extractor,
-        outputs=evaluation.outputs,
-        shown=GRID,
-    )
+    look = {"extractor": evaluation.extractor, "outputs": evaluation.outputs, "shown": GRID}
+    sampling = parts.sampling(parts.denoiser, asked.seed, **look)
     trainer = functools.partial(make_trainer, cfg, cell.folder, logger=False)
     show = cfg.trainer.progress and _first_rank()
     drawn = draw(sampling, trainer, asked.samples, asked.batch_size, show=show)
