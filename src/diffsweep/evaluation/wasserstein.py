@@ -58,7 +58,7 @@ class Wasserstein:
         order = torch.randperm(len(known), generator=torch.Generator().manual_seed(0)).numpy()
         y = known[np.resize(order, len(x))]
         ends = np.cumsum([len(block) for block in blocks])
-        costs = cdist(x, y, "sqeuclidean")
+        costs = np.asarray(cdist(x, y, "sqeuclidean"), dtype=np.float64)
         partner = linear_sum_assignment(costs)[1]
         paid = costs[np.arange(len(x)), partner]
         own: list[Array] = []
