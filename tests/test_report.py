@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
 
 from diffsweep.evaluation.pictures import GEOMETRY as WRITTEN
 from diffsweep.evaluation.pictures import grid
-from diffsweep.report import compare, page
+from diffsweep.report import compare, export, page
 from diffsweep.report.bibliography import bibtex, entries
 from diffsweep.report.factors import effects, factors
 from diffsweep.report.page import Subject, content, write
@@ -305,6 +306,11 @@ def test_a_reader_sorts_filters_enlarges_and_reads_at_night(browser: Any, tmp_pa
     wait(browser, "document.querySelector('#table [tabulator-field=shown]').textContent.includes('precision_digits')")
     assert len(cells_of(browser, "shown")) == 24
     browser.find_element(By.CSS_SELECTOR, '#number option[value="fd_digits"]').click()
+
+    # The table that is downloaded is that of `diffsweep results --format csv`.
+    got = pd.read_csv(io.StringIO(browser.execute_script("return csv()")), dtype_backend="numpy_nullable")
+    expected = pd.read_csv(io.StringIO(export.text(results, "csv")), dtype_backend="numpy_nullable")
+    pd.testing.assert_frame_equal(got, expected, check_dtype=False)
 
     # An image is enlarged beside that of the best, and the keys go on.
     images = browser.find_elements(By.CSS_SELECTOR, "#strips img")

@@ -107,11 +107,15 @@ def content(subject: Subject, metric: str | None = None) -> dict[str, Any]:
     best = tables[0]["rows"][0]["cell"] if tables else None
     configs = {str(result["cell"]): _flat(_config(result, subject)) for result in results}
     known = configs.get(str(best), {})
+    shown = [{key: value for key, value in result.items() if not key.endswith("_jackknife")} for result in results]
+    first = next((result for result in shown if str(result["cell"]) == best), {})
     return {
         "groups": [*CHOICES],
         "tables": tables,
         "apart": [words for _, words in differing],
-        "cells": {str(result["cell"]): _cell(result, subject, configs, known) for result in results},
+        "cells": {str(result["cell"]): _cell(result, subject, configs, known, first) for result in shown},
+        "result": first,
+        "columns": export.columns(shown),
         "best": best,
         "config": known,
         "strips": {
@@ -240,7 +244,7 @@ def _protocol(result: Result) -> str:
 
 
 def _cell(
-    result: Result, subject: Subject, configs: Mapping[str, dict[str, str]], best: Mapping[str, str]
+    result: Result, subject: Subject, configs: Mapping[str, dict[str, str]], best: Mapping[str, str], first: Result
 ) -> dict[str, Any]:
     cell = str(result["cell"])
     config = configs[cell]
@@ -252,13 +256,7 @@ def _cell(
         "folder": str(record.folder),
         # Most of a config is that of the winner: 500 of them would be most of the page.
         "differs": {key: config.get(key) for key in {*config, *best} if config.get(key) != best.get(key)},
-        "commit": f"{result.get('git_commit')}{' with changes' if result.get('git_dirty') else ''}",
-        "environment": {
-            key.removeprefix("version_"): value
-            for key, value in result.items()
-            if key.startswith("version_") or key in ("host", "platform")
-        },
-        "result": {key: value for key, value in result.items() if not key.endswith("_jackknife")},
+        "result": {key: result.get(key) for key in {*result, *first} if result.get(key) != first.get(key)},
     }
 
 
@@ -335,7 +333,6 @@ def _flat(config: Any, key: str = "") -> dict[str, str]:
 
 def _downloads(subject: Subject) -> Iterable[tuple[str, str]]:
     """(name, data URI) of the table in formats for other programs."""
-    yield "table.csv", _data_uri("text/csv", export.text(subject.results, "csv").encode())
     with TemporaryDirectory() as folder:
         table = Path(folder) / "table.parquet"
         try:

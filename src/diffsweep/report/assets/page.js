@@ -363,13 +363,36 @@ function choose(cell) {
   for (const [key, one] of differs) { if (one === null) delete config[key]; else config[key] = one; }
   const lines = Object.keys(config).sort().map((key) => `${key}: ${config[key]}`);
   parts.push(folded("the whole configuration", make("pre", lines.join("\n"))));
-  parts.push(folded("result.json", listed(Object.entries(known.result))));
-  parts.push(folded("environment", listed([["commit", known.commit], ...Object.entries(known.environment)])));
+  const result = recorded(cell);
+  parts.push(folded("result.json", listed(Object.entries(result).filter(([, one]) => one !== null))));
+  const machine = ([key]) => key.startsWith("version_") || key.startsWith("git_") || ["host", "platform"].includes(key);
+  parts.push(folded("environment", listed(Object.entries(result).filter(machine))));
   parts.push(make("p", `files and log: ${known.folder}`, { class: "quiet" }));
   const holder = make("div", null, { class: "detail" });
   holder.append(...parts);
   find("detail").replaceChildren(holder);
 }
+
+// --- downloads -------------------------------------------------------------------------------------------------------
+
+// A cell's result.json: that of the best, and what differs.
+function recorded(cell) { return { ...data.result, ...data.cells[cell].result }; }
+
+function csv() {
+  const quoted = (one) => {
+    const text = one === null || one === undefined ? "" : one === true ? "True" : one === false ? "False" : String(one);
+    return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+  };
+  const rows = Object.keys(data.cells).map((cell) => {
+    const result = recorded(cell);
+    return data.columns.map((name) => quoted(result[name])).join(",");
+  });
+  return [data.columns.map(quoted).join(","), ...rows, ""].join("\n");
+}
+
+if (find("csv")) find("csv").addEventListener("click", (event) => {
+  event.target.href = URL.createObjectURL(new Blob([csv()], { type: "text/csv" }));
+});
 
 // --- all together ----------------------------------------------------------------------------------------------------
 
