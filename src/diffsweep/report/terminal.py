@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from diffsweep.report import compare
+from diffsweep.report import compare, thumbnail
 from diffsweep.report.compare import Difference, half
 from diffsweep.sweep.record import Cell, Fit
 
@@ -79,7 +79,9 @@ def show_result(result: Result, console: Console | None = None, runs: str | Path
     console.print(table)
     cell = _cell(result, runs)
     _lines(console, "")
-    _lines(console, f"pictures  {cell.folder / str(result.get('grid') or cell.samples_file.name)}")
+    pictures = cell.folder / str(result.get("grid") or cell.samples_file.name)
+    thumbnail.show(pictures, console)
+    _lines(console, f"pictures  {pictures}")
     _lines(console, f"numbers   {cell.result_file}")
     _lines(console, "", "next:")
     for command, why in next_commands(result, runs):
@@ -495,7 +497,10 @@ def show_where(
     bests = [min(group, key=_rank) for group in _groups(results).values()]
     for best in bests[:_EXAMPLES]:
         cell = _cell(best, runs)
-        _lines(console, f"best pictures  {cell.folder / str(best.get('grid') or cell.samples_file.name)}")
+        pictures = cell.folder / str(best.get("grid") or cell.samples_file.name)
+        if len(bests) == 1:
+            thumbnail.show(pictures, console)
+        _lines(console, f"best pictures  {pictures}")
     _lines(console, "", "next:")
     for command, why in next_commands(bests[0])[1:2]:
         _lines(console, f"  {command}", f"    # the best, with {why}")
