@@ -200,7 +200,9 @@ def test_pairs_refuse_what_makes_none() -> None:
 # --- all of them ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("metric", "power"), list(zip(METRICS, (1, 1, 0, 2), strict=True)), ids=lambda one: getattr(one, "short", one))
+@pytest.mark.parametrize(
+    ("metric", "power"), list(zip(METRICS, (1, 1, 0, 2), strict=True)), ids=[metric.short for metric in METRICS]
+)
 def test_a_distance_has_its_unit_and_sees_no_difference_of_place(metric: Metric, power: int) -> None:
     x, y = normal(200, 2, 0, 0.7), normal(200, 2, 1)
     turn = torch.tensor([[0.6, -0.8], [0.8, 0.6]], dtype=torch.float64)

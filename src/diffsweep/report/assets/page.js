@@ -175,6 +175,63 @@ find("light").addEventListener("keydown", (event) => {
 });
 find("light").addEventListener("click", (event) => { if (event.target === find("light")) find("light").close(); });
 
+// --- how images come about -------------------------------------------------------------------------------------------
+
+const lively = !matchMedia("(prefers-reduced-motion: reduce)").matches;
+
+// An animation starts over for whoever asks for it, as it does for nobody with an address that was seen before.
+function go(image) {
+  const bytes = Uint8Array.from(atob(data.motions[image.dataset.cell].src.split(",")[1]), (one) => one.charCodeAt(0));
+  stop(image);
+  image.src = URL.createObjectURL(new Blob([bytes], { type: "image/webp" }));
+}
+
+function stop(image) {
+  if (image.src.startsWith("blob:")) URL.revokeObjectURL(image.src);
+  image.src = data.motions[image.dataset.cell].still;
+}
+
+function press(node, pressed) { node.setAttribute("aria-pressed", String(pressed)); }
+
+const pressed = (node) => node.getAttribute("aria-pressed") === "true";
+
+function motions() {
+  if (!find("motions")) return;
+  const rows = table.rows.filter((row) => data.motions[row.cell]);
+  find("motions").hidden = rows.length === 0;
+  find("moving").replaceChildren(...rows.map((row) => {
+    const motion = data.motions[row.cell];
+    const by = Math.max(1, Math.round(44 / motion.width));
+    const image = make("img", null, { src: motion.still, alt: `sampling of ${row.name}`, tabindex: "0", role: "button",
+      width: motion.images * motion.width * by, height: 2 * motion.height * by, "data-cell": row.cell,
+      "aria-pressed": "false" });
+    const toggle = () => { press(image, !pressed(image)); (pressed(image) ? go : stop)(image); };
+    if (lively) image.addEventListener("pointerenter", (event) => {
+      if (event.pointerType === "mouse" && !pressed(image)) go(image);
+    });
+    image.addEventListener("pointerleave", () => { if (!pressed(image)) stop(image); });
+    image.addEventListener("click", toggle);
+    image.addEventListener("keydown", (event) => {
+      if (event.key !== "Enter" && event.key !== " ") return;
+      event.preventDefault();
+      toggle();
+    });
+    const line = make("tr"), cell = make("td");
+    cell.append(image);
+    line.append(make("th", `${row.place}. ${row.name}`, { scope: "row" }), cell);
+    return line;
+  }));
+  press(find("go"), false);
+}
+
+if (find("go")) find("go").addEventListener("click", () => {
+  press(find("go"), !pressed(find("go")));
+  for (const image of find("moving").querySelectorAll("img")) {
+    press(image, pressed(find("go")));
+    (pressed(image) ? go : stop)(image);
+  }
+});
+
 // --- figures ---------------------------------------------------------------------------------------------------------
 
 const PALETTE = ["#2463c4", "#d1632a", "#1a7f4b", "#8a4fbf", "#b3402f", "#0e8a97", "#7a6a00", "#c24f8f", "#5d6570",
@@ -189,9 +246,12 @@ function layout(extra) {
   return {
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { color: text, size: 13 }, height: 420,
     margin: { l: 60, r: 20, t: 20, b: 60 }, hovermode: "closest", legend: { orientation: "h", y: -0.2 },
-    xaxis: { ...axis, ...xaxis }, yaxis: { ...axis, ...yaxis }, ...rest,
+    xaxis: { ...axis, ...xaxis }, yaxis: { ...axis, ...yaxis, title: { standoff: 14, ...yaxis.title } }, ...rest,
   };
 }
+
+// Numbers in their order, words in that of the cells.
+const sorted = (names) => (names.some((name) => isNaN(name)) ? names : names.sort((a, b) => a - b));
 
 function draw(id, traces, extra = {}) {
   const full = layout(extra);
@@ -210,23 +270,31 @@ function pareto() {
   find("cost").hidden = rows.length === 0;
   if (!rows.length) return;
   const factor = table.factors.includes("sampler") ? "sampler" : table.factors.find((name) => !/nfe/.test(name));
+  // Cells that differ in their budget only make one line; the sampler is its colour.
+  const colours = [...new Set(rows.map((row) => (factor ? row[`factor ${factor}`] : "all")))];
+  const alike = table.factors.filter((name) => !/nfe|steps/.test(name));
   const groups = new Map();
   for (const row of rows) {
-    const option = factor ? row[`factor ${factor}`] : "all";
-    groups.set(option, [...(groups.get(option) || []), row]);
+    const line = JSON.stringify(alike.map((name) => row[`factor ${name}`]));
+    groups.set(line, [...(groups.get(line) || []), row]);
   }
   const front = [...rows].sort((a, b) => a[key] - b[key] || (better(value(a), value(b)) ? -1 : 1)).filter(
     (row, i, all) => all.slice(0, i).every((other) => better(value(row), value(other))));
   const traces = [{ x: front.map((row) => row[key]), y: front.map(value), mode: "lines", name: "best at its cost",
     line: { color: "#8a929c", dash: "dot" }, hoverinfo: "skip" }];
-  [...groups].forEach(([option, members], i) => {
+  const told = new Set();
+  [...groups.values()].forEach((members) => {
     members.sort((a, b) => a[key] - b[key]);
-    traces.push({ x: members.map((row) => row[key]), y: members.map(value), name: option, mode: "markers",
+    const option = factor ? members[0][`factor ${factor}`] : "all", i = colours.indexOf(option);
+    const line = { color: PALETTE[i % PALETTE.length], width: 1 };
+    traces.push({ x: members.map((row) => row[key]), y: members.map(value), name: option, mode: "lines+markers", line,
+      legendgroup: option, showlegend: !told.has(option),
       marker: { size: 9, color: PALETTE[i % PALETTE.length], symbol: SYMBOLS[i % SYMBOLS.length] },
       error_y: { type: "data", array: members.map((row) => half(row) || 0), color: PALETTE[i % PALETTE.length],
         thickness: 1 },
       text: members.map((row) => `${row.name}<br>${measured(value(row), half(row))}`.replaceAll("<br>", "\n")),
       hovertemplate: "%{text}<extra></extra>" });
+    told.add(option);
   });
   const words = key === "nfe" ? "network calls a sample" : "seconds of sampling";
   const kind = (values) => (logarithmic(values) ? "log" : "linear");
@@ -239,10 +307,10 @@ function worth() {
   for (const [factor, found] of Object.entries(number === table.metric ? table.effects : {})) {
     if (!found.length) continue;
     const block = make("div");
-    block.append(make("h3", `${factor}: ${found[0].beside} is best`));
+    block.append(make("h3", `${factor}: best on average ${found[0].beside}`));
     const list = make("table", null, { class: "effects" });
     const head = make("tr");
-    for (const word of ["", `difference in ${number}`, "pairs", "better in"]) head.append(make("th", word));
+    for (const word of ["", `difference in ${number}`, "pairs", "better in", ""]) head.append(make("th", word));
     list.append(head);
     for (const one of found) {
       const line = make("tr");
@@ -252,6 +320,7 @@ function worth() {
       line.append(make("td", sign + measured(mean, one.half)));
       line.append(make("td", String(one.pairs.length)));
       line.append(make("td", `${one.wins} of ${one.pairs.length}`));
+      line.append(make("td", one.half !== null && Math.abs(mean) <= one.half ? "cannot be told apart" : ""));
       list.append(line);
     }
     block.append(list);
@@ -264,7 +333,7 @@ function heat() {
   const across = find("across").value, down = find("down").value;
   find("pair").hidden = find("heat").hidden = table.factors.length < 2;
   if (table.factors.length < 2) return;
-  const names = (factor) => [...new Set(table.rows.map((row) => row[`factor ${factor}`]))];
+  const names = (factor) => sorted([...new Set(table.rows.map((row) => row[`factor ${factor}`]))]);
   const xs = names(across), ys = names(down);
   const means = ys.map((y) => xs.map((x) => {
     const there = table.rows.filter((row) => row[`factor ${across}`] === x && row[`factor ${down}`] === y)
@@ -284,7 +353,7 @@ function parallel() {
   if (find("parallel").hidden) return;
   const values = rows.map(value), low = Math.min(...values), high = Math.max(...values);
   const spread = (one) => (high > low ? (one - low) / (high - low) : 0.5);
-  const orders = table.factors.map((name) => [...new Set(table.rows.map((row) => row[`factor ${name}`]))]);
+  const orders = table.factors.map((name) => sorted([...new Set(table.rows.map((row) => row[`factor ${name}`]))]));
   const height = (factor, row) => {
     const order = orders[factor], at = order.indexOf(row[`factor ${table.factors[factor]}`]);
     return order.length > 1 ? at / (order.length - 1) : 0.5;
@@ -399,7 +468,7 @@ if (find("csv")) find("csv").addEventListener("click", (event) => {
 function figures() { pareto(); heat(); parallel(); curves(); }
 
 function everything() {
-  leaderboard(); images(); worth(); figures();
+  leaderboard(); images(); motions(); worth(); figures();
 }
 
 function theme(name) { root.dataset.theme = name; if (table) figures(); }
