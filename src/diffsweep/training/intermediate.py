@@ -113,7 +113,8 @@ class Scorer:
             size = self.draft.batch_size
             there = Library(evaluation.extractor, evaluation.outputs, Path(self.cfg.paths.cache), size, show=False)
             self._reference = there.reference(self.real)
-        return evaluation.values(drawn, self._reference)[evaluation.main]
+        # Some numbers do not exist for some runs, as those by label.
+        return evaluation.values(drawn, self._reference).get(evaluation.main, math.nan)
 
     def _drawn(self, weights: Mapping[str, Tensor], evaluation: Evaluation, device: torch.device) -> Features | None:
         parts, draft = self.parts, self.draft
