@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 import json
 import os
 import re
@@ -19,13 +20,16 @@ import pytest
 import torch
 from PIL import Image
 
+from diffsweep import commands
 from diffsweep.evaluation.pictures import GEOMETRY as WRITTEN
 from diffsweep.evaluation.pictures import grid
 from diffsweep.report import compare, export, page
 from diffsweep.report.bibliography import bibtex, entries
 from diffsweep.report.factors import effects, factors
+from diffsweep.report.motion import motion
 from diffsweep.report.page import Subject, content, write
 from diffsweep.report.strips import GEOMETRY, strip
+from finished_runs import DIGITS, finish
 from made_runs import SAMPLERS, WORTH, made
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -369,3 +373,148 @@ def test_a_page_of_two_protocols_and_of_none_works_as_well(browser: Any, tmp_pat
     assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
     assert page.ASSETS.is_dir()
     assert len(SAMPLERS) == 6
+
+
+# --- how samples come about -------------------------------------------------------------------------------------------
+
+
+def shown(uri: str) -> list[np.ndarray]:
+    """Every frame of an animated WebP, uint8 (height, width, 3)."""
+    kind, _, content = uri.partition(",")
+    assert kind == "data:image/webp;base64"
+    with Image.open(io.BytesIO(base64.b64decode(content))) as opened:
+        frames = []
+        for i in range(getattr(opened, "n_frames", 1)):
+            opened.seek(i)
+            frames.append(np.asarray(opened.convert("RGB")))
+    return frames
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_an_animation_holds_the_very_pixels_of_states_and_aims(channels: int) -> None:
+    stream = np.random.default_rng(0)
+    given = [tuple(stream.integers(0, 256, (2, 3, channels, 8, 6), dtype=np.uint8)) for _ in range(60)]
+    found = motion([(above, below) for above, below in given])
+    frames = shown(found["src"])
+    assert len(frames) == 20
+    assert {frame.shape for frame in frames} == {(17, 20, 3)} == {(found["height"], found["width"], 3)}
+    assert found["tile"] == 6
+    for frame, pair in ((frames[0], given[0]), (frames[-1], given[-1])):
+        for row, images in enumerate(pair):
+            for i, image in enumerate(images):
+                drawn = frame[9 * row : 9 * row + 8, 7 * i : 7 * i + 6]
+                assert np.array_equal(drawn, np.broadcast_to(image.transpose(1, 2, 0), (8, 6, 3)))
+    assert np.array_equal(shown(found["still"])[0], frames[-1])
+    assert not any(np.array_equal(one, other) for one, other in itertools.pairwise(frames))
+
+
+def test_points_are_drawn_as_clouds_to_one_scale() -> None:
+    spread, tight = np.zeros((50, 2)), np.zeros((50, 2))
+    spread[:, 0], tight[:, 0] = np.linspace(0, 3, 50), np.linspace(0, 1, 50)
+    first, last = shown(motion([(spread, spread), (tight, tight)])["src"])
+    # Ink right of the middle only, on its height, and three times as far at first.
+    for frame, reach in ((first, 3), (last, 1)):
+        rows, columns = np.nonzero(frame[:96, :, 0] < 255)
+        assert set(rows) <= {47, 48}
+        assert columns.min() == 48
+        assert columns.max() == pytest.approx(48 + 48 * reach / 3.3, abs=1)
+
+
+@pytest.mark.slow
+def test_the_command_animates_the_very_samples_that_were_scored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = finish(tmp_path / "runs", *DIGITS, "sampler=ddim")
+    monkeypatch.chdir(tmp_path)
+
+    def data(*words: str) -> dict[str, Any]:
+        assert commands.main(["report", "dataset=digits", "--out", "report.html", *words]) == 0
+        found = re.search(r'id="data">(.*?)</script>', Path("report.html").read_text(), re.DOTALL)
+        assert found is not None
+        return json.loads(found[1])
+
+    assert data()["motions"] == {}
+    assert 'id="motions"' not in Path("report.html").read_text()
+    found = data("--animate", "3")["motions"][result["cell"]]
+    frames = shown(found["src"])
+    # Six steps and where they end, of 3 images of 8 pixels.
+    assert len(frames) == 7
+    assert all(np.abs(one.astype(int) - other).max() > 0 for one, other in itertools.pairwise(frames))
+    assert len(base64.b64decode(found["src"].partition(",")[2])) < 20_000
+    scored = strip(tmp_path / "runs" / "fits" / result["fit"] / "cells" / result["cell"] / "samples.png", 3)
+    assert scored is not None
+    pixels = shown(scored["src"])[0].astype(int)
+    for row in range(2):
+        for i in range(3):
+            drawn = frames[-1][9 * row : 9 * row + 8, 9 * i : 9 * i + 8]
+            assert np.abs(drawn - pixels[:, 8 * i : 8 * i + 8]).max() <= 1
+    capsys.readouterr()
+    assert commands.main(["report", "dataset=digits", "--animate", "17"]) == 2
+    assert "--animate 17 is too much for one page: at most 16" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_reader_sees_samples_come_about_when_they_ask_for_it(browser: Any, tmp_path: Path) -> None:
+    from selenium.webdriver.common.action_chains import ActionChains
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.common.keys import Keys
+
+    results = made(tmp_path, 3)
+    stream = np.random.default_rng(0)
+    noise = [stream.integers(0, 256, (2, 4, 1, 8, 8), dtype=np.uint8) for _ in range(20)]
+    animated = page.best_first(Subject("s", tmp_path, results))[:2]
+    motions = {str(result["cell"]): motion([(above, below) for above, below in noise]) for result in animated}
+    write(Subject("moving", tmp_path, results, motions=motions), tmp_path / "report.html")
+    browser.set_window_size(1280, 1000)
+
+    def moves(image: Any) -> bool:
+        """Whether the screen shows it change before even the longest frame is over."""
+        first, end = image.screenshot_as_png, time.monotonic() + 1.8
+        while time.monotonic() < end:
+            if image.screenshot_as_png != first:
+                return True
+        return False
+
+    def opened(preference: str) -> tuple[Any, Any]:
+        features = [{"name": "prefers-reduced-motion", "value": preference}]
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+        browser.get((tmp_path / "report.html").as_uri())
+        wait(browser, "document.querySelectorAll('#moving img').length", 2)
+        first, second = browser.find_elements(By.CSS_SELECTOR, "#moving img")
+        browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", first)
+        return first, second
+
+    def point(where: Any) -> None:
+        ActionChains(browser).move_to_element(where).perform()
+
+    heading = "#motions h2"
+    first, second = opened("no-preference")
+    assert "Shown are 2 of 3 cells" in browser.find_element(By.ID, "motions").text
+    assert first.is_displayed()
+    # 8 pixels each six times, with a gap.
+    assert (first.size["width"], first.size["height"]) == (6 * 35, 6 * 17)
+    point(browser.find_element(By.CSS_SELECTOR, heading))
+    assert not moves(first)
+    point(first)
+    assert moves(first)
+    point(second)
+    assert moves(second)
+    assert not moves(first)
+    second.send_keys(Keys.ENTER)
+    point(browser.find_element(By.CSS_SELECTOR, heading))
+    assert second.get_attribute("aria-pressed") == "true"
+    assert moves(second)
+    second.send_keys(Keys.ENTER)
+    assert not moves(second)
+    browser.find_element(By.ID, "go").click()
+    assert moves(first)
+    assert moves(second)
+    browser.save_screenshot(str(tmp_path / "moving.png"))
+
+    first, _ = opened("reduce")
+    point(first)
+    assert not moves(first)
+    first.click()
+    assert moves(first)
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+    assert [entry for entry in browser.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")] == []

@@ -47,6 +47,7 @@ class Subject:
         failures: as for `terminal.show_sweep`.
         command: what was typed to launch it, or "".
         configs: cell -> its resolved config, of those that are known without reading files.
+        motions: cell -> how its first samples come about (see `motion`).
     """
 
     title: str
@@ -55,6 +56,7 @@ class Subject:
     failures: Sequence[Result] = ()
     command: str = ""
     configs: Mapping[str, Mapping[str, Any]] | None = None
+    motions: Mapping[str, Mapping[str, Any]] | None = None
 
 
 def write(subject: Subject, file: Path, metric: str | None = None) -> None:
@@ -97,13 +99,10 @@ def render(subject: Subject, metric: str | None = None) -> str:
 def content(subject: Subject, metric: str | None = None) -> dict[str, Any]:
     """All that the page's script is told, as plain data."""
     results = subject.results if metric is None else compare.by(subject.results, metric)
-    groups: dict[tuple[Any, ...], list[Result]] = {}
-    for result in results:
-        groups.setdefault(compare.protocol(result), []).append(result)
-    ordered = sorted(groups.items(), key=lambda item: -len(item[1]))
+    groups = _groups(results)
     differing = [compare.PROTOCOL[place] for place in compare.apart(list(groups))]
     images, lossless = next(row[1:] for row in _IMAGES if len(results) <= row[0])
-    tables = [_table(rows, differing, subject.runs) for _, rows in ordered]
+    tables = [_table(rows, differing, subject.runs) for rows in groups.values()]
     best = tables[0]["rows"][0]["cell"] if tables else None
     configs = {str(result["cell"]): _flat(_config(result, subject)) for result in results}
     known = configs.get(str(best), {})
@@ -123,15 +122,34 @@ def content(subject: Subject, metric: str | None = None) -> dict[str, Any]:
             for result in results
             if images and (found := strip(_record(result, subject.runs).samples_file, images, lossless))
         },
+        "motions": dict(subject.motions or {}),
         "fits": _fits(results, subject.runs),
         "failures": [_failure(failure, subject.runs) for failure in subject.failures],
     }
 
 
+def best_first(subject: Subject, metric: str | None = None) -> list[Result]:
+    """All results as the page lists them: one table after the other, each best first; errors as `write`."""
+    results = subject.results if metric is None else compare.by(subject.results, metric)
+    return [result for rows in _groups(results).values() for result in _ranked(rows)]
+
+
+def _groups(results: Sequence[Result]) -> dict[tuple[Any, ...], list[Result]]:
+    """Results by how they were measured; what most have in common first."""
+    groups: dict[tuple[Any, ...], list[Result]] = {}
+    for result in results:
+        groups.setdefault(compare.protocol(result), []).append(result)
+    return dict(sorted(groups.items(), key=lambda item: -len(item[1])))
+
+
+def _ranked(rows: Sequence[Result]) -> list[Result]:
+    return sorted(rows, key=lambda result: compare.rank(result, str(rows[0].get("metric"))))
+
+
 def _table(rows: Sequence[Result], differing: Sequence[tuple[str, str]], runs: Path) -> dict[str, Any]:
     """One leaderboard: cells that were measured alike."""
     name = str(rows[0].get("metric"))
-    rows = sorted(rows, key=lambda result: compare.rank(result, name))
+    rows = _ranked(rows)
     table = factors(rows)
     best, lacks = compare.against_best(rows, name)
     tied = {str(result["cell"]) for result in compare.tied(rows, name)} if best is not None else set()

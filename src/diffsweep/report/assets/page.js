@@ -201,9 +201,9 @@ function motions() {
   find("motions").hidden = rows.length === 0;
   find("moving").replaceChildren(...rows.map((row) => {
     const motion = data.motions[row.cell];
-    const by = Math.max(1, Math.round(44 / motion.width));
+    const by = Math.max(1, Math.round(44 / motion.tile));
     const image = make("img", null, { src: motion.still, alt: `sampling of ${row.name}`, tabindex: "0", role: "button",
-      width: motion.images * motion.width * by, height: 2 * motion.height * by, "data-cell": row.cell,
+      width: motion.width * by, height: motion.height * by, "data-cell": row.cell,
       "aria-pressed": "false" });
     const toggle = () => { press(image, !pressed(image)); (pressed(image) ? go : stop)(image); };
     if (lively) image.addEventListener("pointerenter", (event) => {
