@@ -57,17 +57,28 @@ def show(folder: Path, runs: Path) -> bool:
     if results:
         table, report = folder / "table.csv", folder / "report.html"
         export.write(results, "csv", table)
-        try:
-            page.write(about, report)
-        except (ValueError, OSError) as error:
-            # The results stand without it.
-            print(f"no report.html: {' '.join(str(error).split())}", file=sys.stderr)
+        if failures or _older(report, about):
+            try:
+                page.write(about, report)
+            except (ValueError, OSError) as error:
+                # The results stand without it.
+                print(f"no report.html: {' '.join(str(error).split())}", file=sys.stderr)
         terminal.show_where(results, table, report, runs=runs)
     if failures and plan:
         terminal.show_resume(plan.asking("resume"))
     if results and plan and len(results) + len(failures) == len(plan.cells):
         _show_in_wandb(plan)
     return not failures
+
+
+def _older(report: Path, about: page.Subject) -> bool:
+    """Whether a report was made before some of its results, or not at all."""
+    try:
+        made = report.stat().st_mtime
+        cells = (Fit(about.runs / "fits" / result["fit"]).cell(result["cell"]) for result in about.results)
+        return any(cell.result_file.stat().st_mtime >= made for cell in cells)
+    except OSError:
+        return True
 
 
 def subject(folder: Path, runs: Path, plan: Plan | None) -> page.Subject:
