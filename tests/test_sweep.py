@@ -267,7 +267,7 @@ def test_the_same_sweep_again_starts_nothing_and_shows_the_same(
     assert "hydra" in imported
     assert not imported & {"torch", "lightning", "wandb"}
     assert "4 done already, 0 to do" in again.stderr
-    table = [text.partition("\ntable ")[0] for text in (before.stdout, again.stdout)]
+    table = [text.partition("\nreport ")[0] for text in (before.stdout, again.stdout)]
     assert table[1] == table[0][table[0].index("4 runs of") :]
     assert everything(cwd) == files
     assert not list(last_sweep(cwd).glob("source-*"))
