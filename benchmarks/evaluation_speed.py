@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 import tempfile
 import time
 import warnings
@@ -194,6 +195,7 @@ def main() -> None:
             for name, run in entrants.items():
                 before, used = time.perf_counter(), time.process_time()
                 found[name] = run()
+                print(f"{name}: {time.perf_counter() - before:.1f} s", file=sys.stderr, flush=True)
                 wall[name].append(time.perf_counter() - before)
                 cpu[name].append(time.process_time() - used)
     least = statistics.median(cpu["network passes alone"])
