@@ -377,4 +377,4 @@ def compare(df: pd.DataFrame, by: str = "sampler", metric: str | None = None) ->
             row |= {"low": effect.mean.low, "high": effect.mean.high}
         worse = (gap < 0 if larger_is_better(name) else gap > 0 for gap in effect.pairs)
         rows.append(row | {"wins": effect.wins, "losses": sum(worse)})
-    return pd.DataFrame(rows, columns=[by, "difference", "low", "high", "pairs", "wins", "losses"])
+    return pd.DataFrame(rows, columns=pd.Index([by, "difference", "low", "high", "pairs", "wins", "losses"]))
