@@ -398,13 +398,13 @@ class Stage:
     extractor: Extractor
     cache: Path
 
-    def library(self, **changes: object) -> Library:
+    def keeper(self, **changes: object) -> Library:
         return replace(Library(self.extractor, ["features"], self.cache, 7), **changes)  # pyright: ignore[reportArgumentType]
 
     def run(self, data: Examples | None = None, **changes: object) -> tuple[Reference, int]:
         """The reference, and how many images had to be looked at for it."""
         before = self.network.seen
-        return self.library(**changes).reference(data or self.data), self.network.seen - before
+        return self.keeper(**changes).reference(data or self.data), self.network.seen - before
 
 
 @pytest.fixture
@@ -456,7 +456,7 @@ def test_of_very_many_real_samples_a_fixed_choice_is_kept_and_all_count(
 
 
 def test_held_out_samples_are_looked_at_once(stage: Stage) -> None:
-    library = stage.library()
+    library = stage.keeper()
     first = library.held_out(stage.data, 20, seed=0)
     assert (len(first), stage.network.seen) == (20, 20)
     assert torch.equal(library.held_out(stage.data, 20, seed=0)["features"], first["features"])
@@ -469,15 +469,15 @@ def test_held_out_samples_are_looked_at_once(stage: Stage) -> None:
 
 def test_a_balanced_choice_has_as_many_of_every_label_as_samples_by_label_have(stage: Stage) -> None:
     uneven = Examples(stage.data.x, torch.tensor([0] * 20 + [1] * 7 + [2] * 3))
-    found = stage.library().held_out(uneven, 9, seed=0, balanced=True)
+    found = stage.keeper().held_out(uneven, 9, seed=0, balanced=True)
     assert found.labels is not None
     assert found.labels.tolist() == [0, 1, 2] * 3
-    every = stage.library().held_out(uneven, 99, seed=0, balanced=True)
+    every = stage.keeper().held_out(uneven, 99, seed=0, balanced=True)
     assert every.labels is not None
     assert every.labels.bincount().tolist() == [20, 7, 3]
     rows = {tuple(row) for row in every["features"].tolist()}
     assert len(rows) == 30
-    plain = stage.library().held_out(uneven, 9, seed=0)
+    plain = stage.keeper().held_out(uneven, 9, seed=0)
     assert plain.labels is not None
     assert plain.labels.tolist() != found.labels.tolist()
 
