@@ -6,8 +6,6 @@ import json
 import shutil
 import tarfile
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import pytest
@@ -22,8 +20,9 @@ from diffsweep.data.cifar10 import ARCHIVE, BATCHES, BINARY, CIFAR10, LABELS, SH
 from diffsweep.data.examples import Examples, Split, encode
 from diffsweep.evaluation.efficientnet import efficientnet
 from diffsweep.evaluation.features import Features
-from diffsweep.evaluation.frechet import Frechet, Moments
+from diffsweep.evaluation.frechet import Frechet
 from diffsweep.evaluation.kernel import KernelDistance
+from known import Known
 
 
 @pytest.fixture(scope="module")
@@ -188,21 +187,6 @@ def test_where_it_is_not_one_line_says_what_to_put_where(tmp_path: Path, monkeyp
 SIZE, IMAGES = 128, 100
 
 
-@dataclass(frozen=True, eq=False)
-class Real:
-    """A reference made of given features."""
-
-    features: Features
-
-    @cached_property
-    def known(self) -> Moments:
-        return Moments.of(self.features["features"])
-
-    def moments(self, output: str = "features") -> Moments:
-        assert output == "features"
-        return self.known
-
-
 @pytest.fixture(scope="module")
 def distances(test: Examples) -> dict[str, list[dict[str, float]]]:
     """By damage: both distances from real images, undamaged first, damage growing."""
@@ -215,7 +199,7 @@ def distances(test: Examples) -> dict[str, list[dict[str, float]]]:
         each = IMAGES // classes
         return torch.cat([test.x[test.labels == label][skipped : skipped + each] for label in range(classes)])
 
-    reference, x = Real(features(first(10, 0))), first(10, IMAGES)
+    reference, x = Known(features(first(10, 0))), first(10, IMAGES)
     draw = torch.Generator().manual_seed(0)
     eps = torch.randn(x.shape, generator=draw)
     damages = {

@@ -32,6 +32,7 @@ from diffsweep.evaluation.frechet import Frechet, Moments, frechet_distance
 from diffsweep.evaluation.identity import identity
 from diffsweep.evaluation.pictures import GEOMETRY, grid
 from diffsweep.evaluation.reference import Library, Reference
+from known import Known
 
 CONF = Path(__file__).parents[1] / "conf" / "extractor"
 
@@ -129,16 +130,6 @@ def test_what_was_merged_can_be_taken_away_again() -> None:
     assert left.n == rest.n == 75
     assert torch.allclose(left.mean, rest.mean, rtol=1e-13)
     assert torch.allclose(left.cov, rest.cov, rtol=1e-10, atol=1e-10)
-
-
-@dataclass
-class Known:
-    """A reference made of given features."""
-
-    features: Features
-
-    def moments(self, output: str = "features") -> Moments:
-        return Moments.of(self.features[output])
 
 
 @pytest.mark.parametrize(("n", "d"), [(300, 16), (41, 40), (40, 40), (30, 64), (9, 64)])

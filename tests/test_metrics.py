@@ -6,7 +6,6 @@ import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from unittest.mock import patch
 
 import numpy as np
@@ -32,7 +31,7 @@ from diffsweep.evaluation.classwise import Classwise
 from diffsweep.evaluation.evaluate import Evaluation
 from diffsweep.evaluation.extractor import Extractor
 from diffsweep.evaluation.features import Features
-from diffsweep.evaluation.frechet import Frechet, Moments
+from diffsweep.evaluation.frechet import Frechet
 from diffsweep.evaluation.inception import OUTPUTS, Inception
 from diffsweep.evaluation.infinity import Infinity
 from diffsweep.evaluation.interval import Estimate
@@ -40,23 +39,9 @@ from diffsweep.evaluation.kernel import KernelDistance
 from diffsweep.evaluation.metric import Metric
 from diffsweep.evaluation.neighbours import Neighbours
 from diffsweep.evaluation.score import Score
+from known import Known
 
 ALL: list[Metric] = [Frechet(), KernelDistance(), Neighbours(), Score(), Accuracy(), Classwise(), Infinity()]
-
-
-@dataclass(frozen=True, eq=False)
-class Known:
-    """A reference made of given features."""
-
-    features: Features
-
-    @cached_property
-    def known(self) -> Moments:
-        return Moments.of(self.features["features"])
-
-    def moments(self, output: str = "features") -> Moments:
-        assert output == "features"
-        return self.known
 
 
 def look(extractor: Extractor, x: Tensor, labels: Tensor | None = None) -> Features:
