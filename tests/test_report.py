@@ -367,6 +367,9 @@ def test_a_page_of_two_protocols_and_of_none_works_as_well(browser: Any, tmp_pat
     wait(browser, "document.querySelectorAll('#which option').length", 2)
     browser.find_elements(By.CSS_SELECTOR, "#which option")[1].click()
     wait(browser, "document.getElementById('shown').textContent", "1 of 1 cells")
+    # One cell has no choices to set against each other.
+    for part in ("pair", "heat", "all", "parallel"):
+        assert not browser.find_element(By.ID, part).is_displayed()
     write(Subject("none", tmp_path, []), tmp_path / "none.html")
     browser.get((tmp_path / "none.html").as_uri())
     wait(browser, "document.getElementById('leaderboard').hidden")

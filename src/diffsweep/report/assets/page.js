@@ -109,6 +109,12 @@ let place = { cell: null, image: 0 };
 
 function scale(strip) { return strip.images ? Math.max(1, Math.round(44 / strip.width)) : 1; }
 
+// A line of the page's own colour between images that lie side by side: black pictures run into each other.
+function apart(image, count) {
+  const end = `calc(${100 / count}% - 2px)`, next = `${100 / count}%`;
+  if (count > 1) image.style.maskImage = `repeating-linear-gradient(to right, #000 0 ${end}, transparent ${end} ${next})`;
+}
+
 function images() {
   const rows = table.rows.filter((row) => data.strips[row.cell]);
   find("images").hidden = rows.length === 0;
@@ -119,6 +125,7 @@ function images() {
     const count = Math.max(1, strip.images);
     const image = make("img", null, { src: strip.src, alt: `samples of ${row.name}`, tabindex: "0", role: "button",
       width: strip.width * count * scale(strip), height: strip.height * scale(strip), "data-cell": row.cell });
+    apart(image, count);
     const enlarge = (x) => enlarged(row.cell, strip.images ? Math.floor(x * strip.images) : 0);
     image.addEventListener("click", (event) => enlarge(Math.min(0.999, Math.max(0, event.offsetX / image.clientWidth))));
     image.addEventListener("keydown", (event) => { if (event.key === "Enter") enlarge(0); });
@@ -349,7 +356,7 @@ function heat() {
 
 function parallel() {
   const rows = table.rows.filter((row) => value(row) !== null);
-  find("parallel").hidden = table.factors.length < 2 || rows.length < 2;
+  find("all").hidden = find("parallel").hidden = table.factors.length < 2 || rows.length < 2;
   if (find("parallel").hidden) return;
   const values = rows.map(value), low = Math.min(...values), high = Math.max(...values);
   const spread = (one) => (high > low ? (one - low) / (high - low) : 0.5);
@@ -410,6 +417,7 @@ function choose(cell) {
     const count = Math.max(1, strip.images), by = strip.images ? Math.max(1, Math.floor(64 / strip.width)) : 1;
     const image = make("img", null, { src: strip.src, alt: `samples of ${row.name}`, width: strip.width * count * by,
       height: strip.height * by, style: "image-rendering: pixelated" });
+    apart(image, count);
     const holder = make("div", null, { class: "scroll" });
     holder.append(image);
     parts.push(holder);
