@@ -18,6 +18,7 @@ from diffsweep.report.compare import (
     fields,
     larger_is_better,
     level_for,
+    mean_difference,
     numbers,
     protocol,
     t_quantile,
@@ -91,6 +92,63 @@ def test_intervals_of_differences_hold(paired: bool) -> None:
         assert found is not None
         held += found.low <= -0.1 <= found.high
     assert 0.93 < held / 1000 < 0.985
+
+
+def pairs_of_seeds(
+    rng: np.random.Generator, seeds: int, moves: float, each: int = 1, noises: int = 1
+) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """Pairs of cells whose numbers are 0.5 apart on average, and `moves` is the deviation of that among seeds."""
+    shared = rng.normal(0, 1, (noises, 100))
+    pairs = []
+    for seed in range(seeds):
+        gap = 0.5 + rng.normal(0, moves)
+        for noise in range(each):
+            common = {"seed": seed, "sample_seed": noise % noises}
+            a, b = (shared[noise % noises] + rng.normal(0, 0.3, 100) for _ in range(2))
+            pairs.append((cell(a + gap, **common), cell(b, **common)))
+    return pairs
+
+
+@pytest.mark.parametrize(
+    ("seeds", "moves", "each", "noises"), [(1, 0, 3, 1), (1, 0, 4, 2), (3, 0.1, 1, 1), (3, 0.1, 4, 2), (5, 0, 2, 1)]
+)
+def test_intervals_of_mean_differences_hold_for_other_seeds_too(
+    seeds: int, moves: float, each: int, noises: int
+) -> None:
+    rng = np.random.default_rng(6)
+    held = 0
+    for _ in range(400):
+        found = mean_difference(pairs_of_seeds(rng, seeds, moves, each, noises), "fd_digits")
+        assert found is not None
+        assert found.seeds == seeds
+        held += found.low <= 0.5 <= found.high
+    # With seeds that make no difference what samples do is counted twice.
+    assert 0.925 < held / 400 <= (0.985 if moves or seeds == 1 else 1)
+
+
+def test_a_mean_over_seeds_that_differ_alone_is_the_t_test_of_their_differences() -> None:
+    ones = np.ones(40)
+    gaps = [0.3, 0.5, 0.9, 0.4]
+    pairs = [(cell(ones + gap, seed=seed), cell(ones, seed=seed)) for seed, gap in enumerate(gaps)]
+    found = mean_difference(pairs, "fd_digits")
+    peer = stats.ttest_1samp(gaps, 0).confidence_interval(0.95)
+    assert found is not None
+    assert (found.low, found.high) == pytest.approx((peer.low, peer.high), rel=1e-6)
+
+
+def test_a_mean_over_other_noise_is_surer_than_over_the_same() -> None:
+    """Independent errors add in squares; those of shared noise add up."""
+    rng = np.random.default_rng(7)
+    a, b, c, d = (rng.normal(0, 1, 400) for _ in range(4))
+    one, other = difference(cell(a), cell(b), "fd_digits"), difference(cell(c), cell(d), "fd_digits")
+    mean = mean_difference([(cell(a), cell(b)), (cell(c, sample_seed=1), cell(d, sample_seed=1))], "fd_digits")
+    same = mean_difference([(cell(a), cell(b)), (cell(a), cell(b))], "fd_digits")
+    assert one is not None
+    assert other is not None
+    assert mean is not None
+    assert same is not None
+    assert mean.half == pytest.approx(np.hypot(one.half, other.half) / 2)
+    assert same.half == pytest.approx(one.half)
 
 
 @pytest.mark.parametrize("name", ["fd_digits", "precision_digits"])

@@ -7,7 +7,7 @@ freedom (see `evaluation.interval`). Cells of different sample seeds share no no
 se^2 = se_a^2 + se_b^2, at the smaller of both g - 1 (fewer degrees of freedom than Welch's, hence rather too wide).
 
 What is told apart are trained models with their samplers. That another training seed would give another model is not
-in these intervals: a claim about a method needs several seeds.
+in these intervals: a claim about a method needs several seeds, over which `mean_difference` takes the mean.
 """
 
 from __future__ import annotations
@@ -51,12 +51,14 @@ class Difference:
         low: lower end of its interval.
         high: upper end.
         paired: whether both cells started from the same noise.
+        seeds: training seeds that the interval is about; of 1, it is about these very models.
     """
 
     value: float
     low: float
     high: float
     paired: bool
+    seeds: int = 1
 
     @property
     def half(self) -> float:
@@ -181,23 +183,39 @@ def difference(a: Result, b: Result, name: str, level: float = LEVEL) -> Differe
 def mean_difference(pairs: Sequence[tuple[Result, Result]], name: str) -> Difference | None:
     """The mean over pairs of cells (a, b) of the differences a - b, with its interval; None where nothing tells it.
 
-    Sample i is the same noise in all of these cells, so the number without block k of the mean is the mean of theirs.
+    Of pairs that share their noise the number without block k of the mean is the mean of theirs; what is of other noise
+    is independent. If the pairs are of S > 1 training seeds, a and b of the same, then the seeds are a sample as well:
+    with e_s the sum of a seed's deviations from the mean, over the number of pairs, the standard error by seeds is
+    sqrt(S / (S - 1) sum e_s^2), that of clusters. Both half widths, each with its own t, add in squares, which counts
+    what samples do to a single seed twice: wide rather than narrow.
     """
-    rows = []
+    gaps, noises, seeds = [], [], []
     for a, b in pairs:
         first, second, one, other = finite(a, name), finite(b, name), _without(a, name), _without(b, name)
+        noise = a.get("sample_seed")
         if first is None or second is None or one is None or other is None or len(one) != len(other):
             return None
-        rows.append((first - second, [x - y for x, y in zip(one, other, strict=True)]))
-    if not rows or len({len(without) for _, without in rows}) > 1:
+        if noise is None or noise != b.get("sample_seed"):
+            return None
+        gaps.append(first - second)
+        noises.append((noise, [x - y for x, y in zip(one, other, strict=True)]))
+        seeds.append(a.get("seed") if a.get("seed") == b.get("seed") else None)
+    if not gaps:
         return None
-    seeds = {result.get("sample_seed") for pair in pairs for result in pair}
-    if len(seeds) > 1 or None in seeds:
-        return None
-    without = [math.fsum(values) / len(rows) for values in zip(*(row[1] for row in rows), strict=True)]
-    value = math.fsum(row[0] for row in rows) / len(rows)
-    reach = t_quantile((1 + LEVEL) / 2, len(without) - 1) * _error(without)
-    return Difference(value, value - reach, value + reach, paired=True)
+    count, value, squares = len(gaps), math.fsum(gaps) / len(gaps), 0.0
+    for noise in dict.fromkeys(noise for noise, _ in noises):
+        rows = [without for other, without in noises if other == noise]
+        if len(set(map(len, rows))) > 1:
+            return None
+        without = [math.fsum(column) / count for column in zip(*rows, strict=True)]
+        squares += (t_quantile((1 + LEVEL) / 2, len(without) - 1) * _error(without)) ** 2
+    trained = len(set(seeds)) if None not in seeds else 1
+    if trained > 1:
+        sums = [math.fsum(gap - value for gap, of in zip(gaps, seeds, strict=True) if of == seed) for seed in set(seeds)]
+        error = math.sqrt(trained / (trained - 1) * math.fsum((one / count) ** 2 for one in sums))
+        squares += (t_quantile((1 + LEVEL) / 2, trained - 1) * error) ** 2
+    reach = math.sqrt(squares)
+    return Difference(value, value - reach, value + reach, paired=True, seeds=trained)
 
 
 def level_for(comparisons: int) -> float:
