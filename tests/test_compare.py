@@ -199,6 +199,10 @@ def test_what_has_no_interval_is_not_told_apart_and_what_has_no_number_is_no_can
 def test_equal_cells_are_tied_and_certain_differences_are_not() -> None:
     same = cell(np.ones(40))
     assert tied([same, dict(same), cell(np.ones(40) * 2)], "fd_digits") == [same, same]
+    # As of the same images that were scored with another number of threads.
+    varied = cell(np.random.default_rng(8).normal(1, 1, 40))
+    rounded = varied | {"fd_digits": varied["fd_digits"] * (1 + 1e-13)}
+    assert tied([rounded, varied], "fd_digits") == [rounded, varied]
 
 
 @pytest.mark.parametrize(
