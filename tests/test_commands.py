@@ -19,7 +19,8 @@ from typing import Any
 import pytest
 
 from diffsweep import commands
-from diffsweep.report import export, terminal
+from diffsweep.commands import gc
+from diffsweep.report import export, leaderboard
 from diffsweep.sweep import collect
 from diffsweep.sweep.lease import Lease
 from diffsweep.sweep.process import Process
@@ -102,7 +103,7 @@ def test_cells_that_were_measured_differently_are_not_ranked_together(run: Call,
 )
 def test_numbers_of_different_code_are_not_shown_without_a_word(changed: dict[str, Any], said: str | None) -> None:
     first = {"git_commit": "a" * 40, "git_dirty": False, "version_torch": "2.8"}
-    warning = terminal.mixed([first, first | changed])
+    warning = leaderboard.mixed([first, first | changed])
     assert warning is None if said is None else said in str(warning) and "\n" not in str(warning)
 
 
@@ -344,7 +345,7 @@ def test_garbage_is_listed_and_only_deleted_when_told(run: Call, runs: Path) -> 
         hidden.relative_to(runs).as_posix(),
     }
     freed = sum(len(before[name]) for name in gone)
-    assert f"{commands._size(freed)}  freed" in out
+    assert f"{gc._size(freed)}  freed" in out
     assert everything(runs / "fits/f1") == finished
     assert sorted(path.name for path in fit.folder.iterdir()) == ["lease-000001.json", "lease-000002.json"]
     assert "lost" not in run("gc")[1]

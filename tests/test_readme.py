@@ -22,7 +22,7 @@ from hydra.utils import instantiate
 
 from diffsweep.diffusion import CLEAN, GaussianMixture
 from diffsweep.diffusion.schedules import Cosine
-from diffsweep.report.terminal import CHOICES
+from diffsweep.sweep.record import CHOICES
 from diffsweep.training.parts import Parts
 
 ROOT = Path(__file__).parent.parent

@@ -15,18 +15,10 @@ import pytest
 from rich.console import Console
 
 from diffsweep.report import export
-from diffsweep.report.terminal import (
-    count,
-    duration,
-    line,
-    next_commands,
-    number,
-    show_result,
-    show_sweep,
-    show_where,
-    split_overrides,
-    with_error,
-)
+from diffsweep.report.overrides import split
+from diffsweep.report.suggest import next_commands
+from diffsweep.report.terminal import line, show_result, show_sweep, show_where
+from diffsweep.report.words import count, duration, number, with_error
 from diffsweep.sweep.record import Fit
 
 RESULT: dict[str, Any] = {
@@ -448,5 +440,5 @@ def test_duration(seconds: object, text: str) -> None:
 
 def test_overrides_are_split_where_a_new_one_begins() -> None:
     text = "a=1 +b.c=[1, 2]  ++d/e@f=x y ~g h='{k: v}'"
-    assert split_overrides(text) == ["a=1", "+b.c=[1, 2]", "++d/e@f=x y", "~g", "h='{k: v}'"]
-    assert split_overrides("") == []
+    assert split(text) == ["a=1", "+b.c=[1, 2]", "++d/e@f=x y", "~g", "h='{k: v}'"]
+    assert split("") == []

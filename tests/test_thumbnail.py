@@ -34,8 +34,8 @@ OK = "\x1b_Gi=31;OK\x1b\\"
 SHOW = """
 import sys
 from pathlib import Path
-from diffsweep.report import terminal, thumbnail
-shown = thumbnail.show(Path(sys.argv[1]), terminal._console())
+from diffsweep.report import console, thumbnail
+shown = thumbnail.show(Path(sys.argv[1]), console.here())
 print(f"shown={shown}")
 """
 
@@ -188,7 +188,7 @@ def test_a_terminal_without_pictures_is_asked_once_and_left_as_it_was(
     picture: Path, answers: dict[str, str], name: str, asked: str
 ) -> None:
     began = "import time; start = time.monotonic()"
-    code = began + SHOW + "thumbnail.show(Path(sys.argv[1]), terminal._console())\nprint(time.monotonic() - start)\n"
+    code = began + SHOW + "thumbnail.show(Path(sys.argv[1]), console.here())\nprint(time.monotonic() - start)\n"
     seen = see(code, picture, answers, {"TERM": name})
     assert seen.text.replace("\n", "", 1).startswith(asked + "shown=False\n")
     assert seen.text.count("\x1b[c") == 1

@@ -20,6 +20,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 from diffsweep.launching import Refusal
 from diffsweep.report import callback, terminal
 from diffsweep.sweep import launch
+from diffsweep.sweep.process import import_from
 from diffsweep.sweep.record import Run, write_json
 
 
@@ -44,9 +45,7 @@ def job(cfg: DictConfig) -> float | None:
     ]
     overrides = [*folders, *hydra.overrides.task]
     note: dict[str, Any] = {"overrides": " ".join(overrides)}
-    # What is installed goes first: a file of the user's that happens to be called like a library breaks nothing.
-    if hydra.runtime.cwd not in sys.path:
-        sys.path.append(hydra.runtime.cwd)
+    import_from(hydra.runtime.cwd)
     try:
         run = Run.of(cfg, OmegaConf.to_container(hydra.runtime.choices))  # type: ignore[arg-type]
         note |= {"fit": run.fit.signature, "cell": run.cell.signature}
@@ -101,8 +100,7 @@ def run(main: Callable[[], object]) -> None:
     """
     code = 0
     # A callback of the user's is loaded before any job is.
-    if str(Path.cwd()) not in sys.path:
-        sys.path.append(str(Path.cwd()))
+    import_from(Path.cwd())
     try:
         main()
     except KeyboardInterrupt:

@@ -136,7 +136,7 @@ def _chosen(word: str, runs: str | Path) -> Cell:
         chosen = min(alike, key=lambda result: rank(result, str(result["metric"])))
         if finite(chosen, str(chosen["metric"])) is None:
             raise ValueError(f"no cell in {runs} has a {chosen['metric']}: name one")
-    return Fit(Path(runs) / "fits" / chosen["fit"]).cell(chosen["cell"])
+    return Cell.of(chosen, runs)
 
 
 def load_fit(which: Any, runs: str | Path = "runs") -> Denoiser:

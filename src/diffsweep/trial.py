@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffsweep.sweep.lease import Busy, Lease
+from diffsweep.sweep.process import import_from
 from diffsweep.sweep.record import Run
 from diffsweep.sweep.search import PATIENCE, Mistake, Search
 
@@ -70,7 +71,7 @@ def _enter(search: Search) -> None:
     os.chdir(search.hydra["runtime"]["cwd"])
     # The modules as they were when this worker was launched, if it runs from a snapshot.
     work = Path(__file__).parents[1] / "work"
-    sys.path.append(str(work if work.is_dir() else Path.cwd()))
+    import_from(work if work.is_dir() else Path.cwd())
 
 
 def _work(search: Search, study: Study, storage: BaseStorage, trial: Trial) -> None:

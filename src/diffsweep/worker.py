@@ -29,7 +29,7 @@ from typing import Any, NoReturn
 from diffsweep.sweep.follow import INTERRUPTED, Follow, ended
 from diffsweep.sweep.jobs import Job, Launched
 from diffsweep.sweep.plan import Plan
-from diffsweep.sweep.process import slurm_job
+from diffsweep.sweep.process import import_from, slurm_job
 
 Tell = Callable[[dict[str, Any]], None]
 _PATIENCE = 60.0
@@ -49,7 +49,7 @@ def perform(folder: Path, job: Job, tell: Tell) -> int:
     work = Path(__file__).parents[1] / "work"
     if work.is_dir():
         sys.path[:] = [path for path in sys.path if path and Path(path) != Path.cwd()]
-    sys.path.append(str(work) if work.is_dir() else str(Path.cwd()))
+    import_from(work if work.is_dir() else Path.cwd())
     return _fit(plan, job) if job.kind == "fit" else _cells(plan, job, tell)
 
 

@@ -17,7 +17,7 @@ from diffsweep.report import export, page, terminal
 from diffsweep.report.live import Names
 from diffsweep.sweep.hydra import why
 from diffsweep.sweep.plan import Plan
-from diffsweep.sweep.record import Fit, read_json
+from diffsweep.sweep.record import Cell, read_json
 from diffsweep.sweep.state import Watch
 
 _last: list[tuple[Path, Path]] = []
@@ -75,7 +75,7 @@ def _older(report: Path, about: page.Subject) -> bool:
     """Whether a report was made before some of its results, or not at all."""
     try:
         made = report.stat().st_mtime
-        cells = (Fit(about.runs / "fits" / result["fit"]).cell(result["cell"]) for result in about.results)
+        cells = (Cell.of(result, about.runs) for result in about.results)
         return any(cell.result_file.stat().st_mtime >= made for cell in cells)
     except OSError:
         return True
@@ -86,7 +86,7 @@ def subject(folder: Path, runs: Path, plan: Plan | None) -> page.Subject:
     results: dict[str, dict[str, Any]] = {}
     failures: list[dict[str, Any]] = []
     for note in _planned(plan) if plan else _noted(folder):
-        cell = Fit(runs / "fits" / note["fit"]).cell(note["cell"]) if "cell" in note else None
+        cell = Cell.of(note, runs) if "cell" in note else None
         result = cell.result() if cell else None
         if result is not None:
             results[result["cell"]] = result

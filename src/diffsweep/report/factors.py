@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from diffsweep.report import compare
-from diffsweep.report.terminal import CHOICES, split_overrides
-from diffsweep.sweep.signature import NEUTRAL
+from diffsweep.report.overrides import overridden
+from diffsweep.sweep.record import CHOICES
 
 Result = Mapping[str, Any]
 
@@ -42,14 +42,14 @@ class Effect:
 
 def factors(results: Sequence[Result]) -> dict[str, list[str]]:
     """The factors of some cells: name -> each cell's option, "-" where it has none."""
-    overridden = [_overridden(result) for result in results]
-    names = [*_GROUPS, *dict.fromkeys(key for one in overridden for key in one if key not in _GROUPS)]
+    told = [overridden(result) for result in results]
+    names = [*_GROUPS, *dict.fromkeys(key for one in told for key in one if key not in _GROUPS)]
     found = {}
     for name in names:
         if name in _GROUPS:
             options = [_text(result.get(name)) for result in results]
         else:
-            options = [one.get(name, "-") for one in overridden]
+            options = [one.get(name, "-") for one in told]
         if len(set(options)) > 1:
             found[name] = options
     return found
@@ -99,16 +99,6 @@ def _gap(a: Result, b: Result, name: str) -> float:
     assert first is not None
     assert second is not None
     return first - second
-
-
-def _overridden(result: Result) -> dict[str, str]:
-    pairs = [word.lstrip("+~").partition("=") for word in split_overrides(str(result.get("overrides") or ""))]
-    return {key: value for key, _, value in pairs if not key.startswith("-") and not _neutral(key)}
-
-
-def _neutral(key: str) -> bool:
-    """Whether a key cannot change a result, and so is no choice."""
-    return any(key == path or key.startswith((f"{path}.", f"{path}/")) for path in NEUTRAL)
 
 
 def _text(value: object) -> str:

@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from diffsweep.report.compare import larger_is_better
-from diffsweep.report.terminal import count, duration, number, with_error
+from diffsweep.report.words import count, duration, number, with_error
 from diffsweep.sweep.plan import Plan
 from diffsweep.sweep.state import Item, Look, blocked
 

@@ -19,10 +19,11 @@ from typing import Any
 from diffsweep.report import compare, export
 from diffsweep.report.bibliography import bibtex
 from diffsweep.report.factors import effects, factors
+from diffsweep.report.leaderboard import mixed
 from diffsweep.report.strips import strip
-from diffsweep.report.terminal import CHOICES, count, duration, mixed, with_error
+from diffsweep.report.words import count, duration, with_error
 from diffsweep.sweep.files import write_atomic
-from diffsweep.sweep.record import Cell, Fit, read_metrics
+from diffsweep.sweep.record import CHOICES, Cell, Fit, read_metrics
 from diffsweep.sweep.signature import INFERENCE
 
 ASSETS = Path(__file__).parent / "assets"
@@ -120,7 +121,7 @@ def content(subject: Subject, metric: str | None = None) -> dict[str, Any]:
         "strips": {
             str(result["cell"]): found
             for result in results
-            if images and (found := strip(_record(result, subject.runs).samples_file, images, lossless))
+            if images and (found := strip(Cell.of(result, subject.runs).samples_file, images, lossless))
         },
         "motions": dict(subject.motions or {}),
         "fits": _fits(results, subject.runs),
@@ -266,7 +267,7 @@ def _cell(
 ) -> dict[str, Any]:
     cell = str(result["cell"])
     config = configs[cell]
-    record = _record(result, subject.runs)
+    record = Cell.of(result, subject.runs)
     overrides = str(result.get("overrides") or "")
     return {
         "fit": str(result.get("fit")),
@@ -279,7 +280,7 @@ def _cell(
 
 
 def _failure(failure: Result, runs: Path) -> dict[str, Any]:
-    error = Path(failure.get("error") or _record(failure, runs).error_file)
+    error = Path(failure.get("error") or Cell.of(failure, runs).error_file)
     try:
         trace = error.read_text(errors="replace")[-4000:]
     except OSError:
@@ -287,7 +288,7 @@ def _failure(failure: Result, runs: Path) -> dict[str, Any]:
     return {
         "name": str(failure.get("name") or failure.get("overrides") or failure.get("cell")),
         "state": str(failure.get("state") or "failed"),
-        "reason": str(failure.get("reason") or _record(failure, runs).error() or "no reason was recorded"),
+        "reason": str(failure.get("reason") or Cell.of(failure, runs).error() or "no reason was recorded"),
         "trace": trace,
         "log": str(failure.get("log") or ""),
     }
@@ -323,10 +324,6 @@ def _fits(results: Sequence[Result], runs: Path) -> list[dict[str, Any]]:
     return found
 
 
-def _record(result: Result, runs: Path) -> Cell:
-    return Fit(runs / "fits" / str(result.get("fit"))).cell(str(result.get("cell")))
-
-
 def _config(result: Result, subject: Subject) -> Mapping[str, Any]:
     known = (subject.configs or {}).get(str(result["cell"]))
     if known is not None:
@@ -335,7 +332,7 @@ def _config(result: Result, subject: Subject) -> Mapping[str, Any]:
 
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        read = yaml.load(_record(result, subject.runs).config_file.read_bytes(), Loader=loader)
+        read = yaml.load(Cell.of(result, subject.runs).config_file.read_bytes(), Loader=loader)
     except (OSError, yaml.YAMLError):
         return {}
     return read if isinstance(read, dict) else {}

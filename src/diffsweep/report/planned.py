@@ -14,7 +14,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from diffsweep.report.terminal import duration
+from diffsweep.report.words import duration
 from diffsweep.sweep.jobs import Todo
 from diffsweep.sweep.plan import Plan
 from diffsweep.sweep.scan import results

@@ -34,7 +34,11 @@ from diffsweep.sweep.signature import cell_signature, fit_signature, resolved
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+# The five choices that make a run, in the order in which they are always told.
+CHOICES = ("diffuser", "sampler", "schedule", "backbone", "dataset")
+
 __all__ = [
+    "CHOICES",
     "CannotWriteError",
     "Cell",
     "Fit",
@@ -162,6 +166,11 @@ class Fit(Record):
 @dataclass(frozen=True)
 class Cell(Record):
     """The folder of one training as seen by one sampler and one evaluation."""
+
+    @classmethod
+    def of(cls, result: Mapping[str, Any], runs: str | Path) -> Cell:
+        """The cell below the folder `runs` that `result`, or whatever has its `fit` and `cell`, tells of."""
+        return Fit(Path(runs) / "fits" / str(result.get("fit"))).cell(str(result.get("cell")))
 
     @property
     def fit(self) -> Fit:

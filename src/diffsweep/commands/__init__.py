@@ -1,0 +1,70 @@
+"""`diffsweep COMMAND`: what is asked about runs, beside training them. Each command is one file here.
+
+A command's file has `arguments(parser)`, which tells its parser what it takes, and `run(asked)`, which does it, returns
+the exit code, and has the command's help as its docstring. Only the file of the command that was typed is imported; it
+imports torch, or what is as slow, where it computes. A ValueError or an OSError is said in one line, with exit code 2.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import inspect
+import os
+import sys
+from collections.abc import Sequence
+
+# Name -> what it is for, in one line; its file is called alike.
+COMMANDS = {
+    "plan": "what a sweep would train and evaluate, and what is done of it already; runs nothing",
+    "prefetch": "fetch data and weights, compute statistics: for nodes without internet",
+    "status": "what goes on in a sweep, or a line about each",
+    "resume": "do what a sweep lacks: what is missing or failed, and only that",
+    "cancel": "stop a sweep's processes or SLURM jobs; what is finished stays",
+    "results": "finished cells as a table, CSV, JSON or Parquet",
+    "report": "one HTML page about a sweep, or about the results that you choose",
+    "evaluate": "score anybody's images as a run's samples are scored",
+    "sample": "new images of a finished run: another sampler, guidance, nfe or seed",
+    "wandb-sync": "W&B runs of a sweep, fit, cell or of everything, from our own files",
+    "gc": "what could be freed; frees it with --yes",
+}
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run the command that `words` (default: those of the command line) name, and return the exit code."""
+    words = sys.argv[1:] if words is None else list(words)
+    parser = argparse.ArgumentParser(
+        prog="diffsweep",
+        description="What there is, what goes on, what to do with it. Training is `python train.py ...`.",
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for name, summary in COMMANDS.items():
+        added = commands.add_parser(name, help=summary, formatter_class=argparse.RawDescriptionHelpFormatter)
+        if words[:1] == [name]:
+            command = importlib.import_module(f"diffsweep.commands.{name.replace('-', '_')}")
+            added.description = inspect.getdoc(command.run)
+            added.add_argument("--runs", metavar="DIR", default="runs", help="folder of the runs (default: runs)")
+            command.arguments(added)
+            added.set_defaults(run=command.run)
+    asked, rest = parser.parse_known_args(words)
+    # argparse takes positional words from one place only; people write them between options as well.
+    if "filters" in asked and not any(word.startswith("-") for word in rest):
+        asked.filters += rest
+    elif "overrides" in asked:
+        # Options of train.py, such as --config-dir.
+        asked.overrides += rest
+    elif rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    try:
+        code = asked.run(asked)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        # Whoever read has seen enough; what is still buffered must not be tried again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except (ValueError, OSError) as error:
+        print(f"diffsweep: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130

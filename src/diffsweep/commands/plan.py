@@ -1,0 +1,29 @@
+"""`diffsweep plan`: train.py with mode=plan."""
+
+from __future__ import annotations
+
+import argparse
+import runpy
+import sys
+from pathlib import Path
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """What it takes."""
+    parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="as after `python train.py -m`")
+
+
+def run(asked: argparse.Namespace) -> int:
+    """What `python train.py -m OVERRIDE ...` would train and evaluate, what is done of it, what the rest may cost."""
+    return train(asked, "plan")
+
+
+def train(asked: argparse.Namespace, mode: str) -> int:
+    """Be `python train.py -m OVERRIDE ... mode=MODE`. Raises ValueError where there is none."""
+    if not Path("train.py").is_file():
+        raise ValueError("there is no train.py here: run this in the project's folder")
+    runs = [f"paths.runs={asked.runs}"] if asked.runs != "runs" else []
+    # Hydra reads the command line itself.
+    sys.argv = ["train.py", "-m", *asked.overrides, *runs, f"mode={mode}"]
+    runpy.run_path("train.py", run_name="__main__")
+    return 0

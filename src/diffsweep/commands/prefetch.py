@@ -1,0 +1,17 @@
+"""`diffsweep prefetch`: train.py with mode=prefetch."""
+
+from __future__ import annotations
+
+import argparse
+
+from diffsweep.commands.plan import arguments, train
+
+__all__ = ["arguments", "run"]
+
+
+def run(asked: argparse.Namespace) -> int:
+    """Fetch the data and weights that `python train.py -m OVERRIDE ...` needs, and compute the data's statistics.
+
+    Run it where there is internet; the jobs then need none.
+    """
+    return train(asked, "prefetch")

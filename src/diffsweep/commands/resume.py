@@ -1,0 +1,22 @@
+"""`diffsweep resume`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from diffsweep import launching
+from diffsweep.report.status import find
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """What it takes."""
+    parser.add_argument("sweep", metavar="SWEEP", help="its name, the beginning of it, or last")
+
+
+def run(asked: argparse.Namespace) -> int:
+    """Do what a sweep lacks, as it was launched: what is missing or failed, and only that.
+
+    The settings are those that were planned, whatever the files in conf/ say now; the code is that of now.
+    """
+    return 0 if launching.resume(find(Path(asked.runs), asked.sweep)) else 1

@@ -1,0 +1,78 @@
+"""`diffsweep sample`."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+
+from diffsweep.commands.values import whole
+from diffsweep.report.words import count, duration
+from diffsweep.sweep.process import import_from
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """What it takes."""
+    parser.add_argument("cell", metavar="CELL", help="a cell or fit (the beginning of its name), best or last")
+    parser.add_argument("-n", metavar="N", type=whole, default=64, dest="count", help="how many (default: 64)")
+    parser.add_argument("--seed", metavar="N", type=int, help="sample seed (default: the cell's own)")
+    parser.add_argument("--nfe", metavar="N", type=int, help="network calls a sample (default: the cell's own)")
+    parser.add_argument("--sampler", metavar="NAME", help="an option of conf/sampler (default: the cell's own)")
+    parser.add_argument("--guidance", metavar="NAME", help="an option of conf/guidance (default: the cell's own)")
+    parser.add_argument(
+        "--set", metavar="KEY=VALUE", action="append", default=[], dest="changes", help="such as guidance.scale=2"
+    )
+    parser.add_argument("--out", metavar="DIR", help="where to put them (default: a folder below samples/)")
+    parser.add_argument("--gif", action="store_true", help="also how the first of them come about, step by step")
+    parser.add_argument(
+        "--device", metavar="NAME", default="auto", help="auto (a GPU if there is one), cpu, gpu, gpu:1"
+    )
+    parser.add_argument("--config-dir", metavar="DIR", help="folder of options of your own")
+
+
+def run(asked: argparse.Namespace) -> int:
+    """Draw images from any finished run, without training: as it was evaluated, but for what is asked otherwise.
+
+    Image i with seed s is the image i that an evaluation with evaluation.seed=s draws. A sampler that is named gets as
+    many network calls as the cell had, unless --nfe says otherwise. DIR gets 000000.png ..., grid.png (the first 100),
+    samples.npz (uint8, what other tools and `diffsweep evaluate` read), settings.json; points are samples.npy.
+    """
+    import_from(Path.cwd())
+    from diffsweep import results
+
+    what = results.asked(
+        asked.cell,
+        seed=asked.seed,
+        nfe=asked.nfe,
+        sampler=asked.sampler,
+        guidance=asked.guidance,
+        changes=asked.changes,
+        runs=asked.runs,
+        device=asked.device,
+        config_dir=asked.config_dir,
+    )
+    from diffsweep.training import redraw
+
+    out = Path(asked.out or f"samples/{what.name}")
+    redraw.check_folder(out)
+    drawn = redraw.redraw(what.cfg, what.fit, asked.count, seed=what.seed, follow=asked.gif)
+    files = redraw.write(drawn, out, what.settings(drawn))
+    if drawn.broken:
+        print(f"careful: {count(drawn.broken)} of {count(asked.count)} are not finite", file=sys.stderr)
+    chosen = " ".join(f"{group}={choice}" for group, choice in what.choices.items())
+    print(f"{count(asked.count)} of {what.record.signature} ({chosen or 'as it was trained'})")
+    print(f"{drawn.nfe:g} network calls a sample, seed {what.seed}, {duration(drawn.seconds)} on {drawn.device}\n")
+    for title, file in zip(("pictures", "numbers", "animation"), files, strict=False):
+        print(f"{title:<10} {out / file.name}")
+    print("\nnext:")
+    runs = [] if asked.runs == "runs" else ["--runs", asked.runs]
+    if drawn.samples.ndim == 4:
+        told = ["evaluate", str(out / files[1].name), "--reference", what.choices.get("dataset", "DATASET"), *runs]
+        print(f"  diffsweep {shlex.join(told)}")
+        print("    # their score; tables compare equal numbers of samples (-n)")
+    other = "ddim" if what.choices.get("sampler") == "heun" else "heun"
+    told = ["sample", what.record.signature, "--sampler", other, "--seed", str(what.seed), *runs]
+    print(f"  diffsweep {shlex.join(told)}")
+    print("    # another sampler from the same noise")
+    return 0

@@ -1,0 +1,26 @@
+"""Where results are printed: a terminal with colours and rules, or a pipe that gets plain text in long lines."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.text import Text
+
+UNBOUNDED = 10_000
+
+
+def here() -> Console:
+    """The console of standard output."""
+    console = Console()
+    # Lines for grep and awk are never wrapped; rich takes a pipe for 80 columns wide.
+    return console if console.is_terminal else Console(width=UNBOUNDED)
+
+
+def sign_of(console: Console) -> str:
+    """What stands before half the width of an interval."""
+    return "+-" if not console.is_terminal or console.options.ascii_only else "\N{PLUS-MINUS SIGN}"
+
+
+def lines(console: Console, *texts: str) -> None:
+    """Print lines that are never wrapped: commands and paths are there to be copied."""
+    for text in texts:
+        console.print(Text(text), soft_wrap=True)

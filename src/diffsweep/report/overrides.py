@@ -1,0 +1,24 @@
+"""What the runs were told on their command lines, read back from `overrides` of their results."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from diffsweep.sweep.signature import NEUTRAL
+
+
+def split(text: str) -> list[str]:
+    """The overrides in a space-joined string; spaces inside of a value stay there."""
+    return [word for word in re.split(r"\s+(?=~|\+{0,2}[A-Za-z_][\w./@:-]*=)", text.strip()) if word]
+
+
+def overridden(result: Mapping[str, Any]) -> dict[str, str]:
+    """Key -> value of all overrides of a result but those that cannot change it."""
+    pairs = [word.lstrip("+~").partition("=") for word in split(str(result.get("overrides") or ""))]
+    return {key: value for key, _, value in pairs if not key.startswith("-") and not _neutral(key)}
+
+
+def _neutral(key: str) -> bool:
+    return any(key == path or key.startswith((f"{path}.", f"{path}/")) for path in NEUTRAL)
