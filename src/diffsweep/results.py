@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from diffsweep.sweep import scan
-from diffsweep.sweep.record import Cell, Fit
+from diffsweep.sweep.record import CHOICES, Cell, Fit
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,10 +28,8 @@ if TYPE_CHECKING:
     from diffsweep.diffusion import Denoiser
     from diffsweep.training.redraw import Redrawn
 
-GROUPS = ("diffuser", "sampler", "schedule", "backbone", "dataset")
-
 # What few cells differ in.
-_CATEGORIES = {*GROUPS, "guidance", "metric", "extractor", "reference_split", "resize", "sweep"}
+_CATEGORIES = {*CHOICES, "guidance", "metric", "extractor", "reference_split", "resize", "sweep"}
 
 DEVICES = ("auto", "cpu", "gpu", "cuda", "mps")
 
@@ -184,7 +182,7 @@ class Asked(NamedTuple):
         return {
             "cell": self.record.signature if isinstance(self.record, Cell) else None,
             "fit": self.fit.signature,
-            **{group: self.choices.get(group) for group in (*GROUPS, "guidance")},
+            **{group: self.choices.get(group) for group in (*CHOICES, "guidance")},
             "samples": len(drawn.samples),
             "broken_samples": drawn.broken,
             "seed": self.seed,
@@ -231,7 +229,7 @@ def asked(
     cfg = OmegaConf.load(record.config_file)
     assert isinstance(cfg, DictConfig)
     result = (record.result() if isinstance(record, Cell) else None) or {}
-    choices = {group: result[group] for group in (*GROUPS, "guidance") if result.get(group)}
+    choices = {group: result[group] for group in (*CHOICES, "guidance") if result.get(group)}
     budget = cfg.sampler.nfe
     words = [_word(word) for word in changes]
     for group, chosen in (("sampler", sampler), ("guidance", guidance)):
@@ -332,30 +330,37 @@ def _composed(group: str, option: str, words: Sequence[str], config_dir: str | P
     return OmegaConf.create(OmegaConf.to_container(composed[group], resolve=False))  # type: ignore[arg-type]
 
 
-def compare(df: pd.DataFrame, by: str = "sampler", metric: str | None = None) -> pd.DataFrame:
+def compare(df: pd.DataFrame, by: str | Sequence[str] = "sampler", metric: str | None = None) -> pd.DataFrame:
     """What each option of a choice is worth beside the best one, on pairs of cells that differ in nothing else.
 
     Args:
         df: of `load`, or part of it; cells that were measured alike.
-        by: a group, such as sampler or guidance, or a setting that was varied, such as "sampler.nfe".
+        by: a group, such as sampler or guidance, or a setting that was varied, such as "sampler.nfe"; several are taken
+            together, so that an option is one of each.
         metric: a number of the cells; their main one, if they have the same.
 
     Returns:
         One row an option, the best first (its difference is 0): `difference`, the mean of option - best over `pairs`
-        many pairs; its 95 % interval from `low` to `high`, which is that of a finite number of samples from these very
-        models (see `report.compare`), null where nothing tells it; `wins` and `losses` of the option against the best.
+        many pairs; its 95 % interval from `low` to `high`, null where nothing tells it; `wins` and `losses` of the
+        option against the best; `seeds`, how many training seeds the pairs are of. With one, the interval is that of a
+        finite number of samples from these very models; with several, it is about other seeds too
+        (see `report.compare`).
 
     Raises:
-        ValueError: for cells that were measured differently, a choice that does not vary, a number that no cell has, or
-            if no two cells differ in this choice only.
+        ValueError: for cells that were measured differently, a choice that does not vary, a number that no cell has, if
+            no two cells differ in this choice only, or if there are no cells.
     """
     import pandas as pd
 
     from diffsweep.report.compare import PROTOCOL, apart, larger_is_better, protocol
     from diffsweep.report.compare import by as having
     from diffsweep.report.factors import effects, factors
+    from diffsweep.report.spelling import spelled
 
-    cells = [record for folder in df["folder"] if (record := Cell(Path(folder)).result()) is not None]
+    keys = [by] if isinstance(by, str) else list(by)
+    if not keys:
+        raise ValueError("by is empty: name a choice, such as sampler")
+    cells = _records(df)
     mains = {str(cell["metric"]) for cell in cells if cell.get("metric")}
     if metric is None and len(mains) != 1:
         raise ValueError(f"the main metrics of these cells are {', '.join(sorted(mains)) or 'none'}: say metric=NAME")
@@ -364,17 +369,41 @@ def compare(df: pd.DataFrame, by: str = "sampler", metric: str | None = None) ->
     differing = [PROTOCOL[place][1] for place in apart(list({protocol(cell) for cell in cells}))]
     if differing:
         raise ValueError(f"these cells differ in {', '.join(differing)}: choose some, as df[df.samples == 500]")
+    folders = dict(zip(df["cell"], df["folder"], strict=True))
+    cells = spelled(cells, lambda cell: Cell(Path(folders[cell["cell"]])).config())
     varied = factors(cells)
-    if by not in varied:
-        raise ValueError(f"these cells do not differ in {by}, but in {', '.join(varied) or 'nothing'}")
-    found = effects(cells, name, by)
+    unvaried = [key for key in keys if key not in varied]
+    if unvaried:
+        raise ValueError(f"these cells do not differ in {unvaried[0]}, but in {', '.join(varied) or 'nothing'}")
+    found = effects(cells, name, *keys)
     if not found:
-        raise ValueError(f"no two of these cells differ in {by} only: they differ in {', '.join(varied)} as well")
-    rows = [{by: found[0].beside, "difference": 0.0, "pairs": 0, "wins": 0, "losses": 0}]
+        only = " and ".join(keys)
+        raise ValueError(f"no two of these cells differ in {only} only: they differ in {', '.join(varied)} as well")
+    options = {", ".join(one): one for one in zip(*(varied[key] for key in keys), strict=True)}
+    rows = [dict(zip(keys, options[found[0].beside], strict=True)) | {"difference": 0.0}]
+    rows[0] |= dict.fromkeys(("pairs", "wins", "losses", "seeds"), 0)
     for effect in found:
-        row = {by: effect.option, "difference": sum(effect.pairs) / len(effect.pairs), "pairs": len(effect.pairs)}
+        row: dict[str, Any] = dict(zip(keys, options[effect.option], strict=True))
+        row |= {"difference": sum(effect.pairs) / len(effect.pairs), "pairs": len(effect.pairs), "seeds": 1}
         if effect.mean is not None:
-            row |= {"low": effect.mean.low, "high": effect.mean.high}
+            row |= {"low": effect.mean.low, "high": effect.mean.high, "seeds": effect.mean.seeds}
         worse = (gap < 0 if larger_is_better(name) else gap > 0 for gap in effect.pairs)
         rows.append(row | {"wins": effect.wins, "losses": sum(worse)})
-    return pd.DataFrame(rows, columns=pd.Index([by, "difference", "low", "high", "pairs", "wins", "losses"]))
+    return pd.DataFrame(
+        rows, columns=pd.Index([*keys, "difference", "low", "high", "pairs", "wins", "losses", "seeds"])
+    )
+
+
+def _records(df: pd.DataFrame) -> list[dict[str, Any]]:
+    """The results of the cells of a table, NAME_jackknife included."""
+    if not {"cell", "folder"} <= set(df):
+        raise ValueError("a table without the column folder of results.load names no cells: keep it, and cell")
+    if df.empty:
+        raise ValueError("there are no cells to compare: the table is empty")
+    found = []
+    for folder in df["folder"]:
+        result = Cell(Path(folder)).result()
+        if result is None:
+            raise ValueError(f"{folder} has no result any more: load the table again")
+        found.append(result)
+    return found

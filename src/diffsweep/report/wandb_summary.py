@@ -16,14 +16,15 @@ from diffsweep.report import compare
 from diffsweep.report.factors import factors
 from diffsweep.report.live import Names
 from diffsweep.sweep.files import read_json, write_json
-from diffsweep.sweep.mirror import GROUPS, OFFLINE, Mirror, Place, Subject, digest, noted, where
+from diffsweep.sweep.mirror import OFFLINE, Mirror, Place, Subject, digest, noted, where
+from diffsweep.sweep.record import CHOICES
 from diffsweep.sweep.plan import Plan
 
 # Larger tables are cut by W&B anyway, and pictures are sent one by one.
 _ROWS = 10_000
 _PICTURES = 500
 
-_COLUMNS = ["rank", "best or tied", "name", *GROUPS, "guidance", "nfe", "metric", "value", "low", "high", "floor"]
+_COLUMNS = ["rank", "best or tied", "name", *CHOICES, "guidance", "nfe", "metric", "value", "low", "high", "floor"]
 _SPENT = ["sample_seconds", "fit_seconds", "parameters", "cell", "fit"]
 
 
@@ -113,7 +114,7 @@ def _shown(plan: Plan, results: list[dict[str, Any]]) -> dict[str, Any]:
         if index < _PICTURES and cell.samples_file.exists():
             picture = wandb.Image(str(cell.samples_file))
         numbers = [compare.finite(result, key) for key in (main, f"{main}_low", f"{main}_high", f"{main}_floor")]
-        choices = [result.get(group) for group in (*GROUPS, "guidance")]
+        choices = [result.get(group) for group in (*CHOICES, "guidance")]
         leaderboard.add_data(
             rank,
             tied,

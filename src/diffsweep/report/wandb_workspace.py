@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import Any
 
 from diffsweep.report import compare
-from diffsweep.sweep.mirror import GROUPS
+from diffsweep.sweep.record import CHOICES
 
 Result = Mapping[str, Any]
 
@@ -28,7 +28,7 @@ def workspace(entity: str, project: str, sweep: str, results: Sequence[Result]) 
     ws = import_module("wandb_workspaces.workspaces")
 
     main, panels = _main(results), _panels(results)
-    shown = [f"config:{group}" for group in (*GROUPS, "guidance")]
+    shown = [f"config:{group}" for group in (*CHOICES, "guidance")]
     return ws.Workspace(
         entity=entity,
         project=project,
@@ -54,7 +54,7 @@ def report(entity: str, project: str, sweep: str, results: Sequence[Result]) -> 
     best = min(results, key=lambda result: compare.rank(result, main))
     tied = len(compare.tied([one for one in results if compare.protocol(one) == compare.protocol(best)], main))
     told = f"{main} {best.get(main):.4g}" if compare.finite(best, main) is not None else "no cell has finite samples"
-    choices = ", ".join(f"{group}={best.get(group)}" for group in GROUPS)
+    choices = ", ".join(f"{group}={best.get(group)}" for group in CHOICES)
     blocks: list[Any] = [
         wr.MarkdownBlock(
             f"{len(results)} finished cells. Best: {choices} with {told}"
@@ -77,7 +77,7 @@ def _panels(results: Sequence[Result]) -> dict[str, list[Any]]:
     wr = import_module("wandb_workspaces.reports.v2")
 
     main = _main(results)
-    varying = [group for group in (*GROUPS, "guidance") if len({result.get(group) for result in results}) > 1]
+    varying = [group for group in (*CHOICES, "guidance") if len({result.get(group) for result in results}) > 1]
     bars = [wr.BarPlot(title=f"{main} by {group}", metrics=[main], groupby=wr.Config(group)) for group in varying]
     columns = [
         *(wr.ParallelCoordinatesPlotColumn(metric=wr.Config(group)) for group in varying),

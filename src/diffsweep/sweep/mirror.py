@@ -30,9 +30,9 @@ from urllib.parse import urlparse
 from urllib.request import getproxies, proxy_bypass
 
 from diffsweep.sweep.files import read_json, write_json
+from diffsweep.sweep.record import CHOICES
 
 MODES = ("auto", "online", "offline")
-GROUPS = ("diffuser", "sampler", "schedule", "backbone", "dataset")
 PICTURES = "samples"
 NOTE = "wandb/told.json"
 OFFLINE = "offline"
@@ -119,7 +119,9 @@ class Subject:
         """A fit or a cell in its folder, from its resolved config and what was chosen of each group."""
         left_out = _OF_CELLS if kind == "fit" else ()
         # Of a fit that no cell or sweep tells of, the choices are not known.
-        shown = [str(choices.get(name) or "?") for name in GROUPS if name not in left_out] if choices else [folder.name]
+        shown = (
+            [str(choices.get(name) or "?") for name in CHOICES if name not in left_out] if choices else [folder.name]
+        )
         known = {kind: folder.name} | ({"fit": folder.parent.parent.name} if kind == "cell" else {})
         batch = (config.get("training") or {}).get("batch_size")
         size = batch if isinstance(batch, int) else 1
@@ -131,7 +133,7 @@ def flat(config: Mapping[str, Any], choices: Mapping[str, Any], left_out: Sequen
 
     A part is named by its class, as `sampler/solver`: "Heun". There are no dots in keys, which W&B takes for depth.
     """
-    first = [*GROUPS, "guidance"]
+    first = [*CHOICES, "guidance"]
     found: dict[str, Any] = {name: choices[name] for name in first if choices.get(name) and name not in left_out}
     for key, below in config.items():
         if key not in (*_APART, *left_out):
@@ -236,7 +238,7 @@ class Mirror:
             _mark_as_sent(path, name)
         if self.offline:
             self.hint = f"diffsweep wandb-sync {name}" if sent else shlex.join(["wandb", "sync", str(mine)])
-        choices = {key: self.subject.config[key] for key in (*GROUPS, "guidance") if key in self.subject.config}
+        choices = {key: self.subject.config[key] for key in (*CHOICES, "guidance") if key in self.subject.config}
         self._note({"group": self.subject.group, "choices": choices})
         self.run.define_metric("step", hidden=True)
         self.run.define_metric("images", hidden=True)
@@ -287,7 +289,7 @@ class Mirror:
 
             self.run.config.update({"metric": main, "overrides": result.get("overrides")}, allow_val_change=True)
             picture = _image(grid, self.subject.name) if grid.exists() else None
-            names = [*GROUPS, "guidance", *([main, f"{main}_low", f"{main}_high"] if main else []), "nfe"]
+            names = [*CHOICES, "guidance", *([main, f"{main}_low", f"{main}_high"] if main else []), "nfe"]
             table = wandb.Table(columns=[*names, "samples"])
             table.add_data(*(result.get(name) for name in names), picture)
             shown = {"samples": picture} if picture is not None else {}

@@ -30,11 +30,11 @@ from diffsweep.evaluation.features import Features
 from diffsweep.evaluation.images import Images, read_images
 from diffsweep.evaluation.pictures import grid
 from diffsweep.sweep.lease import Lease
-from diffsweep.sweep.record import Cell, Run, provenance
+from diffsweep.sweep.record import CHOICES, Cell, Run, provenance
 from diffsweep.training.make import make
 from diffsweep.training.measure import make_evaluation, measure
 from diffsweep.training.parts import make_trainer
-from diffsweep.training.stages import GRID, GROUPS
+from diffsweep.training.stages import GRID
 
 
 @dataclass(frozen=True, eq=False)
@@ -210,7 +210,7 @@ class External:
                 "cell": cell.signature,
                 "fit": fit.signature,
                 "overrides": " ".join([f"images={self.name}", *resized, *self.given]),
-                **dict.fromkeys([*GROUPS, "guidance"]),
+                **dict.fromkeys([*CHOICES, "guidance"]),
                 "dataset": self.choice,
                 "images": self.name,
                 **measured,

@@ -26,6 +26,7 @@ from diffsweep.evaluation.pictures import grid
 from diffsweep.sweep.lease import Lease
 from diffsweep.sweep.mirror import Subject
 from diffsweep.sweep.record import (
+    CHOICES,
     CannotWriteError,
     Cell,
     Fit,
@@ -51,7 +52,6 @@ from diffsweep.training.parts import Parts, make_trainer
 from diffsweep.training.progress import Progress
 from diffsweep.training.sample import draw
 
-GROUPS = ("diffuser", "sampler", "schedule", "backbone", "dataset")
 GRID = 100
 
 
@@ -355,7 +355,7 @@ def _evaluate(
         "cell": cell.signature,
         "fit": run.fit.signature,
         "overrides": " ".join(overrides),
-        **{group: run.choices.get(group) for group in GROUPS},
+        **{group: run.choices.get(group) for group in CHOICES},
         "guidance": run.choices.get("guidance"),
         **measured,
         **of_model,
