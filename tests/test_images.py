@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import struct
 import zipfile
@@ -60,6 +61,37 @@ def test_subfolders_count_and_hidden_and_other_files_do_not(tmp_path: Path) -> N
     images = read_images(tmp_path)
     assert torch.equal(images.x, GREY[[2, 3, 1, 0]])
     assert images.ignored == 1
+
+
+def test_linked_folders_count_and_a_link_to_a_folder_above_does_not(tmp_path: Path) -> None:
+    written(tmp_path / "elsewhere", GREY[:2])
+    written(tmp_path / "here", GREY[2:3])
+    (tmp_path / "here" / "a").symlink_to(tmp_path / "elsewhere")
+    for name, target in (("b", tmp_path / "here"), ("c", tmp_path), ("d", tmp_path / "nowhere")):
+        (tmp_path / "here" / name).symlink_to(target)
+    (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "here")
+    assert torch.equal(read_images(tmp_path / "here").x, GREY[:3])
+    (tmp_path / "link").symlink_to(tmp_path / "here")
+    assert torch.equal(read_images(tmp_path / "link").x, GREY[:3])
+
+
+def test_a_folder_that_may_not_be_read_is_not_taken_for_an_empty_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written(tmp_path / "open", GREY[:2])
+    written(tmp_path / "closed", GREY[2:4])
+    # As whoever runs the tests may read everything.
+    scan = os.scandir
+
+    def guarded(place: str) -> object:
+        if str(place).endswith("closed"):
+            raise PermissionError(13, "Permission denied", str(place))
+        return scan(place)
+
+    monkeypatch.setattr(os, "scandir", guarded)
+    for path in (tmp_path, tmp_path / "closed"):
+        with pytest.raises(PermissionError, match="closed"):
+            read_images(path, corrupt="skip")
 
 
 @pytest.mark.parametrize(
@@ -181,6 +213,14 @@ def animated() -> bytes:
     return buffer.getvalue()
 
 
+def turned(kind: str) -> bytes:
+    told = Image.Exif()
+    told[0x0112] = 6
+    buffer = io.BytesIO()
+    picture(COLOUR[0]).save(buffer, kind, exif=told)
+    return buffer.getvalue()
+
+
 def saved(one: Image.Image, kind: str) -> bytes:
     buffer = io.BytesIO()
     one.save(buffer, kind)
@@ -197,8 +237,20 @@ def saved(one: Image.Image, kind: str) -> bytes:
         (keyed, "transparent"),
         (animated, "several pictures"),
         (lambda: saved(picture(COLOUR[0]).convert("CMYK"), "jpeg"), "CMYK"),
+        (lambda: turned("jpeg"), "turned"),
+        (lambda: turned("png"), "turned"),
     ],
-    ids=["16 bit grey", "16 bit colour", "16 bit alpha", "alpha", "transparent colour", "animated", "CMYK"],
+    ids=[
+        "16 bit grey",
+        "16 bit colour",
+        "16 bit alpha",
+        "alpha",
+        "transparent colour",
+        "animated",
+        "CMYK",
+        "turned JPEG",
+        "turned PNG",
+    ],
 )
 @pytest.mark.parametrize("corrupt", ["refuse", "skip"])
 def test_what_would_have_to_be_guessed_is_refused_with_the_file(
@@ -273,7 +325,7 @@ def header(shape: tuple[int, ...], data: bytes) -> bytes:
     return buffer.getvalue() + data
 
 
-@pytest.mark.parametrize("shape", [(10**6, 10**5, 10**5, 3), (10**9, 2, 2, 3), (-1, 8, 8, 3), (3, 8, 8, 3)])
+@pytest.mark.parametrize("shape", [(10**6, 10**5, 10**5, 3), (10**9, 2, 2, 3), (3, 8, 8, 3)])
 def test_an_array_that_claims_to_be_what_it_is_not_is_refused_at_once(tmp_path: Path, shape: tuple[int, ...]) -> None:
     content = header(shape, bytes(100))
     (tmp_path / "a.npy").write_bytes(content)
@@ -281,6 +333,15 @@ def test_an_array_that_claims_to_be_what_it_is_not_is_refused_at_once(tmp_path: 
         archive.writestr("arr_0.npy", content)
     assert "cut short or altered" in refusal(tmp_path / "a.npy")
     assert "cut short or altered" in refusal(tmp_path / "a.npz")
+
+
+def test_a_header_that_is_no_header_is_refused(tmp_path: Path) -> None:
+    text = b"{[]: 1}".ljust(117) + b"\n"
+    (tmp_path / "a.npy").write_bytes(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text)
+    assert "no array that can be read" in refusal(tmp_path / "a.npy")
+    for shape in ((-1, 8, 8, 3), (-2, -8, 8)):
+        (tmp_path / "b.npy").write_bytes(header(shape, bytes(128)))
+        assert "no images" in refusal(tmp_path / "b.npy")
 
 
 def test_an_array_larger_than_memory_is_refused_before_it_is_read(tmp_path: Path) -> None:
@@ -302,6 +363,7 @@ def test_broken_archives_and_unknown_files_are_refused_in_one_line(tmp_path: Pat
         "empty.npz": b"",
         "altered.npz": content[:400] + bytes([content[400] ^ 1]) + content[401:],
         "two.npz": b"",
+        "lzma.npz": b"",
         "empty.npy": b"",
         "text.npy": b"no array",
         "picture.png": b"",
@@ -309,6 +371,12 @@ def test_broken_archives_and_unknown_files_are_refused_in_one_line(tmp_path: Pat
     for name, one in cases.items():
         (tmp_path / name).write_bytes(one)
     np.savez(tmp_path / "two.npz", a=GREY.numpy(), b=GREY.numpy())
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("arr_0.npy", header(tuple(GREY.shape), GREY.numpy().tobytes()))
+    middle = packed.getvalue().index(b"arr_0.npy") + 40
+    altered = packed.getvalue()[:middle] + b"\xff\xff\xff\xff" + packed.getvalue()[middle + 4 :]
+    (tmp_path / "lzma.npz").write_bytes(altered)
     for name in cases:
         refusal(tmp_path / name)
     assert "it holds a, b" in refusal(tmp_path / "two.npz")

@@ -1,13 +1,15 @@
 """Anybody's images as uint8: a folder of pictures, or an array in an .npz or .npy file, without guessing.
 
 A value that could mean two things is refused, not interpreted: floats (is it [0, 1] or [-1, 1]? rounded or cut off?),
-16 bits, transparency, axes that could stand in two orders. So equal pixels have equal numbers, whoever wrote them.
+16 bits, transparency, a picture that says it lies on its side, axes that could stand in two orders. So equal pixels
+have equal numbers, whoever wrote them.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
+import lzma
 import math
 import os
 import re
@@ -23,7 +25,7 @@ from typing import IO, Any
 import numpy as np
 import psutil
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 from torch import Tensor
 from tqdm import tqdm
 
@@ -88,9 +90,9 @@ class Images:
 def read_images(path: str | Path, *, size: int | None = None, corrupt: str = "refuse", show: bool = True) -> Images:
     """The images in a folder, or in an .npz or .npy file.
 
-    A folder's pictures (PNG, JPEG, WebP, BMP) are read from all its subfolders in the natural order of their paths,
-    img2 before img10; hidden files are not looked at. Palettes become colours; an alpha channel is dropped if it is
-    opaque everywhere. In a folder that has both, grey pictures get three equal channels.
+    A folder's pictures (PNG, JPEG, WebP, BMP) are read from all its subfolders, linked ones too, in the natural order
+    of their paths, img2 before img10; hidden files are not looked at. Palettes become colours; an alpha channel is
+    dropped if it is opaque everywhere. In a folder that has both, grey pictures get three equal channels.
 
     An array is uint8 (N, H, W), (N, H, W, C) or (N, C, H, W) with C 1 or 3; of an .npz `arr_0` (as ADM and EDM write
     it, with labels beside it) or its only array.
@@ -105,6 +107,7 @@ def read_images(path: str | Path, *, size: int | None = None, corrupt: str = "re
 
     Raises:
         ValueError: in one line, for what is no such folder or file, or holds what would have to be guessed.
+        OSError: for what may not be read.
     """
     path = Path(path)
     if corrupt not in CORRUPT:
@@ -172,8 +175,13 @@ def _names(folder: Path) -> tuple[list[str], int]:
     """Paths of all pictures below `folder`, relative to it, and the number of other files; hidden ones do not count."""
     found: list[str] = []
     ignored = 0
-    for place, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if name[0] != "."]
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    # Without a word of it, a folder that may not be read would count as empty, and a linked one as absent.
+    for place, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
+        folders[:] = [name for name in folders if name[0] != "." and not _leads_back(Path(place, name))]
         for name in files:
             if name[0] == ".":
                 continue
@@ -182,6 +190,11 @@ def _names(folder: Path) -> tuple[list[str], int]:
             else:
                 ignored += 1
     return sorted(found, key=_natural), ignored
+
+
+def _leads_back(folder: Path) -> bool:
+    """Whether a link goes to a folder that it lies in."""
+    return folder.is_symlink() and folder.resolve() in {above.resolve() for above in folder.parents}
 
 
 def _natural(path: str) -> tuple[Any, ...]:
@@ -205,6 +218,7 @@ def _picture(path: Path) -> Image.Image:
             animated = getattr(picture, "is_animated", False)
             if not deep and not animated:
                 picture.load()
+            turned = picture.getexif().get(ExifTags.Base.Orientation, 1) not in (0, 1)
     except Exception as error:
         # Whatever is broken in a file, Pillow's readers say so with exceptions of many kinds.
         reason = "no picture" if isinstance(error, Image.UnidentifiedImageError) else " ".join(str(error).split())
@@ -216,6 +230,11 @@ def _picture(path: Path) -> Image.Image:
         )
     if animated:
         raise ValueError(f"{path} holds several pictures: write each to a file of its own")
+    if turned:
+        raise ValueError(
+            f"{path} is to be turned or mirrored before it is shown (its EXIF says so, which not every program heeds): "
+            "write such files as they are to be seen"
+        )
     if picture.mode in ("LA", "RGBA", "PA", "La", "RGBa") or "transparency" in picture.info:
         grey = picture.mode in ("L", "LA", "La")
         picture = picture.convert("RGBA")
@@ -287,7 +306,7 @@ def _unpacked(path: Path) -> np.ndarray:
                 held = ", ".join(name.removesuffix(".npy") for name in arrays) or "none"
                 raise ValueError(f"{path} must hold arr_0, or one array only; it holds {held}")
             return _array(path, lambda: archive.open(chosen), sizes[chosen])
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as error:
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError) as error:
         raise ValueError(f"{path} cannot be read ({' '.join(str(error).split())})") from error
 
 
@@ -299,7 +318,7 @@ def _array(path: Path, opened: Callable[[], IO[bytes]], size: int) -> np.ndarray
             if version not in _HEADERS:
                 raise ValueError(f"format version {version}")
             shape, _, dtype = _HEADERS[version](stream)
-        except (ValueError, SyntaxError, tokenize.TokenError) as error:
+        except (ValueError, TypeError, SyntaxError, RecursionError, tokenize.TokenError) as error:
             raise ValueError(f"{path} holds no array that can be read ({' '.join(str(error).split())})") from error
         left = size - stream.tell()
     if dtype.hasobject:
@@ -323,7 +342,7 @@ _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.r
 
 def _channels(path: Path, shape: tuple[int, ...]) -> int | None:
     """Which axis of an array has the channels; None if there is no such axis."""
-    if 0 in shape:
+    if min(shape, default=0) < 1:
         raise ValueError(f"{path} holds {shape}: no images")
     # Three axes of which the last is 1 or 3 long may as well be a single picture.
     candidates = [axis for axis in (1, 3) if shape[axis:] and shape[axis] in (1, 3)] if len(shape) == 4 else []
