@@ -17,8 +17,8 @@ from diffsweep.report.factors import factors
 from diffsweep.report.live import Names
 from diffsweep.sweep.files import read_json, write_json
 from diffsweep.sweep.mirror import OFFLINE, Mirror, Place, Subject, digest, noted, where
-from diffsweep.sweep.record import CHOICES
 from diffsweep.sweep.plan import Plan
+from diffsweep.sweep.record import CHOICES
 
 # Larger tables are cut by W&B anyway, and pictures are sent one by one.
 _ROWS = 10_000
