@@ -103,7 +103,7 @@ def pairs_of_seeds(
     for seed in range(seeds):
         gap = 0.5 + rng.normal(0, moves)
         for noise in range(each):
-            common = {"seed": seed, "sample_seed": noise % noises}
+            common: dict[str, Any] = {"seed": seed, "sample_seed": noise % noises}
             a, b = (shared[noise % noises] + rng.normal(0, 0.3, 100) for _ in range(2))
             pairs.append((cell(a + gap, **common), cell(b, **common)))
     return pairs

@@ -202,6 +202,83 @@ def test_a_setting_that_was_varied_is_a_choice_too(tmp_path: Path) -> None:
     assert list(table.difference) == pytest.approx([0, 0.2, 1.2])
 
 
+def test_a_default_is_one_choice_whether_it_was_written_out_or_not(tmp_path: Path) -> None:
+    """A sweep over nfe finds the cell of nfe=20 done, by a command that did not name it."""
+    for sampler, gap in (("ddim", 0.0), ("heun", 0.1)):
+        for nfe, value in ((10, 1.0), (20, 0.8)):
+            said = "" if (sampler, nfe) == ("ddim", 20) else f"sampler={sampler} sampler.nfe={nfe}"
+            made = cell(tmp_path, f"{sampler}{nfe}", value + gap, sampler=sampler, nfe=nfe, overrides=said)
+            made.write_config({"sampler": {"nfe": nfe}, "paths": {"runs": sampler}})
+    df = results.load(tmp_path)
+    assert list(results.compare(df, by="sampler.nfe")["sampler.nfe"]) == ["20", "10"]
+    assert list(results.compare(df, by="sampler.nfe").pairs) == [0, 2]
+    assert list(results.compare(df, by="sampler").pairs) == [0, 2]
+
+
+def test_options_that_are_spelled_differently_are_one_if_their_configs_agree(tmp_path: Path) -> None:
+    spacing = {"karras": {"_target_": "Karras", "rho": 7}, "logsnr": {"_target_": "LogSNR"}}
+    for name, value, said, chosen, rate in (
+        ("a", 0.5, "optimizer.lr=1e-3", "karras", 0.001),
+        ("b", 0.6, "sampler/spacing=karras optimizer.lr=0.01", "karras", 0.01),
+        ("c", 0.7, "sampler/spacing=logsnr optimizer.lr=0.001", "logsnr", 0.001),
+        ("d", 0.8, "sampler/spacing=logsnr optimizer.lr=0.01", "logsnr", 0.01),
+    ):
+        made = cell(tmp_path, name, value, overrides=said, fit=f"f{rate}")
+        made.write_config({"sampler": {"spacing": spacing[chosen]}, "optimizer": {"lr": rate}})
+    table = results.compare(results.load(tmp_path), by="sampler/spacing")
+    assert list(table["sampler/spacing"]) == ["karras", "logsnr"]
+    assert list(table.pairs) == [0, 2]
+
+
+def test_an_edited_default_is_a_choice_though_nobody_named_it(tmp_path: Path) -> None:
+    for name, value, steps in (("few", 0.9, 300), ("many", 0.5, 1500)):
+        cell(tmp_path, name, value, fit=name).write_config({"training": {"steps": steps}, "seed": 0})
+    best, other = results.compare(results.load(tmp_path), by="training.steps").to_dict("records")
+    assert (best["training.steps"], other["training.steps"], other["pairs"]) == ("1500", "300", 1)
+
+
+def test_samplers_are_paired_on_one_training_only(tmp_path: Path) -> None:
+    """Both were told nothing else, but a default was edited in between."""
+    cell(tmp_path, "a", 0.5, fit="before")
+    cell(tmp_path, "b", 0.7, fit="after", sampler="heun")
+    cell(tmp_path, "c", 0.9, fit="after")
+    best, other = results.compare(results.load(tmp_path)).to_dict("records")
+    assert (best["sampler"], other["pairs"], other["difference"]) == ("heun", 1, pytest.approx(0.2))
+
+
+def test_several_choices_together_are_one(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        for sampler, schedule, value in (
+            ("ddim", "cosine", 0.5),
+            ("ddim", "linear", 0.9),
+            ("heun", "cosine", 0.8),
+            ("heun", "linear", 0.6),
+        ):
+            cell(
+                tmp_path,
+                f"{sampler}{schedule}{seed}",
+                value + seed,
+                sampler=sampler,
+                schedule=schedule,
+                fit=f"{schedule}{seed}",
+                seed=seed,
+                overrides=f"seed={seed}",
+            )
+    table = results.compare(results.load(tmp_path), by=["sampler", "schedule"])
+    assert list(zip(table.sampler, table.schedule, strict=True)) == [
+        ("ddim", "cosine"),
+        ("heun", "linear"),
+        ("heun", "cosine"),
+        ("ddim", "linear"),
+    ]
+    assert list(table.difference) == pytest.approx([0, 0.1, 0.3, 0.4])
+    assert (list(table.pairs), list(table.seeds)) == ([0, 2, 2, 2], [0, 2, 2, 2])
+    alone = results.compare(results.load(tmp_path, "seed=0"), by=["sampler", "schedule"])
+    assert list(alone.seeds) == [0, 1, 1, 1]
+    # What two seeds differ in is what chance does: far more than what samples do.
+    assert (table.high - table.low)[1:].min() > 0
+
+
 def test_more_is_better_of_some_numbers(tmp_path: Path) -> None:
     for name, sampler, value in (("a", "ddim", 0.9), ("b", "heun", 0.7)):
         fields = {"precision_digits": value, "precision_digits_low": value - 0.1, "precision_digits_high": value + 0.1}
@@ -217,8 +294,10 @@ def test_more_is_better_of_some_numbers(tmp_path: Path) -> None:
         ({"sampler": "heun", "samples": 50}, {}, "these cells differ in samples"),
         ({"sampler": "heun", "metric": "fid", "fid": 3.0}, {}, "fd_digits, fid: say metric=NAME"),
         ({"sampler": "heun"}, {"by": "schedule"}, "do not differ in schedule, but in sampler"),
+        ({"sampler": "heun"}, {"by": ["sampler", "nfe"]}, "do not differ in nfe, but in sampler"),
+        ({"sampler": "heun"}, {"by": []}, "name a choice"),
         ({"sampler": "heun"}, {"metric": "fib"}, "no result has a number fib"),
-        ({"sampler": "heun", "schedule": "linear"}, {}, "no two of these cells differ in sampler only"),
+        ({"sampler": "heun", "schedule": "linear", "fit": "f1"}, {}, "no two of these cells differ in sampler only"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(
@@ -228,3 +307,16 @@ def test_what_cannot_be_compared_is_refused(
     cell(tmp_path, "b", 0.7, **fields)
     with pytest.raises(ValueError, match=said):
         results.compare(results.load(tmp_path), **arguments)
+
+
+def test_tables_that_name_no_cells_are_refused(tmp_path: Path) -> None:
+    cell(tmp_path, "a", 0.5)
+    gone = cell(tmp_path, "b", 0.7, sampler="heun")
+    df = results.load(tmp_path)
+    with pytest.raises(ValueError, match="no cells to compare"):
+        results.compare(df.iloc[:0])
+    with pytest.raises(ValueError, match=r"without the column folder of results\.load"):
+        results.compare(df.drop(columns="folder"))
+    gone.result_file.unlink()
+    with pytest.raises(ValueError, match=r"cells/b has no result any more"):
+        results.compare(df)

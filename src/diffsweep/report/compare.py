@@ -216,8 +216,10 @@ def mean_difference(pairs: Sequence[tuple[Result, Result]], name: str) -> Differ
         squares += (t_quantile((1 + LEVEL) / 2, len(without) - 1) * _error(without)) ** 2
     trained = len(set(seeds)) if None not in seeds else 1
     if trained > 1:
-        sums = [math.fsum(gap - value for gap, of in zip(gaps, seeds, strict=True) if of == seed) for seed in set(seeds)]
-        error = math.sqrt(trained / (trained - 1) * math.fsum((one / count) ** 2 for one in sums))
+        off: dict[Any, float] = {}
+        for gap, seed in zip(gaps, seeds, strict=True):
+            off[seed] = off.get(seed, 0.0) + (gap - value) / count
+        error = math.sqrt(trained / (trained - 1) * math.fsum(one**2 for one in off.values()))
         squares += (t_quantile((1 + LEVEL) / 2, trained - 1) * error) ** 2
     reach = math.sqrt(squares)
     return Difference(value, value - reach, value + reach, paired=True, seeds=trained)

@@ -2,12 +2,14 @@
 else.
 
 A factor is a config group or an overridden key that has several values among the cells. Two cells make a pair for a
-factor if they differ in it and in nothing else that varies. A pair's difference has the paired interval of `compare`;
-that of the mean over several pairs follows in the same way from the mean of their numbers without each block.
+factor if they differ in it and in nothing else that varies; for what never changes a training, if they are of the same
+training, whatever they were told. A pair's difference has the paired interval of `compare`, and so has the mean over
+several pairs.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +17,7 @@ from typing import Any
 from diffsweep.report import compare
 from diffsweep.report.overrides import overridden
 from diffsweep.sweep.record import CHOICES
+from diffsweep.sweep.signature import INFERENCE
 
 Result = Mapping[str, Any]
 
@@ -26,7 +29,7 @@ class Effect:
     """What one option of a factor is worth beside another.
 
     Attributes:
-        option: of the factor.
+        option: of the factor; one of each, with commas, of several factors together.
         beside: the option that it is compared with: the best one.
         mean: difference option - beside of the number, over all pairs, with its interval; None where there is none.
         pairs: the difference of each pair.
@@ -55,21 +58,25 @@ def factors(results: Sequence[Result]) -> dict[str, list[str]]:
     return found
 
 
-def effects(results: Sequence[Result], name: str, factor: str) -> list[Effect]:
+def effects(results: Sequence[Result], name: str, *chosen: str) -> list[Effect]:
     """Each option of a factor beside its best one, best first; empty if no two cells differ in this factor only.
 
     Args:
         results: contents of result.json files, measured alike.
         name: of the number.
-        factor: one of `factors(results)`.
+        chosen: one of `factors(results)`, or several that are taken together as one.
     """
     table = factors(results)
-    others = [key for key in table if key != factor]
+    asked = [", ".join(one) for one in zip(*(table[key] for key in chosen), strict=True)]
+    others = {key: options for key, options in table.items() if key not in chosen}
+    if all(map(_of_inference, chosen)):
+        others = {key: options for key, options in others.items() if _of_inference(key)}
+        others["fit"] = [str(result.get("fit")) for result in results]
     places: dict[tuple[str, ...], dict[str, Result]] = {}
     for i, result in enumerate(results):
         if compare.finite(result, name) is not None:
-            where = tuple(table[key][i] for key in others)
-            places.setdefault(where, {})[table[factor][i]] = result
+            where = tuple(options[i] for options in others.values())
+            places.setdefault(where, {})[asked[i]] = result
     shared = [place for place in places.values() if len(place) > 1]
     options = list(dict.fromkeys(option for place in shared for option in place))
 
@@ -99,6 +106,11 @@ def _gap(a: Result, b: Result, name: str) -> float:
     assert first is not None
     assert second is not None
     return first - second
+
+
+def _of_inference(key: str) -> bool:
+    """Whether a factor is about what is done with finished weights."""
+    return re.split("[./]", key)[0] in INFERENCE
 
 
 def _text(value: object) -> str:

@@ -17,8 +17,9 @@ def split(text: str) -> list[str]:
 def overridden(result: Mapping[str, Any]) -> dict[str, str]:
     """Key -> value of all overrides of a result but those that cannot change it."""
     pairs = [word.lstrip("+~").partition("=") for word in split(str(result.get("overrides") or ""))]
-    return {key: value for key, _, value in pairs if not key.startswith("-") and not _neutral(key)}
+    return {key: value for key, _, value in pairs if not key.startswith("-") and not neutral(key)}
 
 
-def _neutral(key: str) -> bool:
+def neutral(key: str) -> bool:
+    """Whether a key cannot change a result, and so is no choice."""
     return any(key == path or key.startswith((f"{path}.", f"{path}/")) for path in NEUTRAL)

@@ -88,6 +88,18 @@ class Record:
 
         write_atomic(self.config_file, OmegaConf.to_yaml(resolved(cfg)))
 
+    def config(self) -> dict[str, Any]:
+        """What config.yaml says; empty if it is not there or cannot be read."""
+        import yaml
+
+        # In C, if there is one: ten times as fast.
+        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+        try:
+            read = yaml.load(read_bytes(self.config_file), Loader=loader)
+        except (OSError, yaml.YAMLError):
+            return {}
+        return read if isinstance(read, dict) else {}
+
     def write_status(self, state: State, **fields: str | float | bool | None) -> None:
         """Say what goes on: `state` and any further `fields`; adds time, host, pid and the SLURM job if there is one.
 
