@@ -16,6 +16,9 @@ from safetensors.torch import load_file
 from scipy import stats
 
 from diffsweep import results
+from diffsweep.report import callback
+from diffsweep.report.factors import factors
+from diffsweep.sweep.plan import Plan, Task
 from diffsweep.sweep.record import Cell, Fit
 from finished_runs import DIGITS, finish
 
@@ -213,6 +216,17 @@ def test_a_default_is_one_choice_whether_it_was_written_out_or_not(tmp_path: Pat
     assert list(results.compare(df, by="sampler.nfe")["sampler.nfe"]) == ["20", "10"]
     assert list(results.compare(df, by="sampler.nfe").pairs) == [0, 2]
     assert list(results.compare(df, by="sampler").pairs) == [0, 2]
+
+
+def test_a_sweep_tells_its_cells_by_its_own_words_whoever_made_them(tmp_path: Path) -> None:
+    cell(tmp_path, "a", 0.5, overrides="")
+    cell(tmp_path, "b", 0.7, overrides="sampler.nfe=10", nfe=10)
+    tasks = [
+        Task(i, (f"sampler.nfe={nfe}",), "f0", name, "c", {}) for i, (name, nfe) in enumerate((("a", 20), ("b", 10)))
+    ]
+    plan = Plan(tmp_path / "sweeps" / "s", tmp_path, tasks=tuple(tasks), parts={"c": {}})
+    about = callback.subject(plan.folder, tmp_path, plan)
+    assert factors(about.results) == {"sampler.nfe": ["20", "10"]}
 
 
 def test_options_that_are_spelled_differently_are_one_if_their_configs_agree(tmp_path: Path) -> None:

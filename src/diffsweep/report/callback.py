@@ -89,7 +89,8 @@ def subject(folder: Path, runs: Path, plan: Plan | None) -> page.Subject:
         cell = Cell.of(note, runs) if "cell" in note else None
         result = cell.result() if cell else None
         if result is not None:
-            results[result["cell"]] = result
+            # A cell that was there already was told less or more, by another command.
+            results[result["cell"]] = result | {"overrides": note.get("overrides", result.get("overrides"))}
         elif note.get("state") not in ("running", "waiting"):
             failures.append(note)
     configs = {cell: plan.config(cell) for cell in results} if plan else None
