@@ -78,13 +78,13 @@ def archive(path: Path, x: Tensor) -> Path:
     return path
 
 
-def measured(x: Tensor, cache: Path, *overrides: str) -> dict[str, Any]:
+def measured(x: Tensor, cache: Path, *overrides: str, labels: Tensor | None = None) -> dict[str, Any]:
     """What a run writes for these very samples."""
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         asked = [f"evaluation.samples={len(x)}", f"paths.runs={cache}", *overrides]
         cfg = compose("config", overrides=["dataset=digits", *asked])
     evaluation = make_evaluation(cfg)
-    features = Features.collect(evaluation.extractor.batches(x, 250), None, evaluation.outputs)
+    features = Features.collect(evaluation.extractor.batches(x, 250), labels, evaluation.outputs)
     return measure(cfg, Digits(), evaluation, features, 0, show=False)
 
 
@@ -203,6 +203,38 @@ def test_a_folder_of_real_images_is_a_reference_of_all_of_them_without_a_floor(r
     assert run("evaluate", real, "--reference", real, "extractor=digits")[0] == 0
     found = {result["images"]: result["fd_digits"] for result in results(tmp_path / "runs")}
     assert 0 <= found["real"] < 1e-6 < found["given"]
+    notes = {result["images"]: result["evaluation_note"] for result in results(tmp_path / "runs")}
+    assert notes == {"given": None, "real": "these are the very images that they are compared with"}
+
+
+def test_a_reference_smaller_than_the_features_is_said(run: Call, tmp_path: Path) -> None:
+    few, given = archive(tmp_path / "few.npz", TEST[:30]), archive(tmp_path / "given.npz", TEST[30:130])
+    assert run("evaluate", given, "--reference", few, "extractor=digits", "metric=[frechet]")[0] == 0
+    assert results(tmp_path / "runs")[0]["evaluation_note"].startswith("30 real samples in 64 dimensions")
+
+
+def test_labels_in_an_archive_give_numbers_by_class_as_a_run_has_them(run: Call, tmp_path: Path) -> None:
+    labels = Digits().load("test").labels
+    shown = TEST.permute(0, 2, 3, 1).numpy()
+    np.savez(tmp_path / "told.npz", shown, labels.numpy())
+    np.savez(tmp_path / "real.npz", shown[::-1], labels.numpy()[::-1])
+    np.savez(tmp_path / "wrong.npz", shown, labels.numpy() + 1)
+    assert run("evaluate", tmp_path / "told.npz", "--reference", "digits")[0] == 0
+    (result,) = results(tmp_path / "runs")
+    expected = measured(TEST, tmp_path / "cache", labels=labels)
+    for name in ("accuracy_digits", "fd_digits_within", "fd_digits_class_3"):
+        assert result[name] == pytest.approx(expected[name], rel=1e-6), name
+        assert result[f"{name}_floor"] == pytest.approx(expected[f"{name}_floor"], rel=1e-6), name
+    assert result["accuracy_digits"] > 0.95
+    code, _, err = run("evaluate", tmp_path / "wrong.npz", "--reference", "digits")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "labels of wrong go from 1 to 10, those of digits from 0 to 9" in err
+    # Of real images from outside only those with labels tell what belongs together.
+    for name, known in (("real.npz", True), ("plain.npz", False)):
+        archive(tmp_path / "plain.npz", TEST)
+        reference = ("--reference", tmp_path / name, "extractor=digits")
+        assert run("evaluate", tmp_path / "told.npz", *reference)[0] == 0
+        assert ("fd_digits_within" in results(tmp_path / "runs")[-1]) is known
 
 
 def test_classes_one_after_the_other_do_not_stand_in_blocks_of_their_own(run: Call, tmp_path: Path) -> None:
@@ -278,14 +310,15 @@ def test_grey_pictures_with_three_equal_channels_are_grey_and_coloured_ones_are_
         (["--reference", "digits", "evaluation.batch_size=none"], "batch_size"),
         (["--reference", "digits", "metric=[]"], "nothing to measure"),
         (["--reference", "{packed}", "extractor=digits", "evaluation.reference=test"], "no splits"),
+        (["--reference", "{single}", "extractor=digits"], "single is one image only"),
     ],
     ids=lambda value: "" if isinstance(value, str) else " ".join(value),
 )
 def test_mistakes_are_said_in_one_line_and_leave_nothing(
     run: Call, tmp_path: Path, words: list[str], said: str
 ) -> None:
-    packed = archive(tmp_path / "a.npz", TEST[:20])
-    code, out, err = run("evaluate", packed, *(word.format(packed=packed) for word in words))
+    packed, single = archive(tmp_path / "a.npz", TEST[:20]), archive(tmp_path / "single.npz", TEST[:1])
+    code, out, err = run("evaluate", packed, *(word.format(packed=packed, single=single) for word in words))
     assert (code, out) == (2, "")
     assert err.count("\n") == 1
     assert said in err

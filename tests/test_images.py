@@ -9,6 +9,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -113,7 +114,36 @@ def test_arrays_in_any_clear_order_of_axes_are_the_same_images(tmp_path: Path, x
     for name in ("a.npy", "only.npz", "adm.npz"):
         images = read_images(tmp_path / name)
         assert torch.equal(images.x, x)
-        assert images.digest() == Images(x).digest()
+        assert replace(images, told=None).digest() == Images(x).digest()
+
+
+def test_labels_beside_an_array_are_what_its_images_show(tmp_path: Path) -> None:
+    labels = torch.arange(12) % 5
+    np.savez(tmp_path / "adm.npz", GREY.numpy(), labels.numpy())
+    np.savez(tmp_path / "named.npz", images=GREY.numpy(), labels=labels.numpy().astype(">u2"))
+    large = GREY.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3).numpy()
+    np.savez(tmp_path / "large.npz", large, labels.numpy())
+    adm, named = (read_images(tmp_path / f"{name}.npz") for name in ("adm", "named"))
+    for images in (adm, named, read_images(tmp_path / "large.npz", size=8), adm.grey()):
+        assert images.told is not None
+        assert images.told.dtype == torch.int64
+        assert torch.equal(images.labels, labels)
+    assert torch.equal(adm.take(3).labels, labels[:3])
+    np.savez(tmp_path / "other.npz", GREY.numpy(), labels.flip(0).numpy())
+    np.savez(tmp_path / "features.npz", GREY.numpy(), np.zeros((12, 64)))
+    untold = read_images(tmp_path / "features.npz")
+    assert untold.told is None
+    assert torch.equal(untold.labels, torch.zeros(12, dtype=torch.int64))
+    assert adm.digest() == named.digest()
+    assert len({images.digest() for images in (adm, untold, read_images(tmp_path / "other.npz"))}) == 3
+
+
+@pytest.mark.parametrize(
+    "labels", [np.zeros(12), np.arange(11), np.eye(12, dtype=np.int64), np.array(["cat"] * 12), np.array([{}] * 12)]
+)
+def test_labels_that_are_none_are_refused(tmp_path: Path, labels: np.ndarray) -> None:
+    np.savez(tmp_path / "a.npz", GREY.numpy(), labels=labels)
+    assert "must be whole numbers (12,)" in refusal(tmp_path / "a.npz")
 
 
 def test_the_digest_is_that_of_the_pixels(tmp_path: Path) -> None:

@@ -114,6 +114,7 @@ def test_the_files_are_numbered_and_agree(call: Call, cells: dict[str, Any]) -> 
     images = read_images("deep/out/samples.npz").x.permute(0, 2, 3, 1).numpy()
     assert images.shape == (12, 8, 8, 1)
     assert np.load("deep/out/samples.npz")["arr_0"].dtype == np.uint8
+    assert read_images("deep/out/samples.npz").labels.tolist() == [*range(10), 0, 1]
     for number, image in enumerate(images):
         assert np.array_equal(picture(Path(f"deep/out/{number:06d}.png")), image[:, :, 0])
     for line in ("deep/out/grid.png", "deep/out/samples.npz", "deep/out/trajectory.gif"):

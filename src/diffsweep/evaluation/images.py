@@ -47,12 +47,14 @@ class Images:
         skipped: corrupt files that were left out.
         ignored: files in the folder that are no pictures by their names.
         resize: how they were brought to one size, `none` if they were not.
+        told: what each shows, int64 (N,), if that came with them.
     """
 
     x: Tensor
     skipped: int = 0
     ignored: int = 0
     resize: str = "none"
+    told: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.x)
@@ -64,18 +66,19 @@ class Images:
 
     @property
     def labels(self) -> Tensor:
-        """All of one class, int64 (N,): what the images show is not known."""
-        return torch.zeros(len(self), dtype=torch.int64)
+        """What they show, int64 (N,): all the same, where that is not told."""
+        return torch.zeros(len(self), dtype=torch.int64) if self.told is None else self.told
 
     def digest(self) -> str:
-        """SHA-256 (hex) over dtype, shape and values, in their order; file names and formats do not matter."""
+        """SHA-256 (hex) over dtype, shape, values and labels, in their order; names and formats do not matter."""
         sha = hashlib.sha256(f"{self.x.dtype}{tuple(self.x.shape)}".encode())
-        sha.update(self.x.contiguous().numpy().data.cast("B") if self.x.numel() else b"")
+        for values in (self.x, *([] if self.told is None else [self.told])):
+            sha.update(values.contiguous().numpy().data.cast("B") if values.numel() else b"")
         return sha.hexdigest()
 
     def take(self, first: int) -> Images:
         """The first so many of them."""
-        return replace(self, x=self.x[:first])
+        return replace(self, x=self.x[:first], told=None if self.told is None else self.told[:first])
 
     def grey(self) -> Images:
         """One channel instead of three, if these are equal in every pixel; as it is otherwise.
@@ -94,8 +97,10 @@ def read_images(path: str | Path, *, size: int | None = None, corrupt: str = "re
     of their paths, img2 before img10; hidden files are not looked at. Palettes become colours; an alpha channel is
     dropped if it is opaque everywhere. In a folder that has both, grey pictures get three equal channels.
 
-    An array is uint8 (N, H, W), (N, H, W, C) or (N, C, H, W) with C 1 or 3; of an .npz `arr_0` (as ADM and EDM write
-    it, with labels beside it) or its only array.
+    An array is uint8 (N, H, W), (N, H, W, C) or (N, C, H, W) with C 1 or 3; of an .npz `arr_0` or its only array. What
+    the images show is told by whole numbers (N,) beside it, called `labels`, or `arr_1` as ADM writes them
+    ("Diffusion Models Beat GANs on Image Synthesis", arXiv 2105.05233). Folders do not tell it: a subfolder may as well
+    be the next thousand of the images.
 
     Args:
         path: of the folder or file.
@@ -122,15 +127,17 @@ def read_images(path: str | Path, *, size: int | None = None, corrupt: str = "re
         raise ValueError(f"{path} is no folder, .npz or .npy file; to score pictures give the folder that holds them")
     try:
         if path.suffix.lower() == ".npz":
-            x = _unpacked(path)
+            x, told = _unpacked(path)
         else:
-            x = _array(path, lambda: path.open("rb"), path.stat().st_size)
+            x, told = _array(path, lambda: path.open("rb"), path.stat().st_size), None
         if size is None or x.shape[2:] == (size, size):
-            return Images(torch.from_numpy(np.ascontiguousarray(x)))
+            return Images(torch.from_numpy(np.ascontiguousarray(x)), told=told)
     except MemoryError:
         raise _too_large(path) from None
     pictures = (_fitted(Image.fromarray(one[0] if len(one) == 1 else one.transpose(1, 2, 0)), size) for one in x)
-    return Images(_stacked(path, ((str(i), one) for i, one in enumerate(pictures)), len(x)), resize=_resize(size))
+    return Images(
+        _stacked(path, ((str(i), one) for i, one in enumerate(pictures)), len(x)), resize=_resize(size), told=told
+    )
 
 
 # --- folders --------------------------------------------------------------------------------------------------------
@@ -296,30 +303,54 @@ def _room(source: Path, shape: Sequence[int]) -> np.ndarray:
 # --- arrays ---------------------------------------------------------------------------------------------------------
 
 
-def _unpacked(path: Path) -> np.ndarray:
+def _unpacked(path: Path) -> tuple[np.ndarray, Tensor | None]:
     try:
         with zipfile.ZipFile(path) as archive:
-            sizes = {info.filename: info.file_size for info in archive.infolist()}
-            arrays = [name for name in sizes if name.endswith(".npy")]
-            chosen = "arr_0.npy" if "arr_0.npy" in arrays else arrays[0] if len(arrays) == 1 else None
+            files = [info for info in archive.infolist() if info.filename.endswith(".npy")]
+            sizes = {info.filename.removesuffix(".npy"): info.file_size for info in files}
+            images = [name for name in sizes if name != "labels"]
+            chosen = "arr_0" if "arr_0" in images else images[0] if len(images) == 1 else None
             if chosen is None:
-                held = ", ".join(name.removesuffix(".npy") for name in arrays) or "none"
-                raise ValueError(f"{path} must hold arr_0, or one array only; it holds {held}")
-            return _array(path, lambda: archive.open(chosen), sizes[chosen])
+                raise ValueError(f"{path} must hold arr_0, or one array only; it holds {', '.join(sizes) or 'none'}")
+            x = _array(path, lambda: archive.open(f"{chosen}.npy"), sizes[chosen])
+            beside = [name for name in ("labels", "arr_1") if name in sizes and name != chosen]
+            told = (_labels(path, name, lambda name=name: archive.open(f"{name}.npy"), len(x)) for name in beside)
+            return x, next((labels for labels in told if labels is not None), None)
     except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError) as error:
         raise ValueError(f"{path} cannot be read ({' '.join(str(error).split())})") from error
+
+
+def _labels(path: Path, name: str, opened: Callable[[], IO[bytes]], count: int) -> Tensor | None:
+    """The labels (N,) of as many images; None for an unnamed array of another kind."""
+    with opened() as stream:
+        shape, dtype = _header(path, stream)
+        if dtype.kind in "iu" and shape == (count,):
+            # Of what is promised no more than is there is read.
+            content = stream.read(count * dtype.itemsize)
+            if len(content) < count * dtype.itemsize or stream.read(1):
+                raise ValueError(f"{path} is cut short or altered: {name} has not the {count:,} values that it should")
+            return torch.from_numpy(np.frombuffer(content, dtype).astype(np.int64))
+    if name == "labels":
+        raise ValueError(f"{path} has labels of {dtype} {shape}: they must be whole numbers ({count},), one an image")
+    return None
+
+
+def _header(path: Path, stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
+    """Shape and type of the array that a stream promises."""
+    try:
+        version = np.lib.format.read_magic(stream)
+        if version not in _HEADERS:
+            raise ValueError(f"format version {version}")
+        shape, _, dtype = _HEADERS[version](stream)
+    except (ValueError, TypeError, SyntaxError, RecursionError, tokenize.TokenError) as error:
+        raise ValueError(f"{path} holds no array that can be read ({' '.join(str(error).split())})") from error
+    return shape, dtype
 
 
 def _array(path: Path, opened: Callable[[], IO[bytes]], size: int) -> np.ndarray:
     """The images (N, C, H, W) in a stream of `size` bytes; what it says of itself is checked before it is read."""
     with opened() as stream:
-        try:
-            version = np.lib.format.read_magic(stream)
-            if version not in _HEADERS:
-                raise ValueError(f"format version {version}")
-            shape, _, dtype = _HEADERS[version](stream)
-        except (ValueError, TypeError, SyntaxError, RecursionError, tokenize.TokenError) as error:
-            raise ValueError(f"{path} holds no array that can be read ({' '.join(str(error).split())})") from error
+        shape, dtype = _header(path, stream)
         left = size - stream.tell()
     if dtype.hasobject:
         raise ValueError(f"{path} holds pickled objects, which are not read: save an array of uint8")

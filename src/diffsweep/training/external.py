@@ -116,6 +116,10 @@ class External:
         """
         if not name.strip() or not name.isprintable() or "=" in name:
             raise ValueError(f"the name {name!r} cannot stand in a table: choose another with --name")
+        real = () if isinstance(reference, str) else ((reference.name, reference.images),)
+        for called, some in ((name, images), *real):
+            if len(some) < 2:
+                raise ValueError(f"{called} is one image only, and a distance needs 2")
         wanted = len(images) if samples is None else samples
         if not 2 <= wanted <= len(images):
             raise ValueError(
@@ -136,6 +140,7 @@ class External:
                 f"evaluation.reference={cfg.evaluation.reference}: the images of {dataset.name} have no splits"
             )
         images, dataset = _alike(images, name, dataset)
+        images = dataclasses.replace(images, told=_told(images, name, dataset))
         _fits(evaluation.extractor, images)
         order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:wanted]
         choice = reference if isinstance(reference, str) else reference.name
@@ -175,12 +180,17 @@ class External:
     def _measured(self, device: torch.device, show: bool) -> dict[str, Any]:
         started = time.monotonic()
         there = dataclasses.replace(self.evaluation, extractor=self.evaluation.extractor.to(device))
-        features = Features.collect(self._batches(there.extractor, show), None, there.outputs)
+        told = None if self.images.told is None else self.images.told[self.order]
+        features = Features.collect(self._batches(there.extractor, show), told, there.outputs)
         extracted = time.monotonic()
         numbers = measure(self.cfg, self.dataset, there, features, 0, show=show)
         seconds = {"evaluate_seconds": time.monotonic() - started, "extract_seconds": extracted - started}
-        split = {"reference_split": None} if isinstance(self.dataset, Pictures) else {}
-        return numbers | split | seconds
+        if not isinstance(self.dataset, Pictures):
+            return numbers | seconds
+        notes = [numbers["evaluation_note"]] if numbers["evaluation_note"] else []
+        if self.counts["dataset"]["images"] == self.counts["external"]["images"]:
+            notes.insert(0, "these are the very images that they are compared with")
+        return numbers | {"reference_split": None, "evaluation_note": "; ".join(notes) or None} | seconds
 
     def _batches(self, extractor: Extractor, show: bool) -> Iterator[dict[str, Tensor]]:
         bar = tqdm(
@@ -257,6 +267,20 @@ def _alike(images: Images, name: str, dataset: Any) -> tuple[Images, Any]:
             f"the images of {name} are {images.shape}, those of {dataset.name} {tuple(dataset.stored)}{how}"
         )
     return images, dataset
+
+
+def _told(images: Images, name: str, dataset: Any) -> Tensor | None:
+    """What the images show, if that is known of the real ones too."""
+    told = images.told
+    if told is None or isinstance(dataset, Pictures):
+        return told if isinstance(dataset, Pictures) and dataset.images.told is not None else None
+    least, most = int(told.min()), int(told.max())
+    if least < 0 or most >= dataset.classes:
+        raise ValueError(
+            f"the labels of {name} go from {least} to {most}, those of {dataset.name} from 0 to {dataset.classes - 1}: "
+            "correct them, or leave them out"
+        )
+    return told
 
 
 def _fits(extractor: Extractor, images: Images) -> None:

@@ -111,7 +111,7 @@ def measure(
     return {
         "metric": main,
         **numbers,
-        "evaluation_note": _note(evaluation, total),
+        "evaluation_note": _note(evaluation, total, reference.n),
         "samples": total,
         "broken_samples": broken,
         "reference_split": cfg.evaluation.reference,
@@ -125,11 +125,12 @@ def measure(
     }
 
 
-def _note(evaluation: Evaluation, samples: int) -> str | None:
+def _note(evaluation: Evaluation, samples: int, real: int) -> str | None:
     extractor = evaluation.extractor
-    if samples > extractor.dimension or not any(isinstance(metric, Frechet) for metric in evaluation.metrics):
+    few, what = min((samples, "samples"), (real, "real samples"))
+    if few > extractor.dimension or not any(isinstance(metric, Frechet) for metric in evaluation.metrics):
         return None
     return (
-        f"{samples} samples in {extractor.dimension} dimensions leave a covariance without full rank: "
+        f"{few} {what} in {extractor.dimension} dimensions leave a covariance without full rank: "
         f"{extractor.called('fd')} is far too large then; {extractor.called('kd')} (metric kernel) has no such bias"
     )

@@ -55,6 +55,7 @@ class Redrawn:
         device: where they were drawn.
         frames: of the first few samples: the state before each step and the x0 at which the step aims, as `samples`;
             the last frame has the samples on both sides. At most `FRAMES`, evenly over the steps.
+        labels: that the samples were asked to show, int64 (N,); None if there were none.
     """
 
     samples: Tensor
@@ -63,6 +64,7 @@ class Redrawn:
     seconds: float
     device: torch.device
     frames: list[tuple[Tensor, Tensor]]
+    labels: Tensor | None = None
 
 
 def redraw(cfg: DictConfig, fit: Fit, n: int, *, seed: int, follow: bool = False, show: bool = True) -> Redrawn:
@@ -108,7 +110,9 @@ def redraw(cfg: DictConfig, fit: Fit, n: int, *, seed: int, follow: bool = False
         raise ValueError(f"this configuration cannot be built: {' '.join(str(error).split())}") from error
     drawn = draw(sampling, functools.partial(make_trainer, cfg, runs, logger=False), n, batch_size, show=show)
     assert drawn is not None
-    return Redrawn(drawn.samples, drawn.broken, drawn.nfe, drawn.seconds, drawn.device, following.frames())
+    told = (drawn.samples, drawn.broken, drawn.nfe, drawn.seconds, drawn.device, following.frames())
+    labels = sampling.labels(torch.arange(n)) if sampling.labelled else None
+    return Redrawn(*told, None if labels is None else labels.cpu())
 
 
 @dataclass(eq=False)
@@ -170,8 +174,9 @@ def check_folder(folder: Path) -> None:
 def write(drawn: Redrawn, folder: Path, settings: Mapping[str, Any], *, show: bool = True) -> list[Path]:
     """Make a folder of samples, whole or not at all, in the place of one that was made so before.
 
-    Images: 000000.png ..., grid.png (the first 100), samples.npz (uint8, arr_0, (N, H, W, C)). Points: grid.png (all),
-    samples.npy (float32, (N, 2)). With frames also trajectory.gif: states on the left, the x0 aimed at on the right.
+    Images: 000000.png ..., grid.png (the first 100), samples.npz (uint8, arr_0, (N, H, W, C); arr_1 has the labels that
+    were asked for, (N,), if any were). Points: grid.png (all), samples.npy (float32, (N, 2)). With frames also
+    trajectory.gif: states on the left, the x0 aimed at on the right.
 
     Args:
         drawn: what to write.
@@ -191,7 +196,7 @@ def write(drawn: Redrawn, folder: Path, settings: Mapping[str, Any], *, show: bo
     part = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
     part.mkdir(parents=True)
     try:
-        names = ["grid.png", _write_array(drawn.samples, part, show)]
+        names = ["grid.png", _write_array(drawn, part, show)]
         grid(drawn.samples[:GRID] if drawn.samples.ndim == 4 else drawn.samples, part / "grid.png")
         if drawn.frames:
             animation(drawn.frames, part / "trajectory.gif")
@@ -209,7 +214,8 @@ def write(drawn: Redrawn, folder: Path, settings: Mapping[str, Any], *, show: bo
     return [folder / name for name in names]
 
 
-def _write_array(samples: Tensor, folder: Path, show: bool) -> str:
+def _write_array(drawn: Redrawn, folder: Path, show: bool) -> str:
+    samples = drawn.samples
     if samples.ndim == 2:
         np.save(folder / "samples.npy", samples.numpy())
         return "samples.npy"
@@ -217,5 +223,5 @@ def _write_array(samples: Tensor, folder: Path, show: bool) -> str:
     bar = tqdm(array, "writing", unit="img", disable=None if show else True, leave=False)
     for number, image in enumerate(bar):
         Image.fromarray(image.squeeze(2) if image.shape[2] == 1 else image).save(folder / f"{number:06d}.png")
-    np.savez(folder / "samples.npz", array)
+    np.savez(folder / "samples.npz", array, *([] if drawn.labels is None else [drawn.labels.numpy()]))
     return "samples.npz"
