@@ -21,10 +21,11 @@ from rich.console import Console
 from diffsweep.report.live import LiveView, Names, view
 from diffsweep.report.status import cancel, find, status
 from diffsweep.sweep.jobs import Job, Launched
+from diffsweep.sweep.look import Item, Look, blocked
 from diffsweep.sweep.plan import Plan, Signed
 from diffsweep.sweep.process import Process
 from diffsweep.sweep.record import Record
-from diffsweep.sweep.state import Item, Look, Watch, blocked
+from diffsweep.sweep.state import Watch
 
 SAMPLERS = ("ddim", "heun", "unipc", "euler", "dpmpp_2m")
 

@@ -14,13 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from diffsweep.sweep import state
+from diffsweep.sweep import evidence
 from diffsweep.sweep.jobs import Job, Launched
 from diffsweep.sweep.lease import Lease
+from diffsweep.sweep.look import Item, Look
 from diffsweep.sweep.plan import Plan, Signed
 from diffsweep.sweep.process import Process
 from diffsweep.sweep.record import Record
-from diffsweep.sweep.state import Item, Look, Watch
+from diffsweep.sweep.state import Watch
 
 # Holds the lease of a folder, maybe as if on another host or in a SLURM job, and says a status if it is given one.
 HOLDER = """
@@ -331,7 +332,7 @@ def test_a_holder_on_another_host_is_believed_while_it_shows_signs_of_life(plan:
 def test_a_holder_is_asked_after_however_quiet_its_folder_is(
     plan: Plan, hold: Hold, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(state, "_SETTLED", 0.02)
+    monkeypatch.setattr(evidence, "_SETTLED", 0.02)
     process = hold(fit(plan, "f0"))
     watch = Watch(plan)
     for _ in range(3):

@@ -20,8 +20,8 @@ from rich.text import Text
 
 from diffsweep.report.compare import larger_is_better
 from diffsweep.report.words import count, duration, number, with_error
+from diffsweep.sweep.look import Item, Look, blocked
 from diffsweep.sweep.plan import Plan
-from diffsweep.sweep.state import Item, Look, blocked
 
 _STYLES = {"done": "green", "running": "cyan", "failed": "red", "blocked": "red", "missing": "yellow"}
 _WORDS = {"blocked": "not run"}

@@ -16,9 +16,10 @@ from rich.text import Text
 from diffsweep.report.live import LiveView, Names, standing, things, view
 from diffsweep.sweep.jobs import Launched
 from diffsweep.sweep.lease import Lease
+from diffsweep.sweep.look import Item, Look
 from diffsweep.sweep.plan import Plan
 from diffsweep.sweep.process import Process
-from diffsweep.sweep.state import Item, Look, Watch
+from diffsweep.sweep.state import Watch
 
 _UNBOUNDED = 10_000
 _NEWEST = 5

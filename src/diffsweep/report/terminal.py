@@ -97,7 +97,7 @@ def show_sweep(
     (`compare.PROTOCOL`) come in tables of their own.
 
     A failure needs `fit` and `cell` and may have `overrides`, `name` (what distinguishes it), `state` (as in
-    `sweep.state`), `reason` (one line), `error` and `log` (paths); what is absent is read from the folder `runs`.
+    `sweep.look`), `reason` (one line), `error` and `log` (paths); what is absent is read from the folder `runs`.
 
     Raises ValueError for a `metric` that no result has.
     """

@@ -17,9 +17,10 @@ from typing import Any, Protocol
 
 from diffsweep.sweep import launch, slurm, snapshot
 from diffsweep.sweep.jobs import Job, Launched, Todo
+from diffsweep.sweep.look import Look
 from diffsweep.sweep.plan import Plan
 from diffsweep.sweep.process import Process
-from diffsweep.sweep.state import Look, Watch
+from diffsweep.sweep.state import Watch
 
 
 @dataclass(frozen=True)

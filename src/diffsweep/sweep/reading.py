@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import gc
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 
 def read_fast(path: str) -> tuple[bytes, os.stat_result]:
@@ -27,6 +29,24 @@ def read_fast(path: str) -> tuple[bytes, os.stat_result]:
             if error.errno != errno.ESTALE or attempt == 4:
                 raise
     raise AssertionError("the last attempt returns or raises")
+
+
+def names(folder: str) -> set[str]:
+    """What lies in a folder; nothing if there is none."""
+    try:
+        with os.scandir(folder) as entries:
+            return {entry.name for entry in entries}
+    except OSError:
+        return set()
+
+
+def read_object(path: str) -> dict[str, Any] | None:
+    """The JSON object in a file, for readers of very many; None if there is none that can be read."""
+    try:
+        record = json.loads(read_fast(path)[0])
+    except (OSError, ValueError, RecursionError):
+        return None
+    return record if isinstance(record, dict) else None
 
 
 @contextmanager
