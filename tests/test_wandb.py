@@ -104,6 +104,7 @@ def evaluated(fit: Fit, name: str, value: float, nfe: int = 20, sampler: str = "
             "fd_digits_jackknife": without,
             "nfe": nfe,
             "samples": 64,
+            "extractor": "digits",
             "sample_seconds": nfe / 10,
             "sample_seed": 0,
             "overrides": f"sampler={sampler} sampler.nfe={nfe}",
@@ -171,37 +172,96 @@ def test_a_key_is_never_said(key: str) -> None:
     assert key not in mirror._line(ValueError(f"401 for {key}"))
 
 
-def test_without_a_key_a_run_is_offline_and_a_sync_says_why(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for name in ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE", "WANDB_MODE", "WANDB_BASE_URL"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
-    assert "no key for api.wandb.ai" in str(mirror.reachable())
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A user who has never used wandb, in a process that has not either: a folder for netrc and for its settings."""
+    import wandb
+
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
+    # The client reads its settings once.
+    wandb.teardown()
+    for name, value in (bare() | {"NETRC": f"{tmp_path}/netrc", "WANDB_CONFIG_DIR": str(tmp_path)}).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(mirror, "_unusable", {})
+    yield tmp_path
+    wandb.teardown()
+
+
+def test_without_a_key_a_run_is_offline_and_a_sync_says_why(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "there is no key for" in str(mirror.reachable())
     assert mirror._offline(Place())[0]
-    assert sync(tmp_path) == 2
-    assert "no key for api.wandb.ai" in capsys.readouterr().err
-    (tmp_path / "netrc").write_text("machine 127.0.0.1 login user password secret\n")
-    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    assert sync(home) == 2
+    assert "there is no key for" in capsys.readouterr().err
+
+
+def test_the_server_that_a_user_has_logged_in_to_is_asked(server: Server, home: Path) -> None:
+    import wandb
+
+    # As `wandb login --host` leaves them.
+    address = server.url.removeprefix("http://")
+    (home / "settings").write_text(f"[default]\nbase_url = {server.url}\n")
+    (home / "netrc").write_text(f"machine {address}\n  login user\n  password {KEY}\n")
+    assert mirror.reachable() is None
+    assert mirror.where(Place("p", "e")) == f"{address} e p"
     # Nobody listens on this port: it is refused at once, and no client is made to wait for it.
-    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    (home / "settings").write_text("[default]\nbase_url = http://127.0.0.1:9\n")
+    (home / "netrc").write_text(f"machine 127.0.0.1:9 login user password {KEY}\n")
+    wandb.teardown()
     assert mirror.reachable() == "127.0.0.1 does not answer"
+    # As `wandb offline` leaves it: it wins over a server that could be asked, and needs no reason.
+    (home / "settings").write_text(f"[default]\nbase_url = {server.url}\nmode = offline\n")
+    wandb.teardown()
+    assert mirror._offline(Place()) == (True, None)
 
 
-def test_a_password_in_an_address_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_key_that_is_refused_leaves_its_runs_offline_and_is_tried_once(
+    server: Server, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wrong = "f" * 40
+    monkeypatch.setenv("WANDB_BASE_URL", server.url)
+    monkeypatch.setenv("WANDB_API_KEY", wrong)
+    fit, other = trained(home, "aaaaaaaaaa08"), trained(home, "aaaaaaaaaa09")
+    assert tell(fit, rows(50), Place()).close()
+    asked = len(server.asked)
+    assert tell(other, rows(50), Place()).close()
+    assert len(server.asked) == asked
+    assert len(offline_runs(other.folder)) == 1
+    (folder,) = offline_runs(fit.folder)
+    kept = inspect(folder)
+    assert len([record for record in kept if record["type"] == "history"]) == 5
+    assert wrong not in json.dumps(kept)
+    said = capsys.readouterr().err
+    assert said.count("401") == 2
+    assert wrong not in said
+
+
+def test_a_password_in_an_address_is_not_kept(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_BASE_URL", "https://user:secret@wandb.local:8080/team")
     assert mirror.where(Place("p", "e")) == "wandb.local:8080 e p"
 
 
-def test_where_wandb_is_disabled_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_wandb_is_disabled_nothing_is_written(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("WANDB_MODE", "disabled")
-    assert Mirror.open(Subject("fit", "a", tmp_path, "a", None, {}), Place()) is None
-    assert list(tmp_path.iterdir()) == []
+    assert Mirror.open(Subject("fit", "a", home, "a", None, {}), Place()) is None
+    assert list(home.iterdir()) == []
+    assert capsys.readouterr().err == ""
+    # Somebody who asks for it hears why.
+    assert Mirror.open(Subject("fit", "a", home, "a", None, {}), PLACE) is None
+    assert "W&B is disabled" in capsys.readouterr().err
 
 
 def test_a_mode_that_does_not_exist_is_refused() -> None:
     with pytest.raises(ValueError, match="logger mode=cloud is unknown: choose one of auto, online, offline"):
         Place(mode="cloud")
+
+
+@pytest.mark.parametrize("project", ["", "team/project", "p" * 129, 2024])
+def test_a_project_that_wandb_would_refuse_is_refused_at_once(project: Any) -> None:
+    with pytest.raises(ValueError, match=f"logger.wandb.project={project} names no W&B project: use text of 1 to 128"):
+        Place(project)
 
 
 def test_a_run_that_is_killed_goes_on_in_the_same_run_without_doubled_or_lost_steps(
@@ -220,7 +280,7 @@ def test_a_run_that_is_killed_goes_on_in_the_same_run_without_doubled_or_lost_st
     assert [value for _, value in run.series("loss")] == [row["loss"] for row in rows(50)]
     assert run.series("step") == [(step, step + 1) for step in (9, 19, 29, 39, 49)]
     assert run.series("images") == [(step, 8 * (step + 1)) for step in (9, 19, 29, 39, 49)]
-    assert [step for step, _ in run.series("samples")] == [19]
+    assert [step for step, _ in run.series("grid")] == [19]
     # The least loss was before the interruption: the client alone would have forgotten it.
     assert run.summary["loss"] == {"min": 1.0, "last": 3.0}
     assert run.summary["gradient_norm"] == {"max": 49, "last": 49}
@@ -230,7 +290,7 @@ def test_a_run_that_is_killed_goes_on_in_the_same_run_without_doubled_or_lost_st
     assert run.values["training/steps"] == 50
     assert run.display_name == "v cosine unet digits"
     picture = (fit.folder / mirror.PICTURES / "00000020.png").read_bytes()
-    assert [content for name, content in run.files.items() if name.startswith("media/images/samples")] == [picture]
+    assert [content for name, content in run.files.items() if name.startswith("media/images/grid")] == [picture]
     weights = [one for one in server.artifacts.values() if one["name"] == "weights-aaaaaaaaaa01"]
     assert [one["files"] for one in weights] == [{"ema.safetensors": b"weights"}]
     assert weights[0]["state"] == "COMMITTED"
@@ -240,17 +300,38 @@ def test_a_run_that_is_killed_goes_on_in_the_same_run_without_doubled_or_lost_st
     assert KEY not in said.err + said.out
 
 
+def test_the_least_of_a_metric_is_right_however_often_a_training_is_interrupted(server: Server, tmp_path: Path) -> None:
+    from diffsweep.training import loggers
+
+    fit = trained(tmp_path, "aaaaaaaaaa10", done=False)
+    assert tell(fit, rows(30)).close(failed=True, preempted=True)
+    again = loggers.Wandb(tell(fit, rows(50)), subject(fit), None, 16, False)
+    loggers.finish(again, failed=True, preempted=True)
+    # The least was in the first part, of which the second client has heard nothing.
+    assert server.runs["aaaaaaaaaa10"].summary["loss"] == {"min": 1.0, "last": 3.0}
+
+
+def test_summaries_of_sweeps_with_names_that_wandb_does_not_allow_stay_apart() -> None:
+    names = [wandb_summary.named(sweep) for sweep in ("a.b", "a b", "a-b", "n" * 100 + "1", "n" * 100 + "2")]
+    assert len(set(names)) == 5
+    assert max(map(len, names)) <= 64
+    assert names[2] == "summary-a-b"
+
+
 def test_a_cell_shows_its_picture_and_a_row_of_a_table(server: Server, tmp_path: Path) -> None:
     fit = trained(tmp_path, "aaaaaaaaaa02")
     result = evaluated(fit, "cccccccccc02", 0.5)
     cell = fit.cell("cccccccccc02")
-    opened = Mirror.open(Subject.of("cell", cell.folder, CONFIG, CHOICES, "night"), PLACE)
+    # W&B refuses names of more than 128 characters.
+    opened = Mirror.open(Subject.of("cell", cell.folder, CONFIG, CHOICES, "night" * 40), PLACE)
     assert opened is not None
     opened.evaluated(result, cell.samples_file)
     assert opened.close()
     run = server.runs["cccccccccc02"]
-    assert (run.job_type, run.group, run.finished) == ("cell", "night", 0)
-    assert run.summary["fd_digits"] == 0.5
+    assert (run.job_type, run.group, run.finished) == ("cell", ("night" * 40)[:128], 0)
+    assert {key: run.summary[key] for key in mirror.numbers(result)} == mirror.numbers(result)
+    assert run.summary["grid"]["_type"] == "image-file"
+    assert run.values["extractor"] == "digits"
     assert run.values["sampler"] == "ddim"
     assert run.values["fit"] == "aaaaaaaaaa02"
     assert cell.samples_file.read_bytes() in run.files.values()
@@ -499,7 +580,7 @@ def test_a_workspace_is_built_without_login(monkeypatch: pytest.MonkeyPatch) -> 
     bars = [panel["config"] for panel in sections["Groups"] if panel["viewType"] == "Bar Chart"]
     assert [(bar["metrics"], bar["groupBy"]) for bar in bars] == [(["fd_x"], "sampler.value")]
     assert [panel["config"]["xAxis"] for panel in sections["Cost"]] == ["summary:nfe", "summary:sample_seconds"]
-    assert sections["Pictures"][0]["config"]["mediaKeys"] == ["samples"]
+    assert sections["Pictures"][0]["config"]["mediaKeys"] == ["grid"]
 
 
 def composed(runs: Path, *overrides: str) -> tuple[Any, Run]:
@@ -539,7 +620,7 @@ def test_a_training_that_is_preempted_is_one_run_and_does_not_notice_that_it_is_
     assert fit.series("loss") == told
     assert [step for step, _ in fit.series("gradient_norm")] == [9, 19, 29, 39]
     assert [step for step, _ in fit.series("lr")] == [9, 19, 29, 39]
-    assert [step for step, _ in fit.series("samples")] == [19, 39]
+    assert [step for step, _ in fit.series("grid")] == [19, 39]
     assert (fit.finished, fit.finishes) == (0, 2)
     weights = (run.fit.checkpoints / "ema.safetensors").read_bytes()
     assert [one["files"] for one in server.artifacts.values() if one["run"] == run.fit.signature] == [

@@ -6,6 +6,7 @@ reports. It keeps all of it in memory and does not pretend: what it does not kno
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import gzip
 import itertools
@@ -76,7 +77,6 @@ class Server:
         self.views: list[dict[str, Any]] = []
         self.unknown: list[str] = []
         self.asked: list[str] = []
-        self.keys: set[str] = set()
         self._uploads: dict[str, tuple[dict[str, bytes], str]] = {}
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
@@ -318,8 +318,11 @@ def _handler(server: Server) -> type[BaseHTTPRequestHandler]:
 
         def do_POST(self) -> None:
             body, path = self._body(), self.path.strip("/").split("/")
-            server.keys.add(self.headers.get("Authorization", ""))
-            if path[-1] == "graphql":
+            known = base64.b64encode(f"api:{KEY}".encode()).decode()
+            if path[-1] in ("graphql", "file_stream") and self.headers["Authorization"] != f"Basic {known}":
+                server.asked.append("with a wrong key")
+                self._answer({"errors": [{"message": "no such key"}]}, 401)
+            elif path[-1] == "graphql":
                 asked = json.loads(body)
                 operation = asked.get("operationName") or _operation(asked["query"])
                 self._graphql(server.answer(operation, asked.get("variables") or {}, asked["query"]), operation)
@@ -339,9 +342,9 @@ def _handler(server: Server) -> type[BaseHTTPRequestHandler]:
             else:
                 self._answer({"data": data})
 
-        def _answer(self, content: dict[str, Any] | None) -> None:
+        def _answer(self, content: dict[str, Any] | None, status: int = 200) -> None:
             out = json.dumps(content).encode()
-            self.send_response(404 if content is None else 200)
+            self.send_response(404 if content is None else status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(out)))
             self.end_headers()

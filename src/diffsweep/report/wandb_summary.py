@@ -50,9 +50,8 @@ def _summarise(plan: Plan, place: Place) -> str:
     results = {cell: result for cell in plan.cells if (result := plan.cell(cell).result()) is not None}
     if not results:
         return "no cell is finished"
-    name = f"summary-{re.sub('[^A-Za-z0-9_-]', '-', plan.name)}"[:64]
     config = {"sweep": plan.name, "command": plan.command, "cells": len(plan.cells), "fits": len(plan.fits)}
-    subject = Subject("sweep summary", name, plan.folder, f"{plan.name} summary", plan.name, config)
+    subject = Subject("sweep summary", named(plan.name), plan.folder, f"{plan.name} summary", plan.name, config)
     content = digest({cell: digest(result) for cell, result in results.items()})
     note = noted(plan.folder)
     kept = note.get("where") == where(place) or (note.get("where") == OFFLINE and place.mode != "online")
@@ -86,6 +85,12 @@ def _summarise(plan: Plan, place: Place) -> str:
         for kind, url in saved(plan, list(results.values()), entity, place.project).items():
             print(f"W&B {kind}: {url}", file=sys.stderr)
     return "told"
+
+
+def named(sweep: str) -> str:
+    """The id of a sweep's summary in W&B. Sweeps whose names differ in what is not allowed there do not share one."""
+    name = f"summary-{re.sub('[^A-Za-z0-9_-]', '-', sweep)}"
+    return name if len(name) <= 64 and name.endswith(sweep) else f"{name[:51]}-{digest({'sweep': sweep})}"
 
 
 def ranked(results: Sequence[Mapping[str, Any]]) -> list[tuple[int | None, bool, Mapping[str, Any]]]:
@@ -167,19 +172,22 @@ def _plots(results: Sequence[Mapping[str, Any]], names: Names) -> dict[str, Any]
 
 
 def saved(plan: Plan, results: Sequence[Mapping[str, Any]], entity: str, project: str) -> dict[str, str]:
-    """URLs of the sweep's saved workspace and report, made once; none without wandb-workspaces, or if W&B refuses."""
+    """URLs of the sweep's saved workspace and report, made once in a project; none without wandb-workspaces, or if W&B
+    refuses.
+    """
     links: Path = plan.folder / "wandb" / "links.json"
     found: dict[str, str] = {}
     try:
         from diffsweep.report.wandb_workspace import report, workspace
 
-        found = dict(read_json(links) or {})
+        known = read_json(links) or {}
+        found = known.setdefault(f"{entity}/{project}", {})
         for kind, make in (("workspace", workspace), ("report", report)):
             if kind not in found:
                 made = make(entity, project, plan.name, results)
                 made.save()
                 found[kind] = str(made.url)
-                write_json(links, found)
+                write_json(links, known)
     except ImportError:
         print("W&B: `pip install wandb-workspaces` adds a saved comparison and a report", file=sys.stderr)
     except Exception as error:

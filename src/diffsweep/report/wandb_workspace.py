@@ -6,11 +6,13 @@ of runs ask for the project's id.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
 from diffsweep.report import compare
+from diffsweep.sweep.mirror import GRID, LONGEST
 from diffsweep.sweep.record import CHOICES
 
 Result = Mapping[str, Any]
@@ -32,11 +34,11 @@ def workspace(entity: str, project: str, sweep: str, results: Sequence[Result]) 
     return ws.Workspace(
         entity=entity,
         project=project,
-        name=f"diffsweep {sweep}",
+        name=f"diffsweep {sweep}"[:LONGEST],
         sections=[ws.Section(name=name, panels=panels[name], is_open=True) for name in panels],
         settings=ws.WorkspaceSettings(x_axis="step", max_runs=100),
         runset_settings=ws.RunsetSettings(
-            filters=ws.And(ws.Metric("Group") == sweep),
+            filters=ws.And(ws.Metric("Group") == sweep[:LONGEST]),
             order=[ws.Ordering(ws.Summary(main), ascending=not compare.larger_is_better(main))],
             pinned_columns=["run:displayName", *shown, f"summary:{main}", "summary:nfe"],
         ),
@@ -55,16 +57,19 @@ def report(entity: str, project: str, sweep: str, results: Sequence[Result]) -> 
     tied = len(compare.tied([one for one in results if compare.protocol(one) == compare.protocol(best)], main))
     told = f"{main} {best.get(main):.4g}" if compare.finite(best, main) is not None else "no cell has finite samples"
     choices = ", ".join(f"{group}={best.get(group)}" for group in CHOICES)
+    # The panels follow what is logged later; these words do not.
+    now = time.strftime("%Y-%m-%d at %H:%M UTC", time.gmtime())
     blocks: list[Any] = [
         wr.MarkdownBlock(
-            f"{len(results)} finished cells. Best: {choices} with {told}"
+            f"{len(results)} finished cells on {now}. Best: {choices} with {told}"
             + (f"; {tied - 1} more cannot be told from it." if tied > 1 else ".")
         )
     ]
     for name, panels in _panels(results).items():
-        runset = wr.Runset(entity=entity, project=project, name=sweep, filters=expr.And(expr.Metric("Group") == sweep))
+        mine = expr.And(expr.Metric("Group") == sweep[:LONGEST])
+        runset = wr.Runset(entity=entity, project=project, name=sweep, filters=mine)
         blocks += [wr.H2(name), wr.PanelGrid(runsets=[runset], panels=panels)]
-    return wr.Report(entity=entity, project=project, title=f"diffsweep {sweep}"[:128], width="fluid", blocks=blocks)
+    return wr.Report(entity=entity, project=project, title=f"diffsweep {sweep}"[:LONGEST], width="fluid", blocks=blocks)
 
 
 def _main(results: Sequence[Result]) -> str:
@@ -93,7 +98,7 @@ def _panels(results: Sequence[Result]) -> dict[str, list[Any]]:
     return {
         "Groups": [*bars, wr.ParallelCoordinatesPlot(title="All choices", columns=columns)],
         "Cost": scatters,
-        "Pictures": [wr.MediaBrowser(title="Samples from the same noise", media_keys=["samples"], num_columns=4)],
+        "Pictures": [wr.MediaBrowser(title="Samples from the same noise", media_keys=[GRID], num_columns=4)],
         "Training": [
             wr.LinePlot(title=title, x="step", y=[key], log_y=key == "gradient_norm")
             for key, title in (("loss", "Loss"), ("gradient_norm", "Gradient norm"), ("lr", "Learning rate"))

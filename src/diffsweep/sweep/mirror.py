@@ -16,7 +16,6 @@ import contextlib
 import hashlib
 import json
 import math
-import netrc
 import os
 import re
 import shlex
@@ -34,6 +33,8 @@ from diffsweep.sweep.record import CHOICES
 
 MODES = ("auto", "online", "offline")
 PICTURES = "samples"
+# W&B's key of pictures; "samples" is a result's number of them.
+GRID = "grid"
 NOTE = "wandb/told.json"
 OFFLINE = "offline"
 
@@ -54,6 +55,13 @@ _USUAL = ("min", "last")
 # Seconds that the server is waited for: at the probe, at the start of a run, at its end.
 _PROBE, _START, _END = 3.0, 60.0, 60.0
 
+# W&B refuses longer names, and these characters in that of a project.
+LONGEST = 128
+_NOT_IN_PROJECTS = "/\\#?%:"
+
+# Why this process could not use a server: it is not waited for again, which would cost a minute at each of many cells.
+_unusable: dict[str, str] = {}
+
 
 @dataclass(frozen=True)
 class Place:
@@ -65,7 +73,7 @@ class Place:
         mode: "online", "offline", or "auto": online if there is a key and the server answers within 3 s.
 
     Raises:
-        ValueError: for another mode.
+        ValueError: for another mode, or a project that W&B would refuse.
     """
 
     project: str = "diffsweep"
@@ -75,6 +83,12 @@ class Place:
     def __post_init__(self) -> None:
         if self.mode not in MODES:
             raise ValueError(f"logger mode={self.mode} is unknown: choose one of {', '.join(MODES)}")
+        name = self.project
+        if not isinstance(name, str) or not 0 < len(name) <= LONGEST or set(name) & set(_NOT_IN_PROJECTS):
+            raise ValueError(
+                f"logger.wandb.project={name} names no W&B project: use text of 1 to {LONGEST} characters, none of "
+                + " ".join(_NOT_IN_PROJECTS)
+            )
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> Place | None:
@@ -167,6 +181,15 @@ def numbers(record: Mapping[str, Any]) -> dict[str, float]:
     }
 
 
+def _words(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What a record says in words: how its numbers were measured, of which commit, with which versions."""
+    return {
+        key: value
+        for key, value in record.items()
+        if isinstance(value, (str, bool)) and key not in ("grid", "status") and not key.endswith("_jackknife")
+    }
+
+
 def pictures(folder: Path) -> list[tuple[int, Path]]:
     """(steps done, picture) of what was drawn of a training while it went on, in order."""
     return sorted((int(path.stem), path) for path in (folder / PICTURES).glob("*.png") if path.stem.isdecimal())
@@ -202,20 +225,24 @@ class Mirror:
 
         `quiet`: do not say where it is to be seen. `fall_back`: one that cannot be online is offline.
         """
-        if os.environ.get("WANDB_MODE") == "disabled":
-            return None
         try:
+            if _settings().mode == "disabled":
+                if place.mode != "auto":
+                    _say("W&B is disabled (WANDB_MODE=disabled, or `wandb disabled`): this run is not shown there")
+                return None
             offline, why = _offline(place)
-            if why and place.mode == "online":
-                if not fall_back:
-                    raise ConnectionError(why)
+            if why and not fall_back:
+                raise ConnectionError(why)
+            if why:
                 _say(f"W&B: {why}: this run is kept offline")
             try:
                 run = _init(subject, place, offline)
             except Exception as error:
                 if offline or not fall_back:
                     raise
+                _unusable[where(place)] = _line(error)
                 _say(f"W&B: {_line(error)}: this run is kept offline")
+                _release()
                 offline, run = True, _init(subject, place, True)
             mirror = cls(subject, place, run, offline)
             mirror._begin()
@@ -261,7 +288,7 @@ class Mirror:
         """Show a picture of a training step, counted from 0."""
         if step >= self.first and not self.lost:
             with self._careful():
-                self._log({"samples": _image(path, f"step {step + 1}")}, step)
+                self._log({GRID: _image(path, f"step {step + 1}")}, step)
 
     def trained(self, done: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], weights: Path | None = None) -> None:
         """Tell that a fit is finished, and what its metrics came to; with `weights` also those, as an artifact."""
@@ -277,6 +304,8 @@ class Mirror:
                 self.run.log_artifact(artifact)
         # Those of metrics are told below: a key is either a number or least and last of them.
         self._close_rows(rows, {key: value for key, value in numbers(done).items() if key not in ("loss", "step")})
+        with self._careful():
+            self.run.config.update(_words(done), allow_val_change=True)
         self.complete(digest(done))
 
     def evaluated(self, result: Mapping[str, Any], grid: Path) -> None:
@@ -287,12 +316,12 @@ class Mirror:
         with self._careful():
             import wandb
 
-            self.run.config.update({"metric": main, "overrides": result.get("overrides")}, allow_val_change=True)
+            self.run.config.update(_words(result), allow_val_change=True)
             picture = _image(grid, self.subject.name) if grid.exists() else None
             names = [*CHOICES, "guidance", *([main, f"{main}_low", f"{main}_high"] if main else []), "nfe"]
             table = wandb.Table(columns=[*names, "samples"])
             table.add_data(*(result.get(name) for name in names), picture)
-            shown = {"samples": picture} if picture is not None else {}
+            shown = {GRID: picture} if picture is not None else {}
             self._log({**numbers(result), **shown, "cell": table}, self.first)
         self.complete(digest(result))
 
@@ -351,7 +380,7 @@ class Mirror:
         with self._careful():
             for key in [key for key in values if key not in self._axes]:
                 self._axes.add(key)
-                if self.subject.kind == "fit" and key not in ("step", "images", "samples"):
+                if self.subject.kind == "fit" and key not in ("step", "images", GRID):
                     self.run.define_metric(key, step_metric="step", summary=",".join(_shown(key)))
             self.run.log(values, step=step)
 
@@ -369,11 +398,19 @@ class Mirror:
 def reachable() -> str | None:
     """Why W&B cannot be online here; None if there is a key and the server accepts a connection within 3 s.
 
-    wandb.init itself would wait for an unreachable one for minutes.
+    wandb.init itself would wait for an unreachable one for minutes, and for a key at a terminal for ever.
     """
-    address = urlparse(os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai")
-    host = address.hostname or "api.wandb.ai"
-    if not (os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE") or _in_netrc(host)):
+    try:
+        settings = _settings()
+        from wandb.sdk.lib.wbauth import read_netrc_auth
+
+        known = settings.api_key or settings.identity_token_file or read_netrc_auth(host=settings.base_url)
+    except Exception as error:
+        # As a key that cannot be one.
+        return _line(error)
+    address = urlparse(settings.base_url)
+    host = address.hostname or ""
+    if not known:
         return f"there is no key for {host} (`wandb login` stores one)"
     proxy = None if proxy_bypass(host) else getproxies().get(address.scheme)
     asked = urlparse(proxy) if proxy else address
@@ -385,25 +422,34 @@ def reachable() -> str | None:
         return f"{asked.hostname} does not answer"
 
 
-def _in_netrc(host: str) -> bool:
-    try:
-        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
-    except (OSError, netrc.NetrcParseError):
-        return False
+def _settings() -> Any:
+    """W&B's own settings, of its variables and of what `wandb login --host` and `wandb offline` have stored."""
+    # Before it is loaded: what it says at the start of each run would be said once per cell.
+    os.environ.setdefault("WANDB_SILENT", "true")
+    import wandb
+
+    return wandb.setup().settings
 
 
 def _offline(place: Place) -> tuple[bool, str | None]:
     """Whether a run is to be offline, and why it must be if it need not."""
-    told = os.environ.get("WANDB_MODE", "")
-    if place.mode == "offline" or (place.mode == "auto" and told in ("offline", "dryrun")):
+    if place.mode == "offline" or (place.mode == "auto" and _settings().mode in ("offline", "dryrun")):
         return True, None
-    why = reachable()
+    server = where(place)
+    why = _unusable.get(server) or reachable()
+    if why:
+        _unusable[server] = why
     return why is not None, why
 
 
+def _release() -> None:
+    """Have W&B's service forget a run that could not begin; it would refuse its id as one that is in use."""
+    import wandb
+
+    wandb.teardown()
+
+
 def _init(subject: Subject, place: Place, offline: bool) -> Any:
-    # Before it is loaded: what it says at the start of each run would be said once per cell.
-    os.environ.setdefault("WANDB_SILENT", "true")
     import wandb
 
     return wandb.init(
@@ -413,8 +459,8 @@ def _init(subject: Subject, place: Place, offline: bool) -> Any:
         dir=str(subject.folder),
         id=subject.signature,
         resume="allow",
-        name=subject.name,
-        group=subject.group,
+        name=subject.name[:LONGEST],
+        group=subject.group and subject.group[:LONGEST],
         job_type=subject.kind,
         config=dict(subject.config),
         # Several runs, one after the other or at once, in one process: each is its own.
@@ -462,7 +508,7 @@ def noted(folder: Path) -> dict[str, Any]:
 
 def where(place: Place) -> str:
     """A name of the server and the project; an address may hold a password, which is no part of it."""
-    address = urlparse(os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai")
+    address = urlparse(_settings().base_url)
     return f"{address.hostname}:{address.port or address.scheme} {place.entity or ''} {place.project}"
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from diffsweep.sweep.mirror import Mirror, Place, Subject, numbers
+from diffsweep.sweep.record import Fit, read_metrics
 
 
 def csv(subject: Subject) -> Logger:
@@ -147,5 +148,7 @@ def finish(logger: Logger, *, failed: bool, preempted: bool = False) -> str | No
         return None
     if logger.mirror is None:
         return None
-    logger.mirror.close(failed=failed, preempted=preempted)
+    fit = logger.subject.kind == "fit"
+    rows = read_metrics(Fit(logger.subject.folder).metrics_file) if failed and fit else []
+    logger.mirror.close(failed=failed, preempted=preempted, rows=rows)
     return logger.mirror.hint
