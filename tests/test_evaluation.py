@@ -123,15 +123,6 @@ def test_moments_of_two_devices_merge_to_those_of_one() -> None:
     assert torch.allclose(merged.cov, whole.cov, rtol=1e-12, atol=1e-14)
 
 
-def test_what_was_merged_can_be_taken_away_again() -> None:
-    x = normal(100, 6, seed=8, shift=50)
-    left = Moments.of(x).without(Moments.of(x[20:45]))
-    rest = Moments.of(torch.cat((x[:20], x[45:])))
-    assert left.n == rest.n == 75
-    assert torch.allclose(left.mean, rest.mean, rtol=1e-13)
-    assert torch.allclose(left.cov, rest.cov, rtol=1e-10, atol=1e-10)
-
-
 @pytest.mark.parametrize(("n", "d"), [(300, 16), (41, 40), (40, 40), (30, 64), (9, 64)])
 def test_the_distance_without_a_block_is_that_of_the_other_samples(n: int, d: int) -> None:
     """Where samples are fewer than dimensions another matrix is decomposed: the number is the same."""

@@ -310,6 +310,50 @@ def test_a_number_without_a_block_is_that_of_the_other_samples(metric: Metric, n
         assert alone == pytest.approx(dict(prepared(block)), rel=1e-6, abs=1e-9)
 
 
+def spread(n: int, d: int, seed: int, decades: float) -> Tensor:
+    """Float64 (n, d), whose covariance has eigenvalues over so many decades, as those of networks' features have."""
+    scale = torch.logspace(0, -decades / 2, d, dtype=torch.float64)
+    return torch.randn(n, d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * scale
+
+
+@pytest.mark.parametrize("decades", [0, 4, 10])
+@pytest.mark.parametrize(("n", "d"), [(9, 40), (60, 60), (64, 60), (150, 60), (300, 120)])
+def test_frechet_without_a_block_is_exact_however_near_to_singular(n: int, d: int, decades: float) -> None:
+    """Few samples are taken out without another decomposition. Some are copies, which makes no difference."""
+    x = spread(n, d, 1, decades)
+    x[n // 2] = x[0]
+    y = spread(5 * d, d, 2, decades) + 0.1 * spread(1, d, 3, decades)
+    drawn, real = Features({"features": x}), Known(Features({"features": y}))
+    prepared = Frechet().prepare(drawn, real)
+    centred = y - y.mean(dim=0)
+    for block in (None, 0, len(drawn.blocks) - 1):
+        left = drawn.without(block)["features"]
+        about = left - left.mean(dim=0)
+        # The roots are singular values of the inner products of both sets, so that none is squared.
+        cross = np.linalg.svd((about @ centred.T).numpy(), compute_uv=False).sum()
+        trace = about.square().sum() / (len(left) - 1) + centred.square().sum() / (len(y) - 1)
+        gap = (left.mean(dim=0) - y.mean(dim=0)).square().sum()
+        exact = float(gap + trace) - 2 * cross / math.sqrt((len(left) - 1) * (len(y) - 1))
+        assert prepared(block)["fd"] == pytest.approx(exact, rel=1e-6, abs=1e-9 * float(trace))
+
+
+def test_at_infinity_a_block_is_left_out_of_every_part() -> None:
+    drawn, real = random_features(130, 3, seed=1, shift=0.3), Known(random_features(300, 3, seed=2))
+    drawn, x = Features(drawn.outputs), array(drawn)
+    order = torch.randperm(130, generator=torch.Generator().manual_seed(0)).numpy()
+    prepared = Infinity(parts=3).prepare(drawn, real)
+    for block in (None, 4):
+        gone = [] if block is None else drawn.blocks[block].tolist()
+        line = []
+        for parts in (1, 2, 3):
+            left = [np.setdiff1d(order[first::parts], gone) for first in range(parts)]
+            distances = [textbook_frechet(x[part], array(real.features)) for part in left]
+            line.append((np.mean([1 / len(part) for part in left]), np.mean(distances)))
+        start, slope = np.polynomial.Polynomial.fit(*np.array(line).T, 1).convert().coef
+        assert slope > 0
+        assert prepared(block) == {"fd.infinity": pytest.approx(start, rel=1e-6)}
+
+
 @pytest.mark.parametrize(("metric", "n"), [(Score(), 200), (Infinity(parts=2), 200)], ids=["score", "infinity"])
 def test_the_jackknife_of_what_is_divided_at_random_tells_the_scatter(metric: Metric, n: int) -> None:
     real = Known(random_features(2000, 8, seed=1))

@@ -7,12 +7,14 @@ compare at equal numbers only, and with the floor.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 
 import torch
+from torch import Tensor
 
 from diffsweep.evaluation.features import Features
-from diffsweep.evaluation.frechet import Moments, double, leave_out
+from diffsweep.evaluation.frechet import Moments, leave_out
 from diffsweep.evaluation.metric import Numbers, Real
 
 
@@ -38,27 +40,35 @@ class Classwise:
         known = real.features.labels
         if drawn.labels is None or known is None:
             return lambda block: {}
-        x = double(drawn["features"])
+        x, labels, blocks = drawn["features"], drawn.labels.cpu(), drawn.blocks
+        features, known = real.features["features"], known.cpu()
         block_of = torch.zeros(len(x), dtype=torch.long)
-        for number, block in enumerate(drawn.blocks):
+        for number, block in enumerate(blocks):
             block_of[block] = number
-        labels: list[int] = known.unique().tolist()
-        distances: dict[int, list[float]] = {}
-        for label in labels:
-            mine, theirs = (drawn.labels == label).cpu(), (known == label).cpu()
-            masks = [block_of[mine] == number for number in range(len(drawn.blocks))]
-            if theirs.sum() < 2 or mine.sum() - max(mask.sum() for mask in masks) < 2:
-                continue
-            features = real.features["features"]
-            moments = Moments.of(features[theirs.to(features.device)])
-            # Numbers only: with the moments of every class and block, wide features would fill the memory.
-            distance = leave_out(x[mine.to(x.device)], masks, moments)
-            distances[label] = [distance(block) for block in (None, *range(len(masks)))]
+        classes: list[int] = known.unique().tolist()
+        enough: dict[int, list[Tensor]] = {}
+        for label in classes:
+            masks = [block_of[labels == label] == number for number in range(len(blocks))]
+            counts = [int(mask.sum()) for mask in masks]
+            if (known == label).sum() >= 2 and sum(counts) - max(counts) >= 2:
+                enough[label] = masks
 
-        def numbers(block: int | None) -> Mapping[str, float]:
-            found = {label: values[0 if block is None else 1 + block] for label, values in distances.items()}
+        # All at once, each class in its turn: what they are computed from would fill the memory.
+        @functools.cache
+        def measured(*asked: int | None) -> list[Mapping[str, float]]:
+            found: dict[int, list[float]] = {}
+            for label, masks in enough.items():
+                moments = Moments.of(features[(known == label).to(features.device)])
+                distance = leave_out(x[(labels == label).to(x.device)], masks, moments)
+                found[label] = [distance(block) for block in asked]
+            return [named({label: values[i] for label, values in found.items()}) for i in range(len(asked))]
+
+        def named(found: Mapping[int, float]) -> Mapping[str, float]:
             all_of_them = {"fd.within": sum(found.values()) / len(found), "fd.worst": max(found.values())}
             each = {f"fd.class_{label}": value for label, value in found.items()}
-            return (all_of_them if len(found) == len(labels) else {}) | (each if len(labels) <= self.listed else {})
+            return (all_of_them if len(found) == len(classes) else {}) | (each if len(classes) <= self.listed else {})
 
-        return numbers if distances else lambda block: {}
+        def numbers(block: int | None) -> Mapping[str, float]:
+            return measured(None)[0] if block is None else measured(*range(len(blocks)))[block]
+
+        return numbers if enough else lambda block: {}

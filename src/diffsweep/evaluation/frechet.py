@@ -7,16 +7,23 @@ equation 6. Its bias shrinks with the number of images, so distances at differen
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 from torch import Tensor
 
+from diffsweep.evaluation.downdate import change
+
 if TYPE_CHECKING:
     from diffsweep.evaluation.features import Features
     from diffsweep.evaluation.metric import Numbers, Real
+
+
+# Leaving vectors out by `change` costs what a decomposition does when there are as many as dimensions over this.
+_DEARER = 5
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,15 +58,6 @@ class Moments:
         scatter += torch.outer(delta, delta) * (self.n * other.n / n)
         return Moments(self.mean + delta * (other.n / n), scatter / (n - 1), n)
 
-    def without(self, part: Moments) -> Moments:
-        """Moments of what is left when `part`, some of these vectors, is taken away: the inverse of `merge`."""
-        n = self.n - part.n
-        mean = self.mean + (self.mean - part.mean) * (part.n / n)
-        delta = part.mean - mean
-        scatter = self.cov * (self.n - 1) - part.cov * (part.n - 1)
-        scatter -= torch.outer(delta, delta) * (n * part.n / self.n)
-        return Moments(mean, scatter / max(n - 1, 1), n)
-
 
 def frechet_distance(a: Moments, b: Moments) -> float:
     """Squared Frechet distance of the two Gaussians: finite and not negative, whatever the ranks of the covariances.
@@ -74,19 +72,9 @@ def frechet_distance(a: Moments, b: Moments) -> float:
         raise ValueError(f"cannot compare {len(a.mean)} features with {len(b.mean)}: they come from two extractors")
     if min(a.n, b.n) < 2:
         raise ValueError(f"a Frechet distance needs at least 2 samples on each side, not {a.n} and {b.n}")
-    return _distance(a, b, _root(b.cov))
-
-
-def _distance(a: Moments, b: Moments, root: Tensor) -> float:
-    """The distance, given a root of b's covariance."""
-    return _gap(a, b, root.T @ a.cov @ root)
-
-
-def _gap(a: Moments, b: Moments, product: Tensor) -> float:
-    """The distance, given a symmetric matrix with the eigenvalues of a's covariance times b's."""
-    cross = torch.linalg.eigvalsh((product + product.T) / 2).clamp(min=0).sqrt().sum()
-    distance = (a.mean - b.mean).square().sum() + a.cov.trace() + b.cov.trace() - 2 * cross
-    return max(float(distance), 0.0)
+    root = _root(b.cov)
+    cross = _roots(root.T @ a.cov @ root)
+    return max(0.0, float((a.mean - b.mean).square().sum() + a.cov.trace() + b.cov.trace() - 2 * cross))
 
 
 class Frechet:
@@ -111,42 +99,103 @@ class Frechet:
         return (self.output,)
 
     def prepare(self, drawn: Features, real: Real) -> Numbers:
-        """See `Metric.prepare`; about one decomposition of a d x d or, where there are fewer samples, n x n matrix
-        for each block.
+        """See `Metric.prepare`; about one decomposition of a d x d or, where there are fewer samples, n x n matrix, and
+        for all blocks a few more, or one for each if blocks are large.
         """
-        distance = leave_out(double(drawn[self.output]), drawn.blocks, real.moments(self.output))
+        distance = leave_out(drawn[self.output], drawn.blocks, real.moments(self.output))
         return lambda block: {self.short: distance(block)}
 
 
 def leave_out(x: Tensor, blocks: Sequence[Tensor], known: Moments) -> Callable[[int | None], float]:
-    """The distance of vectors (n, d), float64, to known moments, and the same without a block of the vectors.
+    """The distance of vectors (n, d) to known moments, and the same without a block of the vectors.
 
     Args:
         x: Finite, on the device to compute on; at least 2 are left whatever block is left out.
-        blocks: Which vectors are in each block, numbers (int64) or a mask (n,); a block may be empty.
+        blocks: Which vectors are in each block, numbers (int64) or a mask (n,): each vector is in one. A block may be
+            empty.
         known: At least 2 vectors.
 
     Returns:
         From a block's number, or None for no block, to the distance.
     """
-    x = x - known.mean.to(x.device)
-    there = Moments(torch.zeros_like(x[0]), known.cov.to(x.device), known.n)
-    moments = [_moments(x[block.to(x.device)]) for block in blocks]
-    whole = functools.reduce(Moments.merge, (part for part in moments if part.n))
-    # The eigenvalues of C1 C2 are those of a matrix as small as the smaller of n and d.
-    few = len(x) <= x.shape[1]
-    inner = x @ there.cov @ x.T if few else _root(there.cov)
+    numbers = torch.arange(len(x), device=x.device)
+    ordered = [numbers[block.to(x.device)] for block in blocks]
+    n, lengths = len(x), [len(block) for block in ordered]
+    x = double(x[torch.cat(ordered)])
+    mean = x.mean(dim=0)
+    x -= mean
+    gap, cov = mean - known.mean.to(x.device), known.cov.to(x.device)
+    sums = [part.sum(dim=0) for part in x.split(lengths)]
+    squares = torch.stack([part.square().sum() for part in x.split(lengths)])
+    trace = cov.trace()
+    roots = (_few if n <= x.shape[1] else _many)(x, lengths, cov)
 
     def distance(block: int | None) -> float:
-        left = whole if block is None else whole.without(moments[block])
-        if few:
-            kept = torch.ones(len(x), dtype=torch.bool, device=x.device)
-            if block is not None:
-                kept[blocks[block].to(x.device)] = False
-            return _gap(left, there, _centred(inner[kept][:, kept]) / (left.n - 1))
-        return _distance(left, there, inner)
+        left, square, here = n, squares.sum(), gap
+        if block is not None:
+            left -= lengths[block]
+            # The others add up to minus its sum.
+            shift = sums[block] / left
+            here = gap - shift
+            square = square - squares[block] - left * shift.square().sum()
+        cross = roots(block) / math.sqrt(left - 1)
+        return max(0.0, float(here.square().sum() + square / (left - 1) + trace - 2 * cross))
 
     return distance
+
+
+# From a block's number, or None for no block, to the sum of the square roots of the eigenvalues of R^T S R, with S the
+# scatter of what is left about its mean, and R R^T = cov.
+_Left: TypeAlias = Callable[[int | None], Tensor]
+
+
+def _few(x: Tensor, lengths: list[int], cov: Tensor) -> _Left:
+    """By inner products (n, n), which have the same eigenvalues, and need no R."""
+    inner = x @ cov @ x.T
+
+    @functools.cache
+    def decomposed() -> tuple[Tensor, Sequence[Tensor]]:
+        # The vector of ones has no part in them: lifted above all others, it can be left out without a doubt.
+        values, vectors = torch.linalg.eigh(inner + 2 * inner.trace() / len(inner))
+        values = values[:-1].clamp(min=0)
+        return values, (vectors[:, :-1] * values.sqrt()).split(lengths)
+
+    def roots(block: int | None) -> Tensor:
+        if block is None:
+            return _roots(inner)
+        values, rows = decomposed()
+        return values.sqrt().sum() + change(values, rows[block], len(inner) - lengths[block])
+
+    return roots
+
+
+def _many(x: Tensor, lengths: list[int], cov: Tensor) -> _Left:
+    """By the matrix itself: without a small block by `change`, without a large one by another decomposition."""
+    whole = x @ _root(cov)
+    scatter, rows = whole.T @ whole, whole.split(lengths)
+
+    @functools.cache
+    def decomposed() -> tuple[Tensor, Tensor]:
+        values, vectors = torch.linalg.eigh(scatter)
+        return values.clamp(min=0), vectors
+
+    def roots(block: int | None) -> Tensor:
+        if block is None:
+            return _roots(scatter)
+        gone = rows[block]
+        left = len(whole) - len(gone)
+        if len(gone) * _DEARER > len(scatter):
+            total = gone.sum(dim=0)
+            return _roots(scatter - gone.T @ gone - torch.outer(total, total) / left)
+        values, vectors = decomposed()
+        return values.sqrt().sum() + change(values, gone @ vectors, left)
+
+    return roots
+
+
+def _roots(matrix: Tensor) -> Tensor:
+    """Sum of the square roots of the eigenvalues of a symmetric matrix, of which one half is looked at."""
+    return torch.linalg.eigvalsh(matrix).clamp(min=0).sqrt().sum()
 
 
 _SHORT = {"features": "fd", "spatial": "sfd"}
@@ -171,8 +220,3 @@ def _root(cov: Tensor) -> Tensor:
     # Without full rank there is no Cholesky root; this one takes ten times as long.
     values, vectors = torch.linalg.eigh(cov)
     return vectors * values.clamp(min=0).sqrt()
-
-
-def _centred(gram: Tensor) -> Tensor:
-    """Inner products of vectors, given those of the same vectors before their mean was taken off."""
-    return gram - gram.mean(dim=0) - gram.mean(dim=1, keepdim=True) + gram.mean()

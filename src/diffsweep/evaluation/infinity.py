@@ -9,6 +9,7 @@ The line holds while a part has at least twice as many samples as there are dime
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 
 import numpy as np
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 
 from diffsweep.evaluation.features import Features
-from diffsweep.evaluation.frechet import double, leave_out
+from diffsweep.evaluation.frechet import leave_out
 from diffsweep.evaluation.metric import Numbers, Real
 
 _PER_DIMENSION = 2
@@ -47,24 +48,32 @@ class Infinity:
 
     def prepare(self, drawn: Features, real: Real) -> Numbers:
         """See `Metric.prepare`; no number for fewer than 40 samples, or 4 for each dimension."""
-        x = double(drawn["features"])
+        x, blocks = drawn["features"], drawn.blocks
         n, d = x.shape
         most = min(self.parts, n // max(_PER_DIMENSION * d, _LEAST))
         if most < 2:
             return lambda block: {}
         known, order = real.moments(), _order(drawn.labels, n, self.seed)
+        block_of = torch.zeros(n, dtype=torch.long)
+        for number, block in enumerate(blocks):
+            block_of[block] = number
+
+        # All at once, each part in its turn: what they are computed from would fill the memory.
+        @functools.cache
+        def measured(*asked: int | None) -> list[float]:
+            inverse, distance = np.zeros((2, most, len(asked)))
+            for parts in range(1, most + 1):
+                for first in range(parts):
+                    part = order[first::parts]
+                    masks = [block_of[part] == number for number in range(len(blocks))]
+                    left = [len(part) - (0 if block is None else int(masks[block].sum())) for block in asked]
+                    of_part = leave_out(x[part.to(x.device)], masks, known)
+                    inverse[parts - 1] += 1 / np.array(left) / parts
+                    distance[parts - 1] += np.array([of_part(block) for block in asked]) / parts
+            return [float(np.polyfit(*line, 1)[1]) for line in zip(inverse.T, distance.T, strict=True)]
 
         def numbers(block: int | None) -> Mapping[str, float]:
-            gone = torch.zeros(n, dtype=torch.bool)
-            if block is not None:
-                gone[drawn.blocks[block]] = True
-            inverse, distance = [], []
-            for parts in range(1, most + 1):
-                divided = [order[first::parts] for first in range(parts)]
-                left = [part[~gone[part]].to(x.device) for part in divided]
-                inverse.append(np.mean([1 / len(part) for part in left]))
-                distance.append(np.mean([leave_out(x[part], [torch.arange(len(part))], known)(None) for part in left]))
-            return {self.short: float(np.polyfit(inverse, distance, 1)[1])}
+            return {self.short: measured(None)[0] if block is None else measured(*range(len(blocks)))[block]}
 
         return numbers
 
