@@ -293,6 +293,19 @@ def test_grey_pictures_with_three_equal_channels_are_grey_and_coloured_ones_are_
     assert all(word in err for word in ("(3, 8, 8)", "(1, 8, 8)", "grey and coloured"))
 
 
+def test_folders_may_be_called_as_people_call_them(run: Call, tmp_path: Path) -> None:
+    odd = tmp_path / "Zoë's runs, a=b (1)"
+    odd.mkdir()
+    folder = pictures(odd / "my samples, n=20", TEST[:20])
+    code = commands.main(
+        ["evaluate", str(folder), "--reference", "digits", "metric=[frechet]", "--name", "mine, ü", "--runs", str(odd)]
+    )
+    assert code == 0
+    (result,) = results(odd)
+    assert (result["images"], result["images_source"]) == ("mine, ü", str(folder))
+    assert (odd / "cache").is_dir()
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -304,6 +317,9 @@ def test_grey_pictures_with_three_equal_channels_are_grey_and_coloured_ones_are_
         (["--reference", "digits", "dataset=digits"], "--reference"),
         (["--reference", "digits", "evaluation.samples=10"], "--samples"),
         (["--reference", "digits", "--smaples", "10"], "--smaples"),
+        (["{single}", "{packed}", "--reference", "digits"], "give one folder, .npz"),
+        (["img=1.png", "img=2.png", "--reference", "digits"], "img"),
+        (["b.png", "--reference", "digits"], "b.png comes after"),
         (["--reference", "digits", "extractor=nothing"], "valid ones"),
         (["--reference", "digits", "extractor=fashion_mnist"], "does not take images of shape (1, 8, 8)"),
         (["--reference", "digits", "evaluation.reference=both"], "train or test"),

@@ -36,7 +36,8 @@ def run(asked: argparse.Namespace) -> int:
     """Score images that any program made, as a run's samples are scored; they enter the same tables.
 
     The images are a folder of pictures (PNG, JPEG, WebP, BMP; with its subfolders), or an .npz or .npy file of uint8.
-    The reference is a dataset of conf/, or real images in the same forms; then choose the features by extractor=NAME.
+    Labels in an .npz, as `labels` or arr_1, give the numbers by class as well. The reference is a dataset of conf/, or
+    real images in the same forms; then choose the features by extractor=NAME.
     OVERRIDE says what is measured, as extractor=inception 'metric=[frechet,kernel]' evaluation.reference=test. Numbers
     compare only at equal numbers of samples: --samples.
     """
@@ -85,11 +86,15 @@ def _composed(asked: argparse.Namespace) -> tuple[Any, bool]:
     for word in words:
         if word.startswith("-"):
             raise ValueError(f"{word} is no option of evaluate")
+        if Path(word).is_file() or not ("=" in word or word.startswith("~")):
+            # A shell makes many words of *.png.
+            raise ValueError(
+                f"{word} comes after {asked.images}: give one folder, .npz or .npy file, in quotes if its name has spaces"
+            )
     if keys & {"dataset", "evaluation.samples"}:
         raise ValueError(
             "evaluate takes --reference DATASET instead of dataset=, --samples N instead of evaluation.samples="
         )
-    words.append(f"paths.runs={asked.runs}")
     import_from(Path.cwd())
     try:
         with initialize_config_dir(str(Path("conf").absolute()), version_base="1.3"):
@@ -115,7 +120,10 @@ def _composed(asked: argparse.Namespace) -> tuple[Any, bool]:
                         f"{asked.reference} has none of its own"
                     )
                 words.insert(0, "extractor=efficientnet")
-            return compose("config", overrides=[search, *words]), is_dataset
+            cfg = compose("config", overrides=[search, *words])
+            # Not among the words: a folder may be called what Hydra would not take for a value.
+            cfg.paths.runs = asked.runs
+            return cfg, is_dataset
     except HydraException as error:
         raise ValueError(in_one_line(error)) from error
 

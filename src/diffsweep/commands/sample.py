@@ -36,7 +36,8 @@ def run(asked: argparse.Namespace) -> int:
 
     Image i with seed s is the image i that an evaluation with evaluation.seed=s draws. A sampler that is named gets as
     many network calls as the cell had, unless --nfe says otherwise. DIR gets 000000.png ..., grid.png (the first 100),
-    samples.npz (uint8, what other tools and `diffsweep evaluate` read), settings.json; points are samples.npy.
+    samples.npz (uint8, and the labels, as other tools and `diffsweep evaluate` read them), settings.json; points are
+    samples.npy.
     """
     import_from(Path.cwd())
     from diffsweep import results
