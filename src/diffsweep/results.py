@@ -341,10 +341,10 @@ def compare(df: pd.DataFrame, by: str | Sequence[str] = "sampler", metric: str |
 
     Returns:
         One row an option, the best first (its difference is 0): `difference`, the mean of option - best over `pairs`
-        many pairs; its 95 % interval from `low` to `high`, null where nothing tells it; `wins` and `losses` of the
-        option against the best; `seeds`, how many training seeds the pairs are of. With one, the interval is that of a
-        finite number of samples from these very models; with several, it is about other seeds too
-        (see `report.compare`).
+        many pairs; its interval from `low` to `high`, null where nothing tells it, so wide that with 95 % the truly
+        best option is the first or one whose interval contains 0; `wins` and `losses` against the best; `seeds`, how
+        many training seeds the pairs are of. With one, the interval is that of a finite number of samples from these
+        very models; with several, it is about other seeds too (see `report.compare`).
 
     Raises:
         ValueError: for cells that were measured differently, a choice that does not vary, a number that no cell has, if

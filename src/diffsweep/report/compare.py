@@ -185,7 +185,7 @@ def difference(a: Result, b: Result, name: str, level: float = LEVEL) -> Differe
     return Difference(value, value - reach, value + reach, paired)
 
 
-def mean_difference(pairs: Sequence[tuple[Result, Result]], name: str) -> Difference | None:
+def mean_difference(pairs: Sequence[tuple[Result, Result]], name: str, level: float = LEVEL) -> Difference | None:
     """The mean over pairs of cells (a, b) of the differences a - b, with its interval; None where nothing tells it.
 
     Of pairs that share their noise the number without block k of the mean is the mean of theirs; what is of other noise
@@ -213,20 +213,20 @@ def mean_difference(pairs: Sequence[tuple[Result, Result]], name: str) -> Differ
         if len(set(map(len, rows))) > 1:
             return None
         without = [math.fsum(column) / count for column in zip(*rows, strict=True)]
-        squares += (t_quantile((1 + LEVEL) / 2, len(without) - 1) * _error(without)) ** 2
+        squares += (t_quantile((1 + level) / 2, len(without) - 1) * _error(without)) ** 2
     trained = len(set(seeds)) if None not in seeds else 1
     if trained > 1:
         off: dict[Any, float] = {}
         for gap, seed in zip(gaps, seeds, strict=True):
             off[seed] = off.get(seed, 0.0) + (gap - value) / count
         error = math.sqrt(trained / (trained - 1) * math.fsum(one**2 for one in off.values()))
-        squares += (t_quantile((1 + LEVEL) / 2, trained - 1) * error) ** 2
+        squares += (t_quantile((1 + level) / 2, trained - 1) * error) ** 2
     reach = math.sqrt(squares)
     return Difference(value, value - reach, value + reach, paired=True, seeds=trained)
 
 
 def level_for(comparisons: int) -> float:
-    """Level at which each of so many intervals is computed, for all of them to hold at once with 95 % (Bonferroni)."""
+    """Level of each of so many intervals with which all hold at once with 95 % (Bonferroni), if named beforehand."""
     return 1 - (1 - LEVEL) / max(1, comparisons)
 
 
@@ -241,7 +241,8 @@ def against_best(
     With k cells that have the number there are k - 1 comparisons, and each interval has the level 1 - 0.05 / (k - 1).
     The truly best cell then is, with a probability of at least 95 %, the best one here or one whose interval contains
     0: it is missed only if its interval against the cell that happens to be best here lies off 0, whichever that is,
-    and so only if one of its k - 1 intervals does not hold.
+    and so only if one of its k - 1 intervals does not hold. (That is all that is promised: which cell happens to be the
+    best is chance too, so with many equal cells some interval of a difference to it misses in more than 5 %.)
 
     The difference is None for the best itself, for a cell without the number, and where nothing tells how sure it is.
     `read` gives a result with its NAME_jackknife; it is called for the best and for those shown.

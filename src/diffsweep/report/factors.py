@@ -61,6 +61,8 @@ def factors(results: Sequence[Result]) -> dict[str, list[str]]:
 def effects(results: Sequence[Result], name: str, *chosen: str) -> list[Effect]:
     """Each option of a factor beside its best one, best first; empty if no two cells differ in this factor only.
 
+    The truly best option is the best here or one whose interval contains 0, with 95 % or more: see `against_best`.
+
     Args:
         results: contents of result.json files, measured alike.
         name: of the number.
@@ -80,24 +82,25 @@ def effects(results: Sequence[Result], name: str, *chosen: str) -> list[Effect]:
     shared = [place for place in places.values() if len(place) > 1]
     options = list(dict.fromkeys(option for place in shared for option in place))
 
-    def mean(option: str, beside: str) -> float | None:
+    def gap_of(option: str, beside: str) -> float | None:
         differences = [_gap(place[option], place[beside], name) for place in shared if {option, beside} <= place.keys()]
         return sum(differences) / len(differences) if differences else None
 
     sign = -1 if compare.larger_is_better(name) else 1
     # With gaps in the grid, the mean over all of an option's cells would compare it with others' easier places.
     standing = {
-        option: sum(sign * gap for other in options if other != option and (gap := mean(option, other)) is not None)
+        option: sum(sign * gap for other in options if other != option and (gap := gap_of(option, other)) is not None)
         for option in options
     }
-    order = sorted(options, key=standing.__getitem__)
+    order, level = sorted(options, key=standing.__getitem__), compare.level_for(len(options) - 1)
     found = []
     for option in order[1:]:
         pairs = [(place[option], place[order[0]]) for place in shared if {option, order[0]} <= place.keys()]
         if pairs:
             gaps = tuple(_gap(a, b, name) for a, b in pairs)
             wins = sum(sign * gap < 0 for gap in gaps)
-            found.append(Effect(option, order[0], compare.mean_difference(pairs, name), gaps, wins))
+            mean = compare.mean_difference(pairs, name, level)
+            found.append(Effect(option, order[0], mean, gaps, wins))
     return found
 
 

@@ -114,11 +114,10 @@ def _standing(
         "" if found is None else "+" * (found.value >= 0) + with_error(found.value, found.half, sign)
         for found in differences
     ]
-    comparisons = sum(compare.finite(result, metric) is not None for result in group) - 1
-    together = f" for all {count(comparisons)} comparisons together" if comparisons > 1 else ""
     legend = []
     if "=" in marks:
-        legend.append(f"= cannot be told from the best: the interval of its difference (95 %{together}) contains 0")
+        said = "= cannot be told from the best: the interval of its difference contains 0"
+        legend.append(f"{said}; the truly best is * or = with 95 %")
     if "?" in marks:
         legend.append("? cannot be compared with the best: there is no interval")
     if any(found is not None and not found.paired for found in differences):
