@@ -317,7 +317,7 @@ def test_folders_may_be_called_as_people_call_them(run: Call, tmp_path: Path) ->
         (["--reference", "digits", "dataset=digits"], "--reference"),
         (["--reference", "digits", "evaluation.samples=10"], "--samples"),
         (["--reference", "digits", "--smaples", "10"], "--smaples"),
-        (["{single}", "{packed}", "--reference", "digits"], "give one folder, .npz"),
+        (["{single}", "{packed}", "--reference", "digits"], "give one folder or file"),
         (["img=1.png", "img=2.png", "--reference", "digits"], "img"),
         (["b.png", "--reference", "digits"], "b.png comes after"),
         (["--reference", "digits", "extractor=nothing"], "valid ones"),

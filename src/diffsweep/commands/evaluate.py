@@ -89,7 +89,7 @@ def _composed(asked: argparse.Namespace) -> tuple[Any, bool]:
         if Path(word).is_file() or not ("=" in word or word.startswith("~")):
             # A shell makes many words of *.png.
             raise ValueError(
-                f"{word} comes after {asked.images}: give one folder, .npz or .npy file, in quotes if its name has spaces"
+                f"{word} comes after {asked.images}: give one folder or file, in quotes if its name has spaces"
             )
     if keys & {"dataset", "evaluation.samples"}:
         raise ValueError(
