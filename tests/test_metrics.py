@@ -349,7 +349,7 @@ def test_at_infinity_a_block_is_left_out_of_every_part() -> None:
             left = [np.setdiff1d(order[first::parts], gone) for first in range(parts)]
             distances = [textbook_frechet(x[part], array(real.features)) for part in left]
             line.append((np.mean([1 / len(part) for part in left]), np.mean(distances)))
-        start, slope = np.polynomial.Polynomial.fit(*np.array(line).T, 1).convert().coef
+        start, slope = np.polynomial.polynomial.polyfit([one for one, _ in line], [other for _, other in line], 1)
         assert slope > 0
         assert prepared(block) == {"fd.infinity": pytest.approx(start, rel=1e-6)}
 

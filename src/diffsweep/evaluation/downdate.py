@@ -6,8 +6,8 @@
 The first line holds for each eigenvalue: sqrt(b) - sqrt(a) = 1/pi integral of log((b + z^2) / (a + z^2)) dz. In the
 second A is diagonal once it has been decomposed. So m vectors fewer cost determinants of m x m, and no decomposition.
 
-The integral is a trapezoid sum after the substitution z = sn(u) / cn(u), which errs by
-exp(-2 pi^2 N / (log(range) + 3)) of the sum with N points for eigenvalues in a given range ("Computing A^alpha, log(A), and related matrix functions by
+The integral is a trapezoid sum after the substitution z = sn(u) / cn(u), which with N points for eigenvalues in a given
+range errs by exp(-2 pi^2 N / (log(range) + 3)) of the sum ("Computing A^alpha, log(A), and related matrix functions by
 contour integrals", N. Hale, N. Higham, L. Trefethen, SIAM Journal on Numerical Analysis 46, 2008, section 4): by 1e-10
 here, and rounding by no more than it does in a decomposition.
 """
