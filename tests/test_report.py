@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 import re
+import shlex
 import shutil
 import time
 from collections.abc import Iterator
@@ -29,6 +30,9 @@ from diffsweep.report.factors import effects, factors
 from diffsweep.report.motion import motion
 from diffsweep.report.page import Subject, content, write
 from diffsweep.report.strips import GEOMETRY, strip
+from diffsweep.report.words import with_error
+from diffsweep.sweep.jobs import Job, Launched
+from diffsweep.sweep.record import Fit
 from finished_runs import DIGITS, finish
 from made_runs import SAMPLERS, WORTH, made
 
@@ -155,13 +159,70 @@ def answer(results: list[dict[str, Any]], runs: Path) -> str:
 
 def test_the_answer_names_winner_margin_certainty_and_cost(tmp_path: Path) -> None:
     results = made(tmp_path, 72, pictures=False)
-    said = answer(results, tmp_path)
     best = min(results, key=lambda result: result["fd_digits"])
     assert (best["sampler"], best["schedule"], best["nfe"]) == ("dpmpp_2m", "cosine", 50)
-    assert said.startswith("sampler=dpmpp_2m schedule=cosine sampler.nfe=50 is best: fd_digits 1.040")
-    assert "Its lead over the next, sampler=unipc schedule=cosine sampler.nfe=50, is 0.05" in said
-    assert "paired" in said
-    assert "72 cells of 3 trainings took 4 min 00 s of training and 3 min 09 s of evaluation" in said
+    won, took, *more = content(Subject("s", tmp_path, results))["tables"][0]["answer"]
+    assert not more
+    assert won.startswith(
+        "sampler=dpmpp_2m schedule=cosine sampler.nfe=50 is best with 95 % confidence: fd_digits 1.040"
+    )
+    assert "at 50 network calls a sample, 0.050 \u00b1 0.0" in won
+    assert won.endswith(
+        "less than the next, sampler=unipc schedule=cosine sampler.nfe=50 at 50 network calls a sample."
+    )
+    assert took == "72 cells of 3 trainings took 4 min 00 s of training, and 3 min 09 s of sampling and evaluation."
+    larger = [{**result, "metric": "precision_digits"} for result in results]
+    assert "cannot be told from it" in answer(larger, tmp_path), "no blocks, no certainty"
+
+
+def test_external_images_are_no_training_and_a_single_cell_wins_nothing(tmp_path: Path) -> None:
+    ours, theirs = made(tmp_path, 2, pictures=False)
+    images = {key: value for key, value in theirs.items() if key not in ("sampler", "schedule", "nfe", "fit_seconds")}
+    said = answer([ours, {**images, "fit": "f" * 12, "images": "mine", "overrides": "images=mine"}], tmp_path)
+    assert "2 cells of 1 training took 1 min 20 s of training" in said
+    (alone, *_) = content(Subject("s", tmp_path, [ours]))["tables"][0]["answer"]
+    assert alone.startswith("diffuser=v sampler=ddim schedule=cosine backbone=unet dataset=digits: fd_digits 1.700")
+    assert "best" not in alone
+
+
+def test_the_page_says_what_all_cells_share(tmp_path: Path) -> None:
+    (table,) = content(Subject("s", tmp_path, made(tmp_path, 24, pictures=False)))["tables"]
+    assert table["common"] == "diffuser=v schedule=cosine backbone=unet dataset=digits seed=0"
+
+
+def test_a_command_is_typed_as_it_stands_whatever_the_values_are(tmp_path: Path) -> None:
+    (result,) = made(tmp_path, 1, pictures=False)
+    words = ["metric=[frechet,kernel]", "dataset.folder=my images/$HOME's", "+note=a;b"]
+    result["overrides"] = " ".join(words)
+    command = content(Subject("s", tmp_path, [result]))["cells"][result["cell"]]["command"]
+    assert shlex.split(command) == ["python", "train.py", *words]
+
+
+def test_logs_of_a_cell_are_those_of_its_training_and_of_its_own_job(tmp_path: Path) -> None:
+    one, other = made(tmp_path, 2, pictures=False, sweep="mine")
+    jobs = (
+        Job("fit", one["fit"], (one["cell"], other["cell"]), log="logs/fit.log"),
+        Job("cells", one["fit"], (one["cell"],), log="logs/cells.log"),
+    )
+    (tmp_path / "sweeps" / "mine").mkdir(parents=True)
+    assert content(Subject("s", tmp_path, [one]))["cells"][one["cell"]]["logs"] == []
+    Launched("local", jobs).write(tmp_path / "sweeps" / "mine")
+    cells = content(Subject("s", tmp_path, [one, other]))["cells"]
+    folder = tmp_path / "sweeps" / "mine" / "logs"
+    assert cells[one["cell"]]["logs"] == [str(folder / "fit.log"), str(folder / "cells.log")]
+    assert cells[other["cell"]]["logs"] == [str(folder / "fit.log")]
+
+
+def test_cells_that_failed_for_one_reason_are_told_of_once(tmp_path: Path) -> None:
+    lost = [{"fit": "f", "cell": f"c{i}", "name": f"seed={i}", "reason": "out of memory"} for i in range(3)]
+    lost.append({"fit": "f", "cell": "d", "name": "seed=9", "reason": "no such file", "log": "there.log"})
+    error = Fit(tmp_path / "fits" / "f").cell("c1").error_file
+    error.parent.mkdir(parents=True)
+    error.write_text("the trace")
+    first, second = content(Subject("s", tmp_path, [], lost))["failures"]
+    assert [cell["name"] for cell in first["cells"]] == ["seed=0", "seed=1", "seed=2"]
+    assert (first["reason"], first["trace"]) == ("out of memory", "the trace")
+    assert second["cells"] == [{"name": "seed=9", "log": "there.log"}]
 
 
 def test_the_answer_does_not_name_a_winner_that_chance_made(tmp_path: Path) -> None:
@@ -171,8 +232,13 @@ def test_the_answer_does_not_name_a_winner_that_chance_made(tmp_path: Path) -> N
     blocks = [float(word) for word in twin["fd_digits_jackknife"].split()]
     twin["fd_digits_jackknife"] = " ".join(f"{value + 1e-4 * (-1) ** i:.9g}" for i, value in enumerate(blocks))
     said = answer([*results, twin], tmp_path)
-    assert "It cannot be told from 1 other: sampler=heun_sde sampler.nfe=50." in said
-    assert "lead" not in said
+    assert "but 1 other cannot be told from it with 95 % confidence." in said
+    assert "These may be as good: sampler=heun_sde sampler.nfe=50." in said
+    assert "is best" not in said
+    assert "cheapest" not in said
+    said = answer([*results, {**twin, "nfe": 7}], tmp_path)
+    assert "The cheapest of them is sampler=heun_sde sampler.nfe=50: fd_digits 1.040" in said
+    assert said.count("at 7 network calls a sample") == 1
 
 
 def test_cells_that_were_measured_differently_come_in_tables_of_their_own(tmp_path: Path) -> None:
@@ -206,7 +272,7 @@ def test_nothing_finished_and_everything_failed_is_a_page_too(tmp_path: Path) ->
     write(Subject("none", tmp_path, [], [failure]), tmp_path / "report.html")
     text = (tmp_path / "report.html").read_text()
     assert "No cell is finished" in text
-    assert "1 without a result" in text
+    assert "1 cell without a result" in text
     assert "<img src=x" not in text
 
 
@@ -298,6 +364,19 @@ def test_a_reader_sorts_filters_enlarges_and_reads_at_night(browser: Any, tmp_pa
     header.click()
     wait(browser, "document.querySelector('#table [tabulator-field=nfe].tabulator-cell').textContent", "50")
 
+    # By keys as well.
+    browser.find_element(By.CSS_SELECTOR, '.tabulator-col[tabulator-field="place"]').send_keys(Keys.ENTER)
+    wait(browser, "document.querySelector('#table [tabulator-field=place].tabulator-cell').textContent", "1")
+
+    # Its numbers have the digits that they have elsewhere.
+    stream = np.random.default_rng(0)
+    pairs = (10 ** stream.uniform(-6, 7, (500, 2))).tolist()
+    said = browser.execute_script("return arguments[0].map(([value, half]) => measured(-value, half))", pairs)
+    for (value, reach), text in zip(pairs, said, strict=True):
+        # A power of ten may have a 0 in front.
+        here = re.sub(r"e([+-])(\d)\b", r"e\g<1>0\2", text.replace("\u00a0", " "))
+        assert here == with_error(-value, reach, "\u00b1")
+
     # Filtered by words.
     browser.find_element(By.ID, "find").send_keys("heun nfe=20")
     wait(browser, "document.getElementById('shown').textContent", "1 of 24 cells")
@@ -337,6 +416,17 @@ def test_a_reader_sorts_filters_enlarges_and_reads_at_night(browser: Any, tmp_pa
     wait(browser, f"{shade} !== {json.dumps(light)}")
     browser.save_screenshot(str(tmp_path / "dark.png"))
 
+    # On paper: by day, all rows, and nothing wider than the paper.
+    wait(browser, "document.getElementById('failures').hidden", False)
+    browser.execute_script("dispatchEvent(new Event('beforeprint'))")
+    rows = "document.querySelectorAll('.tabulator-print-table tbody tr').length"
+    wait(browser, rows, 24)
+    wait(browser, f"{shade} === {json.dumps(light)}")
+    wait(browser, "Math.max(...[...document.querySelectorAll('.main-svg')].map((one) => one.clientWidth)) <= 700")
+    browser.execute_script("dispatchEvent(new Event('afterprint'))")
+    wait(browser, rows, 0)
+    wait(browser, f"{shade} !== {json.dumps(light)}")
+
     # A phone: nothing sticks out.
     browser.set_window_size(500, 900)
     browser.execute_cdp_cmd(
@@ -368,8 +458,10 @@ def test_a_page_of_two_protocols_and_of_none_works_as_well(browser: Any, tmp_pat
     browser.find_elements(By.CSS_SELECTOR, "#which option")[1].click()
     wait(browser, "document.getElementById('shown').textContent", "1 of 1 cells")
     # One cell has no choices to set against each other.
-    for part in ("pair", "heat", "all", "parallel"):
+    for part in ("pair", "heat", "all", "parallel", "effects"):
         assert not browser.find_element(By.ID, part).is_displayed()
+    assert not browser.find_element(By.CSS_SELECTOR, 'nav a[href="#effects"]').is_displayed()
+    assert browser.find_element(By.CSS_SELECTOR, 'nav a[href="#images"]').is_displayed()
     write(Subject("none", tmp_path, []), tmp_path / "none.html")
     browser.get((tmp_path / "none.html").as_uri())
     wait(browser, "document.getElementById('leaderboard').hidden")

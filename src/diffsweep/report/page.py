@@ -9,8 +9,10 @@ from __future__ import annotations
 import base64
 import json
 import re
+import shlex
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,9 +22,11 @@ from diffsweep.report import compare, export
 from diffsweep.report.bibliography import bibtex
 from diffsweep.report.factors import effects, factors
 from diffsweep.report.leaderboard import mixed
+from diffsweep.report.overrides import overridden, split
 from diffsweep.report.strips import strip
-from diffsweep.report.words import count, duration, with_error
+from diffsweep.report.words import count, duration, things, with_error
 from diffsweep.sweep.files import write_atomic
+from diffsweep.sweep.jobs import Launched
 from diffsweep.sweep.record import CHOICES, Cell, Fit, read_metrics
 from diffsweep.sweep.signature import INFERENCE
 
@@ -30,6 +34,9 @@ ASSETS = Path(__file__).parent / "assets"
 
 # Points of a training curve: more cannot be told apart on a screen.
 _POINTS = 200
+
+# Characters of an option in a name: lists and paths have no end.
+_WORD = 40
 
 # Up to so many cells, each has so many images in the page, at full quality or not: that keeps it to a few megabytes.
 _IMAGES = ((60, 16, True), (150, 12, True), (300, 8, False), (1000, 6, False), (10**9, 0, False))
@@ -103,17 +110,20 @@ def content(subject: Subject, metric: str | None = None) -> dict[str, Any]:
     groups = _groups(results)
     differing = [compare.PROTOCOL[place] for place in compare.apart(list(groups))]
     images, lossless = next(row[1:] for row in _IMAGES if len(results) <= row[0])
-    tables = [_table(rows, differing, subject.runs) for rows in groups.values()]
+    tables = [_table(rows, differing) for rows in groups.values()]
     best = tables[0]["rows"][0]["cell"] if tables else None
     configs = {str(result["cell"]): _flat(_config(result, subject)) for result in results}
     known = configs.get(str(best), {})
     shown = [{key: value for key, value in result.items() if not key.endswith("_jackknife")} for result in results]
     first = next((result for result in shown if str(result["cell"]) == best), {})
+    logs = _logs(results, subject.runs)
     return {
-        "groups": [*CHOICES],
         "tables": tables,
         "apart": [words for _, words in differing],
-        "cells": {str(result["cell"]): _cell(result, subject, configs, known, first) for result in shown},
+        "cells": {
+            str(result["cell"]): _cell(result, subject, configs, known, first) | {"logs": logs[str(result["cell"])]}
+            for result in shown
+        },
         "result": first,
         "columns": export.columns(shown),
         "best": best,
@@ -125,7 +135,7 @@ def content(subject: Subject, metric: str | None = None) -> dict[str, Any]:
         },
         "motions": dict(subject.motions or {}),
         "fits": _fits(results, subject.runs),
-        "failures": [_failure(failure, subject.runs) for failure in subject.failures],
+        "failures": _failures(subject),
     }
 
 
@@ -147,7 +157,7 @@ def _ranked(rows: Sequence[Result]) -> list[Result]:
     return sorted(rows, key=lambda result: compare.rank(result, str(rows[0].get("metric"))))
 
 
-def _table(rows: Sequence[Result], differing: Sequence[tuple[str, str]], runs: Path) -> dict[str, Any]:
+def _table(rows: Sequence[Result], differing: Sequence[tuple[str, str]]) -> dict[str, Any]:
     """One leaderboard: cells that were measured alike."""
     name = str(rows[0].get("metric"))
     rows = _ranked(rows)
@@ -155,6 +165,7 @@ def _table(rows: Sequence[Result], differing: Sequence[tuple[str, str]], runs: P
     best, lacks = compare.against_best(rows, name)
     tied = {str(result["cell"]) for result in compare.tied(rows, name)} if best is not None else set()
     numbers = list(dict.fromkeys(one for result in rows for one in compare.numbers(result)))
+    names = [_name(table, i, result) for i, result in enumerate(rows)]
     return {
         "metric": name,
         "larger": compare.larger_is_better(name),
@@ -165,14 +176,15 @@ def _table(rows: Sequence[Result], differing: Sequence[tuple[str, str]], runs: P
         "apart": ", ".join(
             f"{words} {_text(rows[0].get(field.replace('METRIC', name)))}" for field, words in differing
         ),
-        "answer": _answer(rows, name, tied, table),
+        "answer": _answer(rows, name, tied, names),
+        "common": _common(rows, table),
         "careful": mixed(rows),
         "rows": [
             {
                 "cell": str(result["cell"]),
                 "place": i + 1,
                 "mark": _mark(result, best, tied),
-                "name": _name(table, i) or str(result["cell"]),
+                "name": names[i],
                 **{f"factor {key}": options[i] for key, options in table.items()},
                 "value": compare.finite(result, name),
                 "half": compare.half(result, name),
@@ -211,36 +223,73 @@ def _mark(result: Result, best: Result | None, tied: set[str]) -> str:
     return "best" if result is best else "tied"
 
 
-def _name(table: Mapping[str, Sequence[str]], i: int) -> str:
-    return " ".join(f"{key}={options[i]}" for key, options in table.items() if options[i] != "-")
+def _name(table: Mapping[str, Sequence[str]], i: int, result: Result) -> str:
+    """What distinguishes one cell from the others; its choices, if it is alone."""
+    said = {key: options[i] for key, options in table.items() if options[i] != "-"}
+    said = said or {key: str(result[key]) for key in ("images", *CHOICES) if result.get(key) is not None}
+    return " ".join(f"{key}={_short(value)}" for key, value in said.items()) or str(result["cell"])
 
 
-def _answer(rows: Sequence[Result], name: str, tied: set[str], table: Mapping[str, Sequence[str]]) -> list[str]:
-    """The winner, its margin, how sure that is, and what it cost: a few sentences."""
+def _short(value: str) -> str:
+    return value if len(value) <= _WORD else f"{value[: _WORD // 2]}\N{HORIZONTAL ELLIPSIS}{value[-_WORD // 3 :]}"
+
+
+def _common(rows: Sequence[Result], table: Mapping[str, Sequence[str]]) -> str:
+    """The choices and overrides that all cells share."""
+    first = rows[0]
+    same = {key: str(first[key]) for key in CHOICES if key not in table and first.get(key) is not None}
+    same |= {key: value for key, value in overridden(first).items() if key not in table}
+    return " ".join(f"{key}={_short(value)}" for key, value in same.items())
+
+
+def _answer(rows: Sequence[Result], name: str, tied: set[str], names: Sequence[str]) -> list[str]:
+    """The winner, its margin, how sure that is and at what cost; then who else may be best, and what all of it took."""
     if not tied:
-        return [f"No cell has a finite {name}."]
+        return [f"No cell has a finite {name}.", _took(rows)]
     best = rows[0]
-    value = with_error(best.get(name), compare.half(best, name), "±")
-    said = f"{_name(table, 0) or best['cell']} is best: {name} {value}"
-    said += f", {count(best.get('nfe'))} network calls a sample." if best.get("nfe") is not None else "."
-    sentences = [said]
+    ranked = sum(compare.finite(result, name) is not None for result in rows)
     others = [i for i, result in enumerate(rows) if i and str(result["cell"]) in tied]
-    if others:
-        named = "; ".join(_name(table, i) for i in others[:3])
-        more = f" and {len(others) - 3} more" if len(others) > 3 else ""
-        sentences.append(f"It cannot be told from {len(others)} other{'s' * (len(others) > 1)}: {named}{more}.")
-    elif len(rows) > 1 and compare.finite(rows[1], name) is not None:
-        lead = compare.difference(rows[1], best, name, compare.level_for(len(rows) - 1))
-        if lead is not None:
-            how = "paired by their starting noise" if lead.paired else "not paired"
-            margin = with_error(abs(lead.value), lead.half, "±")
-            sentences.append(f"Its lead over the next, {_name(table, 1)}, is {margin} ({how}): more than chance makes.")
-    fits = {result.get("fit"): result for result in rows}
-    training = sum(_seconds(result, "fit_seconds") for result in fits.values())
+    sure = f"with {compare.LEVEL:.0%} confidence".replace("%", " %")
+    sentences = []
+    if ranked == 1:
+        sentences.append(f"{names[0]}: {_scored(best, name)}.")
+    elif others:
+        amount = things(len(others), "other")
+        sentences.append(f"{names[0]} comes first: {_scored(best, name)}, but {amount} cannot be told from it {sure}.")
+        more = f"; and {len(others) - 3} more" if len(others) > 3 else ""
+        sentences.append(f"These may be as good: {'; '.join(names[i] for i in others[:3])}{more}.")
+        calls = [rows[i].get("nfe") for i in (0, *others)]
+        cheapest = min((nfe for nfe in calls if nfe is not None), default=None)
+        if cheapest is not None and calls[0] is not None and cheapest < calls[0]:
+            i = (0, *others)[calls.index(cheapest)]
+            sentences.append(f"The cheapest of them is {names[i]}: {_scored(rows[i], name)}.")
+    else:
+        lead = compare.difference(rows[1], best, name, compare.level_for(ranked - 1))
+        assert lead is not None
+        margin = with_error(abs(lead.value), lead.half, "\N{PLUS-MINUS SIGN}")
+        how = "more" if compare.larger_is_better(name) else "less"
+        sentences.append(
+            f"{names[0]} is best {sure}: {_scored(best, name)}, {margin} {how} than the next, {names[1]}"
+            f"{_calls(rows[1])}."
+        )
+    return [*sentences, _took(rows)]
+
+
+def _scored(result: Result, name: str) -> str:
+    value = with_error(result.get(name), compare.half(result, name), "\N{PLUS-MINUS SIGN}")
+    return f"{name} {value}{_calls(result)}"
+
+
+def _calls(result: Result) -> str:
+    return f" at {count(result['nfe'])} network calls a sample" if result.get("nfe") is not None else ""
+
+
+def _took(rows: Sequence[Result]) -> str:
+    ours = {result.get("fit"): result for result in rows if result.get("images") is None}
+    training = sum(_seconds(result, "fit_seconds") for result in ours.values())
     sampling = sum(_seconds(result, "sample_seconds") + _seconds(result, "evaluate_seconds") for result in rows)
-    cells = f"{len(rows)} cell{'s' * (len(rows) > 1)} of {len(fits)} training{'s' * (len(fits) > 1)}"
-    sentences.append(f"{cells} took {duration(training)} of training and {duration(sampling)} of evaluation.")
-    return sentences
+    cells = things(len(rows), "cell") + (f" of {things(len(ours), 'training')}" if ours else "")
+    return f"{cells} took {duration(training)} of training, and {duration(sampling)} of sampling and evaluation."
 
 
 def _seconds(result: Result, key: str) -> float:
@@ -268,10 +317,9 @@ def _cell(
     cell = str(result["cell"])
     config = configs[cell]
     record = Cell.of(result, subject.runs)
-    overrides = str(result.get("overrides") or "")
     return {
         "fit": str(result.get("fit")),
-        "command": "" if result.get("images") is not None else f"python train.py {overrides}".strip(),
+        "command": "" if result.get("images") is not None else _command(result),
         "folder": str(record.folder),
         # Most of a config is that of the winner: 500 of them would be most of the page.
         "differs": {key: config.get(key) for key in {*config, *best} if config.get(key) != best.get(key)},
@@ -279,19 +327,36 @@ def _cell(
     }
 
 
-def _failure(failure: Result, runs: Path) -> dict[str, Any]:
-    error = Path(failure.get("error") or Cell.of(failure, runs).error_file)
-    try:
-        trace = error.read_text(errors="replace")[-4000:]
-    except OSError:
-        trace = ""
-    return {
-        "name": str(failure.get("name") or failure.get("overrides") or failure.get("cell")),
-        "state": str(failure.get("state") or "failed"),
-        "reason": str(failure.get("reason") or Cell.of(failure, runs).error() or "no reason was recorded"),
-        "trace": trace,
-        "log": str(failure.get("log") or ""),
-    }
+def _command(result: Result) -> str:
+    return shlex.join(["python", "train.py", *split(str(result.get("overrides") or ""))])
+
+
+def _failures(subject: Subject) -> list[dict[str, Any]]:
+    """Cells without a result by the reason for it: hundreds may have the same, and the same trace."""
+    found: dict[str, dict[str, Any]] = {}
+    for failure in subject.failures:
+        record = Cell.of(failure, subject.runs)
+        reason = str(failure.get("reason") or record.error() or "no reason was recorded")
+        one = found.setdefault(reason, {"reason": reason, "cells": [], "trace": ""})
+        name = str(failure.get("name") or failure.get("overrides") or failure.get("cell"))
+        one["cells"].append({"name": name, "log": str(failure.get("log") or "")})
+        if not one["trace"]:
+            with suppress(OSError):
+                one["trace"] = Path(failure.get("error") or record.error_file).read_text(errors="replace")[-4000:]
+    return list(found.values())
+
+
+def _logs(results: Sequence[Result], runs: Path) -> dict[str, list[str]]:
+    """Cell -> the logs of the jobs that trained and evaluated it, as far as its sweep's last launch tells of them."""
+    told: dict[tuple[str, str], list[str]] = {}
+    for sweep in {str(result["sweep"]) for result in results if result.get("sweep")}:
+        folder = runs / "sweeps" / sweep
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            launched = Launched.read(folder)
+            for job in launched.jobs if launched else ():
+                for cell in job.cells if job.log else ():
+                    told.setdefault((sweep, cell), []).append(str(folder / job.log))
+    return {str(result["cell"]): told.get((str(result.get("sweep")), str(result["cell"])), []) for result in results}
 
 
 def _fits(results: Sequence[Result], runs: Path) -> list[dict[str, Any]]:
@@ -326,16 +391,7 @@ def _fits(results: Sequence[Result], runs: Path) -> list[dict[str, Any]]:
 
 def _config(result: Result, subject: Subject) -> Mapping[str, Any]:
     known = (subject.configs or {}).get(str(result["cell"]))
-    if known is not None:
-        return known
-    import yaml
-
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    try:
-        read = yaml.load(Cell.of(result, subject.runs).config_file.read_bytes(), Loader=loader)
-    except (OSError, yaml.YAMLError):
-        return {}
-    return read if isinstance(read, dict) else {}
+    return Cell.of(result, subject.runs).config() if known is None else known
 
 
 def _flat(config: Any, key: str = "") -> dict[str, str]:

@@ -16,16 +16,36 @@ function digits(value, places = 4) {
   if (typeof value !== "number") return String(value);
   if (value !== 0 && (Math.abs(value) < 1e-4 || Math.abs(value) >= 1e6)) return value.toExponential(places - 1);
   const rounded = Number(value.toPrecision(places));
-  const left = rounded === 0 ? 0 : Math.max(0, places - 1 - Math.floor(Math.log10(Math.abs(rounded))));
-  return rounded.toFixed(Number.isInteger(value) ? 0 : left);
+  return rounded.toFixed(rounded === 0 ? 0 : Math.max(0, places - 1 - Math.floor(Math.log10(Math.abs(rounded)))));
 }
 
-// The value to the digits that its error leaves: 0.380 ± 0.012.
+function count(value) { return typeof value === "number" ? value.toLocaleString("en") : digits(value); }
+
+// The value to the digits that its error leaves, as 0.380 ± 0.012, which words.with_error says as well; in one line.
 function measured(value, half) {
   if (value === null || value === undefined) return "-";
-  if (!half) return digits(value);
-  const places = Math.min(8, Math.max(0, 1 - Math.floor(Math.log10(half))));
-  return `${value.toFixed(places)} ± ${half.toFixed(places)}`;
+  if (!half || half <= 1e-7 * Math.abs(value)) return digits(value);
+  const error = Number(half.toExponential(1));
+  const places = 1 - Math.floor(Math.log10(error) + 1e-9), largest = Math.max(Math.abs(value), error);
+  if (largest < 1e-4 || largest >= 1e6) {
+    const left = Math.max(0, Math.floor(Math.log10(largest)) + places);
+    return `${value.toExponential(left)}\u00a0±\u00a0${error.toExponential(1)}`;
+  }
+  const unit = 10 ** Math.max(0, -places), after = Math.max(0, places);
+  const said = (Math.round(value / unit) * unit).toFixed(0);
+  // What rounds to 0 has no sign.
+  const rounded = places > 0 ? value.toFixed(after) : said;
+  return `${Number(rounded) === 0 ? rounded.replace("-", "") : rounded}\u00a0±\u00a0${error.toFixed(after)}`;
+}
+
+const signed = (value, half) => (value > 0 ? "+" : "") + measured(value, half);
+
+// As much of a text as there is room for; both ends of it, for lists and paths differ at theirs. Plotly reads tags.
+function short(text, room = 40) {
+  const plain = String(text).replaceAll("<", "\u2039").replaceAll(">", "\u203a");
+  if (plain.length <= room) return plain;
+  const tail = Math.floor(room / 3);
+  return `${plain.slice(0, Math.max(1, room - tail - 1))}\u2026${tail ? plain.slice(-tail) : ""}`;
 }
 
 function options(select, names, chosen) {
@@ -43,43 +63,34 @@ const value = (row) => (number === table.metric ? row.value : (row.numbers[numbe
 const half = (row) => (number === table.metric ? row.half : (row.numbers[number] || [null, null])[1]);
 const larger = () => table.larger_numbers.includes(number);
 const better = (a, b) => (larger() ? a > b : a < b);
-const described = (row) => row.name;
+const direction = () => `${larger() ? "larger" : "smaller"} is better`;
 
 function columns() {
   const numeric = { hozAlign: "right", headerHozAlign: "right", headerSortStartingDir: "asc" };
   const factors = table.factors.map((name) => ({
     title: name, field: `factor ${name}`, headerFilter: "list",
-    headerFilterParams: { valuesLookup: true, clearable: true, multiselect: false }, minWidth: 110,
-    maxInitialWidth: 240,
+    headerFilterParams: { valuesLookup: true, clearable: true, multiselect: false,
+      elementAttributes: { "aria-label": `only cells with ${name}` } }, minWidth: 110, maxInitialWidth: 240,
   }));
   const main = number === table.metric;
-  const found = [
-    { title: "#", field: "place", width: 60, ...numeric },
-    ...(main ? [{ title: "", field: "mark", width: 70, headerSort: false, formatter: (cell) => {
+  const formatted = (write) => (
+    { ...numeric, formatter: (cell) => make("span", write(cell.getValue(), cell.getData())) });
+  return [
+    { title: "#", field: "place", width: 48, ...numeric },
+    ...(main ? [{ title: "", field: "mark", width: 50, headerSort: false, formatter: (cell) => {
       const mark = cell.getValue();
       return make("span", mark === "tied" ? "=" : mark, mark ? { class: `mark-${mark}` } : {});
     } }] : []),
+    { title: number, field: "shown", minWidth: 120, sorter: "number",
+      ...formatted((_, row) => (row.shown === null && row.reason) || measured(row.shown, row.reach)) },
     ...factors,
-    { title: number, field: "shown", minWidth: 140, ...numeric, sorter: "number",
-      formatter: (cell) => {
-        const row = cell.getData();
-        return make("span", row.shown === null && row.reason ? row.reason : measured(row.shown, row.reach));
-      } },
-    ...(main ? [{ title: "to the best", field: "gap", minWidth: 150, ...numeric, sorter: "number",
-      formatter: (cell) => {
-        const row = cell.getData();
-        const sign = row.gap > 0 ? "+" : "";
-        return make("span", row.gap === null ? "" : sign + measured(row.gap, row.gap_half));
-      } }] : []),
-    { title: "NFE", field: "nfe", width: 80, ...numeric, formatter: (cell) => make("span", digits(cell.getValue())) },
-    { title: "sampling s", field: "sampling", width: 110, ...numeric,
-      formatter: (cell) => make("span", digits(cell.getValue(), 3)) },
-    { title: "training s", field: "training", width: 110, ...numeric,
-      formatter: (cell) => make("span", digits(cell.getValue(), 3)) },
-    { title: "real against real", field: "floor", width: 140, visible: main, ...numeric,
-      formatter: (cell) => make("span", digits(cell.getValue())) },
+    ...(main ? [{ title: "difference to the best", field: "gap", width: 136, sorter: "number",
+      ...formatted((gap, row) => (gap === null ? "" : signed(gap, row.gap_half))) }] : []),
+    { title: "network calls", field: "nfe", width: 106, ...formatted(count) },
+    { title: "sampling, s", field: "sampling", width: 112, ...formatted((one) => digits(one, 3)) },
+    { title: "training, s", field: "training", width: 108, ...formatted((one) => digits(one, 3)) },
+    { title: "real against real", field: "floor", width: 100, visible: main, ...formatted((one) => digits(one)) },
   ];
-  return found;
 }
 
 function leaderboard() {
@@ -88,12 +99,26 @@ function leaderboard() {
   rows.sort((a, b) => (a.shown === null) - (b.shown === null) || (larger() ? b.shown - a.shown : a.shown - b.shown));
   rows.forEach((row, i) => { row.place = i + 1; });
   grid = new Tabulator("#table", {
+    data: rows, columns: columns(), index: "cell", layout: "fitDataFill", selectableRows: false, maxHeight: "70vh",
     // A setting's name holds dots.
-    nestedFieldSeparator: false, data: rows, columns: columns(), index: "cell", layout: "fitDataFill", selectableRows: false, maxHeight: "70vh",
-    placeholder: "nothing passes the filter",
+    nestedFieldSeparator: false, placeholder: "nothing passes the filter",
+    columnDefaults: { headerWordWrap: true },
+    // On paper nobody scrolls.
+    printAsHtml: true, printRowRange: "active", printConfig: { formatCells: true },
   });
   grid.on("rowClick", (_, row) => { choose(row.getData().cell); find("cells").scrollIntoView(); });
   grid.on("dataFiltered", (_, shown) => { find("shown").textContent = `${shown.length} of ${rows.length} cells`; });
+  grid.on("tableBuilt", () => {
+    for (const column of grid.getColumns().filter((one) => one.getDefinition().headerSort !== false)) {
+      const head = column.getElement(), field = column.getField();
+      head.tabIndex = 0;
+      head.addEventListener("keydown", (event) => {
+        if (event.target !== head || (event.key !== "Enter" && event.key !== " ")) return;
+        event.preventDefault();
+        grid.setSort(field, head.getAttribute("aria-sort") === "ascending" ? "desc" : "asc");
+      });
+    }
+  });
   find("protocol").textContent = table.protocol;
   find("shown").textContent = `${rows.length} of ${rows.length} cells`;
 }
@@ -111,13 +136,18 @@ function scale(strip) { return strip.images ? Math.max(1, Math.round(44 / strip.
 
 // A line of the page's own colour between images that lie side by side: black pictures run into each other.
 function apart(image, count) {
-  const end = `calc(${100 / count}% - 2px)`, next = `${100 / count}%`;
-  if (count > 1) image.style.maskImage = `repeating-linear-gradient(to right, #000 0 ${end}, transparent ${end} ${next})`;
+  const next = `${100 / count}%`, end = `calc(${next} - 2px)`, line = `#000 0 ${end}, transparent ${end} ${next}`;
+  if (count > 1) image.style.maskImage = `repeating-linear-gradient(to right, ${line})`;
 }
 
 function images() {
   const rows = table.rows.filter((row) => data.strips[row.cell]);
   find("images").hidden = rows.length === 0;
+  const several = rows.some((row) => data.strips[row.cell].images);
+  find("strips").classList.toggle("whole", !several);
+  find("looking").textContent = several ? "A column is one starting noise: what differs between rows is the choice "
+    + "alone. Click to enlarge, then use the arrow keys." : "All from the same starting noise. Click to enlarge, then "
+    + "use the arrow keys.";
   const body = rows.map((row) => {
     const strip = data.strips[row.cell];
     const line = make("tr");
@@ -127,8 +157,13 @@ function images() {
       width: strip.width * count * scale(strip), height: strip.height * scale(strip), "data-cell": row.cell });
     apart(image, count);
     const enlarge = (x) => enlarged(row.cell, strip.images ? Math.floor(x * strip.images) : 0);
-    image.addEventListener("click", (event) => enlarge(Math.min(0.999, Math.max(0, event.offsetX / image.clientWidth))));
-    image.addEventListener("keydown", (event) => { if (event.key === "Enter") enlarge(0); });
+    const inside = (share) => Math.min(0.999, Math.max(0, share));
+    image.addEventListener("click", (event) => enlarge(inside(event.offsetX / image.clientWidth)));
+    image.addEventListener("keydown", (event) => {
+      if (event.key !== "Enter" && event.key !== " ") return;
+      event.preventDefault();
+      enlarge(0);
+    });
     const cell = make("td");
     cell.append(image);
     line.append(cell);
@@ -144,10 +179,12 @@ function picture(cell, image) {
   const loaded = new Image();
   if (!strip.images) {
     loaded.src = strip.src;
+    loaded.alt = `samples of ${row.name}`;
     figure.append(loaded);
   } else {
     const size = Math.max(1, Math.floor(320 / strip.width));
-    const canvas = make("canvas", null, { width: strip.width * size, height: strip.height * size });
+    const canvas = make("canvas", null, { width: strip.width * size, height: strip.height * size, role: "img",
+      "aria-label": `sample ${image} of ${row.name}` });
     loaded.addEventListener("load", () => {
       const pen = canvas.getContext("2d");
       pen.imageSmoothingEnabled = false;
@@ -241,19 +278,35 @@ if (find("go")) find("go").addEventListener("click", () => {
 
 // --- figures ---------------------------------------------------------------------------------------------------------
 
-const PALETTE = ["#2463c4", "#d1632a", "#1a7f4b", "#8a4fbf", "#b3402f", "#0e8a97", "#7a6a00", "#c24f8f", "#5d6570",
-  "#4f8f2c"];
+// Okabe and Ito's colours, which the colour-blind tell apart, without yellow; somewhat darker, for thin lines.
+const PALETTE = ["#0072b2", "#d08700", "#009e73", "#c4659b", "#d55e00", "#3d9fd6", "#808080"];
 const SYMBOLS = ["circle", "square", "diamond", "cross", "triangle-up", "star", "x", "pentagon"];
+const DASHES = ["solid", "dash", "dot", "dashdot", "longdash", "longdashdot"];
+const GREY = "#808890";
 
-function layout(extra) {
+const width = (id) => (printing ? PAPER : find(id).clientWidth || 800);
+
+// What is drawn for the screen's width would be cut on paper, and be of night's colours.
+const PAPER = 680;
+let printing = false;
+
+function layout(id, traces, extra) {
   const style = getComputedStyle(root);
   const line = style.getPropertyValue("--line"), text = style.getPropertyValue("--text");
   const axis = { gridcolor: line, zerolinecolor: line, linecolor: line, automargin: true };
-  const { xaxis = {}, yaxis = {}, ...rest } = extra;
+  const { xaxis = {}, yaxis = {}, height = 420, ...rest } = extra;
+  // The legend stands above the plot, in as many rows as it needs.
+  const names = traces.filter((one) => one.showlegend !== false && one.type !== "heatmap").map((one) => one.name || "");
+  const longest = Math.max(0, ...names.map((name) => name.length));
+  const beside = Math.max(1, Math.floor((width(id) - 80) / (7 * longest + 50)));
+  const rows = names.length > 1 ? Math.ceil(names.length / beside) : 0;
+  const titled = (one) => ({ ...axis, ...one, title: { standoff: 14, ...one.title } });
   return {
-    paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { color: text, size: 13 }, height: 420,
-    margin: { l: 60, r: 20, t: 20, b: 60 }, hovermode: "closest", legend: { orientation: "h", y: -0.2 },
-    xaxis: { ...axis, ...xaxis }, yaxis: { ...axis, ...yaxis, title: { standoff: 14, ...yaxis.title } }, ...rest,
+    paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { color: text, size: 13 },
+    margin: { l: 60, r: 20, t: 20, b: 50 }, hovermode: "closest", height: height + 20 * rows, showlegend: rows > 0,
+    width: printing ? PAPER : undefined, autosize: !printing,
+    legend: { orientation: "h", x: 0, y: 1, xanchor: "left", yanchor: "bottom", maxheight: 10000 },
+    xaxis: titled(xaxis), yaxis: titled(yaxis), ...rest,
   };
 }
 
@@ -261,77 +314,105 @@ function layout(extra) {
 const sorted = (names) => (names.some((name) => isNaN(name)) ? names : names.sort((a, b) => a - b));
 
 function draw(id, traces, extra = {}) {
-  const full = layout(extra);
+  const full = layout(id, traces, extra);
   find(id).style.height = `${full.height}px`;
   Plotly.react(id, traces, full, { displaylogo: false, responsive: true, displayModeBar: false });
 }
 
-const logarithmic = (values) => {
-  const there = values.filter((one) => one > 0);
-  return there.length > 1 && Math.max(...there) > 8 * Math.min(...there);
-};
+// An axis of numbers; of those that span much a logarithmic one, with whole numbers at its ticks.
+function axis(title, values, ratio) {
+  const low = Math.min(...values), high = Math.max(...values);
+  if (!(low > 0 && high > ratio * low)) return { title: { text: title } };
+  const first = Math.floor(Math.log10(low)), decades = Math.floor(Math.log10(high)) - first + 1;
+  const powers = Array.from({ length: decades }, (_, i) => 10 ** (first + i));
+  const inside = (steps) => powers.flatMap((power) => steps.map((one) => one * power))
+    .filter((one) => one >= low * 0.9 && one <= high * 1.1);
+  const chosen = [[1], [1, 2, 5], [1, 1.5, 2, 3, 4, 5, 6, 8]].map(inside).find((some) => some.length > 3)
+    || inside([1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 3.5, 4, 4.5, 5, 6, 7, 8, 9]);
+  return { title: { text: title }, type: "log", tickvals: chosen,
+    ticktext: chosen.map((one) => String(Number(one.toPrecision(2)))) };
+}
+
+const option = (row, factor) => row[`factor ${factor}`];
 
 function pareto() {
   const key = find("against").value;
   const rows = table.rows.filter((row) => value(row) !== null && row[key] !== null && row[key] !== undefined);
   find("cost").hidden = rows.length === 0;
   if (!rows.length) return;
-  const factor = table.factors.includes("sampler") ? "sampler" : table.factors.find((name) => !/nfe/.test(name));
-  // Cells that differ in their budget only make one line; the sampler is its colour.
-  const colours = [...new Set(rows.map((row) => (factor ? row[`factor ${factor}`] : "all")))];
-  const alike = table.factors.filter((name) => !/nfe|steps/.test(name));
-  const groups = new Map();
+  // Cells that differ in their budget only make one line; the sampler is its colour, all else its dashes.
+  const alike = table.factors.filter((name) => !/^sampler[.](nfe|steps)$/.test(name));
+  const factor = alike.includes("sampler") ? "sampler" : alike[0];
+  const told = (row) => (factor ? option(row, factor) : "cells");
+  const rest = (row) => alike.filter((name) => name !== factor && option(row, name) !== "-")
+    .map((name) => `${name}=${option(row, name)}`).join(" ");
+  const colours = [...new Set(rows.map(told))], dashes = [...new Set(rows.map(rest))];
+  const apart = dashes.length <= DASHES.length;
+  const look = (colour, symbol, dash) => ({ mode: "lines+markers",
+    line: { color: colour, width: 1.3, dash: DASHES[dash] },
+    marker: { size: 9, color: colour, symbol: symbol + (dash % 2 ? "-open" : "") } });
+  const coloured = (at, dash) => look(PALETTE[at % PALETTE.length], SYMBOLS[at % SYMBOLS.length], dash);
+  const lines = new Map();
   for (const row of rows) {
-    const line = JSON.stringify(alike.map((name) => row[`factor ${name}`]));
-    groups.set(line, [...(groups.get(line) || []), row]);
+    const line = JSON.stringify([told(row), rest(row)]);
+    lines.set(line, [...(lines.get(line) || []), row]);
   }
   const front = [...rows].sort((a, b) => a[key] - b[key] || (better(value(a), value(b)) ? -1 : 1)).filter(
     (row, i, all) => all.slice(0, i).every((other) => better(value(row), value(other))));
   const traces = [{ x: front.map((row) => row[key]), y: front.map(value), mode: "lines", name: "best at its cost",
-    line: { color: "#8a929c", dash: "dot" }, hoverinfo: "skip" }];
-  const told = new Set();
-  [...groups.values()].forEach((members) => {
+    line: { color: GREY, width: 7 }, opacity: 0.35, hoverinfo: "skip",
+    showlegend: colours.length + dashes.length > 2 }];
+  for (const members of lines.values()) {
     members.sort((a, b) => a[key] - b[key]);
-    const option = factor ? members[0][`factor ${factor}`] : "all", i = colours.indexOf(option);
-    const line = { color: PALETTE[i % PALETTE.length], width: 1 };
-    traces.push({ x: members.map((row) => row[key]), y: members.map(value), name: option, mode: "lines+markers", line,
-      legendgroup: option, showlegend: !told.has(option),
-      marker: { size: 9, color: PALETTE[i % PALETTE.length], symbol: SYMBOLS[i % SYMBOLS.length] },
-      error_y: { type: "data", array: members.map((row) => half(row) || 0), color: PALETTE[i % PALETTE.length],
-        thickness: 1 },
-      text: members.map((row) => `${row.name}<br>${measured(value(row), half(row))}`.replaceAll("<br>", "\n")),
+    const drawn = coloured(colours.indexOf(told(members[0])), apart ? dashes.indexOf(rest(members[0])) : 0);
+    traces.push({ ...drawn, x: members.map((row) => row[key]), y: members.map(value), showlegend: false,
+      error_y: { type: "data", array: members.map((row) => half(row) || 0), color: drawn.line.color, thickness: 1 },
+      text: members.map((row) => `${short(row.name, 200)}<br>${measured(value(row), half(row))}`),
       hovertemplate: "%{text}<extra></extra>" });
-    told.add(option);
-  });
-  const words = key === "nfe" ? "network calls a sample" : "seconds of sampling";
-  const kind = (values) => (logarithmic(values) ? "log" : "linear");
-  draw("pareto", traces, { xaxis: { title: { text: words }, type: kind(rows.map((row) => row[key])) },
-    yaxis: { title: { text: number }, type: kind(rows.map(value)) } });
+  }
+  const legend = (name, drawn) => traces.push({ ...drawn, x: [null], y: [null], name: short(name), hoverinfo: "skip" });
+  if (colours.length > 1) colours.forEach((name, i) => legend(name, coloured(i, 0)));
+  if (dashes.length > 1 && apart) dashes.forEach((name, i) => legend(name || "as it is", look(GREY, "circle", i)));
+  const words = key === "nfe" ? "network calls a sample" : "seconds of sampling, all samples of a cell";
+  draw("pareto", traces, { xaxis: axis(words, rows.map((row) => row[key]), 8),
+    yaxis: axis(`${number}, ${direction()}`, rows.map(value), 3) });
 }
 
 function worth() {
-  const parts = [];
-  for (const [factor, found] of Object.entries(number === table.metric ? table.effects : {})) {
+  const parts = [], main = number === table.metric;
+  for (const [factor, found] of Object.entries(main ? table.effects : {})) {
     if (!found.length) continue;
     const block = make("div");
-    block.append(make("h3", `${factor}: best on average ${found[0].beside}`));
+    const mean = (one) => (one.mean === null ? one.pairs.reduce((a, b) => a + b, 0) / one.pairs.length : one.mean);
+    const even = (one) => one.half !== null && Math.abs(mean(one)) <= one.half;
+    const level = found.filter(even).map((one) => one.option);
+    const tied = level.length ? `, but it cannot be told from ${level.join(", ")}` : "";
+    block.append(make("h3", factor === "seed" ? "seed: what another training of the same changes"
+      : `${factor}: ${found[0].beside} is best on average${tied}`));
     const list = make("table", null, { class: "effects" });
     const head = make("tr");
-    for (const word of ["", `difference in ${number}`, "pairs", "better in", ""]) head.append(make("th", word));
+    for (const word of ["option", `mean difference in ${number}`, "from", "to", "pairs", "better in", ""]) {
+      head.append(make(word ? "th" : "td", word, word ? { scope: "col" } : {}));
+    }
     list.append(head);
     for (const one of found) {
       const line = make("tr");
-      line.append(make("td", `${one.option} instead of ${one.beside}`));
-      const sign = one.mean > 0 ? "+" : "";
-      const mean = one.mean === null ? one.pairs.reduce((a, b) => a + b, 0) / one.pairs.length : one.mean;
-      line.append(make("td", sign + measured(mean, one.half)));
-      line.append(make("td", String(one.pairs.length)));
-      line.append(make("td", `${one.wins} of ${one.pairs.length}`));
-      line.append(make("td", one.half !== null && Math.abs(mean) <= one.half ? "cannot be told apart" : ""));
+      line.append(make("th", `${one.option} instead of ${one.beside}`, { scope: "row" }));
+      for (const text of [signed(mean(one), one.half), signed(Math.min(...one.pairs)), signed(Math.max(...one.pairs)),
+        String(one.pairs.length), `${one.wins} of ${one.pairs.length}`, even(one) ? "cannot be told apart" : ""]) {
+        line.append(make("td", text));
+      }
       list.append(line);
     }
-    block.append(list);
+    const holder = make("div", null, { class: "scroll" });
+    holder.append(list);
+    block.append(holder);
     parts.push(block);
+  }
+  find("pairs").hidden = parts.length === 0;
+  if (!main && table.factors.length) {
+    parts.push(make("p", `Differences with their intervals are those of ${table.metric}, by which this page ranks: `
+      + `choose it above, or make a page by this one with diffsweep report --metric ${number}`, { class: "quiet" }));
   }
   find("worth").replaceChildren(...parts);
 }
@@ -340,56 +421,83 @@ function heat() {
   const across = find("across").value, down = find("down").value;
   find("pair").hidden = find("heat").hidden = table.factors.length < 2;
   if (table.factors.length < 2) return;
-  const names = (factor) => sorted([...new Set(table.rows.map((row) => row[`factor ${factor}`]))]);
+  const names = (factor) => sorted([...new Set(table.rows.map((row) => option(row, factor)))]);
   const xs = names(across), ys = names(down);
-  const means = ys.map((y) => xs.map((x) => {
-    const there = table.rows.filter((row) => row[`factor ${across}`] === x && row[`factor ${down}`] === y)
-      .map(value).filter((one) => one !== null);
-    return there.length ? there.reduce((a, b) => a + b, 0) / there.length : null;
-  }));
+  const cells = ys.map((y) => xs.map((x) => table.rows.filter((row) => option(row, across) === x
+    && option(row, down) === y).map(value).filter((one) => one !== null)));
+  const mean = (some) => (some.length ? some.reduce((a, b) => a + b, 0) / some.length : null);
+  const means = cells.map((row) => row.map(mean));
+  const even = new Set(cells.flat().map((some) => some.length)).size === 1;
+  // A mean of fewer cells may be one of the easier ones.
+  const texts = means.map((row, j) => row.map((one, i) => (one === null ? ""
+    : digits(one, 3) + (even ? "" : ` (${cells[j][i].length})`))));
+  find("many").textContent = `The darker, the better. ${even ? "" : "In brackets: of how many cells it is the mean."}`;
+  const room = width("heat") / xs.length > 44;
+  const ticks = (some, size) => ({ type: "category", tickvals: some, ticktext: some.map((one) => short(one, size)) });
   draw("heat", [{ type: "heatmap", x: xs, y: ys, z: means, colorscale: "Viridis", reversescale: larger(),
-    text: means.map((row) => row.map((one) => digits(one, 3))), texttemplate: "%{text}", hoverongaps: false,
-    colorbar: { title: { text: number } } }],
-  { xaxis: { title: { text: across }, type: "category" }, yaxis: { title: { text: down }, type: "category" },
-    height: 160 + 44 * ys.length });
+    showscale: false, hoverongaps: false, text: texts, xgap: 1, ygap: 1, ...(room ? { texttemplate: "%{text}" } : {}),
+    hovertemplate: `${short(down)}: %{y}<br>${short(across)}: %{x}<br>mean ${short(number)}: %{text}<extra></extra>` }],
+  { xaxis: { title: { text: short(across) }, ...ticks(xs, 24) },
+    yaxis: { title: { text: short(down, 24) }, ...ticks(ys, width("heat") < 500 ? 12 : 24) },
+    height: 170 + 44 * ys.length });
 }
 
 function parallel() {
-  const rows = table.rows.filter((row) => value(row) !== null);
+  // The best is drawn last, above all others.
+  const rows = table.rows.filter((row) => value(row) !== null).sort((a, b) => (better(value(a), value(b)) ? 1 : -1));
   find("all").hidden = find("parallel").hidden = table.factors.length < 2 || rows.length < 2;
   if (find("parallel").hidden) return;
-  const values = rows.map(value), low = Math.min(...values), high = Math.max(...values);
-  const spread = (one) => (high > low ? (one - low) / (high - low) : 0.5);
-  const orders = table.factors.map((name) => sorted([...new Set(table.rows.map((row) => row[`factor ${name}`]))]));
-  const height = (factor, row) => {
-    const order = orders[factor], at = order.indexOf(row[`factor ${table.factors[factor]}`]);
-    return order.length > 1 ? at / (order.length - 1) : 0.5;
-  };
+  const positive = rows.every((row) => value(row) > 0);
+  const numbers = rows.map(value), wide = positive && Math.max(...numbers) > 3 * Math.min(...numbers);
+  const along = wide ? Math.log : (one) => one;
+  const low = Math.min(...numbers), high = Math.max(...numbers);
+  const spread = (one) => (high > low ? (along(one) - along(low)) / (along(high) - along(low)) : 0.5);
+  const orders = table.factors.map((name) => sorted([...new Set(table.rows.map((row) => option(row, name)))]));
+  const level = (order, at) => (order.length > 1 ? at / (order.length - 1) : 0.5);
   const axes = [...table.factors, number];
-  const traces = rows.map((row) => {
-    const good = larger() ? spread(value(row)) : 1 - spread(value(row));
-    return { x: axes.map((_, i) => i), mode: "lines", hoverinfo: "text", showlegend: false,
-      y: [...table.factors.map((_, i) => height(i, row)), spread(value(row))],
-      line: { color: `hsl(${Math.round(20 + 190 * good)}, 65%, 50%)`, width: row.place === 1 ? 4 : 1.5 },
-      text: axes.map(() => `${row.name}: ${measured(value(row), half(row))}`) };
+  const shades = 12, lines = Array.from({ length: shades + 1 }, () => ({ x: [], y: [], text: [] }));
+  const good = (row) => (larger() ? spread(value(row)) : 1 - spread(value(row)));
+  rows.forEach((row, i) => {
+    const line = lines[i === rows.length - 1 ? shades : Math.min(shades - 1, Math.floor(good(row) * shades))];
+    line.x.push(...axes.keys(), null);
+    // Lines in one place would hide each other.
+    const beside = rows.length > 1 ? (0.5 - i / (rows.length - 1)) * 0.4 : 0;
+    const levels = orders.map((order, j) => level(order, order.indexOf(option(row, table.factors[j])))
+      + beside / Math.max(1, order.length - 1));
+    line.y.push(...levels, spread(value(row)), null);
+    line.text.push(...axes.map(() => `${short(row.name, 200)}: ${measured(value(row), half(row))}`), "");
   });
-  const notes = [];
-  orders.forEach((order, i) => order.forEach((option, at) => notes.push({ x: i, xanchor: "left", xshift: 4,
-    y: order.length > 1 ? at / (order.length - 1) : 0.5, text: option.replaceAll("<", "‹"), showarrow: false,
-    bgcolor: getComputedStyle(root).getPropertyValue("--panel") })));
-  for (const [y, one] of [[0, low], [1, high]]) {
-    notes.push({ x: axes.length - 1, y, xanchor: "left", xshift: 4, text: digits(one), showarrow: false });
-  }
-  draw("parallel", traces, { annotations: notes, yaxis: { visible: false, range: [-0.1, 1.1] },
-    xaxis: { tickvals: axes.map((_, i) => i), ticktext: axes, showgrid: true, range: [-0.1, axes.length - 0.5] } });
+  // From orange over grey to blue, which all eyes tell apart.
+  const grey = [160, 160, 160];
+  const mix = (share) => {
+    const end = share < 0.5 ? [213, 120, 0] : [0, 114, 178], much = Math.abs(2 * share - 1);
+    return `rgb(${grey.map((one, i) => Math.round(one + (end[i] - one) * much)).join()})`;
+  };
+  const traces = lines.map((line, i) => ({ ...line, mode: "lines", hoverinfo: "text", showlegend: false,
+    line: { color: mix(Math.min(1, i / (shades - 1))), width: i === shades ? 5 : 1.5 } }));
+  const room = Math.max(5, Math.floor((width("parallel") - 60) / axes.length / 7.5));
+  const panel = getComputedStyle(root).getPropertyValue("--panel");
+  const note = (x, y, text) => (
+    { x, y, text, xanchor: "left", xshift: 4, showarrow: false, bgcolor: panel, font: { size: 12 } });
+  const notes = orders.flatMap((order, i) => order.map((one, at) => note(i, level(order, at), short(one, room))));
+  for (const one of [low, high]) notes.push(note(axes.length - 1, spread(one), digits(one, 3)));
+  draw("parallel", traces, { annotations: notes, yaxis: { visible: false, range: [-0.24, 1.24] },
+    height: Math.max(400, 110 + 20 * Math.max(...orders.map((order) => order.length))),
+    margin: { l: 20, r: 20, t: 20, b: 40 },
+    xaxis: { tickvals: [...axes.keys()], ticktext: axes.map((name) => short(name, room)), tickangle: 0,
+      ticklabelposition: "outside right", range: [-0.05, axes.length - 0.3] } });
+  find("shades").textContent = `A line is a cell; the bluer, the better; the thick one is the best. ${number}: `
+    + `${direction()}${wide ? ", on a logarithmic scale" : ""}.`;
 }
 
 function curves() {
   find("training").hidden = data.fits.length === 0;
   if (!data.fits.length) return;
-  draw("curves", data.fits.map((fit, i) => ({ x: fit.steps, y: fit.loss, name: fit.name, mode: "lines",
-    line: { color: PALETTE[i % PALETTE.length] } })),
-  { xaxis: { title: { text: "step" } }, yaxis: { title: { text: "loss" }, type: "log" } });
+  const losses = data.fits.flatMap((fit) => fit.loss).filter((one) => one !== null);
+  draw("curves", data.fits.map((fit, i) => ({ x: fit.steps, y: fit.loss, name: short(fit.name), mode: "lines",
+    hovertemplate: `${short(fit.name, 200)}<br>step %{x}: %{y:.4g}<extra></extra>`,
+    line: { color: PALETTE[i % PALETTE.length], dash: DASHES[Math.floor(i / PALETTE.length) % DASHES.length] } })),
+  { xaxis: { title: { text: "training step" } }, yaxis: axis("loss", losses, 1.5) });
 }
 
 // --- one cell --------------------------------------------------------------------------------------------------------
@@ -412,11 +520,16 @@ function choose(cell) {
   const row = data.tables.flatMap((one) => one.rows).find((one) => one.cell === cell);
   const parts = [make("h3", row.name)];
   parts.push(listed(Object.entries(row.numbers).map(([key, [one, reach]]) => [key, measured(one, reach)])));
-  if (known.command) parts.push(make("p", "What reproduces it:"), make("pre", known.command));
+  const result = recorded(cell);
+  if (known.command) {
+    const commit = result.git_commit
+      ? ` at commit ${result.git_commit}${result.git_dirty ? " with local changes" : ""}` : "";
+    parts.push(make("p", `What reproduces it${commit}:`), make("pre", known.command, { class: "command" }));
+  }
   if (strip) {
     const count = Math.max(1, strip.images), by = strip.images ? Math.max(1, Math.floor(64 / strip.width)) : 1;
     const image = make("img", null, { src: strip.src, alt: `samples of ${row.name}`, width: strip.width * count * by,
-      height: strip.height * by, style: "image-rendering: pixelated" });
+      height: strip.height * by, class: "pixels" });
     apart(image, count);
     const holder = make("div", null, { class: "scroll" });
     holder.append(image);
@@ -426,7 +539,7 @@ function choose(cell) {
   if (cell !== data.best) {
     const list = make("table");
     const head = make("tr");
-    for (const word of ["setting", "here", "the best"]) head.append(make("th", word));
+    for (const word of ["setting", "here", "the best"]) head.append(make("th", word, { scope: "col" }));
     list.append(head);
     for (const [key, one] of differs.sort()) {
       const line = make("tr");
@@ -440,11 +553,11 @@ function choose(cell) {
   for (const [key, one] of differs) { if (one === null) delete config[key]; else config[key] = one; }
   const lines = Object.keys(config).sort().map((key) => `${key}: ${config[key]}`);
   parts.push(folded("the whole configuration", make("pre", lines.join("\n"))));
-  const result = recorded(cell);
   parts.push(folded("result.json", listed(Object.entries(result).filter(([, one]) => one !== null))));
   const machine = ([key]) => key.startsWith("version_") || key.startsWith("git_") || ["host", "platform"].includes(key);
   parts.push(folded("environment", listed(Object.entries(result).filter(machine))));
-  parts.push(make("p", `files and log: ${known.folder}`, { class: "quiet" }));
+  parts.push(make("p", `files: ${known.folder}`, { class: "quiet" }));
+  if (known.logs.length) parts.push(make("p", `logs: ${known.logs.join(", ")}`, { class: "quiet" }));
   const holder = make("div", null, { class: "detail" });
   holder.append(...parts);
   find("detail").replaceChildren(holder);
@@ -477,9 +590,23 @@ function figures() { pareto(); heat(); parallel(); curves(); }
 
 function everything() {
   leaderboard(); images(); motions(); worth(); figures();
+  find("effects").hidden = table.factors.length === 0;
+  offered();
+}
+
+// Nobody is led to what is not there.
+function offered() {
+  for (const link of document.querySelectorAll("nav a")) {
+    const section = document.querySelector(link.getAttribute("href"));
+    link.hidden = !section || section.hidden;
+  }
 }
 
 function theme(name) { root.dataset.theme = name; if (table) figures(); }
+
+let chosen = "light";
+addEventListener("beforeprint", () => { chosen = root.dataset.theme; printing = true; theme("light"); });
+addEventListener("afterprint", () => { printing = false; theme(chosen); });
 
 find("theme").addEventListener("click", () => theme(root.dataset.theme === "dark" ? "light" : "dark"));
 root.dataset.theme = matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
@@ -497,7 +624,7 @@ if (table) {
     options(find("across"), table.factors, table.factors[0]);
     options(find("down"), table.factors, table.factors[1]);
     find("cell").replaceChildren(...table.rows.map(
-      (row) => make("option", `${row.place}. ${described(row)}`, { value: row.cell })));
+      (row) => make("option", `${row.place}. ${row.name}`, { value: row.cell })));
     everything();
     choose(table.rows[0].cell);
   };
@@ -513,6 +640,7 @@ if (table) {
   settle();
 } else {
   for (const id of ["leaderboard", "images", "cost", "effects", "training", "cells"]) {
-    if (id !== "leaderboard" || !data.failures.length) find(id).hidden = true;
+    find(id).hidden = true;
   }
+  offered();
 }
