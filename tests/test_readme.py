@@ -1,4 +1,4 @@
-"""What the README says can be typed, run and found: it is read by these tests, so it cannot rot."""
+"""What README.md and docs/ say can be typed, run and found: they are read by these tests, so they cannot rot."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ from diffsweep.training.parts import Parts
 
 ROOT = Path(__file__).parent.parent
 CONF = ROOT / "conf"
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "benchmarks" / "README.md"]
+TEXTS = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in PAGES}
+README = "\n".join(TEXTS.values())
 FLAGS = {"-m", "--help", "--cfg", "job"}
 
 
@@ -66,13 +68,32 @@ def config(overrides: list[str], conf: Path = CONF) -> Any:
         return compose("config", overrides=overrides)
 
 
+def anchors(text: str) -> set[str]:
+    """Of the headings of a page, as GitHub makes them."""
+    return {
+        re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
+        for title in re.findall(
+            r"^#+ (.*)$", re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL), re.MULTILINE
+        )
+    }
+
+
+@pytest.mark.parametrize("page", TEXTS)
+def test_every_link_and_picture_is_there(page: str) -> None:
+    for link in re.findall(r"\]\(([^)\s]+)\)", TEXTS[page]):
+        path, _, anchor = link.partition("#")
+        target = (ROOT / page).parent / path if path else ROOT / page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target.read_text(encoding="utf-8")), link
+
+
 def make_targets() -> list[str]:
     code = "\n".join(re.findall(r"^ {4}.*$|`.*?`", README, re.MULTILINE))
     return sorted(set(re.findall(r"\bmake (\w+)\b", code)))
 
 
-def table_rows() -> dict[str, set[str]]:
-    rows = re.findall(r"^\| `([\w/]+)` \|.*\| ([^|]*) \|$", README, re.MULTILINE)
+def table_rows(page: str) -> dict[str, set[str]]:
+    rows = re.findall(r"^\| `([\w/]+)` \|.*\| ([^|]*) \|$", TEXTS[page], re.MULTILINE)
     return {group: set(re.findall(r"`(\w+)`", options)) for group, options in rows}
 
 
@@ -99,7 +120,9 @@ def test_make_knows_its_targets(target: str) -> None:
 
 
 def test_the_five_nouns_with_all_their_options_in_order_and_then_their_parts() -> None:
-    rows = table_rows()
+    rows = table_rows("docs/options.md")
+    for group, options in table_rows("README.md").items():
+        assert options <= rows[group]
     assert list(rows)[:5] == list(CHOICES)
     assert len(rows) > 10
     for group, options in rows.items():
