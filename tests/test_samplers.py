@@ -14,6 +14,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
 
 from diffsweep.diffusion import CLEAN, Denoiser, GaussianMixture, Level, Sampler, Schedule, Solver
 from diffsweep.diffusion.noise import SDE, Ancestral, Anew, Churn, Langevin, Leg, Noise, Resample, Restart
@@ -30,7 +31,16 @@ QUANTILES = torch.special.ndtri((torch.arange(400, dtype=torch.float64) + 0.5) /
 
 
 @functools.cache
+def plain() -> DictConfig:
+    # In one go: to compose is slow, and whoever collects the tests waits for it.
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose(overrides=[f"+sampler@{name}={name}" for name in SAMPLERS])
+
+
+@functools.cache
 def sampler(name: str, *overrides: str, nfe: object = None) -> Sampler:
+    if not overrides and nfe is None:
+        return instantiate(OmegaConf.create({"sampler": plain()[name]}).sampler)
     cost = [] if nfe is None else [f"sampler.nfe={nfe}"]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return instantiate(compose(overrides=[f"+sampler={name}", *cost, *overrides]).sampler)

@@ -36,12 +36,14 @@ NAMES = sorted(path.stem for path in (CONF / "schedule").glob("*.yaml"))
 INSIDE = st.floats(1e-4, 1 - 1e-4)
 
 
-def of_yaml(name: str) -> Schedule:
+def of_yaml() -> dict[str, Schedule]:
+    # In one go: to compose is slow, and whoever collects the tests waits for it.
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return instantiate(compose("config", [f"schedule={name}"]).schedule)
+        made = compose("config", [f"+schedule@every.{name}={name}" for name in NAMES]).every
+    return {name: instantiate(made[name]) for name in NAMES}
 
 
-EVERY = {name: of_yaml(name) for name in NAMES} | {
+EVERY = of_yaml() | {
     # What no YAML holds: wrapped wrappers, unequal ends, large and small figures.
     "zero_snr of vp": ZeroSNR(VP(), first=0.0),
     "zero_snr of cosine": ZeroSNR(Cosine(-6, 8), first=0.0),
