@@ -311,7 +311,9 @@ def test_more_is_better_of_some_numbers(tmp_path: Path) -> None:
         ({"sampler": "heun"}, {"by": ["sampler", "nfe"]}, "do not differ in nfe, but in sampler"),
         ({"sampler": "heun"}, {"by": []}, "name a choice"),
         ({"sampler": "heun"}, {"metric": "fib"}, "no result has a number fib"),
-        ({"sampler": "heun", "schedule": "linear", "fit": "f1"}, {}, "no two of these cells differ in sampler only"),
+        ({"sampler": "heun", "schedule": "linear", "fit": "f1"}, {}, "sampler only: they differ in schedule as well"),
+        ({"sampler": "heun", "fit": "f1"}, {}, "sampler only: they are of different trainings"),
+        ({"sampler": "heun", "fd_digits": None}, {}, "sampler only: the others have no fd_digits"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(

@@ -352,7 +352,7 @@ def compare(df: pd.DataFrame, by: str | Sequence[str] = "sampler", metric: str |
     """
     import pandas as pd
 
-    from diffsweep.report.compare import PROTOCOL, apart, larger_is_better, protocol
+    from diffsweep.report.compare import PROTOCOL, apart, finite, larger_is_better, protocol
     from diffsweep.report.compare import by as having
     from diffsweep.report.factors import effects, factors
     from diffsweep.report.spelling import spelled
@@ -377,8 +377,11 @@ def compare(df: pd.DataFrame, by: str | Sequence[str] = "sampler", metric: str |
         raise ValueError(f"these cells do not differ in {unvaried[0]}, but in {', '.join(varied) or 'nothing'}")
     found = effects(cells, name, *keys)
     if not found:
-        only = " and ".join(keys)
-        raise ValueError(f"no two of these cells differ in {only} only: they differ in {', '.join(varied)} as well")
+        others = [key for key in varied if key not in keys]
+        why = f"they differ in {', '.join(others)} as well" if others else "they are of different trainings"
+        if sum(finite(cell, name) is not None for cell in cells) < 2:
+            why = f"the others have no {name}"
+        raise ValueError(f"no two of these cells differ in {' and '.join(keys)} only: {why}")
     options = {", ".join(one): one for one in zip(*(varied[key] for key in keys), strict=True)}
     rows = [dict(zip(keys, options[found[0].beside], strict=True)) | {"difference": 0.0}]
     rows[0] |= dict.fromkeys(("pairs", "wins", "losses", "seeds"), 0)
