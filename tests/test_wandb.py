@@ -305,7 +305,7 @@ def test_the_least_of_a_metric_is_right_however_often_a_training_is_interrupted(
 
     fit = trained(tmp_path, "aaaaaaaaaa10", done=False)
     assert tell(fit, rows(30)).close(failed=True, preempted=True)
-    again = loggers.Wandb(tell(fit, rows(50)), subject(fit), None, 16, False)
+    again = loggers.WandbLogger(tell(fit, rows(50)), subject(fit), loggers.Wandb())
     loggers.finish(again, failed=True, preempted=True)
     # The least was in the first part, of which the second client has heard nothing.
     assert server.runs["aaaaaaaaaa10"].summary["loss"] == {"min": 1.0, "last": 3.0}
@@ -699,13 +699,19 @@ def test_tensorboard_has_each_step_once_after_a_resume(tmp_path: Path) -> None:
         ({"artifact": "yes"}, "logger.wandb.artifact=yes must be true or false"),
     ],
 )
-def test_options_that_make_no_sense_are_refused_in_the_users_words(
-    asked: dict[str, Any], words: str, tmp_path: Path
-) -> None:
+def test_options_that_make_no_sense_are_refused_in_the_users_words(asked: dict[str, Any], words: str) -> None:
     from diffsweep.training import loggers
 
     with pytest.raises(ValueError, match=words):
-        loggers.wandb(Subject("fit", "a", tmp_path, "a", None, {}), **asked)
+        loggers.Wandb(**asked)
+
+
+def test_a_run_with_such_an_option_leaves_nothing_behind(tmp_path: Path) -> None:
+    from diffsweep.training import stages
+
+    cfg, run = composed(tmp_path, "logger=wandb", "logger.wandb.mode=cloud")
+    with pytest.raises(ValueError, match="logger mode=cloud is unknown"):
+        stages.complete(cfg, run, [])
     assert list(tmp_path.iterdir()) == []
 
 

@@ -18,7 +18,7 @@ from diffsweep.evaluation.pictures import grid
 from diffsweep.sweep.mirror import PICTURES
 from diffsweep.sweep.record import Fit
 from diffsweep.training.ema import averaged
-from diffsweep.training.loggers import Wandb
+from diffsweep.training.loggers import WandbLogger
 from diffsweep.training.parts import Parts
 from diffsweep.training.progress import Progress
 
@@ -36,7 +36,13 @@ class Glimpses(Callback):
     """
 
     def __init__(
-        self, cfg: DictConfig, parts: Parts, fit: Fit, logger: Wandb, averaging: WeightAveraging, progress: Progress
+        self,
+        cfg: DictConfig,
+        parts: Parts,
+        fit: Fit,
+        logger: WandbLogger,
+        averaging: WeightAveraging,
+        progress: Progress,
     ) -> None:
         self.cfg = cfg
         self.parts = parts
@@ -49,7 +55,8 @@ class Glimpses(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         step = trainer.global_step
-        if not self.logger.samples_every or step % self.logger.samples_every or not trainer.is_global_zero:
+        every = self.logger.wanted.samples_every
+        if not every or step % every or not trainer.is_global_zero:
             return
         started = time.monotonic()
         path = self.fit.folder / PICTURES / f"{step:08d}.png"
@@ -64,5 +71,5 @@ class Glimpses(Callback):
         denoiser = copy.deepcopy(parts.denoiser)
         denoiser.backbone.load_state_dict(averaged(self.averaging, trainer, module))
         sampling = parts.sampling(denoiser.requires_grad_(False), asked.seed).to(trainer.strategy.root_device)
-        chunks = torch.arange(self.logger.samples).split(asked.batch_size)
+        chunks = torch.arange(self.logger.wanted.samples).split(asked.batch_size)
         return torch.cat([sampling.predict_step(chunk, 0).samples for chunk in chunks])

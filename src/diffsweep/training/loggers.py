@@ -6,6 +6,7 @@ The files of a run are the record; a mirror that is lost can be made again from 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,26 +39,65 @@ def tensorboard(subject: Subject) -> Logger:
     return logger
 
 
-class Wandb(Logger):
+@dataclass(frozen=True)
+class Wandb:
+    """How trainings and cells are shown in W&B; called with a subject, it begins or goes on with that one's run.
+
+    Attributes:
+        project: W&B project.
+        entity: W&B team or user; None is the user's default.
+        mode: "online", "offline", or "auto": online if there is a key and the server answers within 3 s.
+        samples_every: Training steps between pictures of samples of the averaged weights, >= 1; None for none.
+        samples: How many samples such a picture has, >= 1.
+        artifact: Whether to upload the averaged weights of a finished training.
+
+    Raises:
+        ValueError: for another value.
+    """
+
+    project: str = "diffsweep"
+    entity: str | None = None
+    mode: str = "auto"
+    samples_every: int | None = None
+    samples: int = 16
+    artifact: bool = False
+
+    def __post_init__(self) -> None:
+        # It says itself which project and which mode there are.
+        Place(self.project, self.entity, self.mode)
+        counts = {"samples": self.samples} | (
+            {} if self.samples_every is None else {"samples_every": self.samples_every}
+        )
+        for key, value in counts.items():
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"logger.wandb.{key}={value} must be a whole number, 1 or more")
+        if not isinstance(self.artifact, bool):
+            raise ValueError(f"logger.wandb.artifact={self.artifact} must be true or false")
+
+    @property
+    def place(self) -> Place:
+        """Where."""
+        return Place(self.project, self.entity, self.mode)
+
+    def __call__(self, subject: Subject) -> WandbLogger:
+        """The W&B run named by the subject's signature: the same run when a job resumes."""
+        return WandbLogger(Mirror.open(subject, self.place), subject, self)
+
+
+class WandbLogger(Logger):
     """A W&B run as Lightning wants its loggers.
 
     Args:
         mirror: The run; None if W&B is not there, which is no reason to fail.
         subject: What is logged.
-        samples_every: Training steps between pictures of samples; None for none.
-        samples: How many samples such a picture has.
-        artifact: Whether to upload the averaged weights of a finished training.
+        wanted: What is shown of it.
     """
 
-    def __init__(
-        self, mirror: Mirror | None, subject: Subject, samples_every: int | None, samples: int, artifact: bool
-    ) -> None:
+    def __init__(self, mirror: Mirror | None, subject: Subject, wanted: Wandb) -> None:
         super().__init__()
         self.mirror = mirror
         self.subject = subject
-        self.samples_every = samples_every
-        self.samples = samples
-        self.artifact = artifact
+        self.wanted = wanted
 
     @property
     def name(self) -> str:
@@ -75,39 +115,6 @@ class Wandb(Logger):
         """The config is told when the run begins."""
 
 
-def wandb(
-    subject: Subject,
-    project: str = "diffsweep",
-    entity: str | None = None,
-    mode: str = "auto",
-    samples_every: int | None = None,
-    samples: int = 16,
-    artifact: bool = False,
-) -> Logger:
-    """A W&B run named by the signature: the same run when a job resumes.
-
-    Args:
-        subject: What is logged.
-        project: W&B project.
-        entity: W&B team or user; None is the user's default.
-        mode: "online", "offline", or "auto": online if there is a key and the server answers within 3 s.
-        samples_every: Training steps between pictures of samples of the averaged weights, >= 1; None for none.
-        samples: How many samples such a picture has, >= 1.
-        artifact: Whether to upload the averaged weights of a finished training.
-
-    Raises:
-        ValueError: for another value.
-    """
-    place = Place(project, entity, mode)
-    counts = {"samples": samples} | ({} if samples_every is None else {"samples_every": samples_every})
-    for key, value in counts.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"logger.wandb.{key}={value} must be a whole number, 1 or more")
-    if not isinstance(artifact, bool):
-        raise ValueError(f"logger.wandb.artifact={artifact} must be true or false")
-    return Wandb(Mirror.open(subject, place), subject, samples_every, samples, artifact)
-
-
 def trained(logger: Logger, done: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], weights: Path) -> None:
     """Tell a logger that the training is finished.
 
@@ -117,8 +124,8 @@ def trained(logger: Logger, done: Mapping[str, Any], rows: Sequence[Mapping[str,
         rows: Of metrics.jsonl.
         weights: The averaged ones.
     """
-    if isinstance(logger, Wandb) and logger.mirror is not None:
-        logger.mirror.trained(done, rows, weights if logger.artifact else None)
+    if isinstance(logger, WandbLogger) and logger.mirror is not None:
+        logger.mirror.trained(done, rows, weights if logger.wanted.artifact else None)
 
 
 def evaluated(logger: Logger, result: Mapping[str, Any], grid: Path) -> None:
@@ -129,7 +136,7 @@ def evaluated(logger: Logger, result: Mapping[str, Any], grid: Path) -> None:
         result: What result.json says.
         grid: The picture of its samples.
     """
-    if not isinstance(logger, Wandb):
+    if not isinstance(logger, WandbLogger):
         logger.log_metrics(numbers(result))
     elif logger.mirror is not None:
         logger.mirror.evaluated(result, grid)
@@ -143,7 +150,7 @@ def finish(logger: Logger, *, failed: bool, preempted: bool = False) -> str | No
         failed: Whether what is logged did.
         preempted: Whether it was stopped and is to go on.
     """
-    if not isinstance(logger, Wandb):
+    if not isinstance(logger, WandbLogger):
         logger.finalize("failed" if failed else "success")
         return None
     if logger.mirror is None:

@@ -102,6 +102,8 @@ def score(cfg: DictConfig, run: Run, overrides: list[str], sweep: str | None = N
 def build(cfg: DictConfig) -> Parts:
     """What a run is made of. Raises ValueError, in one line, if that cannot be built."""
     try:
+        for name in cfg.logger or {}:
+            make(cfg, f"logger.{name}")
         return Parts.of(cfg)
     except (AttributeError, TypeError, RuntimeError, LookupError, OmegaConfBaseException) as error:
         # A value of the wrong type breaks where it is first used, in words that are not the user's.
@@ -232,7 +234,7 @@ def _fit(
     glimpses = [
         Glimpses(cfg, parts, record, mirror, averaging, progress)
         for mirror in mirrors
-        if isinstance(mirror, loggers.Wandb) and mirror.samples_every
+        if isinstance(mirror, loggers.WandbLogger) and mirror.wanted.samples_every
     ]
     trainer = make_trainer(
         cfg,
