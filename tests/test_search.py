@@ -30,6 +30,7 @@ from optuna.trial import FrozenTrial, TrialState
 import diffsweep.training.stages as stages
 from diffsweep import trial as trials_of
 from diffsweep.sweep import seek, slurm
+from diffsweep.sweep.crew import Local
 from diffsweep.sweep.files import write_json
 from diffsweep.sweep.jobs import Launched
 from diffsweep.sweep.lease import Lease
@@ -37,7 +38,8 @@ from diffsweep.sweep.plan import Plan
 from diffsweep.sweep.pool import Room
 from diffsweep.sweep.process import Process
 from diffsweep.sweep.record import Run
-from diffsweep.sweep.search import SAMPLERS, Search, space
+from diffsweep.sweep.search import SAMPLERS, Search
+from diffsweep.sweep.space import space
 from diffsweep.training.intermediate import Pruned, Watch
 from diffsweep.trial import Worker
 from slurm import Cluster
@@ -392,12 +394,12 @@ def test_a_worker_elsewhere_is_dead_when_its_cluster_has_forgotten_its_job(
 def test_workers_share_what_the_machine_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     search = searching(tmp_path, "a=1,2", n_workers=3)
-    local = seek.Local(search, tmp_path, Room(8, ("0", "2")))
+    local = Local(search, tmp_path, Room(8, ("0", "2")))
     assert [local._share(index) for index in range(3)] == [
         {"OMP_NUM_THREADS": "2", "CUDA_VISIBLE_DEVICES": gpu} for gpu in ("0", "2", "0")
     ]
     monkeypatch.setenv("OMP_NUM_THREADS", "5")
-    assert seek.Local(search, tmp_path, Room(8))._share(0) == {}
+    assert Local(search, tmp_path, Room(8))._share(0) == {}
 
 
 def test_half_a_line_of_the_journal_is_dropped(tmp_path: Path) -> None:

@@ -72,6 +72,7 @@ class OptunaSweeper(Sweeper):
 
         from diffsweep.sweep import seek
         from diffsweep.sweep.compose import in_one_line
+        from diffsweep.sweep.crew import crew
         from diffsweep.trial import Worker
 
         assert self.config is not None
@@ -89,7 +90,7 @@ class OptunaSweeper(Sweeper):
             search, source = seek.begin(search, Path(runtime.cwd), configs)
             OmegaConf.save(self.config, search.folder / "multirun.yaml")
             detach = bool(self.config.hydra.launcher.get("detach", False))
-            code = seek.run(search, seek.crew(search, source, Worker), detach=detach)
+            code = seek.run(search, crew(search, source, Worker), detach=detach)
         except HydraException as error:
             raise CompactHydraException(in_one_line(error)) from error.__cause__
         except (ValueError, OSError) as error:
@@ -102,7 +103,8 @@ class OptunaSweeper(Sweeper):
 
         from diffsweep.sweep.hydra import frozen
         from diffsweep.sweep.pool import Room
-        from diffsweep.sweep.search import Search, space, valid_name
+        from diffsweep.sweep.search import Search, valid_name
+        from diffsweep.sweep.space import space
 
         assert self.config is not None
         assert self.hydra_context is not None

@@ -23,10 +23,13 @@ from typing import TYPE_CHECKING, Any
 from diffsweep.sweep import slurm
 from diffsweep.sweep.files import read_bytes, read_json, write_atomic, write_json
 from diffsweep.sweep.lease import Busy, Lease
+from diffsweep.sweep.plan import Signed
 from diffsweep.sweep.process import Process
+from diffsweep.sweep.record import Run
+from diffsweep.sweep.signature import resolved
+from diffsweep.sweep.space import axis, suggest
 
 if TYPE_CHECKING:
-    from hydra.core.override_parser.types import Override
     from omegaconf import DictConfig
     from optuna import Study, Trial
     from optuna.distributions import BaseDistribution
@@ -251,7 +254,7 @@ class Search:
 
     def example(self) -> dict[str, Any]:
         """Parameters of the space, the same ones always."""
-        return {key: _axis(key, one, some=True)[0] for key, one in self.distributions.items()}
+        return {key: axis(key, one, some=True)[0] for key, one in self.distributions.items()}
 
     def compose(self, overrides: Sequence[str]) -> tuple[DictConfig, dict[str, str | None]]:
         """The config that overrides ask for, and the option of each group; Hydra's state stays as it was.
@@ -276,6 +279,14 @@ class Search:
         with flag_override(cfg, ["struct", "readonly"], False):
             del cfg["hydra"]
         return cfg, choices
+
+    def signed(self, params: Mapping[str, Any]) -> Signed:
+        """The cell that parameters ask for. Raises Hydra's exceptions, ValueError."""
+        overrides = self.overrides(params)
+        cfg, choices = self.compose(overrides)
+        config = resolved(cfg)
+        run = Run.of(config)
+        return Signed(overrides, config, choices, run.fit.signature, run.cell.signature)
 
     def values(self, result: Mapping[str, Any]) -> list[float]:
         """What a result is worth: its number for each objective.
@@ -316,7 +327,7 @@ class Search:
         import optuna
 
         if self.sampler["name"] == "grid":
-            axes = [_axis(key, distribution) for key, distribution in self.distributions.items()]
+            axes = [axis(key, distribution) for key, distribution in self.distributions.items()]
             grid = itertools.product(*axes)
             return [dict(zip(self.distributions, point, strict=True)) for point in grid][: self.n_trials]
         # A study of its own that lives in memory: here nobody asks at the same time.
@@ -342,7 +353,7 @@ class Search:
                 continue
             trial = optuna.Trial(study, number)
             for key, distribution in self.distributions.items():
-                _suggest(trial, key, distribution)
+                suggest(trial, key, distribution)
             return trial
         return None
 
@@ -423,94 +434,6 @@ class Search:
 def is_search(folder: str | Path) -> bool:
     """Whether a sweep's folder holds a search, which `seek.resume` resumes."""
     return (Path(folder) / "search.json").exists()
-
-
-def space(overrides: Sequence[Override]) -> tuple[dict[str, str], tuple[str, ...]]:
-    """The distributions, as JSON, and the fixed overrides among parsed ones; of the same key the last counts.
-
-    As in Hydra's own plugin for Optuna: `a,b` and `choice(a,b)` are categories, `interval(a,b)` is continuous, and
-    `range(a,b,step=s)` is stepped and may reach b; `tag(log,...)` and `tag(int,...)` mean what they say.
-
-    Raises ValueError for ranges that are empty, or not above 0 under a logarithm.
-    """
-    from optuna.distributions import distribution_to_json
-
-    found: dict[str, Override] = {override.get_key_element(): override for override in overrides}
-    sweeps = {key: override for key, override in found.items() if override.is_sweep_override()}
-    fixed = tuple(str(override.input_line) for key, override in found.items() if key not in sweeps)
-    distributions = {}
-    for key, override in sweeps.items():
-        try:
-            distributions[key] = distribution_to_json(_distribution(override))
-        except ValueError as error:
-            raise ValueError(f"{override.input_line}: {' '.join(str(error).split())}") from error
-    return distributions, fixed
-
-
-def _distribution(override: Override) -> BaseDistribution:
-    from hydra.core.override_parser.types import IntervalSweep, RangeSweep
-    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-
-    value = override.value()
-    if isinstance(value, IntervalSweep):
-        assert value.start is not None
-        assert value.end is not None
-        _tags(value.tags, "log", "int")
-        log = "log" in value.tags
-        if "int" in value.tags:
-            return IntDistribution(int(value.start), int(value.end), log=log)
-        return FloatDistribution(value.start, value.end, log=log)
-    if isinstance(value, RangeSweep) and not value.shuffle:
-        assert value.start is not None
-        assert value.stop is not None
-        _tags(value.tags, "log")
-        if isinstance(value.start, float) or isinstance(value.stop, float) or isinstance(value.step, float):
-            if value.tags:
-                raise ValueError("a logarithmic range has whole numbers: use tag(log,interval(...))")
-            return FloatDistribution(value.start, value.stop, step=value.step)
-        return IntDistribution(value.start, value.stop, step=value.step, log="log" in value.tags)
-    return CategoricalDistribution([_category(one) for one in override.sweep_iterator()])
-
-
-def _category(value: Any) -> bool | int | float | str:
-    # In the grammar of overrides, so that it can be written behind a key again.
-    from hydra.core.override_parser.types import Transformer
-
-    return value if isinstance(value, (bool, int, float)) else str(Transformer.str(value))
-
-
-def _tags(tags: set[str], *known: str) -> None:
-    for tag in tags:
-        if tag not in known:
-            raise ValueError(f"tag {tag} is unknown here: choose one of {_listed(known)}")
-
-
-def _suggest(trial: Trial, key: str, distribution: BaseDistribution) -> None:
-    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-
-    if isinstance(distribution, FloatDistribution):
-        trial.suggest_float(key, distribution.low, distribution.high, step=distribution.step, log=distribution.log)
-    elif isinstance(distribution, IntDistribution):
-        trial.suggest_int(key, distribution.low, distribution.high, step=distribution.step, log=distribution.log)
-    else:
-        assert isinstance(distribution, CategoricalDistribution)
-        trial.suggest_categorical(key, distribution.choices)
-
-
-def _axis(key: str, distribution: BaseDistribution, *, some: bool = False) -> list[Any]:
-    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-
-    if isinstance(distribution, CategoricalDistribution):
-        return list(distribution.choices)
-    if isinstance(distribution, IntDistribution):
-        return list(range(distribution.low, distribution.high + 1, distribution.step))
-    assert isinstance(distribution, FloatDistribution)
-    if distribution.step is None and some:
-        return [distribution.low]
-    if distribution.step is None:
-        raise ValueError(f"sampler=grid needs choices or ranges, and {key} is an interval: write range(a,b,step=s)")
-    count = round((distribution.high - distribution.low) / distribution.step) + 1
-    return [distribution.low + place * distribution.step for place in range(count)]
 
 
 def _text(value: Any) -> str:

@@ -8,197 +8,29 @@ from __future__ import annotations
 
 import itertools
 import math
-import os
-import shlex
-import signal
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from diffsweep.sweep import slurm, snapshot
-from diffsweep.sweep.cluster import Policy, resources
-from diffsweep.sweep.files import atomic
-from diffsweep.sweep.jobs import Job, Launched
+from diffsweep.sweep import snapshot
+from diffsweep.sweep.crew import Crew, Make, crew
+from diffsweep.sweep.found import conclude, line
+from diffsweep.sweep.jobs import Launched
 from diffsweep.sweep.lease import Busy, Lease
 from diffsweep.sweep.plan import Plan, Signed
-from diffsweep.sweep.pool import Room
 from diffsweep.sweep.process import Process, terminable
-from diffsweep.sweep.record import Run
 from diffsweep.sweep.search import Search, is_search
-from diffsweep.sweep.signature import resolved
 
 if TYPE_CHECKING:
     from optuna import Study
     from optuna.trial import FrozenTrial
-    from rich.table import Table
-
-# Folder and number -> what the worker of that number runs.
-Make = Callable[[Path, int], Callable[[], object]]
 
 _PAUSE = 0.25
-_STOPPING = 60.0
-_SHOWN = 10
 _PLANNED = 5.0
-
-
-class Crew(Protocol):
-    """Whoever can have workers started. `stays`: they go on when this process is interrupted."""
-
-    @property
-    def stays(self) -> bool: ...
-
-    def start(self, indices: Sequence[int]) -> None:
-        """Start workers of these numbers."""
-        ...
-
-    def alive(self) -> set[int]:
-        """Those that it has started and that are not over."""
-        ...
-
-    def log(self, index: int) -> Path:
-        """What a worker says."""
-        ...
-
-    def stop(self) -> None:
-        """Stop all of them, with their state saved."""
-        ...
-
-
-@dataclass
-class Local:
-    """Workers as processes of this machine, each with its share of cores and GPUs; they outlive this process."""
-
-    search: Search
-    source: Path
-    room: Room = field(default_factory=Room.here)
-    stays: bool = False
-    _running: dict[int, subprocess.Popen[bytes]] = field(default_factory=dict)
-
-    def start(self, indices: Sequence[int]) -> None:
-        """Start workers of these numbers. Raises OSError."""
-        for index in indices:
-            log = self.log(index)
-            log.parent.mkdir(parents=True, exist_ok=True)
-            command = [sys.executable, "-m", "diffsweep.trial", str(self.search.folder.absolute()), str(index)]
-            with log.open("ab") as stream:
-                self._running[index] = subprocess.Popen(
-                    command,
-                    stdin=subprocess.DEVNULL,
-                    stdout=stream,
-                    stderr=stream,
-                    env=os.environ | self._share(index) | snapshot.environment(self.source),
-                    cwd=self.search.hydra["runtime"]["cwd"],
-                    # Ctrl-C is for this process, which then asks them to stop.
-                    start_new_session=True,
-                )
-
-    def _share(self, index: int) -> dict[str, str]:
-        share = {} if "OMP_NUM_THREADS" in os.environ else {"OMP_NUM_THREADS": str(self.threads)}
-        if self.room.gpus:
-            share["CUDA_VISIBLE_DEVICES"] = self.room.gpus[index % len(self.room.gpus)]
-        return share
-
-    @property
-    def threads(self) -> int:
-        """CPU threads of a worker, unless the user has said how many."""
-        return max(1, self.room.cores // self.search.n_workers)
-
-    def alive(self) -> set[int]:
-        """Those that are not over."""
-        return {index for index, process in self._running.items() if process.poll() is None}
-
-    def log(self, index: int) -> Path:
-        """What a worker says."""
-        return self.search.folder / "logs" / f"worker-{index}.log"
-
-    def stop(self) -> None:
-        """Ask all of them to save their state and end; kill those that do not within a minute."""
-        for index in self.alive():
-            with suppress(ProcessLookupError):
-                self._running[index].send_signal(signal.SIGTERM)
-        end = time.monotonic() + _STOPPING
-        for process in self._running.values():
-            try:
-                process.wait(max(0.0, end - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-
-
-@dataclass
-class OnSlurm:
-    """Workers as one array of SLURM jobs; they need nobody to wait for them."""
-
-    search: Search
-    source: Path
-    policy: Policy
-    resources: slurm.Resources
-    worker: Make
-    stays: bool = True
-    _ids: dict[int, str] = field(default_factory=dict)
-    _alive: set[int] = field(default_factory=set)
-    _asked: float = 0.0
-
-    def start(self, indices: Sequence[int]) -> None:
-        """Submit workers of these numbers. Raises ValueError if SLURM refuses."""
-        folder = self.search.folder.absolute()
-
-        def note(ids: Mapping[int, str]) -> None:
-            self._ids.update({indices[place]: name for place, name in ids.items()})
-            # They are neither fits nor cells; what matters is that whoever cancels the study finds them.
-            jobs = tuple(Job("finish", id=name, log=f"slurm/{name}_0_log.out") for name in self._ids.values())
-            Launched("slurm", jobs, None if self.policy.detach else Process.current()).write(self.search.folder)
-
-        slurm.submit(
-            [slurm.Work(self.worker(folder, index), f"worker-{index}", self.resources) for index in indices],
-            folder / "slurm",
-            throttle=self.policy.throttle,
-            environment=snapshot.environment(self.source),
-            signal_seconds=self.policy.signal_seconds,
-            requeues=self.policy.requeues,
-            job_name=f"diffsweep:{self.search.name}",
-            on_submitted=note,
-        )
-        self._alive.update(indices)
-        self._asked = time.monotonic()
-
-    def alive(self) -> set[int]:
-        """Those that SLURM has not seen end, asked every `poll_seconds`; jobs that wait for a node count."""
-        if self._ids and time.monotonic() - self._asked >= self.policy.poll_seconds:
-            self._asked = time.monotonic()
-            queue = slurm.queue(self._ids.values())
-            if queue is not None:
-                self._alive = {index for index, name in self._ids.items() if name in queue}
-        return set(self._alive)
-
-    def log(self, index: int) -> Path:
-        """What a worker says."""
-        return self.search.folder / "slurm" / f"{self._ids.get(index)}_0_log.out"
-
-    def stop(self) -> None:
-        """Cancel all of them. Raises ValueError if SLURM cannot be told."""
-        slurm.cancel(self._ids.values())
-
-
-def crew(search: Search, source: Path, worker: Make) -> Crew:
-    """The crew that the search's launcher stands for. `worker` makes what a worker runs, of folder and number.
-
-    Raises ValueError for SLURM where there is none, and for bad resources.
-    """
-    launcher = search.hydra.get("launcher") or {}
-    if not str(launcher.get("_target_", "")).endswith(".SlurmLauncher"):
-        return Local(search, source)
-    if not slurm.available():
-        raise ValueError("hydra/launcher=slurm needs sbatch, which is not here: hydra/launcher=local runs here")
-    policy = Policy(**{one.name: launcher[one.name] for one in fields(Policy)})
-    plan = Plan(search.folder, search.runs).adding([signed(search, search.example())])
-    cell = next(iter(plan.cells.values()))
-    return OnSlurm(search, source, policy, resources(plan, Job("fit", cell.fit, (cell.cell,))), worker)
 
 
 def begin(search: Search, cwd: Path, configs: Sequence[Path]) -> tuple[Search, Path]:
@@ -352,7 +184,7 @@ class _Keeper:
                 self.known.add(trial.number)
                 self.deaths = 0
                 self.bar.update()
-                self.bar.write(_line(self.search, trial), file=sys.stderr)
+                self.bar.write(line(self.search, trial), file=sys.stderr)
             elif trial.state == TrialState.RUNNING and self.search.lost(trial, self.dead):
                 again = self.search.put_back(trial, self.study._storage, killed=True)
                 self.bar.write(
@@ -367,31 +199,6 @@ class _Keeper:
     def close(self) -> None:
         """Leave the terminal as it was."""
         self.bar.close()
-
-
-def conclude(search: Search, study: Study) -> int:
-    """Write optimization_results.yaml, show the best trials; 1 if any failed, else 0."""
-    from optuna.trial import TrialState
-
-    trials = study.get_trials(deepcopy=False)
-    complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
-    failed = [trial for trial in trials if trial.state == TrialState.FAIL]
-    if complete:
-        _write_yaml(search.folder / "optimization_results.yaml", _solutions(search, study))
-        show(search, study)
-    for trial in failed:
-        _say(f"trial {trial.number} failed: {trial.user_attrs.get('reason', 'no reason was recorded')}")
-        _say(f"  {' '.join(search.overrides(trial.params))}")
-    return 1 if failed else 0
-
-
-def signed(search: Search, params: Mapping[str, Any]) -> Signed:
-    """The cell that parameters ask for. Raises Hydra's exceptions, ValueError."""
-    overrides = search.overrides(params)
-    cfg, choices = search.compose(overrides)
-    config = resolved(cfg)
-    run = Run.of(config)
-    return Signed(overrides, config, choices, run.fit.signature, run.cell.signature)
 
 
 class _Planned:
@@ -412,98 +219,12 @@ class _Planned:
             return
         for trial in complete:
             if trial.number not in self.signed:
-                self.signed[trial.number] = signed(self.search, trial.params)
+                self.signed[trial.number] = self.search.signed(trial.params)
         search = self.search
         plan = Plan(search.folder, search.runs.absolute(), search.command, hydra=search.hydra)
         # Parameters that make no difference are a result of a search, not a slip of its user.
         replace(plan.adding(self.signed[number] for number in sorted(self.signed)), warnings=()).write()
         self.written = time.monotonic()
-
-
-def _solutions(search: Search, study: Study) -> dict[str, Any]:
-    if len(search.directions) == 1:
-        best = study.best_trial
-        return {"name": "optuna", "best_evaluated_params": best.params, "best_evaluated_result": best.value}
-    front = [{"params": trial.params, "values": list(trial.values)} for trial in study.best_trials]
-    return {"name": "optuna", "solutions": front}
-
-
-def _write_yaml(path: Path, content: Mapping[str, Any]) -> None:
-    from omegaconf import OmegaConf
-
-    with atomic(path) as temporary:
-        OmegaConf.save(OmegaConf.create(dict(content)), temporary)
-
-
-def show(search: Search, study: Study) -> None:
-    """Print the best trials, or the Pareto front, and the command that repeats the first of them."""
-    from importlib.util import find_spec
-
-    from optuna.trial import TrialState
-    from rich.console import Console
-    from rich.text import Text
-
-    counts = dict.fromkeys(TrialState, 0)
-    for trial in study.get_trials(deepcopy=False):
-        counts[trial.state] += 1
-    said = [f"{counts[state]} {state.name.lower()}" for state in TrialState if counts[state]]
-    console = Console()
-    # Lines for grep and awk are never wrapped; rich takes a pipe for 80 columns wide.
-    console = console if console.is_terminal else Console(width=10_000)
-    console.print(Text(f"study {search.name}: {', '.join(said)}"))
-    best = study.best_trials if len(search.directions) > 1 else [study.best_trial]
-    front = {trial.number for trial in best}
-    console.print(_table(search, study, front, console.is_terminal))
-    if len(search.directions) > 1:
-        console.print(Text(f"* on the Pareto front: no trial is better in every objective ({len(front)} trials)"))
-    words = [*search.shown, *search.overrides(best[0].params)]
-    console.print(Text(f"best           python train.py {shlex.join(words)}"), soft_wrap=True)
-    console.print(Text(f"its record     {best[0].user_attrs.get('result')}"), soft_wrap=True)
-    if find_spec("optuna_dashboard") is not None:
-        console.print(Text(f"pictures       optuna-dashboard {search.journal}"), soft_wrap=True)
-
-
-def _table(search: Search, study: Study, front: set[int], terminal: bool) -> Table:
-    from optuna.trial import TrialState
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    sign = -1 if search.directions[0] == "maximize" else 1
-    trials.sort(key=lambda trial: (trial.number not in front, sign * trial.values[0]))
-    table = Table(box=box.SIMPLE_HEAD if terminal else None, pad_edge=False)
-    columns = ["trial", *_objectives(search, trials[0]), *search.space]
-    for place, name in enumerate(columns):
-        table.add_column(Text(name), justify="left" if place > len(search.directions) else "right", overflow="fold")
-    for trial in trials[: max(_SHOWN, len(front))]:
-        mark = "*" if trial.number in front and len(search.directions) > 1 else ""
-        cells = [f"{mark}{trial.number}", *map(_number, trial.values)]
-        cells += [_number(trial.params.get(key)) for key in search.space]
-        table.add_row(*map(Text, cells), style="bold" if trial.number in front and terminal else None)
-    return table
-
-
-def _objectives(search: Search, trial: FrozenTrial) -> tuple[str, ...]:
-    return search.objective or (str(trial.user_attrs.get("metric", "value")),)
-
-
-def _line(search: Search, trial: FrozenTrial) -> str:
-    from optuna.trial import TrialState
-
-    params = " ".join(f"{key}={_number(value)}" for key, value in trial.params.items())
-    if trial.state == TrialState.COMPLETE:
-        pairs = zip(_objectives(search, trial), trial.values, strict=True)
-        said = "  ".join(f"{name} {_number(value)}" for name, value in pairs)
-    elif trial.state == TrialState.PRUNED:
-        said = f"pruned at step {trial.last_step}: {_number(trial.intermediate_values.get(trial.last_step or 0))}"
-    else:
-        said = f"failed: {trial.user_attrs.get('reason', 'no reason was recorded')}"
-    return f"trial {trial.number}  {said}  {params}"
-
-
-def _number(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def last_line(log: Path) -> str:
