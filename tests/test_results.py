@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import subprocess
 import sys
 import zlib
@@ -15,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 from scipy import stats
 
-from diffsweep import results
+from diffsweep import commands, results
 from diffsweep.report import callback
 from diffsweep.report.factors import factors
 from diffsweep.sweep.plan import Plan, Task
@@ -216,6 +217,10 @@ def test_a_default_is_one_choice_whether_it_was_written_out_or_not(tmp_path: Pat
     assert list(results.compare(df, by="sampler.nfe")["sampler.nfe"]) == ["20", "10"]
     assert list(results.compare(df, by="sampler.nfe").pairs) == [0, 2]
     assert list(results.compare(df, by="sampler").pairs) == [0, 2]
+    page = tmp_path / "page.html"
+    assert commands.main(["report", "fd_digits<5", "--runs", str(tmp_path), "--out", str(page)]) == 0
+    told = re.findall(r'"factor sampler\.nfe":"(.*?)"', page.read_text(encoding="utf-8"))
+    assert sorted(told) == ["10", "10", "20", "20"]
 
 
 def test_a_sweep_tells_its_cells_by_its_own_words_whoever_made_them(tmp_path: Path) -> None:

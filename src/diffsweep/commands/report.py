@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from diffsweep.commands.values import whole
 from diffsweep.report import callback, page
+from diffsweep.report.spelling import spelled
 from diffsweep.report.status import find
 from diffsweep.sweep import scan
 from diffsweep.sweep.plan import Plan
@@ -49,7 +50,8 @@ def run(asked: argparse.Namespace) -> int:
         about, file = callback.subject(folder, runs, Plan.read(folder)), folder / "report.html"
     else:
         chosen = scan.select(scan.results(runs, jackknife=True), asked.filters, runs)
-        about, file = page.Subject(" ".join(asked.filters), runs, chosen), Path("report.html")
+        alike = spelled(chosen, lambda result: Cell.of(result, runs).config())
+        about, file = page.Subject(" ".join(asked.filters), runs, alike), Path("report.html")
     if not about.results and not about.failures:
         raise ValueError(f"nothing to report: no finished run passes {' '.join(asked.filters)}")
     if asked.animate:
