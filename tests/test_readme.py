@@ -136,17 +136,20 @@ def test_every_group_is_mentioned() -> None:
 
 def test_python_runs_from_top_to_bottom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     monkeypatch.chdir(tmp_path)
-    cell = tmp_path / "runs" / "fits" / "f" / "cells" / "c"
-    cell.mkdir(parents=True)
-    result = {"sampler": "ddim", "schedule": "cosine", "nfe": 20, "metric": "fd_digits", "fd_digits": 1.5}
-    result |= {"fit": "f", "cell": "c", "status": "done"}
-    (cell / "result.json").write_text(json.dumps(result))
+    for sampler, value in (("ddim", 1.5), ("heun", 1.25)):
+        cell = tmp_path / "runs" / "fits" / "f" / "cells" / sampler
+        cell.mkdir(parents=True)
+        result = {"sampler": sampler, "schedule": "cosine", "dataset": "digits", "nfe": 20, "samples": 500}
+        result |= {"metric": "fd_digits", "fd_digits": value, "fit": "f", "cell": sampler, "status": "done"}
+        (cell / "result.json").write_text(json.dumps(result))
     namespace: dict[str, Any] = {"__name__": "readme"}
     found = blocks("python")
     assert len(found) >= 3
     for block in found:
         exec(compile(block, "README.md", "exec"), namespace)
-    assert "ddim cosine 20 fd_digits 1.5" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert re.search(r"heun +cosine +20 +1\.25\n.* ddim +cosine +20 +1\.50?\n", said)
+    assert re.search(r"heun +0\.00? .*\n.* ddim +0\.25 ", said)
     assert namespace["loss"].item() > 0
 
 
