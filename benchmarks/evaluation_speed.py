@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from unittest.mock import patch
 
@@ -153,9 +153,15 @@ class Real:
     def __init__(self, features: Tensor) -> None:
         self.features = Features({"features": features})
         self.known = Moments.of(features)
+        self.kept: dict[str, Mapping[str, float]] = {}
 
     def moments(self, output: str = "features") -> Moments:
         return self.known
+
+    def keep(self, what: str, compute: Callable[[], Mapping[str, float]]) -> Mapping[str, float]:
+        if what not in self.kept:
+            self.kept[what] = compute()
+        return self.kept[what]
 
 
 def numbers_only(sizes: list[tuple[int, int]]) -> None:

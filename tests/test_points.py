@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -26,33 +25,24 @@ from diffsweep.diffusion.schedules import Cosine
 from diffsweep.evaluation.energy import Energy
 from diffsweep.evaluation.evaluate import Evaluation
 from diffsweep.evaluation.features import Features
-from diffsweep.evaluation.frechet import Frechet, Moments
+from diffsweep.evaluation.frechet import Frechet
 from diffsweep.evaluation.identity import identity
-from diffsweep.evaluation.metric import Metric
+from diffsweep.evaluation.metric import Metric, Numbers, Real
 from diffsweep.evaluation.mmd import MMD
-from diffsweep.evaluation.pairs import discrepancy
+from diffsweep.evaluation.pairs import among, discrepancy
 from diffsweep.evaluation.wasserstein import Wasserstein
 from diffsweep.sweep.record import Run
-from diffsweep.training import stages
+from diffsweep.training import measure, stages
 from diffsweep.training.likelihood import Likelihood, ModelMetric, measure_model
 from diffsweep.training.measure import make_evaluation
+from known import Known
 from tiny import TINY
 
 METRICS: list[Metric] = [Wasserstein(), Energy(), MMD(), Frechet()]
 
 
-@dataclass(frozen=True, eq=False)
-class Points:
-    """Real points."""
-
-    features: Features
-
-    def moments(self, output: str = "features") -> Moments:
-        return Moments.of(self.features[output])
-
-
-def points(x: Tensor) -> Points:
-    return Points(Features({"features": x}))
+def points(x: Tensor) -> Known:
+    return Known(Features({"features": x}))
 
 
 def normal(n: int, d: int, seed: int, scale: float = 1.0) -> Tensor:
@@ -169,7 +159,7 @@ def test_without_bias_equals_are_zero_on_average_from_few_samples(metric: Metric
     found = []
     for first in range(0, 2000, 10):
         x, y = real[first : first + 5], real[first + 5 : first + 10]
-        found.append(discrepancy(x, y, [torch.arange(5)], kernel)(None))
+        found.append(discrepancy(x, y, [torch.arange(5)], kernel, among(y, kernel))(None))
     error = np.std(found, ddof=1) / math.sqrt(len(found))
     assert abs(np.mean(found)) < 3 * error
     assert min(found) < 0 < max(found)
@@ -189,7 +179,7 @@ def test_pairs_without_a_block_are_those_of_the_other_samples(metric: Metric, mo
 
 
 def test_pairs_refuse_what_makes_none() -> None:
-    with pytest.raises(ValueError, match="at least 2 samples on each side, not 5 and 1"):
+    with pytest.raises(ValueError, match="at least 2 samples on each side, not 1"):
         value(Energy(), normal(5, 2, 0), normal(1, 2, 0))
     with pytest.raises(ValueError, match="half of the distances between real samples are 0"):
         value(MMD(), normal(5, 2, 0), torch.zeros(9, 2))
@@ -213,14 +203,14 @@ def test_a_distance_has_its_unit_and_sees_no_difference_of_place(metric: Metric,
 
 
 @pytest.fixture(scope="module")
-def ring() -> tuple[Points, Tensor, Tensor]:
+def ring() -> tuple[Known, Tensor, Tensor]:
     """Real points, and more held-out ones with their labels."""
     train, test = RingOfGaussians(size=600).load("train"), RingOfGaussians(size=2000).load("test")
     return points(train.x), test.x, test.labels
 
 
 @pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.short)
-def test_a_distance_grows_with_noise(metric: Metric, ring: tuple[Points, Tensor, Tensor]) -> None:
+def test_a_distance_grows_with_noise(metric: Metric, ring: tuple[Known, Tensor, Tensor]) -> None:
     real, x, _ = ring
     noise = normal(600, 2, 3).float()
     found = [value(metric, x[:600] + std * noise, real.features["features"]) for std in (0.0, 0.2, 0.4, 0.8)]
@@ -229,7 +219,7 @@ def test_a_distance_grows_with_noise(metric: Metric, ring: tuple[Points, Tensor,
 
 
 @pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.short)
-def test_a_distance_grows_with_every_mode_that_is_dropped(metric: Metric, ring: tuple[Points, Tensor, Tensor]) -> None:
+def test_a_distance_grows_with_every_mode_that_is_dropped(metric: Metric, ring: tuple[Known, Tensor, Tensor]) -> None:
     real, x, labels = ring
     found = []
     for dropped in range(5):
@@ -238,7 +228,7 @@ def test_a_distance_grows_with_every_mode_that_is_dropped(metric: Metric, ring: 
     assert found[1] > 1.2 * found[0]
 
 
-def test_only_frechet_is_blind_to_shape(ring: tuple[Points, Tensor, Tensor]) -> None:
+def test_only_frechet_is_blind_to_shape(ring: tuple[Known, Tensor, Tensor]) -> None:
     """A Gaussian with the ring's mean and covariance: why points are ranked by something else."""
     real, x, _ = ring
     blob = normal(600, 2, 4) @ torch.linalg.cholesky(real.moments().cov).T + real.moments().mean
@@ -250,7 +240,7 @@ def test_only_frechet_is_blind_to_shape(ring: tuple[Points, Tensor, Tensor]) -> 
     assert min(abs(ratios[short]) for short in ("w2", "energy", "mmd")) > 3
 
 
-def test_every_distance_of_points_comes_with_its_interval(ring: tuple[Points, Tensor, Tensor]) -> None:
+def test_every_distance_of_points_comes_with_its_interval(ring: tuple[Known, Tensor, Tensor]) -> None:
     real, x, _ = ring
     found = Evaluation(identity(), METRICS).measure(Features({"features": x[:200] + 0.2}), real)
     assert list(found) == ["w2_points", "energy_points", "mmd_points", "fd_points"]
@@ -258,6 +248,52 @@ def test_every_distance_of_points_comes_with_its_interval(ring: tuple[Points, Te
         low, high = estimate.interval
         assert low < estimate.value < high
         assert high - low < 2 * estimate.value
+
+
+# --- what follows from real points alone ------------------------------------------------------------------------------
+
+
+class Counted(Energy):
+    """How often the floor was measured."""
+
+    times = 0
+
+    def prepare(self, drawn: Features, real: Real) -> Numbers:
+        Counted.times += 1
+        return super().prepare(drawn, real)
+
+
+def test_the_floor_and_what_is_known_of_real_points_are_computed_once(tmp_path: Path) -> None:
+    dataset, evaluation = RingOfGaussians(size=300), Evaluation(identity(), [Counted(), MMD()])
+
+    def known(
+        evaluation: Evaluation = evaluation, *overrides: str, **asked: bool
+    ) -> tuple[Real, dict[str, float], int]:
+        before = Counted.times
+        found = measure.Known.of(config(f"paths.cache={tmp_path}", *overrides), dataset, evaluation, **asked)
+        return found.reference, dict(found.floor), Counted.times - before
+
+    reference, floor, times = known()
+    assert times == 1
+    assert set(floor) == {"energy_points", "mmd_points"}
+    assert known()[1:] == (floor, 0)
+    real, held_out = (dataset.load(split).x for split in ("train", "test"))
+    chosen = torch.randperm(300, generator=torch.Generator().manual_seed(0))[:64]
+    assert floor["energy_points"] == pytest.approx(value(Energy(), held_out[chosen], real), rel=1e-9)
+    # Whatever it depends on, another floor is measured.
+    for other in (["evaluation.samples=63"], ["evaluation.seed=1"], ["evaluation.reference=test"]):
+        assert known(evaluation, *other)[2] == 1, other
+    assert known(balanced=True)[2] == 1
+    assert known(Evaluation(identity(), [Counted(), MMD(3)]))[2] == 1
+    assert known()[1:] == (floor, 0)
+    drawn = Features({"features": held_out[:50]})
+    assert evaluation.values(drawn, reference) == evaluation.values(drawn, points(real))
+    # A file that is cut short or altered is not believed.
+    whole = {path: path.read_bytes() for path in tmp_path.glob("numbers-*.json")}
+    for damage in (lambda content: content[:-1], lambda content: content.replace(b"0.", b"1."), lambda content: b"[]"):
+        for path, content in whole.items():
+            path.write_bytes(damage(content))
+        assert known()[1:] == (floor, 1)
 
 
 # --- likelihood -----------------------------------------------------------------------------------------------------

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from diffsweep.evaluation.features import Features
 from diffsweep.evaluation.frechet import double
-from diffsweep.evaluation.metric import Numbers, Real
-from diffsweep.evaluation.pairs import discrepancy
+from diffsweep.evaluation.metric import Numbers, Real, settings
+from diffsweep.evaluation.pairs import among, discrepancy
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,8 @@ class Energy:
         """See `Metric.prepare`; all pairs of drawn and real samples are looked at, once."""
         x = double(drawn["features"])
         y = double(real.features["features"].to(x.device))
-        number = discrepancy(x, y, drawn.blocks, _nearness)
+        own = real.keep(f"pairs {settings(self)}", lambda: {"own": among(y, _nearness)})["own"]
+        number = discrepancy(x, y, drawn.blocks, _nearness, own)
         return lambda block: {self.short: number(block)}
 
 

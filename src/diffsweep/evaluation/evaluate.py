@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,7 +10,7 @@ import torch
 from diffsweep.evaluation.extractor import Extractor
 from diffsweep.evaluation.features import Features
 from diffsweep.evaluation.interval import Estimate
-from diffsweep.evaluation.metric import Metric, Real
+from diffsweep.evaluation.metric import Metric, Real, settings
 
 # Fewer samples than this make no blocks to leave out.
 _LEAST = 8
@@ -82,12 +81,6 @@ class Evaluation:
             for short, value in whole.items():
                 found[self.extractor.called(short)] = Estimate(value, [one[short] for one in without], settings(metric))
         return found
-
-
-def settings(metric: object) -> str:
-    """What a metric is, for the record: the name of its class and the values that it was made with."""
-    given = [f"{name}={getattr(metric, name)}" for name in inspect.signature(type(metric)).parameters]
-    return " ".join([type(metric).__name__, *given])
 
 
 def recorded(numbers: Mapping[str, Estimate], floor: Mapping[str, float]) -> dict[str, float | str]:

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from diffsweep.evaluation.features import Features
 from diffsweep.evaluation.frechet import double
-from diffsweep.evaluation.metric import Numbers, Real
-from diffsweep.evaluation.pairs import discrepancy
+from diffsweep.evaluation.metric import Numbers, Real, settings
+from diffsweep.evaluation.pairs import among, discrepancy
 
 
 class KernelDistance:
@@ -38,7 +38,8 @@ class KernelDistance:
         y = double(real.features["features"].to(x.device))
         if len(y) < 2 or len(x) - max(map(len, drawn.blocks)) < 2:
             return lambda block: {}
-        distance = discrepancy(x, y, drawn.blocks, self._values)
+        own = real.keep(f"pairs {settings(self)}", lambda: {"own": among(y, self._values)})["own"]
+        distance = discrepancy(x, y, drawn.blocks, self._values, own)
         return lambda block: {self.short: distance(block)}
 
     def _values(self, x: Tensor, y: Tensor) -> Tensor:

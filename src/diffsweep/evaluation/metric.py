@@ -8,6 +8,7 @@ the drawn samples, from which their uncertainty follows (see `interval`).
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Protocol, TypeAlias
 
@@ -28,6 +29,15 @@ class Real(Protocol):
 
     def moments(self, output: str = "features") -> Moments:
         """Mean and covariance of an output over all real samples."""
+        ...
+
+    def keep(self, what: str, compute: Callable[[], Mapping[str, float]]) -> Mapping[str, float]:
+        """Numbers that follow from the real samples and from what `what` says, computed once.
+
+        Args:
+            what: names them, with all that they depend on beside the real samples and the code of this package.
+            compute: gives them where they are not known yet.
+        """
         ...
 
 
@@ -53,3 +63,9 @@ class Metric(Protocol):
             real: the reference.
         """
         ...
+
+
+def settings(metric: object) -> str:
+    """What a metric is, for the record: the name of its class and the values that it was made with."""
+    given = [f"{name}={getattr(metric, name)}" for name in inspect.signature(type(metric)).parameters]
+    return " ".join([type(metric).__name__, *given])

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from diffsweep.evaluation.features import Features
 from diffsweep.evaluation.frechet import double
-from diffsweep.evaluation.metric import Numbers, Real
-from diffsweep.evaluation.pairs import Kernel, discrepancy
+from diffsweep.evaluation.metric import Numbers, Real, settings
+from diffsweep.evaluation.pairs import Kernel, among, discrepancy
 
 # Real samples whose distances are asked for their median.
 _ENOUGH = 1000
@@ -46,7 +46,9 @@ class MMD:
         """
         x = double(drawn["features"])
         y = double(real.features["features"].to(x.device))
-        number = discrepancy(x, y, drawn.blocks, self.kernel(y))
+        kernel = self.kernel(y)
+        own = real.keep(f"pairs {settings(self)}", lambda: {"own": among(y, kernel)})["own"]
+        number = discrepancy(x, y, drawn.blocks, kernel, own)
         return lambda block: {self.short: number(block)}
 
     def kernel(self, real: Tensor) -> Kernel:

@@ -21,24 +21,29 @@ Kernel: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 # Pairs in memory at a time: 8 MB in float64 for each array that a kernel makes on its way, which caches like.
 _AT_ONCE = 2**20
 
+_TOO_FEW = "pairs need at least 2 samples on each side, not {}"
 
-def discrepancy(x: Tensor, y: Tensor, blocks: Sequence[Tensor], kernel: Kernel) -> Callable[[int | None], float]:
+
+def discrepancy(
+    x: Tensor, y: Tensor, blocks: Sequence[Tensor], kernel: Kernel, own: float
+) -> Callable[[int | None], float]:
     """The discrepancy of two sets, and the same without one of the blocks that `x` is divided into.
 
     Args:
         x: Finite, (n, d); at least 2 are left whatever block is left out. In the type and on the device to compute on.
-        y: Of the same type, on the same device, (m, d), m >= 2.
+        y: Of the same type, on the same device, (m, d).
         blocks: Numbers of the rows of `x` in each block (int64), together all of them, each once.
         kernel: k(x, y) of all pairs.
+        own: E k(Y, Y'), as `among` gives it.
 
     Returns:
         From a block's number, or None for no block, to the discrepancy; sums are made in float64.
 
     Raises:
-        ValueError: when either side has fewer than 2 rows.
+        ValueError: when `x` has fewer than 2 rows.
     """
-    if min(len(x), len(y)) < 2:
-        raise ValueError(f"pairs need at least 2 samples on each side, not {len(x)} and {len(y)}")
+    if len(x) < 2:
+        raise ValueError(_TOO_FEW.format(len(x)))
     parts = [x[block.to(x.device)] for block in blocks]
     lengths = [len(part) for part in parts]
     n, m = len(x), len(y)
@@ -48,7 +53,6 @@ def discrepancy(x: Tensor, y: Tensor, blocks: Sequence[Tensor], kernel: Kernel) 
         columns = _columns(part, ordered[sum(lengths[:i]) :], kernel).split(lengths[i:])
         within[i, i:] = within[i:, i] = torch.stack([column.sum() for column in columns]).cpu()
     across = torch.tensor([_across(part, y, kernel) for part in parts], dtype=torch.float64)
-    real = _among(y, kernel) / (m * (m - 1))
     all_within, all_across = float(within.sum()), float(across.sum())
 
     def without(block: int | None) -> float:
@@ -57,7 +61,7 @@ def discrepancy(x: Tensor, y: Tensor, blocks: Sequence[Tensor], kernel: Kernel) 
             left -= lengths[block]
             pairs -= float(2 * within[block].sum() - within[block, block])
             crossing -= float(across[block])
-        return pairs / (left * (left - 1)) + real - 2 * crossing / (left * m)
+        return pairs / (left * (left - 1)) + own - 2 * crossing / (left * m)
 
     return without
 
@@ -67,14 +71,21 @@ def _across(x: Tensor, y: Tensor, kernel: Kernel) -> float:
     return sum(float(kernel(part, y).sum(dtype=torch.float64)) for part in x.split(rows))
 
 
-def _among(x: Tensor, kernel: Kernel) -> float:
-    """The sum over all ordered pairs of two different rows."""
-    rows = max(1, _AT_ONCE // len(x))
+def among(y: Tensor, kernel: Kernel) -> float:
+    """E k(Y, Y'), the mean over pairs of two different rows of `y` (m, d).
+
+    Raises:
+        ValueError: when there are fewer than 2.
+    """
+    m = len(y)
+    if m < 2:
+        raise ValueError(_TOO_FEW.format(m))
+    rows = max(1, _AT_ONCE // m)
     total = 0.0
-    for first in range(0, len(x), rows):
-        columns = _columns(x[first : first + rows], x[first:], kernel)
+    for first in range(0, m, rows):
+        columns = _columns(y[first : first + rows], y[first:], kernel)
         total += float(columns[:rows].sum() + 2 * columns[rows:].sum())
-    return total
+    return total / (m * (m - 1))
 
 
 def _columns(x: Tensor, y: Tensor, kernel: Kernel) -> Tensor:

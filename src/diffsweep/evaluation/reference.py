@@ -6,8 +6,10 @@ digests of data and extractor) together with a checksum of what it holds.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -51,11 +53,13 @@ class Reference:
         features: of all of them or, where there are more, of `KEPT` chosen at random once and for all; with labels.
         known: mean and covariance of each output over all of them.
         digest: SHA-256 (hex) of the data.
+        file: where this is kept, with numbers that follow from it beside; None for nowhere.
     """
 
     features: Features
     known: Mapping[str, Moments]
     digest: str
+    file: Path | None = None
 
     @property
     def n(self) -> int:
@@ -65,6 +69,20 @@ class Reference:
     def moments(self, output: str = "features") -> Moments:
         """Mean and covariance of an output over all real samples."""
         return self.known[output]
+
+    def keep(self, what: str, compute: Callable[[], Mapping[str, float]]) -> Mapping[str, float]:
+        """See `Real.keep`: a small file, trusted only for the same reference, code and `what`."""
+        if self.file is None:
+            return compute()
+        path = self.file.with_name(f"numbers-{sha256(self.file.name, _code(), what)[:32]}.json")
+        numbers = _read_numbers(path)
+        if numbers is None:
+            numbers = compute()
+            content = json.dumps(numbers)
+            # In a folder that others have filled nothing need be written.
+            with contextlib.suppress(OSError):
+                write_whole(path, json.dumps({"numbers": content, "sha256": sha256(content)}).encode())
+        return numbers
 
 
 @dataclass(frozen=True)
@@ -103,7 +121,7 @@ class Library:
         features = Features({name: stored[f"{name}.kept"] for name in names}, stored["labels"])
         n = int(stored["n"])
         known = {name: Moments(stored[f"{name}.mean"], stored[f"{name}.cov"], n) for name in names}
-        return Reference(features, known, digest)
+        return Reference(features, known, digest, path)
 
     def held_out(self, real: RealData, n: int, seed: int, *, balanced: bool = False) -> Features:
         """Features of `n` of the data, or of all if there are fewer, chosen by `seed`: what a perfect model would draw.
@@ -199,3 +217,17 @@ def _read(path: Path) -> dict[str, Tensor] | None:
             return stored if _checksum(stored) == (stream.metadata() or {}).get("sha256") else None
     except (OSError, SafetensorError):
         return None
+
+
+def _read_numbers(path: Path) -> dict[str, float] | None:
+    try:
+        stored = json.loads(path.read_bytes())
+        return json.loads(stored["numbers"]) if sha256(stored["numbers"]) == stored["sha256"] else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+@functools.cache
+def _code() -> str:
+    """Digest of this package's code: what was computed by other code is computed again."""
+    return sha256(*(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))))

@@ -17,9 +17,10 @@ from diffsweep.diffusion import Denoise, Denoiser, Schedule
 from diffsweep.diffusion.consistency import Consistency
 from diffsweep.diffusion.likelihood import log_likelihood
 from diffsweep.diffusion.objective import Objective
-from diffsweep.evaluation.evaluate import recorded, settings
+from diffsweep.evaluation.evaluate import recorded
 from diffsweep.evaluation.features import Features
 from diffsweep.evaluation.interval import Estimate
+from diffsweep.evaluation.metric import settings
 
 
 @runtime_checkable

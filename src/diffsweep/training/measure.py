@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 
-from diffsweep.evaluation.evaluate import Evaluation, recorded, settings
-from diffsweep.evaluation.extractor import Extractor
+from diffsweep.evaluation.evaluate import Evaluation, recorded
+from diffsweep.evaluation.extractor import Extractor, sha256
 from diffsweep.evaluation.features import Features
 from diffsweep.evaluation.frechet import Frechet
-from diffsweep.evaluation.metric import Metric
+from diffsweep.evaluation.metric import Metric, settings
 from diffsweep.evaluation.reference import Library, Reference
 from diffsweep.training.likelihood import ModelMetric
 from diffsweep.training.make import make
@@ -20,7 +24,12 @@ SPLITS = ("train", "test")
 
 
 def make_evaluation(cfg: DictConfig) -> Evaluation:
-    """What the config measures.
+    """What the config measures of samples; errors as `make_measures`."""
+    return make_measures(cfg)[0]
+
+
+def make_measures(cfg: DictConfig) -> tuple[Evaluation, list[ModelMetric]]:
+    """What the config measures of samples, and of the model itself.
 
     Raises:
         ValueError: for values that make no extractor or no metric, or metrics that do not go with the extractor.
@@ -28,46 +37,72 @@ def make_evaluation(cfg: DictConfig) -> Evaluation:
     if cfg.evaluation.reference not in SPLITS:
         raise ValueError(f"evaluation.reference={cfg.evaluation.reference} is no split: choose {' or '.join(SPLITS)}")
     extractor: Extractor = make(cfg, "evaluation.extractor")
-    metrics = _metrics(cfg)
+    asked = cfg.evaluation.get("metrics") or {}
+    metrics: list[Metric | ModelMetric] = [
+        make(cfg, f"evaluation.metrics.{name}") for name, entry in asked.items() if entry
+    ]
     of_samples = [metric for metric in metrics if not isinstance(metric, ModelMetric)]
     if metrics and not of_samples:
         raise ValueError(
             f"{metrics[0].short} is measured of the model, and cells are ranked by their samples: choose a metric of "
             "samples too, as metric=[wasserstein,likelihood]"
         )
-    return Evaluation(extractor, of_samples)
+    return Evaluation(extractor, of_samples), [metric for metric in metrics if isinstance(metric, ModelMetric)]
 
 
-def make_model_metrics(cfg: DictConfig) -> list[ModelMetric]:
-    """What the config measures of the model itself; errors as `make_evaluation`."""
-    return [metric for metric in _metrics(cfg) if isinstance(metric, ModelMetric)]
+@dataclass(frozen=True)
+class Known:
+    """What is known of real data before a sample is looked at.
 
-
-def _metrics(cfg: DictConfig) -> list[Metric | ModelMetric]:
-    asked = cfg.evaluation.get("metrics") or {}
-    return [make(cfg, f"evaluation.metrics.{name}") for name, entry in asked.items() if entry]
-
-
-def library(cfg: DictConfig, evaluation: Evaluation, *, show: bool = True) -> Library:
-    """Where the config keeps what is known of real data."""
-    asked = cfg.evaluation
-    return Library(evaluation.extractor, evaluation.outputs, Path(cfg.paths.cache), asked.batch_size, show)
-
-
-def known(
-    cfg: DictConfig, dataset: Any, library: Library, *, balanced: bool = False
-) -> tuple[Reference, Features | None]:
-    """The reference, and as many samples of the other split as are asked for: what a perfect model would draw.
-
-    None of them where that split is empty. `balanced`: as `Library.held_out`.
+    Attributes:
+        reference: what samples are compared with.
+        floor: the same numbers of as many real samples of the other split, which a perfect model would have; none
+            where that split is empty.
+        held_out: how many those are; None where that split is empty.
     """
-    asked = cfg.evaluation
-    other = next(split for split in SPLITS if split != asked.reference)
-    reference = library.reference(dataset.load(asked.reference))
-    held_out = dataset.load(other)
-    if not len(held_out.x):
-        return reference, None
-    return reference, library.held_out(held_out, asked.samples, asked.seed, balanced=balanced)
+
+    reference: Reference
+    floor: Mapping[str, float]
+    held_out: int | None
+
+    @classmethod
+    def of(
+        cls, cfg: DictConfig, dataset: Any, evaluation: Evaluation, *, balanced: bool = False, show: bool = True
+    ) -> Known:
+        """What is kept of it, computing what is missing.
+
+        Args:
+            cfg: The composed config.
+            dataset: Of the real data.
+            evaluation: With its extractor on the device to compute on.
+            balanced: As of `Library.held_out`.
+            show: Whether to draw bars when standard error is a terminal.
+
+        Raises:
+            ValueError: if the data cannot be read, or do not fit the extractor.
+        """
+        asked = cfg.evaluation
+        library = Library(evaluation.extractor, evaluation.outputs, Path(cfg.paths.cache), asked.batch_size, show)
+        other = next(split for split in SPLITS if split != asked.reference)
+        reference = library.reference(dataset.load(asked.reference))
+        held_out = dataset.load(other)
+        if not len(held_out.x):
+            return cls(reference, {}, None)
+
+        def floor() -> dict[str, float]:
+            return evaluation.values(
+                library.held_out(held_out, asked.samples, asked.seed, balanced=balanced), reference
+            )
+
+        chosen = [held_out.digest(), asked.samples, asked.seed, balanced]
+        metrics = [(settings(metric), _code(metric)) for metric in evaluation.metrics]
+        numbers = reference.keep(json.dumps(["floor", chosen, metrics]), floor)
+        return cls(reference, numbers, min(asked.samples, len(held_out.x)))
+
+
+def _code(metric: Metric) -> str:
+    """Digest of the file of a metric, which may be the user's own."""
+    return sha256(Path(inspect.getfile(type(metric))).read_bytes())
 
 
 def measure(
@@ -93,7 +128,7 @@ def measure(
         ValueError: if the data cannot be read.
     """
     balanced = drawn.labels is not None
-    reference, held_out = known(cfg, dataset, library(cfg, evaluation, show=show), balanced=balanced)
+    real = Known.of(cfg, dataset, evaluation, balanced=balanced, show=show)
     main, total = evaluation.main, len(drawn) + broken
     if broken:
         numbers: dict[str, Any] = {
@@ -102,8 +137,7 @@ def measure(
             f"{main}_by": settings(evaluation.metrics[0]),
         }
     else:
-        floor = {} if held_out is None else evaluation.values(held_out, reference)
-        numbers = recorded(evaluation.measure(drawn, reference), floor)
+        numbers = recorded(evaluation.measure(drawn, real.reference), real.floor)
         if main not in numbers:
             reason = f"there is no {main} of {total} samples{'' if balanced else ' without labels'}"
             numbers |= {main: None, f"{main}_reason": reason}
@@ -111,13 +145,13 @@ def measure(
     return {
         "metric": main,
         **numbers,
-        "evaluation_note": _note(evaluation, total, reference.n),
+        "evaluation_note": _note(evaluation, total, real.reference.n),
         "samples": total,
         "broken_samples": broken,
         "reference_split": cfg.evaluation.reference,
-        "reference_samples": reference.n,
-        "reference_digest": reference.digest[:12],
-        "floor_samples": None if held_out is None else len(held_out),
+        "reference_samples": real.reference.n,
+        "reference_digest": real.reference.digest[:12],
+        "floor_samples": real.held_out,
         "extractor": extractor.space,
         "extractor_digest": extractor.digest[:12],
         "resize": extractor.resize,

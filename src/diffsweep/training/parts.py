@@ -30,7 +30,7 @@ from diffsweep.training.ema import ema
 from diffsweep.training.finished import finished
 from diffsweep.training.likelihood import ModelMetric
 from diffsweep.training.make import make, make_denoiser
-from diffsweep.training.measure import make_evaluation, make_model_metrics
+from diffsweep.training.measure import make_measures
 from diffsweep.training.module import Recipe
 from diffsweep.training.sample import Sampling
 from diffsweep.training.validation import Validation
@@ -91,9 +91,8 @@ class Parts:
         ema(cfg.ema.decay)
         Checkpoints(Path(), cfg.trainer.checkpoint_seconds)
         make_trainer(cfg, Path(), logger=False)
-        evaluation = make_evaluation(cfg)
+        evaluation, model_metrics = make_measures(cfg)
         _fits(evaluation.extractor, dataset)
-        model_metrics = make_model_metrics(cfg)
         for metric in model_metrics:
             metric.check(dataset, diffuser, denoiser)
         validation = _validation(cfg, schedule, dataset)

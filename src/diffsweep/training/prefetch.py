@@ -12,9 +12,10 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from diffsweep.diffusion.guidance import Unguided
 from diffsweep.evaluation.pretrained import home
 from diffsweep.training.make import make
-from diffsweep.training.measure import known, library, make_evaluation
+from diffsweep.training.measure import Known, make_evaluation
 
 
 def prefetch(cfg: DictConfig) -> str:
@@ -30,7 +31,9 @@ def prefetch(cfg: DictConfig) -> str:
         evaluation = make_evaluation(cfg)
     extractor = evaluation.extractor
     with _arriving(cfg.paths.cache) as statistics:
-        reference, held_out = known(cfg, dataset, library(cfg, evaluation))
+        # Samples have labels if the model or its guidance is told them.
+        told = cfg.backbone.classes or not cfg.guidance._target_.endswith(f".{Unguided.__name__}")
+        real = Known.of(cfg, dataset, evaluation, balanced=bool(dataset.classes and told))
     here = [path for path in extractor.files if path not in weights]
     return "\n".join(
         [
@@ -39,7 +42,7 @@ def prefetch(cfg: DictConfig) -> str:
             f"{evaluation.main}: extractor {extractor.space} {extractor.digest[:12]}",
             *_lines("fetched", weights),
             *_lines("was there:", here),
-            f"statistics of {reference.n:,} real and {len(held_out or ()):,} held-out examples"
+            f"statistics of {real.reference.n:,} real and {real.held_out or 0:,} held-out examples"
             f"{'' if statistics else ': were there'}",
             *_lines("made", statistics),
         ]
