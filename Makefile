@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
+# pip compiles on one core what it installs; this is on all of them. A package may carry files that are no Python.
+COMPILE := $(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint packages clean
@@ -16,7 +18,9 @@ help:
 demo: $(VENV)/.installed
 	$(BIN)/python train.py
 
-test: packages lint
+# What the system lacks and what Python lacks is fetched side by side.
+test:
+	@$(MAKE) --no-print-directory --jobs=2 packages lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.installed-test
@@ -27,14 +31,16 @@ lint: $(VENV)/.installed-test
 # torch and torchvision come from one resolution: builds that do not match each other fail only when imported.
 $(VENV)/.installed: pyproject.toml | $(BIN)/python
 	@echo 'installing into $(VENV); torch is large, this takes some minutes'
-	$(PIP) install --editable .
+	$(PIP) install --no-compile --editable .
+	@$(COMPILE)
 	@touch $@
 
 $(VENV)/.installed-test: pyproject.toml | $(BIN)/python
 	@echo 'installing into $(VENV); torch is large, this takes some minutes'
-	$(PIP) install --editable '.[test]'
+	$(PIP) install --no-compile --editable '.[test]'
 	@# Without what it depends on, some of which wants a NumPy of the past: the tests use one file of it.
-	$(PIP) install --no-deps 'k-diffusion==0.1.1.post1'
+	$(PIP) install --no-compile --no-deps 'k-diffusion==0.1.1.post1'
+	@$(COMPILE)
 	@touch $@ $(VENV)/.installed
 
 $(BIN)/python:
