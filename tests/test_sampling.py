@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import os
+import signal
 from typing import Any
 
 import pytest
@@ -113,6 +115,29 @@ def test_broken_samples_are_counted_shown_grey_and_not_scored() -> None:
     everything = drawn(breaks_at=-100)
     assert everything.features is not None
     assert (everything.broken, len(everything.features)) == (30, 0)
+
+
+@pytest.mark.parametrize(
+    ("signum", "ends"), [(signal.SIGTERM, SystemExit), (signal.SIGINT, KeyboardInterrupt)], ids=["SIGTERM", "SIGINT"]
+)
+def test_a_signal_ends_the_sampling_at_once(
+    signum: signal.Signals, ends: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = signal.getsignal(signum)
+    calls = []
+
+    def forward(self: Backbone, x: Tensor, logsnr: Tensor, condition: Tensor | None = None) -> Tensor:
+        calls.append(len(x))
+        if len(calls) == 3:
+            os.kill(os.getpid(), signum)
+        return x
+
+    monkeypatch.setattr(Backbone, "forward", forward)
+    with pytest.raises(ends) as caught:
+        drawn()
+    assert len(calls) == 3
+    assert isinstance(caught.value, KeyboardInterrupt) or caught.value.args == (143,)
+    assert signal.getsignal(signum) is before
 
 
 def test_one_pass_of_the_network_serves_all_metrics() -> None:

@@ -40,7 +40,7 @@ class WholeFiles(CheckpointIO):
 
 
 class Interrupted(SystemExit):
-    """Raised after a training stopped at a signal, with its state saved; the exit code is 128 + signal."""
+    """Raised after a signal stopped a training, whose state is saved, or a sampling; the exit code is 128 + signal."""
 
     def __init__(self, signum: int) -> None:
         super().__init__(128 + signum)

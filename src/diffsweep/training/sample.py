@@ -5,6 +5,8 @@ An extractor looks at each batch where it was drawn: only features travel, and n
 
 from __future__ import annotations
 
+import signal
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +23,7 @@ from diffsweep.diffusion.denoiser import Spread
 from diffsweep.diffusion.guidance import Guidance, Unguided
 from diffsweep.evaluation.extractor import Extractor
 from diffsweep.evaluation.features import Features
+from diffsweep.training.checkpoint import Interrupted
 from diffsweep.training.streams import generator
 
 UNGUIDED = Unguided()
@@ -171,6 +174,20 @@ class _Bar(Callback):
         self.bar.close()
 
 
+class _Stoppable(Callback):
+    """SIGTERM ends the sampling: Lightning only takes note of it, and goes on to the last sample."""
+
+    def on_predict_start(self, trainer: Trainer, pl_module: Any) -> None:
+        def stop(signum: int, frame: Any) -> None:
+            if trainer.strategy.launcher is not None:
+                trainer.strategy.launcher.kill(signum)
+            raise Interrupted(signum)
+
+        # Here, not earlier: Lightning installs its own handler just before. At the end it puts back what it found.
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, stop)
+
+
 @dataclass(frozen=True)
 class Drawn:
     """What was drawn.
@@ -205,12 +222,22 @@ def draw(
         n: How many, >= 1.
         batch_size: How many at a time on a device, >= 1; changes speed and memory only.
         show: Whether to draw a bar when standard error is a terminal.
+
+    Raises:
+        Interrupted: after SIGTERM.
+        KeyboardInterrupt: after Ctrl-C.
     """
     bar = _Bar(n, show)
-    trainer = make_trainer(callbacks=[bar])
+    trainer = make_trainer(callbacks=[bar, _Stoppable()])
     chunks = torch.arange(n).split(min(batch_size, -(-n // trainer.world_size)))
     sampling.rows, sampling.extract_seconds = 0, 0.0
-    pieces: Any = trainer.predict(sampling, _Share(chunks, trainer), return_predictions=True) or []
+    try:
+        pieces: Any = trainer.predict(sampling, _Share(chunks, trainer), return_predictions=True) or []
+    except SystemExit as stop:
+        # Lightning ends a process after Ctrl-C with exit code 1, as if something had failed.
+        if isinstance(stop.__context__, KeyboardInterrupt):
+            raise stop.__context__ from None
+        raise
     rows = sampling.rows
     if trainer.world_size > 1:
         first = trainer.is_global_zero
