@@ -474,6 +474,8 @@ def _init(subject: Subject, place: Place, offline: bool) -> Any:
             finish_timeout=_END,
             finish_timeout_raises=True,
             x_disable_stats=subject.kind != "fit",
+            # Reading what is installed takes half a second, which a cell need not pay again.
+            x_save_requirements=subject.kind == "fit",
         ),
     )
 
