@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import signal
 import subprocess
 import sys
 import textwrap
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -674,6 +676,21 @@ def test_without_tensorboard_its_logger_is_refused_in_one_line(tmp_path: Path, m
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(ValueError, match=r"^logger=tensorboard needs a package: pip install tensorboard$"):
         loggers.tensorboard(Subject("fit", "a", tmp_path, "a", None, {}))
+
+
+def test_a_csv_has_each_step_once_after_a_resume_and_nothing_is_said_of_it(tmp_path: Path) -> None:
+    from diffsweep.training import loggers
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for told in (rows(30), rows(50)):
+            logger = loggers.csv(Subject("fit", "a", tmp_path, "a", None, {}))
+            for row in told:
+                logger.log_metrics({"loss": row["loss"]}, row["step"])
+            loggers.finish(logger, failed=False)
+    with (tmp_path / "csv" / "metrics.csv").open() as file:
+        read_back = [(int(row["step"]), float(row["loss"])) for row in csv.DictReader(file)]
+    assert read_back == [(row["step"], row["loss"]) for row in rows(50)]
 
 
 def test_tensorboard_has_each_step_once_after_a_resume(tmp_path: Path) -> None:

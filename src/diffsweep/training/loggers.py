@@ -17,7 +17,8 @@ from diffsweep.sweep.record import Fit, read_metrics
 
 
 def csv(subject: Subject) -> Logger:
-    """metrics.csv in the folder's ``csv``, written from metrics.jsonl's lines as they appear."""
+    """metrics.csv in the folder's ``csv``; one that is resumed writes all of its lines again."""
+    _forget(subject.folder / "csv", "metrics.csv")
     return CSVLogger(save_dir=subject.folder, name="", version="csv")
 
 
@@ -28,15 +29,19 @@ def tensorboard(subject: Subject) -> Logger:
         ValueError: if TensorBoard is not installed.
     """
     folder = subject.folder / "tensorboard"
-    # What an interrupted training has written is told again, from the record.
-    for old in folder.glob("events.out.tfevents.*"):
-        old.unlink()
+    _forget(folder, "events.out.tfevents.*")
     try:
         logger = TensorBoardLogger(save_dir=folder, name="", version="")
         assert logger.experiment
     except ImportError as error:
         raise ValueError("logger=tensorboard needs a package: pip install tensorboard") from error
     return logger
+
+
+def _forget(folder: Path, pattern: str) -> None:
+    """Remove what an interrupted training has written: it is told again, from the record."""
+    for old in folder.glob(pattern):
+        old.unlink()
 
 
 @dataclass(frozen=True)
