@@ -270,7 +270,7 @@ def _answer(rows: Sequence[Result], name: str, tied: set[str], names: Sequence[s
         how = "more" if compare.larger_is_better(name) else "less"
         sentences.append(
             f"{names[0]} is best {sure}: {_scored(best, name)}, {margin} {how} than the next, {names[1]}"
-            f"{_calls(rows[1])}."
+            f"{_calls(rows[1]) if rows[1].get('nfe') != best.get('nfe') else ''}."
         )
     return [*sentences, _took(rows)]
 

@@ -70,7 +70,7 @@ function columns() {
   const factors = table.factors.map((name) => ({
     title: name, field: `factor ${name}`, headerFilter: "list",
     headerFilterParams: { valuesLookup: true, clearable: true, multiselect: false,
-      elementAttributes: { "aria-label": `only cells with ${name}` } }, minWidth: 110, maxInitialWidth: 240,
+      elementAttributes: { "aria-label": `only cells with ${name}` } }, minWidth: 104, maxInitialWidth: 240,
   }));
   const main = number === table.metric;
   const formatted = (write) => (
@@ -84,11 +84,11 @@ function columns() {
     { title: number, field: "shown", minWidth: 120, sorter: "number",
       ...formatted((_, row) => (row.shown === null && row.reason) || measured(row.shown, row.reach)) },
     ...factors,
-    ...(main ? [{ title: "difference to the best", field: "gap", width: 136, sorter: "number",
+    ...(main ? [{ title: "difference to the best", field: "gap", width: 152, sorter: "number",
       ...formatted((gap, row) => (gap === null ? "" : signed(gap, row.gap_half))) }] : []),
     { title: "network calls", field: "nfe", width: 106, ...formatted(count) },
-    { title: "sampling, s", field: "sampling", width: 112, ...formatted((one) => digits(one, 3)) },
-    { title: "training, s", field: "training", width: 108, ...formatted((one) => digits(one, 3)) },
+    { title: "sampling time, s", field: "sampling", width: 112, ...formatted((one) => digits(one, 3)) },
+    { title: "training time, s", field: "training", width: 108, ...formatted((one) => digits(one, 3)) },
     { title: "real against real", field: "floor", width: 100, visible: main, ...formatted((one) => digits(one)) },
   ];
 }
@@ -146,7 +146,7 @@ function images() {
   const several = rows.some((row) => data.strips[row.cell].images);
   find("strips").classList.toggle("whole", !several);
   find("looking").textContent = several ? "A column is one starting noise: what differs between rows is the choice "
-    + "alone. Click to enlarge, then use the arrow keys." : "All from the same starting noise. Click to enlarge, then "
+    + "alone. Click to enlarge, then use the arrow keys." : "All from the same starting noises. Click to enlarge, then "
     + "use the arrow keys.";
   const body = rows.map((row) => {
     const strip = data.strips[row.cell];
@@ -193,7 +193,7 @@ function picture(cell, image) {
     loaded.src = strip.src;
     figure.append(canvas);
   }
-  figure.append(make("figcaption", `${row.place}. ${row.name}: ${measured(value(row), half(row))}`));
+  figure.append(make("figcaption", `${row.place}. ${row.name}: ${number} ${measured(value(row), half(row))}`));
   return figure;
 }
 
@@ -243,6 +243,8 @@ function motions() {
   if (!find("motions")) return;
   const rows = table.rows.filter((row) => data.motions[row.cell]);
   find("motions").hidden = rows.length === 0;
+  const alone = ({ cell }) => data.motions[cell].width === data.motions[cell].tile;
+  find("moving").classList.toggle("whole", rows.every(alone));
   find("moving").replaceChildren(...rows.map((row) => {
     const motion = data.motions[row.cell];
     const by = Math.max(1, Math.round(44 / motion.tile));
@@ -379,7 +381,7 @@ function pareto() {
 }
 
 function worth() {
-  const parts = [], main = number === table.metric;
+  const parts = [], main = number === table.metric, rough = (one) => (one > 0 ? "+" : "") + digits(one, 3);
   for (const [factor, found] of Object.entries(main ? table.effects : {})) {
     if (!found.length) continue;
     const block = make("div");
@@ -398,7 +400,7 @@ function worth() {
     for (const one of found) {
       const line = make("tr");
       line.append(make("th", `${one.option} instead of ${one.beside}`, { scope: "row" }));
-      for (const text of [signed(mean(one), one.half), signed(Math.min(...one.pairs)), signed(Math.max(...one.pairs)),
+      for (const text of [signed(mean(one), one.half), rough(Math.min(...one.pairs)), rough(Math.max(...one.pairs)),
         String(one.pairs.length), `${one.wins} of ${one.pairs.length}`, even(one) ? "cannot be told apart" : ""]) {
         line.append(make("td", text));
       }
@@ -431,7 +433,8 @@ function heat() {
   // A mean of fewer cells may be one of the easier ones.
   const texts = means.map((row, j) => row.map((one, i) => (one === null ? ""
     : digits(one, 3) + (even ? "" : ` (${cells[j][i].length})`))));
-  find("many").textContent = `The darker, the better. ${even ? "" : "In brackets: of how many cells it is the mean."}`;
+  find("many").textContent = `Mean ${number} by ${across} and ${down}: the darker, the better.`
+    + (even ? "" : " In brackets: of how many cells it is the mean.");
   const room = width("heat") / xs.length > 44;
   const ticks = (some, size) => ({ type: "category", tickvals: some, ticktext: some.map((one) => short(one, size)) });
   draw("heat", [{ type: "heatmap", x: xs, y: ys, z: means, colorscale: "Viridis", reversescale: larger(),
