@@ -294,7 +294,6 @@ def test_watching_ends_with_the_sweep(tmp_path: Path, output: Callable[..., list
     assert "finished" in lines
 
 
-@pytest.mark.timeout(60)
 def test_watching_sees_a_plan_that_grows_and_a_launcher_that_dies(tmp_path: Path) -> None:
     plan = study(tmp_path, 1, 1)
     launcher = subprocess.Popen([sys.executable, "-c", LAUNCHER, str(plan.folder)], stdout=subprocess.PIPE, text=True)
@@ -312,7 +311,7 @@ def test_watching_sees_a_plan_that_grows_and_a_launcher_that_dies(tmp_path: Path
     launcher.kill()
     launcher.wait()
     launcher.stdout.close()
-    out, _ = watcher.communicate(timeout=20)
+    out, _ = watcher.communicate(timeout=120)
     assert f"interrupted: `diffsweep resume study --runs {tmp_path}`" in out
     assert watcher.returncode == 0
 
@@ -399,7 +398,7 @@ def test_cancel_ends_jobs_without_a_launcher_and_only_those_of_this_sweep(
     reaped += [mine, theirs]
     lines = output(cancel, tmp_path, "study")
     assert lines[0] == "stopping 1 job whose launcher is gone"
-    assert mine.wait(5) == -signal.SIGTERM
+    assert mine.wait(60) == -signal.SIGTERM
     assert theirs.poll() is None
     assert output(cancel, tmp_path, "study")[0].startswith("0 of 6 cells are finished")
 

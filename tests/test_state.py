@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from diffsweep.sweep import evidence
+from diffsweep.sweep import evidence, outlook
 from diffsweep.sweep.jobs import Job, Launched
 from diffsweep.sweep.lease import Lease
 from diffsweep.sweep.look import Item, Look
@@ -470,18 +470,36 @@ def test_a_requeued_job_waits_though_its_process_died(plan: Plan, hold: Hold) ->
     assert (item.state, item.reason, item.step) == ("waiting", "BeginTime", 40)
 
 
-def test_the_queue_is_asked_seldom_and_not_for_what_is_done(plan: Plan) -> None:
+class Clock:
+    """Stands where a test puts it."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(outlook, "time", clock)
+    return clock
+
+
+def test_the_queue_is_asked_seldom_and_not_for_what_is_done(plan: Plan, clock: Clock) -> None:
     slurm = Slurm(j812_0=RUNNING, j812_1=PENDING, j813=PENDING, j814=PENDING)
-    watch = on_slurm(plan, slurm, every=0.5)
+    watch = on_slurm(plan, slurm, every=15)
     for _ in range(5):
         watch.look()
+        clock.now += 2.9
     assert slurm.asked == 1
-    time.sleep(0.55)
+    clock.now += 1
     watch.look()
     assert slurm.asked == 2
     train(plan, "f0", "f1")
     evaluate(plan, *plan.cells)
-    time.sleep(0.55)
+    clock.now += 16
     assert watch.look().launcher == "finished"
     assert slurm.asked == 2
     assert on_slurm(plan, slurm).look().launcher == "finished"
@@ -489,15 +507,15 @@ def test_the_queue_is_asked_seldom_and_not_for_what_is_done(plan: Plan) -> None:
     assert slurm.asked_history == 0
 
 
-def test_a_job_that_has_just_left_the_queue_is_given_time_to_show_its_files(plan: Plan) -> None:
+def test_a_job_that_has_just_left_the_queue_is_given_time_to_show_its_files(plan: Plan, clock: Clock) -> None:
     slurm = Slurm(j812_0=RUNNING, j812_1=PENDING, j813=PENDING, j814=PENDING)
-    watch = on_slurm(plan, slurm, every=0.3)
+    watch = on_slurm(plan, slurm, every=15)
     assert watch.look().fits["f0"].state == "running"
     slurm.entries = {"812_1": PENDING, "814": PENDING}
-    time.sleep(0.31)
+    clock.now += 16
     look = watch.look()
     assert (look.fits["f0"].state, look.cells["c00"].state) == ("waiting", "waiting")
-    time.sleep(0.31)
+    clock.now += 16
     assert watch.look().fits["f0"].state == "failed"
 
 
