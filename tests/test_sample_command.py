@@ -261,3 +261,19 @@ def test_images_of_others_and_unfinished_trainings_have_no_model(call: Call, run
     Fit(runs / "fits" / "begun").folder.mkdir()
     assert "made elsewhere" in call("pictures")[2]
     assert "is not finished" in call("begun")[2]
+
+
+@pytest.mark.parametrize("content", [b"", b"- 1\n", b"sampler: {nfe: 6", b"\xff", b"sampler:\n  nfe: 6\n"])
+def test_a_config_that_was_cut_or_altered_costs_one_line(
+    call: Call, runs: Path, cells: dict[str, Any], content: bytes
+) -> None:
+    result = cells["moons dpmpp_2m 0"]
+    file = Fit(runs / "fits" / result["fit"]).cell(result["cell"]).config_file
+    before = file.read_bytes()
+    file.write_bytes(content)
+    try:
+        code, out, err = call(result["cell"], "--out", "out")
+    finally:
+        file.write_bytes(before)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert f"{file} is not the config of a run" in err

@@ -217,6 +217,8 @@ def asked(
         ValueError: for a cell, an option, a setting or a device that is not there.
     """
     from omegaconf import DictConfig, OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
 
     record = find(which, runs)
     fit = record.fit if isinstance(record, Cell) else record
@@ -226,8 +228,13 @@ def asked(
         raise ValueError(f"the training {fit.signature} of {record.signature} is not finished")
     if not record.config_file.exists():
         raise ValueError(f"{record.config_file} is not there: choose another cell, or its training {fit.signature}")
-    cfg = OmegaConf.load(record.config_file)
-    assert isinstance(cfg, DictConfig)
+    try:
+        cfg = OmegaConf.load(record.config_file)
+    except (YAMLError, OmegaConfBaseException, UnicodeDecodeError):
+        cfg = None
+    groups = ("dataset", "backbone", "sampler", "guidance", "evaluation", "trainer", "paths")
+    if not isinstance(cfg, DictConfig) or any(group not in cfg for group in groups):
+        raise ValueError(f"{record.config_file} is not the config of a run that can be sampled: it was cut or altered")
     result = (record.result() if isinstance(record, Cell) else None) or {}
     choices = {group: result[group] for group in (*CHOICES, "guidance") if result.get(group)}
     budget = cfg.sampler.nfe
