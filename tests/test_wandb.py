@@ -574,13 +574,23 @@ def test_a_workspace_is_built_without_login(monkeypatch: pytest.MonkeyPatch) -> 
     pytest.importorskip("wandb_workspaces")
     from diffsweep.report.wandb_workspace import workspace
 
-    results = [{"metric": "fd_x", "fd_x": float(k), "sampler": s, "schedule": "cosine"} for k, s in enumerate("ab")]
+    results = [
+        {"metric": "fd_x", "fd_x": rate, "sampler": name, "schedule": "cosine", "overrides": f"optimizer.lr={rate}"}
+        for name, rate in (("a", 0.1), ("b", 0.2))
+    ]
     view = json.loads(workspace("team", "p", "night", results)._to_model().spec.model_dump_json(by_alias=True))
     sections = {one["name"]: one["panels"] for one in view["section"]["panelBankConfig"]["sections"]}
     assert list(sections) == ["Groups", "Cost", "Pictures", "Training", "Settings"]
     # Only what varies has bars.
     bars = [panel["config"] for panel in sections["Groups"] if panel["viewType"] == "Bar Chart"]
     assert [(bar["metrics"], bar["groupBy"]) for bar in bars] == [(["fd_x"], "sampler.value")]
+    # All that varies is an axis, under the name that it has in the config of a run.
+    (lines,) = [panel["config"] for panel in sections["Groups"] if panel["viewType"] == "Parallel Coordinates Plot"]
+    assert [column["accessor"] for column in lines["columns"]] == [
+        *("config:sampler.value", "config:optimizer/lr.value"),
+        *("summary:nfe", "summary:fd_x"),
+    ]
+    assert flat({"optimizer": {"lr": 0.1}}, {}) == {"optimizer/lr": 0.1}
     assert [panel["config"]["xAxis"] for panel in sections["Cost"]] == ["summary:nfe", "summary:sample_seconds"]
     assert sections["Pictures"][0]["config"]["mediaKeys"] == ["grid"]
 

@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import Any
 
 from diffsweep.report import compare
+from diffsweep.report.factors import factors
 from diffsweep.sweep.mirror import GRID, LONGEST
 from diffsweep.sweep.record import CHOICES
 
@@ -84,8 +85,10 @@ def _panels(results: Sequence[Result]) -> dict[str, list[Any]]:
     main = _main(results)
     varying = [group for group in (*CHOICES, "guidance") if len({result.get(group) for result in results}) > 1]
     bars = [wr.BarPlot(title=f"{main} by {group}", metrics=[main], groupby=wr.Config(group)) for group in varying]
+    # Named as the config of a run is; how many calls a cell took is a number of its own.
+    turned = [name.replace(".", "/") for name in factors(results) if name != "sampler.nfe"]
     columns = [
-        *(wr.ParallelCoordinatesPlotColumn(metric=wr.Config(group)) for group in varying),
+        *(wr.ParallelCoordinatesPlotColumn(metric=wr.Config(name)) for name in turned),
         *(wr.ParallelCoordinatesPlotColumn(metric=wr.SummaryMetric(name)) for name in ("nfe", main)),
     ]
     scatters = [
