@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import socketserver
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -118,13 +120,34 @@ def test_a_download_lands_whole_in_the_folder_or_the_hub(file: File, hub: Path, 
     assert find(file, folder=folder).content == CONTENT
 
 
-@pytest.mark.parametrize("damage", ["cut", "absent", "forbidden"])
-def test_without_the_file_one_line_says_which_to_put_where(file: File, hub: Path, damage: str, tmp_path: Path) -> None:
+class Nonsense(socketserver.BaseRequestHandler):
+    """A server, or what stands before it, that does not speak HTTP."""
+
+    def handle(self) -> None:
+        self.request.recv(4096)
+        self.request.sendall(b"hello\r\n\r\n")
+
+
+@pytest.fixture
+def nonsense(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with socketserver.TCPServer(("127.0.0.1", 0), Nonsense) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}/net.pth"
+        server.shutdown()
+
+
+@pytest.mark.parametrize("damage", ["cut", "absent", "forbidden", "nonsense"])
+def test_without_the_file_one_line_says_which_to_put_where(
+    file: File, hub: Path, damage: str, nonsense: str, tmp_path: Path
+) -> None:
     source = Path(file.url.removeprefix("file://"))
     if damage == "cut":
         source.write_bytes(CONTENT[:-1])
     elif damage == "absent":
         source.unlink()
+    elif damage == "nonsense":
+        file = replace(file, url=nonsense)
     else:
         file = replace(file, fetch=False)
     for folder, place in ((None, hub), (tmp_path / "weights", tmp_path / "weights")):

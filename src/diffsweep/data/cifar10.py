@@ -12,6 +12,7 @@ import sys
 import tarfile
 import tempfile
 import zlib
+from http.client import HTTPException
 from pathlib import Path
 from typing import ClassVar
 
@@ -98,7 +99,7 @@ class CIFAR10(Dataset):
                     archive = Path(folder) / ARCHIVE
                     torch.hub.download_url_to_file(URL, str(archive), ARCHIVE_SHA256, progress=sys.stderr.isatty())
                 _extract(archive, Path(folder), root / BINARY)
-        except (OSError, RuntimeError, EOFError, KeyError, tarfile.TarError, zlib.error) as error:
+        except (OSError, HTTPException, RuntimeError, EOFError, KeyError, tarfile.TarError, zlib.error) as error:
             reason = " ".join(str(error).split())
             failed = f"{archive} cannot be read" if archive.parent == root else "downloading failed"
             raise ValueError(f"CIFAR-10 is not in {root}, and {failed} ({reason}): {where}") from None

@@ -6,6 +6,7 @@ Algorithms", arXiv 1708.07747. The files carry the names of MNIST's, so their co
 
 import hashlib
 import tempfile
+from http.client import HTTPException
 from pathlib import Path
 from typing import ClassVar
 
@@ -89,7 +90,7 @@ class FashionMNIST(Dataset):
         else:
             try:
                 return _download(self.root)
-            except (RuntimeError, OSError) as error:
+            except (RuntimeError, HTTPException, OSError) as error:
                 failures.append(f"downloading failed ({' '.join(str(error).split())})")
         raise ValueError(f"Fashion-MNIST was not found: {'; '.join(failures)}")
 

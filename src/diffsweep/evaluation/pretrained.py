@@ -13,6 +13,7 @@ import importlib.util
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 
 import torch
@@ -121,7 +122,7 @@ def _fetched(file: File, place: Path) -> Path:
             # It writes beside the place, checks, then renames: the file is there whole or not at all.
             torch.hub.download_url_to_file(file.url, str(place), file.sha256, progress=sys.stderr.isatty())
             return place
-        except (OSError, RuntimeError) as error:
+        except (OSError, HTTPException, RuntimeError) as error:
             failed = f" (downloading failed: {' '.join(str(error).split())})"
     raise ValueError(
         f"{file.what} is not here: put {file.name} from {file.url} at {place}, or in a folder that paths.weights names"
