@@ -223,6 +223,18 @@ def test_a_default_is_one_choice_whether_it_was_written_out_or_not(tmp_path: Pat
     assert sorted(told) == ["10", "10", "20", "20"]
 
 
+def test_a_table_shows_the_default_of_what_only_other_cells_were_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed in (0, 1):
+        said = f"seed={seed}" if seed else ""
+        cell(tmp_path, f"c{seed}", 0.5 + seed, fit=f"f{seed}", overrides=said, seed=seed).write_config({"seed": seed})
+    assert commands.main(["results", "--runs", str(tmp_path)]) == 0
+    table = [line.split() for line in capsys.readouterr().out.splitlines() if line[:1] in {"#", "1", "2"}]
+    place = table[-3].index("seed")
+    assert [row[place] for row in table[-2:]] == ["0", "1"]
+
+
 def test_a_sweep_tells_its_cells_by_its_own_words_whoever_made_them(tmp_path: Path) -> None:
     cell(tmp_path, "a", 0.5, overrides="")
     cell(tmp_path, "b", 0.7, overrides="sampler.nfe=10", nfe=10)
@@ -247,6 +259,21 @@ def test_options_that_are_spelled_differently_are_one_if_their_configs_agree(tmp
     table = results.compare(results.load(tmp_path), by="sampler/spacing")
     assert list(table["sampler/spacing"]) == ["karras", "logsnr"]
     assert list(table.pairs) == [0, 2]
+
+
+def test_defaults_that_differ_by_option_keep_no_cells_apart(tmp_path: Path) -> None:
+    """Two samplers as they are, and another sweep over what is a default of one of them."""
+    for name, sampler, value, said, spacing in (
+        ("a", "ddim", 0.5, "", "time"),
+        ("b", "heun", 0.7, "", "karras"),
+        ("c", "unipc", 0.4, "sampler/spacing=karras", "karras"),
+        ("d", "unipc", 0.6, "sampler/spacing=time", "time"),
+    ):
+        made = cell(tmp_path, name, value, sampler=sampler, overrides=said)
+        made.write_config({"sampler": {"spacing": {"_target_": spacing}}})
+    table = results.compare(results.load(tmp_path, "sampler=ddim,heun,unipc"), by="sampler")
+    assert list(table.sampler) == ["ddim", "heun"]
+    assert list(table.difference) == pytest.approx([0, 0.2])
 
 
 def test_an_edited_default_is_a_choice_though_nobody_named_it(tmp_path: Path) -> None:

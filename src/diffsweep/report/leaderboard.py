@@ -19,6 +19,7 @@ from diffsweep.report import compare
 from diffsweep.report.compare import Difference, half
 from diffsweep.report.console import UNBOUNDED, lines, sign_of
 from diffsweep.report.overrides import overridden
+from diffsweep.report.spelling import spelled
 from diffsweep.report.words import count, duration, listed, number, some, things, with_error
 from diffsweep.sweep.record import CHOICES, Cell
 
@@ -47,7 +48,8 @@ def show_group(
     ranked = group[:limit]
     metric, sign = str(ranked[0].get("metric")), sign_of(console)
     standing, legend = _standing(group, ranked, metric, runs, sign)
-    columns = _columns(ranked, metric, standing, sign)
+    alike = spelled(ranked, lambda result: Cell.of(result, runs).config())
+    columns = _columns(alike, metric, standing, sign)
     always = {metric, *standing} | ({"#", "images", "sampler", "NFE"} if len(ranked) == 1 else set())
     shared = {name: texts[0] for name, texts in columns.items() if len(set(texts)) == 1 and name not in always}
     varying = {name: texts for name, texts in columns.items() if name not in shared}

@@ -22,7 +22,7 @@ _ABSENT = object()
 
 
 def spelled(results: Sequence[Result], config: Callable[[Result], Mapping[str, Any]]) -> list[Result]:
-    """`results` with `overrides` that name, for every cell, each key that any of them names.
+    """`results` with `overrides` that name, for every cell, each key that any of them names and has one default.
 
     Keys whose values differ between cells that are told alike, as after an edit of a YAML file, are named as well.
 
@@ -41,18 +41,23 @@ def spelled(results: Sequence[Result], config: Callable[[Result], Mapping[str, A
     if not lacking and not twins:
         return list(results)
     configs = [config(result) for result in results]
+    edited: dict[str, None] = {}
     for places in twins:
         flat = [_flat(configs[i]) for i in places]
         keys = dict.fromkeys(key for one in flat for key in one)
-        lacking += [key for key in keys if not neutral(key) and len({one.get(key) for one in flat}) > 1]
+        edited |= dict.fromkeys(key for key in keys if not neutral(key) and len({one.get(key) for one in flat}) > 1)
     added: list[list[str]] = [[] for _ in results]
-    for key in dict.fromkeys(lacking):
+    for key in dict.fromkeys([*lacking, *edited]):
         values = [_below(one, key) for one in configs]
         texts = [value if value is _ABSENT else json.dumps(value, sort_keys=True) for value in values]
         words = {text: one[key] for one, text in zip(told, texts, strict=True) if key in one}
-        for i, (value, text) in enumerate(zip(values, texts, strict=True)):
-            if key not in told[i] and (text in words or not (value is _ABSENT or isinstance(value, Mapping))):
-                added[i].append(f"{key}={words[text] if text in words else _word(value)}")
+        silent = [i for i, one in enumerate(told) if key not in one and results[i].get("images") is None]
+        # Where each option has a default of its own, cells that were told none go together as they are.
+        if key not in edited and len({texts[i] for i in silent}) > 1:
+            continue
+        for i in silent:
+            if texts[i] in words or not (values[i] is _ABSENT or isinstance(values[i], Mapping)):
+                added[i].append(f"{key}={words[texts[i]] if texts[i] in words else _word(values[i])}")
     return [
         {**result, "overrides": " ".join([str(result.get("overrides") or ""), *more]).strip()} if more else result
         for result, more in zip(results, added, strict=True)
