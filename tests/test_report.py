@@ -434,6 +434,14 @@ def test_a_reader_sorts_filters_enlarges_and_reads_at_night(browser: Any, tmp_pa
     browser.save_screenshot(str(tmp_path / "phone.png"))
     browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
+    # A phone that is turned: the legend does not lie on the lines.
+    drawn, side = "document.querySelector('#pareto .main-svg').clientWidth", "getBoundingClientRect()"
+    wait(browser, f"{drawn} < 500")
+    browser.set_window_size(1280, 900)
+    wait(browser, f"{drawn} > 1000")
+    legend, lines = (f"document.querySelector('#pareto .{part}').{side}" for part in ("legend", "gridlayer"))
+    wait(browser, f"{legend}.bottom <= {lines}.top + 3", seconds=5)
+
     # No value became markup, nothing was fetched, nobody complained.
     assert browser.title == f"real {NASTY} - diffsweep"
     assert browser.execute_script("return document.querySelectorAll('img[src=x]').length") == 0

@@ -70,26 +70,26 @@ function columns() {
   const factors = table.factors.map((name) => ({
     title: name, field: `factor ${name}`, headerFilter: "list",
     headerFilterParams: { valuesLookup: true, clearable: true, multiselect: false,
-      elementAttributes: { "aria-label": `only cells with ${name}` } }, minWidth: 104, maxInitialWidth: 240,
+      elementAttributes: { "aria-label": `only cells with ${name}` } }, minWidth: 102, maxInitialWidth: 240,
   }));
   const main = number === table.metric;
   const formatted = (write) => (
     { ...numeric, formatter: (cell) => make("span", write(cell.getValue(), cell.getData())) });
   return [
-    { title: "#", field: "place", width: 48, ...numeric },
-    ...(main ? [{ title: "", field: "mark", width: 50, headerSort: false, formatter: (cell) => {
+    { title: "#", field: "place", width: 44, ...numeric },
+    ...(main ? [{ title: "", field: "mark", width: 46, headerSort: false, formatter: (cell) => {
       const mark = cell.getValue();
       return make("span", mark === "tied" ? "=" : mark, mark ? { class: `mark-${mark}` } : {});
     } }] : []),
     { title: number, field: "shown", minWidth: 120, sorter: "number",
       ...formatted((_, row) => (row.shown === null && row.reason) || measured(row.shown, row.reach)) },
     ...factors,
-    ...(main ? [{ title: "difference to the best", field: "gap", width: 152, sorter: "number",
+    ...(main ? [{ title: "difference to the best", field: "gap", width: 146, sorter: "number",
       ...formatted((gap, row) => (gap === null ? "" : signed(gap, row.gap_half))) }] : []),
     { title: "network calls", field: "nfe", width: 106, ...formatted(count) },
     { title: "sampling time, s", field: "sampling", width: 112, ...formatted((one) => digits(one, 3)) },
-    { title: "training time, s", field: "training", width: 108, ...formatted((one) => digits(one, 3)) },
-    { title: "real against real", field: "floor", width: 100, visible: main, ...formatted((one) => digits(one)) },
+    { title: "training time, s", field: "training", width: 104, ...formatted((one) => digits(one, 3)) },
+    { title: "real against real", field: "floor", width: 96, visible: main, ...formatted((one) => digits(one)) },
   ];
 }
 
@@ -306,7 +306,7 @@ function layout(id, traces, extra) {
   return {
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { color: text, size: 13 },
     margin: { l: 60, r: 20, t: 20, b: 50 }, hovermode: "closest", height: height + 20 * rows, showlegend: rows > 0,
-    width: printing ? PAPER : undefined, autosize: !printing,
+    width: width(id),
     legend: { orientation: "h", x: 0, y: 1, xanchor: "left", yanchor: "bottom", maxheight: 10000 },
     xaxis: titled(xaxis), yaxis: titled(yaxis), ...rest,
   };
@@ -318,7 +318,8 @@ const sorted = (names) => (names.some((name) => isNaN(name)) ? names : names.sor
 function draw(id, traces, extra = {}) {
   const full = layout(id, traces, extra);
   find(id).style.height = `${full.height}px`;
-  Plotly.react(id, traces, full, { displaylogo: false, responsive: true, displayModeBar: false });
+  // Drawn anew: what is drawn over loses the room of its legend.
+  Plotly.newPlot(id, traces, full, { displaylogo: false, displayModeBar: false });
 }
 
 // An axis of numbers; of those that span much a logarithmic one, with whole numbers at its ticks.
@@ -604,6 +605,13 @@ function offered() {
     link.hidden = !section || section.hidden;
   }
 }
+
+// Another width wants other rows of the legend and other lengths of labels.
+let resized;
+addEventListener("resize", () => {
+  clearTimeout(resized);
+  resized = setTimeout(() => { if (table) figures(); }, 200);
+});
 
 function theme(name) { root.dataset.theme = name; if (table) figures(); }
 
