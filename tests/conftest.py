@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 
 import pytest
 
 from slurm import Cluster, need_slurm
+
+# A script that starts the tests in the background has them ignore Ctrl-C, and so would all that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
@@ -19,6 +23,7 @@ def cluster() -> Iterator[Cluster]:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the files that take minutes: side by side (pytest -n), none of them is then left for the end."""
-    long = ("test_slurm_sweep", "test_slurm_faults", "test_chaos", "test_sweep", "test_search", "test_slurm_submit")
+    long = ("slurm_faults", "slurm_sweep", "chaos", "sweep", "runs", "notebooks", "wandb", "search", "slurm_submit")
+    long += ("samplers", "slurm_cluster", "report", "custom", "sample_command", "evaluate_command", "metrics")
     order = {name: place for place, name in enumerate(long)}
-    items.sort(key=lambda item: order.get(item.path.stem, len(long)))
+    items.sort(key=lambda item: order.get(item.path.stem.removeprefix("test_"), len(long)))

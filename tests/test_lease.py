@@ -280,8 +280,6 @@ def test_waiting_can_be_interrupted(tmp_path: Path) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # A shell that starts the tests in the background has them ignore Ctrl-C, which children inherit.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     assert read(process) == "waiting"
     process.send_signal(signal.SIGINT)

@@ -318,19 +318,21 @@ def test_watching_sees_a_plan_that_grows_and_a_launcher_that_dies(tmp_path: Path
 
 # ---- cancel
 
-# A launcher that ends by Ctrl-C, in its own time.
+# A launcher that ends in its own time, started in the background by a script: Ctrl-C is nothing to it.
 LAUNCHER = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
 from diffsweep.sweep.jobs import Launched
-from diffsweep.sweep.process import Process
-Launched("local", (), Process.current()).write(Path(sys.argv[1]))
-try:
-    print("ready", flush=True)
-    time.sleep(600)
-except KeyboardInterrupt:
-    time.sleep(0.5)
-    (Path(sys.argv[1]) / "saved").touch()
+from diffsweep.sweep.process import Process, terminable
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+with terminable():
+    Launched("local", (), Process.current()).write(Path(sys.argv[1]))
+    try:
+        print("ready", flush=True)
+        time.sleep(600)
+    finally:
+        time.sleep(0.5)
+        (Path(sys.argv[1]) / "saved").touch()
 """
 
 JOB = """

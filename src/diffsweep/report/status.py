@@ -161,7 +161,8 @@ def _cancel_local(plan: Plan, launched: Launched, console: Console) -> bool:
         raise ValueError(f"sweep {plan.name} was launched on {launcher.host}: say `{plan.asking('cancel')}` there")
     if launcher is not None and alive:
         _say(console, f"stopping {launcher}: its jobs save their state")
-        if not _stop([launcher], signal.SIGINT):
+        # Not SIGINT: what a script starts in the background ignores it.
+        if not _stop([launcher], signal.SIGTERM):
             _say(console, f"{launcher} does not end: `kill {launcher.pid}` ends it at once")
             return False
     orphans = _orphans(plan)
