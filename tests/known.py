@@ -1,10 +1,13 @@
-"""A reference of given features, for tests of metrics."""
+"""A reference of given features, and a damage to images, for tests of metrics."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+
+import torch
+from torch import Tensor
 
 from diffsweep.evaluation.features import Features
 from diffsweep.evaluation.frechet import Moments
@@ -26,3 +29,9 @@ class Known:
 
     def keep(self, what: str, compute: Callable[[], Mapping[str, float]]) -> Mapping[str, float]:
         return compute()
+
+
+def noisy(x: Tensor, std: float) -> Tensor:
+    """Images, uint8, with Gaussian noise of that standard deviation, in 0..255: the same noise, however strong."""
+    draw = torch.Generator().manual_seed(0)
+    return (x + std * torch.randn(x.shape, generator=draw)).round().clamp(0, 255).to(torch.uint8)

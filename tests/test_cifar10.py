@@ -22,7 +22,7 @@ from diffsweep.evaluation.efficientnet import efficientnet
 from diffsweep.evaluation.features import Features
 from diffsweep.evaluation.frechet import Frechet
 from diffsweep.evaluation.kernel import KernelDistance
-from known import Known
+from known import Known, noisy
 
 
 @pytest.fixture(scope="module")
@@ -200,10 +200,8 @@ def distances(test: Examples) -> dict[str, list[dict[str, float]]]:
         return torch.cat([test.x[test.labels == label][skipped : skipped + each] for label in range(classes)])
 
     reference, x = Known(features(first(10, 0))), first(10, IMAGES)
-    draw = torch.Generator().manual_seed(0)
-    eps = torch.randn(x.shape, generator=draw)
     damages = {
-        "noise": [(x + std * eps).round().clamp(0, 255).to(torch.uint8) for std in (10, 40)],
+        "noise": [noisy(x, std) for std in (10, 40)],
         "blur": [gaussian_blur(x, [13, 13], [std, std]) for std in (1.6, 3.2)],
         "dropped classes": [first(classes, IMAGES) for classes in (2, 1)],
     }

@@ -32,7 +32,7 @@ from diffsweep.evaluation.frechet import Frechet, Moments, frechet_distance
 from diffsweep.evaluation.identity import identity
 from diffsweep.evaluation.pictures import GEOMETRY, grid
 from diffsweep.evaluation.reference import Library, Reference
-from known import Known
+from known import Known, noisy
 
 CONF = Path(__file__).parents[1] / "conf" / "extractor"
 
@@ -228,11 +228,6 @@ def moments(x: Tensor, extractor: Extractor) -> Moments:
 
 def distance(x: Tensor, extractor: Extractor, real: Moments) -> float:
     return frechet_distance(moments(x, extractor), real)
-
-
-def noisy(x: Tensor, std: float) -> Tensor:
-    draw = torch.Generator().manual_seed(0)
-    return (x + std * torch.randn(x.shape, generator=draw)).round().clamp(0, 255).to(torch.uint8)
 
 
 def test_fd_fashion_mnist_grows_with_noise(fashion: tuple[Extractor, Moments, Examples]) -> None:

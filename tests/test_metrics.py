@@ -39,7 +39,7 @@ from diffsweep.evaluation.kernel import KernelDistance
 from diffsweep.evaluation.metric import Metric
 from diffsweep.evaluation.neighbours import Neighbours
 from diffsweep.evaluation.score import Score
-from known import Known
+from known import Known, noisy
 
 ALL: list[Metric] = [Frechet(), KernelDistance(), Neighbours(), Score(), Accuracy(), Classwise(), Infinity()]
 
@@ -50,11 +50,6 @@ def look(extractor: Extractor, x: Tensor, labels: Tensor | None = None) -> Featu
 
 def numbers(metric: Metric, drawn: Features, real: Known, block: int | None = None) -> dict[str, float]:
     return dict(metric.prepare(drawn, real)(block))
-
-
-def noisy(x: Tensor, std: float) -> Tensor:
-    draw = torch.Generator().manual_seed(0)
-    return (x + std * torch.randn(x.shape, generator=draw)).round().clamp(0, 255).to(torch.uint8)
 
 
 def random_features(n: int, d: int, seed: int, classes: int = 5, shift: float = 0.0) -> Features:
