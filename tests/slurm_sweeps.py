@@ -21,7 +21,8 @@ TINY = [
     "hydra/launcher=slurm",
     "hydra.launcher.poll_seconds=1",
 ]
-PATIENCE = 300
+# Seconds that a step may take on a machine that is busy with other things; on an idle one none takes a minute.
+PATIENCE = 600
 FAULTS = """
 import os, time
 import torch
@@ -61,10 +62,12 @@ def command(runs: Path, *overrides: str, root: Path = ROOT) -> list[str]:
     return [sys.executable, str(root / "train.py"), "-m", *TINY, f"paths.runs={runs}", *overrides]
 
 
-def sweep(cluster: Cluster, runs: Path, *overrides: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+def sweep(
+    cluster: Cluster, runs: Path, *overrides: str, cwd: Path = ROOT, env: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         command(runs, *overrides),
-        env=environment(cluster),
+        env=environment(cluster) | dict(env or {}),
         cwd=cwd,
         text=True,
         capture_output=True,
@@ -86,10 +89,12 @@ def start(
     )
 
 
-def diffsweep(cluster: Cluster, runs: Path, *words: str) -> subprocess.CompletedProcess[str]:
+def diffsweep(
+    cluster: Cluster, runs: Path, *words: str, env: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "diffsweep", words[0], "--runs", str(runs), *words[1:]],
-        env=environment(cluster),
+        env=environment(cluster) | dict(env or {}),
         text=True,
         capture_output=True,
         timeout=PATIENCE,
@@ -111,8 +116,8 @@ def accounts(cluster: Cluster) -> set[str]:
     return set(cluster.sacct("--allocations", "--format=JobID").split())
 
 
-def wait_for(true: Callable[[], object], what: str, seconds: float = 120) -> None:
-    end = time.monotonic() + seconds
+def wait_for(true: Callable[[], object], what: str) -> None:
+    end = time.monotonic() + PATIENCE
     while not true():
         assert time.monotonic() < end, f"waited in vain for {what}"
         time.sleep(0.05)

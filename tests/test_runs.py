@@ -9,12 +9,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from safetensors.torch import load_file
 
+import brake
 from tiny import TINY
 
 ROOT = Path(__file__).parent.parent
@@ -27,13 +29,14 @@ def command(runs: Path, *overrides: str) -> list[str]:
     return [sys.executable, str(ROOT / "train.py"), *TINY, f"paths.runs={runs}", *overrides]
 
 
-def environment() -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"}
+def environment(runs: Path) -> dict[str, str]:
+    # Trainings with `brake.LOSS` are slow while there is a file `brake` beside the runs.
+    return {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline", **brake.environment(runs / "brake")}
 
 
 def train(runs: Path, *overrides: str, check: bool = True) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
-        command(runs, *overrides), capture_output=True, text=True, env=environment(), timeout=PATIENCE, check=False
+        command(runs, *overrides), capture_output=True, text=True, env=environment(runs), timeout=PATIENCE, check=False
     )
     assert not check or done.returncode == 0, done.stderr
     return done
@@ -41,7 +44,7 @@ def train(runs: Path, *overrides: str, check: bool = True) -> subprocess.Complet
 
 def start(runs: Path, *overrides: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        command(runs, *overrides), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()
+        command(runs, *overrides), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(runs)
     )
 
 
@@ -51,9 +54,9 @@ def one(runs: Path, pattern: str) -> Path:
     return found[0]
 
 
-def wait_for(path: Path, pattern: str, process: subprocess.Popen[str]) -> None:
+def wait_for(true: Callable[[], object], process: subprocess.Popen[Any]) -> None:
     end = time.monotonic() + PATIENCE
-    while not list(path.glob(pattern)):
+    while not true():
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < end
         time.sleep(0.02)
@@ -68,44 +71,46 @@ def lines(runs: Path) -> list[dict[str, Any]]:
     ]
 
 
+LONG = ("training.steps=1000", brake.LOSS)
+
+
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     runs = tmp_path_factory.mktemp("undisturbed")
-    train(runs, "training.steps=2500")
+    train(runs, *LONG)
     return runs
 
 
 def test_killed_and_resumed_ends_with_the_same_bits(undisturbed: Path, tmp_path: Path) -> None:
     """kill -9 at several points, then SIGTERM, then to the end: weights and metrics of an undisturbed training."""
-    overrides = ("training.steps=2500", "trainer.checkpoint_seconds=0.05")
+    overrides = (*LONG, "trainer.checkpoint_seconds=0.05")
+    (tmp_path / "brake").touch()
+
+    def stamps(name: str) -> list[int]:
+        return [path.stat().st_mtime_ns for path in tmp_path.glob(f"fits/*/{name}")]
+
     for delay in (0.0, 0.2, 0.4):
+        before = stamps("checkpoints/last.ckpt")
         process = start(tmp_path, *overrides)
-        checkpoint = (
-            one(tmp_path, "fits/*/checkpoints/last.ckpt") if list(tmp_path.glob("fits/*/checkpoints/*")) else None
-        )
-        before = checkpoint.stat().st_mtime_ns if checkpoint else None
-        wait_for(tmp_path, "fits/*/checkpoints/last.ckpt", process)
-        while before is not None and checkpoint is not None and checkpoint.stat().st_mtime_ns == before:
-            assert process.poll() is None, process.communicate()
-            time.sleep(0.01)
+        wait_for(lambda before=before: stamps("checkpoints/last.ckpt") != before, process)
         time.sleep(delay)
         process.kill()
         process.communicate()
         assert not list(tmp_path.glob("fits/*/done.json"))
         assert not list(tmp_path.glob("fits/*/cells/*/result.json"))
+    before = stamps("checkpoints/last.ckpt")
     process = start(tmp_path, *overrides)
-    wait_for(tmp_path, "fits/*/lease-000004.json", process)
+    wait_for(lambda: stamps("checkpoints/last.ckpt") != before, process)
+    assert one(tmp_path, "fits/*/lease-000004.json").exists()
     status = one(tmp_path, "fits/*/status.json")
-    end = time.monotonic() + PATIENCE
-    while json.loads(status.read_text())["pid"] != process.pid:
-        assert time.monotonic() < end
-        time.sleep(0.02)
+    assert json.loads(status.read_text())["pid"] == process.pid
     process.send_signal(signal.SIGTERM)
     _, stderr = process.communicate(timeout=PATIENCE)
     assert process.returncode == 143
     assert "the same command goes on from there" in stderr
     assert json.loads(status.read_text())["state"] == "waiting"
 
+    (tmp_path / "brake").unlink()
     assert "going on from its checkpoint" in train(tmp_path, *overrides).stderr
     weights = "fits/*/checkpoints/ema.safetensors"
     assert one(tmp_path, weights).read_bytes() == one(undisturbed, weights).read_bytes()
@@ -115,14 +120,13 @@ def test_killed_and_resumed_ends_with_the_same_bits(undisturbed: Path, tmp_path:
 
 
 def test_a_finished_run_answers_at_once_and_a_sampler_reuses_the_training(undisturbed: Path) -> None:
-    steps = "training.steps=2500"
     weights = one(undisturbed, "fits/*/checkpoints/ema.safetensors")
     before = weights.stat().st_mtime_ns
     again = subprocess.run(
-        [sys.executable, "-X", "importtime", *command(undisturbed, steps)[1:]],
+        [sys.executable, "-X", "importtime", *command(undisturbed, *LONG)[1:]],
         capture_output=True,
         text=True,
-        env=environment(),
+        env=environment(undisturbed),
         check=True,
     )
     assert "already done" in again.stderr
@@ -130,7 +134,7 @@ def test_a_finished_run_answers_at_once_and_a_sampler_reuses_the_training(undist
     assert "hydra" in imported
     assert not imported & {"torch", "lightning", "wandb", "numpy"}
 
-    train(undisturbed, steps, "sampler=heun", "sampler.nfe=9")
+    train(undisturbed, *LONG, "sampler=heun", "sampler.nfe=9")
     assert weights.stat().st_mtime_ns == before
     results = [json.loads(path.read_text()) for path in undisturbed.glob("fits/*/cells/*/result.json")]
     assert {(result["sampler"], result["nfe"], result["steps"]) for result in results} == {
@@ -175,12 +179,26 @@ def test_a_parallel_launcher_gives_the_same_sweep(tmp_path: Path) -> None:
 
 
 def test_two_processes_never_train_the_same_fit(tmp_path: Path) -> None:
-    first, second = (start(tmp_path, "training.steps=3000", f"sampler={name}") for name in ("ddim", "dpmpp_2m"))
-    out = [process.communicate(timeout=PATIENCE) for process in (first, second)]
-    assert (first.returncode, second.returncode) == (0, 0), out
-    said = out[0][1] + out[1][1]
-    assert said.count("is being trained by") == 1
-    assert "going on from" not in said
+    (tmp_path / "brake").touch()
+    logs = [tmp_path / name for name in ("ddim", "dpmpp_2m")]
+    both = [
+        subprocess.Popen(
+            command(tmp_path, "training.steps=3000", brake.LOSS, f"sampler={log.name}"),
+            stdout=subprocess.DEVNULL,
+            stderr=log.open("w"),
+            env=environment(tmp_path),
+        )
+        for log in logs
+    ]
+
+    def said() -> str:
+        return "".join(log.read_text() for log in logs)
+
+    wait_for(lambda: "is being trained by" in said(), both[0])
+    (tmp_path / "brake").unlink()
+    assert [process.wait(PATIENCE) for process in both] == [0, 0], said()
+    assert said().count("is being trained by") == 1
+    assert "going on from" not in said()
     assert len(list(tmp_path.glob("fits/*/cells/*/result.json"))) == 2
     steps = [row["step"] for row in lines(tmp_path)]
     assert steps == list(range(9, 3000, 10))
@@ -239,7 +257,7 @@ def test_a_training_that_diverges_says_what_to_change(tmp_path: Path) -> None:
 
 def test_a_corrupt_checkpoint_is_named(tmp_path: Path) -> None:
     process = start(tmp_path, "training.steps=100000", "trainer.checkpoint_seconds=0.05")
-    wait_for(tmp_path, "fits/*/checkpoints/last.ckpt", process)
+    wait_for(lambda: list(tmp_path.glob("fits/*/checkpoints/last.ckpt")), process)
     process.kill()
     process.communicate()
     checkpoint = one(tmp_path, "fits/*/checkpoints/last.ckpt")

@@ -37,6 +37,11 @@ def submit(cluster: Cluster, script: str, *options: str) -> str:
     return cluster.run("sbatch", "--parsable", "--output=/dev/null", *options, f"--wrap={script}").strip()
 
 
+def until(path: Path) -> str:
+    """A script that ends when there is such a file."""
+    return f"until [ -e {path} ]; do sleep 0.1; done"
+
+
 def mentioning(folder: str) -> list[str]:
     """Every living process that has to do with the cluster in `folder`."""
     found = []
@@ -49,7 +54,8 @@ def mentioning(folder: str) -> list[str]:
 
 
 def test_two_jobs_on_one_node_get_a_gpu_each(cluster: Cluster, tmp_path: Path) -> None:
-    script = f"echo $CUDA_VISIBLE_DEVICES > {tmp_path}/$SLURM_JOB_ID; sleep 2"
+    both = f"while [ $(ls {tmp_path} | wc -l) -lt 2 ]; do sleep 0.1; done"
+    script = f"echo $CUDA_VISIBLE_DEVICES > {tmp_path}/$SLURM_JOB_ID; {both}"
     jobs = [submit(cluster, script, "--gres=gpu:1", "--nodelist=gpu2") for _ in range(2)]
     cluster.wait_for_states(jobs)
     assert {(tmp_path / job).read_text().strip() for job in jobs} == {"0", "1"}
@@ -70,20 +76,23 @@ def test_accounting_can_be_missing(cluster: Cluster) -> None:
 
 
 @pytest.mark.slow
-def test_a_job_of_high_priority_takes_the_place_of_a_normal_one_which_starts_again_later(cluster: Cluster) -> None:
-    low = submit(cluster, "sleep 300", "--requeue", "--nodes=4", "--exclusive")
+def test_a_job_of_high_priority_takes_the_place_of_a_normal_one_which_starts_again_later(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    low = submit(cluster, "sleep 600", "--requeue", "--nodes=4", "--exclusive")
     cluster.wait_for_states([low], "RUNNING")
-    high = submit(cluster, "sleep 4", "--partition=high", "--nodelist=gpu1", "--exclusive")
+    high = submit(cluster, until(tmp_path / "go"), "--partition=high", "--nodelist=gpu1", "--exclusive")
     cluster.wait_for_states({low: "PENDING", high: "RUNNING"})
+    (tmp_path / "go").touch()
     cluster.wait_for_states({high: "COMPLETED", low: "RUNNING"})
 
 
 @pytest.mark.slow
 def test_a_job_on_a_node_that_dies_starts_again_on_another(cluster: Cluster, tmp_path: Path) -> None:
-    script = f"echo $SLURMD_NODENAME >> {tmp_path}/nodes; test $SLURMD_NODENAME = gpu4 || sleep 300"
+    script = f"echo $SLURMD_NODENAME >> {tmp_path}/nodes; test $SLURMD_NODENAME = gpu4 || sleep 600"
     job = submit(cluster, script, "--requeue", "--exclude=gpu1,gpu2")
-    cluster.wait_until((tmp_path / "nodes").exists, "the job to start")
-    assert (tmp_path / "nodes").read_text() == "gpu3\n"
+    nodes = tmp_path / "nodes"
+    cluster.wait_until(lambda: nodes.exists() and nodes.read_text() == "gpu3\n", "the job to start on gpu3")
     cluster.kill_node("gpu3")
     try:
         cluster.wait_for_states([job])
@@ -94,10 +103,13 @@ def test_a_job_on_a_node_that_dies_starts_again_on_another(cluster: Cluster, tmp
 
 
 @pytest.mark.slow
-def test_a_restarted_controller_still_knows_its_jobs(cluster: Cluster) -> None:
-    running, waiting = submit(cluster, "sleep 8"), submit(cluster, "true", "--begin=now+9")
+def test_a_restarted_controller_still_knows_its_jobs(cluster: Cluster, tmp_path: Path) -> None:
+    running = submit(cluster, until(tmp_path / "go"))
+    waiting = submit(cluster, "true", f"--dependency=afterok:{running}")
     cluster.wait_for_states([running], "RUNNING")
     cluster.restart_controller()
+    cluster.wait_for_states({running: "RUNNING", waiting: "PENDING"})
+    (tmp_path / "go").touch()
     cluster.wait_for_states([running, waiting])
 
 
@@ -112,7 +124,7 @@ def test_nothing_is_left_of_a_cluster_whose_holder_is_killed(cluster: Cluster, h
     assert len(mentioning(folder)) > 4 + len(NODES)
     holder.send_signal(how)
     holder.communicate()
-    end = time.monotonic() + 30
+    end = time.monotonic() + 120
     while (left := mentioning(folder)) and time.monotonic() < end:
         time.sleep(0.1)
     assert left == []

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import brake
 from slurm import Cluster, missing
 from slurm_sweeps import FAULTS, PATIENCE, diffsweep, jobs, lines, one, results, start, sweep, wait_for
 
@@ -58,18 +59,21 @@ def test_what_fails_costs_only_itself_and_says_why(tmp_path: Path) -> None:
         assert "7" in shown
         assert "no aim today" in shown
         # What is to be done again is only what is missing.
-        (tmp_path / "faults.py").write_text(FAULTS.replace("raise RuntimeError", "return denoise(x, t), None #"))
+        (tmp_path / "faults.py").write_text(re.sub(r"(aim\(.*:\n)", r"\1        return denoise(x, t), None\n", FAULTS))
         again = diffsweep(cluster, runs, "resume", "last")
         assert again.returncode == 1
-        assert {result["overrides"].split("faults.")[1].split()[0] for result in results(runs)} == {"Good", "Raise"}
+        repaired = [result["overrides"].split("faults.")[1].split()[0] for result in results(runs)]
+        assert sorted(repaired) == ["Good", "Hungry", "Kill", "Raise"]
         assert len(list(runs.glob("fits/*/done.json"))) == 1
 
 
 def test_a_disturbed_fit_ends_with_the_bits_of_an_undisturbed_one(cluster: Cluster, tmp_path: Path) -> None:
     """Requeued by hand, preempted, and hit by the death of its node: it goes on from its checkpoint each time."""
-    steps = ("training.steps=6000", "trainer.checkpoint_seconds=0.3", "sampler=ddim")
+    steps = ("training.steps=2000", "trainer.checkpoint_seconds=0.3", "sampler=ddim", brake.LOSS)
     calm, rough = tmp_path / "calm", tmp_path / "rough"
-    process = start(cluster, rough, *steps)
+    pace = brake.environment(tmp_path / "brake")
+    (tmp_path / "brake").touch()
+    process = start(cluster, rough, *steps, env=pace)
     wait_for(lambda: list(rough.glob("sweeps/*/jobs.json")) and len(jobs(rough)) == 3, "the jobs")
     fit = next(job["id"] for job in jobs(rough) if job["kind"] == "fit")
 
@@ -90,7 +94,7 @@ def test_a_disturbed_fit_ends_with_the_bits_of_an_undisturbed_one(cluster: Clust
     trained_anew(0)
     first = step()
     cluster.scontrol("requeue", fit)
-    cluster.start_now(fit)
+    cluster.start_now(fit, 1)
     trained_anew(first)
     second = step()
     assert cluster.run("scontrol", "--oneliner", "show", "job", fit).count("Restarts=1") == 1
@@ -98,23 +102,23 @@ def test_a_disturbed_fit_ends_with_the_bits_of_an_undisturbed_one(cluster: Clust
     urgent = cluster.run(
         "sbatch", "--parsable", "--partition=high", "--nodes=4", "--exclusive", "--output=/dev/null", "--wrap=sleep 1"
     ).strip()
-    cluster.wait_until(lambda: cluster.state(fit) == "PENDING", "preemption", 90)
     cluster.wait_for_states([urgent])
-    cluster.start_now(fit)
+    cluster.start_now(fit, 2)
     trained_anew(second)
     third = step()
     node = cluster.squeue("--jobs", fit, "--format=%N").strip()
     cluster.kill_node(node)
     try:
-        cluster.start_now(fit)
+        cluster.start_now(fit, 3)
         trained_anew(third)
+        (tmp_path / "brake").unlink()
         _, stderr = process.communicate(timeout=PATIENCE)
     finally:
         cluster.revive_node(node)
     assert process.returncode == 0, stderr
     assert len(results(rough)) == 1
 
-    undisturbed = sweep(cluster, calm, *steps)
+    undisturbed = sweep(cluster, calm, *steps, env=pace)
     assert undisturbed.returncode == 0, undisturbed.stderr
     weights = "fits/*/checkpoints/ema.safetensors"
     assert one(rough, weights).read_bytes() == one(calm, weights).read_bytes()
@@ -123,19 +127,35 @@ def test_a_disturbed_fit_ends_with_the_bits_of_an_undisturbed_one(cluster: Clust
 
 
 def test_a_fit_that_needs_longer_than_its_time_limit_is_queued_again(cluster: Cluster, tmp_path: Path) -> None:
-    # The shortest limit there is; SLURM looks at limits every half minute or so.
-    done = sweep(
+    (tmp_path / "brake").touch()
+    process = start(
         cluster,
         tmp_path,
+        brake.LOSS,
         "training.steps=100000",
-        "trainer.checkpoint_seconds=300",
-        "resources.fit.time=1",
-        "hydra.launcher.signal_seconds=20",
+        "trainer.checkpoint_seconds=10000",
+        "resources.fit.time=10",
+        "hydra.launcher.signal_seconds=100",
         "hydra.launcher.requeues=1",
         "sampler=ddim",
+        env=brake.environment(tmp_path / "brake"),
     )
-    assert done.returncode == 1
-    assert "came to its time limit 2 times: raise resources.fit.time" in done.stdout
+    wait_for(lambda: list(tmp_path.glob("sweeps/*/jobs.json")) and len(jobs(tmp_path)) == 3, "the jobs")
+    fit = next(job["id"] for job in jobs(tmp_path) if job["kind"] == "fit")
+
+    def lines() -> int:
+        return sum(path.read_text().count("\n") for path in tmp_path.glob("fits/*/metrics.jsonl"))
+
+    for again in (False, True):
+        before = lines()
+        wait_for(lambda before=before: lines() > before, "steps")
+        cluster.warn(fit)
+        if not again:
+            cluster.start_now(fit, 1)
+            cluster.scontrol("update", f"jobid={fit}", "timelimit=10")
+    stdout, stderr = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 1, stderr
+    assert "came to its time limit 2 times: raise resources.fit.time" in stdout
     # The second time it did not begin at the start, though no checkpoint was due by the clock.
     log = Path(one(tmp_path, "sweeps/*/slurm"), f"{jobs(tmp_path)[0]['id']}_0_log.out").read_text()
     assert re.search(r"stopped at step \d+ of 100000, which is saved", log)

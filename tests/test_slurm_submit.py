@@ -50,8 +50,8 @@ def submit(folder: Path, *works: Work, **options: Any) -> dict[int, str]:
     return slurm.submit(works, folder / "jobs", **(plain | options))
 
 
-def wait(site: Cluster, ids: dict[int, str], timeout: float = 60) -> None:
-    site.wait_until(lambda: slurm.queue(ids.values()) == {}, f"the end of {ids}", timeout)
+def wait(site: Cluster, ids: dict[int, str]) -> None:
+    site.wait_until(lambda: slurm.queue(ids.values()) == {}, f"the end of {ids}")
 
 
 def test_works_of_equal_resources_are_one_array_of_which_few_run_at_once(site: Cluster, tmp_path: Path) -> None:
@@ -60,8 +60,11 @@ def test_works_of_equal_resources_are_one_array_of_which_few_run_at_once(site: C
         Resources(memory="100MB", setup=("export WHO=setup WHERE=setup",)),
         Resources(gres="gpu:1", time="0:10:00"),
     )
+    # Nobody ends before two have begun; and two that run side by side are seen to.
+    small_one = "path.with_suffix('.begun').touch()\nwhile len(list(path.parent.glob('*.begun'))) < 2: time.sleep(0.05)"
     works = [
-        Work(record(tmp_path / str(i), "time.sleep(0.7)"), f"w{i}", big if i in (1, 3) else small) for i in range(7)
+        Work(record(tmp_path / str(i), "pass" if i in (1, 3) else small_one), f"w{i}", big if i in (1, 3) else small)
+        for i in range(7)
     ]
     environment = {"WHO": 'it\'s "$HOME"\n and `more`'}
     ids = submit(tmp_path, *works, throttle=2, environment=environment, on_submitted=known.append)
@@ -126,7 +129,7 @@ def test_a_refused_submission_is_one_line_and_leaves_nothing_queued(
     site: Cluster, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     works = [
-        Work(code("import time; time.sleep(60)"), "fine"),
+        Work(code("import time; time.sleep(600)"), "fine"),
         Work(code("pass"), "fit 3", Resources(partition="nope")),
     ]
     known: list[dict[int, str]] = []
@@ -143,7 +146,7 @@ def test_a_submission_that_is_interrupted_is_taken_back(site: Cluster, tmp_path:
         if len(ids) == 3:
             raise KeyboardInterrupt
 
-    works = [Work(code("import time; time.sleep(60)"), "w", after=(0,) if i else ()) for i in range(5)]
+    works = [Work(code("import time; time.sleep(600)"), "w", after=(0,) if i else ()) for i in range(5)]
     with pytest.raises(KeyboardInterrupt):
         submit(tmp_path, *works, on_submitted=interrupt)
     site.wait_until(lambda: slurm.queue("tests") == {}, "an empty queue")
@@ -151,7 +154,7 @@ def test_a_submission_that_is_interrupted_is_taken_back(site: Cluster, tmp_path:
 
 def test_a_requeued_job_runs_its_callable_again(site: Cluster, tmp_path: Path) -> None:
     once = (
-        "path = path if 'SLURM_RESTART_COUNT' in os.environ else (path.with_suffix('.first').touch(), time.sleep(60))"
+        "path = path if 'SLURM_RESTART_COUNT' in os.environ else (path.with_suffix('.first').touch(), time.sleep(600))"
     )
     dependent = Work(record(tmp_path / "dependent"), "dependent", after=(0,))
     ids = submit(tmp_path, *[Work(record(tmp_path / str(i), once), f"w{i}") for i in range(2)], dependent)
@@ -160,7 +163,7 @@ def test_a_requeued_job_runs_its_callable_again(site: Cluster, tmp_path: Path) -
     for i in range(2):
         site.scontrol("requeue", ids[i])
     for i in range(2):
-        site.start_now(ids[i])
+        site.start_now(ids[i], 1)
     wait(site, ids)
     for i in range(2):
         told = json.loads((tmp_path / str(i)).read_text())
@@ -181,7 +184,8 @@ def test_a_job_at_its_time_limit_saves_and_is_requeued_as_often_as_allowed(site:
             import time
 
             if not self.path.exists():
-                time.sleep(200)
+                self.path.with_suffix(".begun").touch()
+                time.sleep(600)
 
         def checkpoint(self) -> Any:
             from submitit.helpers import DelayedSubmission
@@ -189,14 +193,21 @@ def test_a_job_at_its_time_limit_saves_and_is_requeued_as_often_as_allowed(site:
             self.path.touch()
             return DelayedSubmission(self)
 
-    stated, default = Resources(time="1:00"), Resources()
-    site.scontrol("update", "partitionname=normal", "defaulttime=1")
+    stated, default = Resources(time="10:00"), Resources()
+    site.scontrol("update", "partitionname=normal", "defaulttime=10")
     try:
         saving = [Work(Resumes(tmp_path / name), name, one) for name, one in (("stated", stated), ("default", default))]
-        ids = submit(tmp_path, *saving, Work(code("import time; time.sleep(200)"), "deaf", stated), signal_seconds=45)
+        deaf = code(f"import time; open({str(tmp_path / 'deaf.begun')!r}, 'w'); time.sleep(600)")
+        ids = submit(tmp_path, *saving, Work(deaf, "deaf", stated), signal_seconds=100)
         never = submit(tmp_path, *[Work(Resumes(tmp_path / f"{one.name}2"), one.name, one.resources) for one in saving],
-                       signal_seconds=45, requeues=0)  # fmt: skip
-        site.wait_until(lambda: site.state(ids[0]) == site.state(ids[1]) == "COMPLETED", "both to resume", 90)
+                       signal_seconds=100, requeues=0)  # fmt: skip
+        site.wait_until(lambda: len(list(tmp_path.glob("*.begun"))) == 5, "all to be at work")
+        for job in (*ids.values(), *never.values()):
+            site.warn(job)
+        for job in (ids[0], ids[1]):
+            site.start_now(job, 1)
+            # What it does now is short, but it may be long in beginning.
+            site.run("scontrol", "update", f"jobid={job}", "timelimit=10", check=False)
         wait(site, ids | {place + 10: name for place, name in never.items()})
     finally:
         site.scontrol("update", "partitionname=normal", "defaulttime=30")
@@ -209,13 +220,15 @@ def test_a_job_at_its_time_limit_saves_and_is_requeued_as_often_as_allowed(site:
 
 
 def test_tasks_get_the_processors_and_nodes_that_were_asked_for(site: Cluster, tmp_path: Path) -> None:
-    path = f"path = path / (os.environ['SLURM_PROCID'] + '.json'); path.parent.mkdir(exist_ok=True); {'time.sleep(2)'}"
+    path = "path = path / (os.environ['SLURM_PROCID'] + '.json'); path.parent.mkdir(exist_ok=True)\n"
+    path += f"while not os.path.exists({str(tmp_path / 'go')!r}): time.sleep(0.05)"
     asked = Resources(cpus=2, nodes=2, tasks_per_node=2, extra={"comment": "two words", "exclusive": False})
     ids = submit(tmp_path, Work(record(tmp_path / "told", path), "w", asked))
     site.wait_for_states([ids[0]], "RUNNING")
     step = ("scontrol", "show", "step", f"{ids[0]}.0")
-    site.wait_until(lambda: "CPUs=8 " in site.run(*step, check=False), "a step of 8 processors", 10)
+    site.wait_until(lambda: "CPUs=8 " in site.run(*step, check=False), "a step of 8 processors")
     assert "Comment=two words" in site.scontrol("show", "job", ids[0])
+    (tmp_path / "go").touch()
     wait(site, ids)
     told = [json.loads((tmp_path / "told" / f"{i}.json").read_text()) for i in range(4)]
     assert len({one["SLURMD_NODENAME"] for one in told}) == 2
@@ -240,26 +253,33 @@ def test_the_queue_tells_tasks_one_by_one(site: Cluster, tmp_path: Path, monkeyp
     # A user's own taste in output must not hide jobs.
     monkeypatch.setenv("SQUEUE_STATES", "RUNNING")
     monkeypatch.setenv("SQUEUE_FORMAT", "%j")
-    works = [Work(code("import time; time.sleep(60)"), f"w{i}", after=(0,) if i == 3 else ()) for i in range(4)]
+    works = [Work(code("import time; time.sleep(600)"), f"w{i}", after=(0,) if i == 3 else ()) for i in range(4)]
     ids = submit(tmp_path, *works, throttle=1, job_name="tests: one | two")
-    site.wait_for_states([ids[0]], "RUNNING")
-    site.wait_until(lambda: (slurm.queue([ids[0]]) or {})[ids[0]].seconds >= 1, "a second to pass", 10)
+
+    def reasons() -> list[str | None]:
+        entries = slurm.queue(ids.values()) or {}
+        return [entries[ids[i]].reason if ids[i] in entries else None for i in range(4)]
+
+    # SLURM gives its reasons when it has thought about a job.
+    why = [None, "JobArrayTaskLimit", "JobArrayTaskLimit", "Dependency"]
+    site.wait_until(lambda: reasons() == why, "SLURM to say why three of four wait")
+    site.wait_until(lambda: (slurm.queue([ids[0]]) or {})[ids[0]].seconds >= 1, "a second to pass")
     queue = slurm.queue(ids.values())
     assert queue is not None
     assert queue == slurm.queue("tests: one | two")
     assert set(queue) == set(ids.values())
     assert [queue[ids[i]].state for i in range(4)] == ["RUNNING", "PENDING", "PENDING", "PENDING"]
-    assert [queue[ids[i]].reason for i in range(4)] == [None, "JobArrayTaskLimit", "JobArrayTaskLimit", "Dependency"]
+    assert [queue[ids[i]].reason for i in range(4)] == why
     assert [queue[ids[i]].node for i in (1, 2, 3)] == [None] * 3
     assert queue[ids[0]].node in ("gpu1", "gpu2", "gpu3", "gpu4")
-    assert 1 <= queue[ids[0]].seconds < 60
+    assert 1 <= queue[ids[0]].seconds < 600
     assert set(slurm.queue([ids[1], "999999"]) or {}) == {ids[1]}
     slurm.cancel([ids[1], ids[3]])
     site.wait_until(lambda: set(slurm.queue(ids.values()) or {}) == {ids[0], ids[2]}, "two to be left")
     slurm.cancel(ids.values())
     wait(site, ids)
     slurm.cancel([*ids.values(), "999999"])
-    never = submit(tmp_path, *[Work(code("pass"), "w", Resources(extra={"begin": "now+60"})) for _ in range(3)])
+    never = submit(tmp_path, *[Work(code("pass"), "w", Resources(extra={"begin": "now+600"})) for _ in range(3)])
     site.run("scancel", never[0].partition("_")[0])
     ids |= {place + 10: name for place, name in never.items()}
     # SLURM may keep no record of a task that was cancelled alone before it started.
@@ -269,7 +289,7 @@ def test_the_queue_tells_tasks_one_by_one(site: Cluster, tmp_path: Path, monkeyp
         history = slurm.history(ids.values()) or {}
         return [history[name].state if name in history else "" for name in ids.values()]
 
-    site.wait_until(lambda: told() == ["CANCELLED"] * 6, "sacct to know all", 20)
+    site.wait_until(lambda: told() == ["CANCELLED"] * 6, "sacct to know all")
 
 
 def test_what_nobody_can_tell_is_not_taken_for_nothing(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import brake
 from slurm import Cluster
 from slurm_sweeps import (
     FAULTS,
@@ -76,8 +77,10 @@ def test_each_model_is_trained_once_and_a_sweep_that_is_done_submits_nothing(clu
 
 
 def test_neither_a_new_controller_nor_a_dead_launcher_loses_anything(cluster: Cluster, tmp_path: Path) -> None:
-    process = start(cluster, tmp_path, "sampler=ddim,heun", "schedule=cosine,linear", "training.steps=1500")
-    wait_for(lambda: list(tmp_path.glob("sweeps/*/jobs.json")) and len(jobs(tmp_path)) == 5, "the jobs")
+    (tmp_path / "brake").touch()
+    pace = brake.environment(tmp_path / "brake")
+    process = start(cluster, tmp_path, "sampler=ddim,heun", "training.steps=3000", brake.LOSS, env=pace)
+    wait_for(lambda: list(tmp_path.glob("sweeps/*/jobs.json")) and len(jobs(tmp_path)) == 3, "the jobs")
     wait_for(lambda: list(tmp_path.glob("fits/*/status.json")), "a training")
     process.kill()
     process.communicate()
@@ -86,18 +89,21 @@ def test_neither_a_new_controller_nor_a_dead_launcher_loses_anything(cluster: Cl
     with cluster.controller_down():
         unknown = diffsweep(cluster, tmp_path, "status", "last")
         assert unknown.returncode == 0, unknown.stderr
+    (tmp_path / "brake").unlink()
     cluster.wait_until(lambda: not cluster.squeue(), "the sweep's own end", PATIENCE)
-    assert len(results(tmp_path)) == 4
+    assert len(results(tmp_path)) == 2
     # Nobody waited for it, and yet there is a table.
-    assert one(tmp_path, "sweeps/*/table.csv").read_text().count("\n") == 5
+    assert one(tmp_path, "sweeps/*/table.csv").read_text().count("\n") == 3
     before = accounts(cluster)
     resumed = diffsweep(cluster, tmp_path, "resume", "last")
     assert resumed.returncode == 0, resumed.stderr
-    assert "4 runs of 2 trainings" in resumed.stdout
+    assert "2 runs of 1 training" in resumed.stdout
     assert accounts(cluster) == before
 
 
 def test_a_cancelled_sweep_leaves_no_job_and_goes_on_when_resumed(cluster: Cluster, tmp_path: Path) -> None:
+    (tmp_path / "brake").touch()
+    pace = brake.environment(tmp_path / "brake")
     done = sweep(
         cluster,
         tmp_path,
@@ -105,6 +111,8 @@ def test_a_cancelled_sweep_leaves_no_job_and_goes_on_when_resumed(cluster: Clust
         "training.steps=3000",
         "trainer.checkpoint_seconds=0.5",
         "hydra.launcher.detach=true",
+        brake.LOSS,
+        env=pace,
     )
     assert done.returncode == 0, done.stderr
     assert "diffsweep status" in done.stderr
@@ -114,7 +122,8 @@ def test_a_cancelled_sweep_leaves_no_job_and_goes_on_when_resumed(cluster: Clust
     assert cancelled.returncode == 0, cancelled.stderr
     assert not cluster.squeue()
     assert "diffsweep resume" in cancelled.stdout
-    resumed = diffsweep(cluster, tmp_path, "resume", "last")
+    (tmp_path / "brake").unlink()
+    resumed = diffsweep(cluster, tmp_path, "resume", "last", env=pace)
     assert resumed.returncode == 0, resumed.stderr
     cluster.wait_until(lambda: not cluster.squeue(), "the sweep's own end", PATIENCE)
     assert len(results(tmp_path)) == 2
