@@ -347,7 +347,8 @@ function pareto() {
   const alike = table.factors.filter((name) => !/^sampler[.](nfe|steps)$/.test(name));
   const factor = alike.includes("sampler") ? "sampler" : alike[0];
   const told = (row) => (factor ? option(row, factor) : "cells");
-  const rest = (row) => alike.filter((name) => name !== factor && option(row, name) !== "-")
+  // Trainings that differ in their seed only look the same: they are.
+  const rest = (row) => alike.filter((name) => name !== factor && name !== "seed" && option(row, name) !== "-")
     .map((name) => `${name}=${option(row, name)}`).join(" ");
   const colours = [...new Set(rows.map(told))], dashes = [...new Set(rows.map(rest))];
   const apart = dashes.length <= DASHES.length;
@@ -357,7 +358,7 @@ function pareto() {
   const coloured = (at, dash) => look(PALETTE[at % PALETTE.length], SYMBOLS[at % SYMBOLS.length], dash);
   const lines = new Map();
   for (const row of rows) {
-    const line = JSON.stringify([told(row), rest(row)]);
+    const line = JSON.stringify(alike.map((name) => option(row, name)));
     lines.set(line, [...(lines.get(line) || []), row]);
   }
   const front = [...rows].sort((a, b) => a[key] - b[key] || (better(value(a), value(b)) ? -1 : 1)).filter(
