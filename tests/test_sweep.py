@@ -18,6 +18,7 @@ from typing import Any
 import psutil
 import pytest
 
+import brake
 from diffsweep.sweep.follow import Follow
 from diffsweep.sweep.jobs import Todo
 from diffsweep.sweep.plan import Plan, Signed
@@ -445,7 +446,7 @@ def test_data_are_fetched_before_without_any_training(tmp_path: Path) -> None:
 # ---- interruptions
 
 
-LONG = [*TINY, "training.steps=6000", "trainer.checkpoint_seconds=1000", "sampler=ddim,heun"]
+LONG = [*TINY, "training.steps=2000", "trainer.checkpoint_seconds=10000", "sampler=ddim,heun", brake.LOSS]
 
 
 def steps(cwd: Path) -> int:
@@ -471,22 +472,22 @@ def test_whoever_is_stopped_or_killed_the_resumed_sweep_ends_with_the_bits_of_an
     rough.mkdir()
     calm.mkdir()
     at = 0
+    pace = brake.environment(rough / "brake")
+    (rough / "brake").touch()
 
     def begin(words: list[str]) -> tuple[subprocess.Popen[str], psutil.Process, list[psutil.Process]]:
-        process = start(rough, words)
+        process = start(rough, words, **pace)
         # Some way further than the last one had come.
-        wait_for(lambda: steps(rough) > at + 100 or process.poll() is not None, "a training")
+        wait_for(lambda: steps(rough) > at + 50 or process.poll() is not None, "a training")
         assert process.poll() is None, process.communicate()
         (server,) = psutil.Process(process.pid).children()
         return process, server, [server, *server.children(recursive=True)]
 
     def end(process: subprocess.Popen[str], family: list[psutil.Process], code: int) -> str:
         nonlocal at
-        before = time.monotonic()
         said = "".join(process.communicate(timeout=PATIENCE))
         assert process.returncode == code, said
-        wait_for(lambda: gone(family), "the end of all processes", 30)
-        assert time.monotonic() - before < 30
+        wait_for(lambda: gone(family), "the end of all processes")
         assert len(family) == 2
         status = json.loads(one(rough, "runs/fits/*/status.json").read_text())
         assert (status["state"], status["reason"]) == ("waiting", "interrupted")
@@ -521,12 +522,13 @@ def test_whoever_is_stopped_or_killed_the_resumed_sweep_ends_with_the_bits_of_an
     assert said.count("the process that starts the jobs is gone: killed by SIGKILL") == 1
     assert f"diffsweep resume {last_sweep(rough).name}" in said
 
-    done = run(rough, resume())
+    (rough / "brake").unlink()
+    done = run(rough, resume(), expect=0, **pace)
     assert "2 runs of 1 training" in done.stdout
     logs = [path.read_text() for path in last_sweep(rough).glob("logs/fit-*.log")]
     assert sum(log.count("going on from its checkpoint") for log in logs) == 4
 
-    train(calm, "-m", *LONG)
+    train(calm, "-m", *LONG, expect=0, **pace)
     weights = "runs/fits/*/checkpoints/ema.safetensors"
     assert one(rough, weights).read_bytes() == one(calm, weights).read_bytes()
     rows = [
@@ -559,9 +561,12 @@ def test_what_is_edited_while_jobs_wait_changes_nothing(tmp_path: Path) -> None:
 
     subprocess.run(["git", "init", "-q", str(root)], check=True)
     before = commit()
-    words = ["-m", *TINY, "training.steps=1500", "sampler=ddim", "sampler.solver._target_=mine.Good"]
+    words = ["-m", *TINY, "training.steps=1500", "sampler=ddim", "sampler.solver._target_=mine.Good", brake.LOSS]
     words += ["schedule=cosine,linear", "hydra.launcher.jobs=1"]
-    process = start(root, command(*words, root=root), PYTHONPATH=str(root / "src"))
+    pace = brake.environment(tmp_path / "brake")
+    (tmp_path / "brake").touch()
+    path = os.pathsep.join([str(root / "src"), pace["PYTHONPATH"]])
+    process = start(root, command(*words, root=root), **pace | {"PYTHONPATH": path})
     wait_for(lambda: steps(root) or process.poll() is not None, "a training")
     assert process.poll() is None, process.communicate()
     assert len(list(root.glob("runs/fits/*"))) == 1
@@ -573,6 +578,7 @@ def test_what_is_edited_while_jobs_wait_changes_nothing(tmp_path: Path) -> None:
     (root / "conf" / "sampler" / "ddim.yaml").write_text("nfe: 1\n")
     (root / "conf" / "schedule" / "linear.yaml").write_text("nothing: 1\n")
     assert commit() != before
+    (tmp_path / "brake").unlink()
     stdout, stderr = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, stdout + stderr
     found = results(root).values()
