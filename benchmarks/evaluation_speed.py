@@ -35,10 +35,11 @@ from diffsweep.data.examples import Examples
 from diffsweep.evaluation.evaluate import Evaluation
 from diffsweep.evaluation.extractor import Extractor
 from diffsweep.evaluation.features import Features
-from diffsweep.evaluation.frechet import Frechet, Moments
+from diffsweep.evaluation.frechet import Frechet
 from diffsweep.evaluation.inception import Inception
 from diffsweep.evaluation.kernel import KernelDistance
 from diffsweep.evaluation.metric import Metric
+from diffsweep.evaluation.moments import Moments
 from diffsweep.evaluation.neighbours import Neighbours
 from diffsweep.evaluation.reference import Library
 from diffsweep.evaluation.score import Score

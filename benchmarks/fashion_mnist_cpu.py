@@ -33,7 +33,8 @@ from torch import Tensor, nn
 
 from diffsweep.data.fashion_mnist import FashionMNIST
 from diffsweep.evaluation.classifier import classifier
-from diffsweep.evaluation.frechet import Moments, frechet_distance
+from diffsweep.evaluation.frechet import frechet_distance
+from diffsweep.evaluation.moments import Moments
 from diffsweep.training.make import make
 from diffsweep.training.module import DECAYS
 from diffsweep.training.parts import Parts

@@ -32,12 +32,13 @@ from diffsweep.evaluation.energy import Energy
 from diffsweep.evaluation.evaluate import Evaluation
 from diffsweep.evaluation.extractor import Extractor
 from diffsweep.evaluation.features import Features
-from diffsweep.evaluation.frechet import Frechet, Moments
+from diffsweep.evaluation.frechet import Frechet
 from diffsweep.evaluation.identity import identity
 from diffsweep.evaluation.interval import Estimate
 from diffsweep.evaluation.kernel import KernelDistance
 from diffsweep.evaluation.metric import Metric
 from diffsweep.evaluation.mmd import MMD
+from diffsweep.evaluation.moments import Moments
 from diffsweep.evaluation.neighbours import Neighbours
 from diffsweep.evaluation.reference import Reference
 from diffsweep.evaluation.wasserstein import Wasserstein

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from diffsweep.evaluation.features import Features
-from diffsweep.evaluation.frechet import Moments
+from diffsweep.evaluation.moments import Moments
 
 
 @dataclass(frozen=True, eq=False)

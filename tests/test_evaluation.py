@@ -28,8 +28,9 @@ from diffsweep.evaluation.classifier import WEIGHTS, Classifier, classifier
 from diffsweep.evaluation.evaluate import Evaluation, recorded
 from diffsweep.evaluation.extractor import Extractor, sha256
 from diffsweep.evaluation.features import BLOCKS, Features
-from diffsweep.evaluation.frechet import Frechet, Moments, frechet_distance
+from diffsweep.evaluation.frechet import Frechet, frechet_distance
 from diffsweep.evaluation.identity import identity
+from diffsweep.evaluation.moments import Moments
 from diffsweep.evaluation.pictures import GEOMETRY, grid
 from diffsweep.evaluation.reference import Library, Reference
 from known import Known, noisy

@@ -14,10 +14,11 @@ from torch import Tensor
 from diffsweep.evaluation.energy import Energy
 from diffsweep.evaluation.evaluate import Evaluation
 from diffsweep.evaluation.features import Features
-from diffsweep.evaluation.frechet import Frechet, Moments
+from diffsweep.evaluation.frechet import Frechet
 from diffsweep.evaluation.identity import identity
 from diffsweep.evaluation.interval import Estimate
 from diffsweep.evaluation.kernel import KernelDistance
+from diffsweep.evaluation.moments import Moments
 from diffsweep.evaluation.reference import Reference
 
 DIMENSION = 6

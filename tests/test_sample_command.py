@@ -199,13 +199,17 @@ def test_best_and_last_are_found_and_a_folder_is_named_after_what_it_holds(
         (["CELL", "-n", "0"], "0 samples cannot be drawn"),
         (["CELL", "--device", "tpu"], "device tpu is none of auto"),
         (["CELL", "--guidance", "autoguidance"], "guidance.weak"),
+        (["CELL", "--config-dir", "nowhere"], "config_dir=nowhere is no folder"),
+        (["CELL", "--out", "file/below"], "file is a file"),
     ],
 )
 def test_a_mistake_costs_one_line_and_leaves_nothing(
     call: Call, cells: dict[str, Any], words: list[str], said: str
 ) -> None:
     name, *rest = words
-    code, out, err = call(name.replace("CELL", cells["digits ddim 0"]["cell"]), *rest, "--out", "out")
+    Path("file").touch()
+    out_option = [] if "--out" in rest else ["--out", "out"]
+    code, out, err = call(name.replace("CELL", cells["digits ddim 0"]["cell"]), *rest, *out_option)
     assert (code, out) == (2, "")
     assert said in err
     assert err.count("\n") == 1

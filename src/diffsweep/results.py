@@ -220,6 +220,8 @@ def asked(
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
 
+    if config_dir is not None and not Path(config_dir).is_dir():
+        raise ValueError(f"config_dir={config_dir} is no folder")
     record = find(which, runs)
     fit = record.fit if isinstance(record, Cell) else record
     if (fit.result() or {}).get("external"):

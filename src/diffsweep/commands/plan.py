@@ -7,6 +7,8 @@ import runpy
 import sys
 from pathlib import Path
 
+from hydra.core.override_parser.types import Quote, QuotedString
+
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """What it takes."""
@@ -22,7 +24,8 @@ def train(asked: argparse.Namespace, mode: str) -> int:
     """Be `python train.py -m OVERRIDE ... mode=MODE`. Raises ValueError where there is none."""
     if not Path("train.py").is_file():
         raise ValueError("there is no train.py here: run this in the project's folder")
-    runs = [f"paths.runs={asked.runs}"] if asked.runs != "runs" else []
+    # In quotes a folder may have any name.
+    runs = [f"paths.runs={QuotedString(asked.runs, Quote.single).with_quotes()}"] if asked.runs != "runs" else []
     # Hydra reads the command line itself.
     sys.argv = ["train.py", "-m", *asked.overrides, *runs, f"mode={mode}"]
     runpy.run_path("train.py", run_name="__main__")

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from diffsweep.evaluation.features import Features
-from diffsweep.evaluation.frechet import Moments, leave_out
+from diffsweep.evaluation.frechet import leave_out
 from diffsweep.evaluation.metric import Numbers, Real
+from diffsweep.evaluation.moments import Moments
 
 
 class Classwise:

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from diffsweep.evaluation.features import Features
-from diffsweep.evaluation.frechet import double
 from diffsweep.evaluation.metric import Numbers, Real, settings
+from diffsweep.evaluation.moments import double
 from diffsweep.evaluation.pairs import among, discrepancy
 
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 from torch import Tensor
 
 from diffsweep.evaluation.downdate import change
+from diffsweep.evaluation.moments import Moments, double
 
 if TYPE_CHECKING:
     from diffsweep.evaluation.features import Features
@@ -24,39 +24,6 @@ if TYPE_CHECKING:
 
 # Leaving vectors out by `change` costs what a decomposition does when there are as many as dimensions over this.
 _DEARER = 5
-
-
-@dataclass(frozen=True, eq=False)
-class Moments:
-    """Mean and covariance of `n` feature vectors.
-
-    Attributes:
-        mean: float64 (d,), on the CPU.
-        cov: float64 (d, d), with divisor n - 1 (zero when n is 1), on the CPU.
-        n: number of vectors.
-    """
-
-    mean: Tensor
-    cov: Tensor
-    n: int
-
-    @classmethod
-    def of(cls, features: Tensor) -> Moments:
-        """Moments of finite features (n, d), n >= 1, from any device."""
-        moments = _moments(double(features))
-        return cls(moments.mean.cpu(), moments.cov.cpu(), moments.n)
-
-    def merge(self, other: Moments) -> Moments:
-        """Moments of both sets together, as if their features had been seen at once.
-
-        Source: T. Chan, G. Golub, R. LeVeque, "Updating Formulae and a Pairwise Algorithm for Computing Sample
-        Variances" (1979), equation 2.1: only differences of means are squared, so nothing cancels.
-        """
-        n = self.n + other.n
-        delta = other.mean - self.mean
-        scatter = self.cov * (self.n - 1) + other.cov * (other.n - 1)
-        scatter += torch.outer(delta, delta) * (self.n * other.n / n)
-        return Moments(self.mean + delta * (other.n / n), scatter / (n - 1), n)
 
 
 def frechet_distance(a: Moments, b: Moments) -> float:
@@ -199,17 +166,6 @@ def _roots(matrix: Tensor) -> Tensor:
 
 
 _SHORT = {"features": "fd", "spatial": "sfd"}
-
-
-def double(x: Tensor) -> Tensor:
-    """Values in float64 where they lie, or on the CPU where the device has no float64."""
-    return x.to("cpu" if x.device.type == "mps" else x.device).to(torch.float64)
-
-
-def _moments(x: Tensor) -> Moments:
-    mean = x.sum(dim=0) / max(len(x), 1)
-    centred = x - mean
-    return Moments(mean, centred.T @ centred / max(len(x) - 1, 1), len(x))
 
 
 def _root(cov: Tensor) -> Tensor:

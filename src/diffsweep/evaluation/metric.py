@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Protocol, TypeAlias
 
 from diffsweep.evaluation.features import Features
-from diffsweep.evaluation.frechet import Moments
+from diffsweep.evaluation.moments import Moments
 
 # Block to leave out, or None -> numbers by short name, as {"fd": 1.3}; see `Extractor.called`.
 Numbers: TypeAlias = Callable[[int | None], Mapping[str, float]]

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from diffsweep.evaluation.features import Features
-from diffsweep.evaluation.frechet import double
 from diffsweep.evaluation.metric import Numbers, Real
+from diffsweep.evaluation.moments import double
 
 # Pairs in memory at a time.
 _AT_ONCE = 2**20

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from diffsweep.evaluation.extractor import Extractor, sha256
 from diffsweep.evaluation.features import Features
-from diffsweep.evaluation.frechet import Moments
+from diffsweep.evaluation.moments import Moments
 from diffsweep.evaluation.whole import write_whole
 
 FORMAT = "2"

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 
 from diffsweep.evaluation.features import Features
-from diffsweep.evaluation.frechet import double
 from diffsweep.evaluation.metric import Numbers, Real
+from diffsweep.evaluation.moments import double
 
 # That of torch-fidelity, so that the parts are the same.
 _SEED = 2020

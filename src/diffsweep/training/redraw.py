@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import json
 import math
+import os
 import re
 import shutil
 import uuid
@@ -156,15 +157,19 @@ class _Following:
 
 
 def check_folder(folder: Path) -> None:
-    """Refuse a folder in which there is anything but what `write` once put there.
+    """Refuse a folder in which there is anything but what `write` once put there, or that cannot be made.
 
     Raises:
-        ValueError: naming something that lies there.
+        ValueError: naming what is in the way.
     """
-    if not folder.exists():
+    place = folder.absolute()
+    there = next(one for one in (place, *place.parents) if one.exists())
+    if not there.is_dir():
+        raise ValueError(f"{there} is a file: choose another folder with --out")
+    if not os.access(there, os.W_OK):
+        raise ValueError(f"{there} cannot be written to: choose another folder with --out")
+    if there != place:
         return
-    if not folder.is_dir():
-        raise ValueError(f"{folder} is a file: choose another folder with --out")
     names = sorted(path.name for path in folder.iterdir())
     foreign = [name for name in names if not _OURS.fullmatch(name)] or (names if SETTINGS not in names else [])
     if foreign:
