@@ -24,7 +24,7 @@ from PIL import Image
 from diffsweep import commands
 from diffsweep.evaluation.pictures import GEOMETRY as WRITTEN
 from diffsweep.evaluation.pictures import grid
-from diffsweep.report import compare, export, page
+from diffsweep.report import callback, compare, export, page
 from diffsweep.report.bibliography import bibtex, entries
 from diffsweep.report.factors import effects, factors
 from diffsweep.report.motion import motion
@@ -32,6 +32,7 @@ from diffsweep.report.page import Subject, content, write
 from diffsweep.report.strips import GEOMETRY, strip
 from diffsweep.report.words import with_error
 from diffsweep.sweep.jobs import Job, Launched
+from diffsweep.sweep.plan import Plan, Signed
 from diffsweep.sweep.record import Fit
 from finished_runs import DIGITS, finish
 from made_runs import SAMPLERS, WORTH, made
@@ -297,6 +298,18 @@ def test_every_paper_that_an_option_names_is_in_the_bibliography() -> None:
     assert "2206.00364" in some
     assert "options" not in some
     assert bibtex([{"sampler": "nobodys"}]) == ""
+    assert "2206.00364" in bibtex([{"sampler": "nobodys"}], ["sampler/spacing=karras"])
+
+
+def test_the_bibliography_of_a_sweep_has_also_what_its_defaults_brought(tmp_path: Path) -> None:
+    result = made(tmp_path, 1, pictures=False)[0]
+    choices = {"sampler": "ddim", "sampler/spacing": "karras", "hydra/launcher": "slurm", "logger": "wandb"}
+    config = {"evaluation": {"metrics": {"kernel": {}}}}
+    plan = Plan(tmp_path / "sweeps/s", tmp_path).adding([Signed((), config, choices, result["fit"], result["cell"])])
+    about = callback.subject(plan.folder, tmp_path, plan)
+    assert about.options == {"sampler=ddim", "sampler/spacing=karras", "metric=kernel"}
+    write(about, tmp_path / "report.html")
+    assert "2206.00364" in (tmp_path / "report.html").read_text()
 
 
 # --- a real browser ---------------------------------------------------------------------------------------------------

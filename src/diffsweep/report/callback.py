@@ -17,8 +17,11 @@ from diffsweep.report import export, page, terminal
 from diffsweep.report.live import Names
 from diffsweep.sweep.hydra import why
 from diffsweep.sweep.plan import Plan
-from diffsweep.sweep.record import Cell, read_json
+from diffsweep.sweep.record import CHOICES, Cell, read_json
 from diffsweep.sweep.state import Watch
+
+# Groups whose options are methods that somebody has published.
+_METHODS = (*CHOICES, "guidance", "optimizer", "extractor")
 
 _last: list[tuple[Path, Path]] = []
 
@@ -94,8 +97,24 @@ def subject(folder: Path, runs: Path, plan: Plan | None) -> page.Subject:
         elif note.get("state") not in ("running", "waiting"):
             failures.append(note)
     configs = {cell: plan.config(cell) for cell in results} if plan else None
-    command = plan.command if plan else ""
-    return page.Subject(folder.name, runs, list(results.values()), failures, command, configs)
+    return page.Subject(
+        folder.name,
+        runs,
+        list(results.values()),
+        failures,
+        command=plan.command if plan else "",
+        configs=configs,
+        options=frozenset(option for cell in results for option in _options(plan, cell)) if plan else frozenset(),
+    )
+
+
+def _options(plan: Plan, cell: str) -> Iterator[str]:
+    """What a cell is made of and measured by, whether it was typed or is a default."""
+    for group, option in plan.run(cell).choices.items():
+        if group.partition("/")[0] in _METHODS:
+            yield f"{group}={option}"
+    for metric in (plan.part(cell, "evaluation") or {}).get("metrics") or ():
+        yield f"metric={metric}"
 
 
 def _show_in_wandb(plan: Plan) -> None:

@@ -56,6 +56,7 @@ class Subject:
         command: what was typed to launch it, or "".
         configs: cell -> its resolved config, of those that are known without reading files.
         motions: cell -> how its first samples come about (see `motion`).
+        options: what defaults brought, as `sampler/spacing=karras`, as far as it is known; for the bibliography.
     """
 
     title: str
@@ -65,6 +66,7 @@ class Subject:
     command: str = ""
     configs: Mapping[str, Mapping[str, Any]] | None = None
     motions: Mapping[str, Mapping[str, Any]] | None = None
+    options: frozenset[str] = frozenset()
 
 
 def write(subject: Subject, file: Path, metric: str | None = None) -> None:
@@ -100,7 +102,7 @@ def render(subject: Subject, metric: str | None = None) -> str:
         asset=asset,
         made=time.strftime("%Y-%m-%d %H:%M"),
         downloads=list(_downloads(subject)),
-        bibtex=bibtex(subject.results),
+        bibtex=bibtex(subject.results, subject.options),
     )
 
 
