@@ -48,6 +48,16 @@ RESULT: dict[str, Any] = {
 }
 
 
+def test_no_line_in_a_pipe_ends_with_spaces() -> None:
+    console = Console(file=io.StringIO(), width=10_000)
+    show_result(RESULT | {"evaluation_note": "long " * 40 + "note"}, console)
+    show_sweep([RESULT, RESULT | {"cell": "c1", "sampler": "heun", "fd_digits": 20.0}], console=console)
+    assert isinstance(console.file, io.StringIO)
+    printed = console.file.getvalue().splitlines()
+    assert any("dpm" in line or "heun" in line for line in printed)
+    assert [line for line in printed if line != line.rstrip()] == []
+
+
 def result(**changes: Any) -> dict[str, Any]:
     return RESULT | changes
 

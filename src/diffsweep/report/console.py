@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
 UNBOUNDED = 10_000
@@ -24,3 +25,13 @@ def lines(console: Console, *texts: str) -> None:
     """Print lines that are never wrapped: commands and paths are there to be copied."""
     for text in texts:
         console.print(Text(text), soft_wrap=True)
+
+
+def show(console: Console, table: Table) -> None:
+    """Print a table; in a pipe without spaces at the ends of its lines."""
+    if console.is_terminal:
+        console.print(table)
+        return
+    with console.capture() as captured:
+        console.print(table)
+    lines(console, *(line.rstrip() for line in captured.get().splitlines()))

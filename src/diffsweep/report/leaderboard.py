@@ -17,7 +17,7 @@ from rich.text import Text
 
 from diffsweep.report import compare
 from diffsweep.report.compare import Difference, half
-from diffsweep.report.console import UNBOUNDED, lines, sign_of
+from diffsweep.report.console import UNBOUNDED, lines, show, sign_of
 from diffsweep.report.overrides import overridden
 from diffsweep.report.spelling import spelled
 from diffsweep.report.words import count, duration, listed, number, some, things, with_error
@@ -71,7 +71,7 @@ def show_group(
     if known := {name: text for name, text in shared.items() if text != "-"}:
         whom = "all" if len(ranked) == len(group) else "all shown"
         console.print(Text(f"{whom}: " + ", ".join(f"{name} {text}" for name, text in known.items())))
-    console.print(table)
+    show(console, table)
     for line in legend:
         console.print(Text(line))
     if len(ranked) < len(group):

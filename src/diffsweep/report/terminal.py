@@ -18,7 +18,7 @@ from rich.text import Text
 
 from diffsweep.report import compare, thumbnail
 from diffsweep.report.compare import half
-from diffsweep.report.console import here, lines, sign_of
+from diffsweep.report.console import here, lines, show, sign_of
 from diffsweep.report.leaderboard import rank, show_group
 from diffsweep.report.suggest import next_commands
 from diffsweep.report.words import count, duration, listed, number, some, things, with_error
@@ -69,7 +69,7 @@ def show_result(result: Result, console: Console | None = None, runs: str | Path
         table.add_row("reference", f"{count(result['reference_samples'])} real samples{split}")
     if result.get("parameters") is not None:
         table.add_row("parameters", count(result["parameters"]))
-    console.print(table)
+    show(console, table)
     cell = Cell.of(result, runs)
     lines(console, "")
     pictures = cell.folder / str(result.get("grid") or cell.samples_file.name)
