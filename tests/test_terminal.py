@@ -48,6 +48,17 @@ RESULT: dict[str, Any] = {
 }
 
 
+def test_it_is_said_which_weights_were_kept() -> None:
+    for kept, said in (
+        (5000, "5,000 steps in 1 min 42 s\n"),
+        (1200, "5,000 steps in 1 min 42 s, weights of step 1,200\n"),
+    ):
+        console = Console(file=io.StringIO(), width=10_000)
+        show_result(RESULT | {"fit_kept_step": kept}, console)
+        assert isinstance(console.file, io.StringIO)
+        assert said in console.file.getvalue()
+
+
 def test_no_line_in_a_pipe_ends_with_spaces() -> None:
     console = Console(file=io.StringIO(), width=10_000)
     show_result(RESULT | {"evaluation_note": "long " * 40 + "note"}, console)

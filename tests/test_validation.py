@@ -166,7 +166,8 @@ def test_a_training_ends_when_patience_does_and_is_done(tmp_path: Path, monkeypa
     assert (status["state"], status["step"], status["steps"]) == ("done", 25, 25)
     assert not list(run.fit.checkpoints.glob("*.ckpt"))
     before = weights(run)
-    assert score(tmp_path, *overrides)["fit_steps"] == 25
+    result = score(tmp_path, *overrides)
+    assert (result["fit_steps"], result["fit_kept_step"]) == (25, 15)
     # Nothing is scripted any more: another evaluation would fail.
     assert trained(tmp_path, *overrides).fit == run.fit
     assert weights(run) == before

@@ -63,7 +63,9 @@ def show_result(result: Result, console: Console | None = None, runs: str | Path
         table.add_row("samples", f"{count(result.get('samples'))} of {count(result.get('images_available'))}")
     else:
         table.add_row("samples", f"{count(result.get('samples'))} in {duration(result.get('sample_seconds'))}")
-        table.add_row("training", f"{count(result.get('fit_steps'))} steps in {duration(result.get('fit_seconds'))}")
+        trained, kept = result.get("fit_steps"), result.get("fit_kept_step")
+        best = f", weights of step {count(kept)}" if kept not in (None, trained) else ""
+        table.add_row("training", f"{count(trained)} steps in {duration(result.get('fit_seconds'))}{best}")
     if result.get("reference_samples") is not None:
         split = f", split {result['reference_split']}" if result.get("reference_split") else ""
         table.add_row("reference", f"{count(result['reference_samples'])} real samples{split}")

@@ -230,7 +230,7 @@ class External:
                 "images_resize": self.images.resize,
                 "skipped_files": self.images.skipped,
                 **dict.fromkeys(["nfe", "nfe_asked", "steps", "sample_seed", "seed", "parameters"]),
-                **dict.fromkeys(["fit_steps", "fit_seconds", "sample_seconds"]),
+                **dict.fromkeys(["fit_steps", "fit_kept_step", "fit_seconds", "sample_seconds"]),
                 "grid": cell.samples_file.name,
                 "sweep": None,
                 "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),

@@ -368,6 +368,7 @@ def _evaluate(
         "seed": cfg.seed,
         "parameters": fitted["parameters"],
         "fit_steps": fitted["steps"],
+        "fit_kept_step": fitted["best_step"] if fitted.get("kept") == "best" else fitted["steps"],
         "fit_seconds": fitted["seconds"],
         "sample_seconds": drawn.seconds,
         "evaluate_seconds": evaluate_seconds,
