@@ -403,7 +403,7 @@ def test_what_fails_costs_only_itself_says_why_and_is_all_that_is_done_again(tmp
     plan = faults(tmp_path, "mode=plan", expect=0)
     assert len(re.findall(rf"train {fit} .* for 3 cells, about ", plan.stdout)) == 1
     folders = set(tmp_path.glob("runs/sweeps/*"))
-    wrong = train(tmp_path, "-m", *SHORT, *AXES, "mode=again", expect=2)
+    wrong = train(tmp_path, *SHORT, "-m", *AXES, "mode=again", expect=2)
     assert len(told(wrong)) == 1, wrong.stderr
     assert "mode=again is unknown: choose one of retry, cached" in wrong.stderr
     assert set(tmp_path.glob("runs/sweeps/*")) == folders

@@ -99,6 +99,8 @@ def run(main: Callable[[], object]) -> None:
     The exit code is 0 if everything is finished, 2 for a user's mistake, 1 for any other failure, 130 after Ctrl-C.
     """
     code = 0
+    # argparse takes overrides from one place only; people write -m anywhere among them.
+    sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun"))
     # A callback of the user's is loaded before any job is.
     import_from(Path.cwd())
     try:
