@@ -172,16 +172,22 @@ class Cluster:
         minutes = int(self.squeue(f"--jobs={job}", "--format=%M").strip().split(":")[-2])
         self.scontrol("update", f"jobid={job}", f"timelimit={minutes + 2}")
 
-    def start_now(self, job: str, restarts: int) -> None:
-        """Spare a job that is queued again, for the `restarts`-th time, the rest of its wait."""
+    def start_now(self, job: str, restarts: int, minutes: int | None = None) -> None:
+        """Spare a job that is queued again, for the `restarts`-th time, the rest of its wait.
+
+        After a warning it needs a new limit of `minutes`, before it starts, or it is warned again at once.
+        """
 
         def again() -> bool:
             shown = self._shown(job)
             return shown.get("JobState") in ("PENDING", "RUNNING") and int(shown["Restarts"]) >= restarts
 
         self.wait_until(again, f"job {job} to be requeued")
-        # Refused if it has started by itself.
-        self.run("scontrol", "update", f"jobid={job}", "starttime=now", check=False)
+        if minutes is not None:
+            self.run("scontrol", "update", f"jobid={job}", f"timelimit={minutes}", check=False)
+        # Refused if it has started by itself. At once would be too early: in the second in which a job ended, its node
+        # takes the credential of the next attempt for that of the last one, and the job fails.
+        self.run("scontrol", "update", f"jobid={job}", "starttime=now+3", check=False)
 
     def clear(self) -> None:
         """Cancel all jobs; returns when none is left."""

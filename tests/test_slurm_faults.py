@@ -151,8 +151,7 @@ def test_a_fit_that_needs_longer_than_its_time_limit_is_queued_again(cluster: Cl
         wait_for(lambda before=before: lines() > before, "steps")
         cluster.warn(fit)
         if not again:
-            cluster.start_now(fit, 1)
-            cluster.scontrol("update", f"jobid={fit}", "timelimit=10")
+            cluster.start_now(fit, 1, minutes=10)
     stdout, stderr = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1, stderr
     assert "came to its time limit 2 times: raise resources.fit.time" in stdout

@@ -205,9 +205,7 @@ def test_a_job_at_its_time_limit_saves_and_is_requeued_as_often_as_allowed(site:
         for job in (*ids.values(), *never.values()):
             site.warn(job)
         for job in (ids[0], ids[1]):
-            site.start_now(job, 1)
-            # What it does now is short, but it may be long in beginning.
-            site.run("scontrol", "update", f"jobid={job}", "timelimit=10", check=False)
+            site.start_now(job, 1, minutes=10)
         wait(site, ids | {place + 10: name for place, name in never.items()})
     finally:
         site.scontrol("update", "partitionname=normal", "defaulttime=30")
