@@ -178,16 +178,22 @@ class Cluster:
         After a warning it needs a new limit of `minutes`, before it starts, or it is warned again at once.
         """
 
-        def again() -> bool:
+        def soon() -> bool:
             shown = self._shown(job)
-            return shown.get("JobState") in ("PENDING", "RUNNING") and int(shown["Restarts"]) >= restarts
+            if shown.get("JobState") not in ("PENDING", "RUNNING") or int(shown["Restarts"]) < restarts:
+                return False
+            # SLURM may refuse either for a moment, so what has not been taken is said again.
+            if minutes is not None and shown["TimeLimit"] != f"00:{minutes:02}:00":
+                self.run("scontrol", "update", f"jobid={job}", f"timelimit={minutes}", check=False)
+                return False
+            if shown["JobState"] == "PENDING" and shown["StartTime"] > _clock(10):
+                # Not at once: in the second in which a job ended, its node takes the credential of the next attempt for
+                # that of the last one, and the job fails.
+                self.run("scontrol", "update", f"jobid={job}", "starttime=now+3", check=False)
+                return False
+            return True
 
-        self.wait_until(again, f"job {job} to be requeued")
-        if minutes is not None:
-            self.run("scontrol", "update", f"jobid={job}", f"timelimit={minutes}", check=False)
-        # Refused if it has started by itself. At once would be too early: in the second in which a job ended, its node
-        # takes the credential of the next attempt for that of the last one, and the job fails.
-        self.run("scontrol", "update", f"jobid={job}", "starttime=now+3", check=False)
+        self.wait_until(soon, f"job {job} to be requeued")
 
     def clear(self) -> None:
         """Cancel all jobs; returns when none is left."""
@@ -447,3 +453,8 @@ if __name__ == "__main__":
     cluster = Path(sys.argv[1])
     _end(lambda process: _belongs(process, cluster))
     shutil.rmtree(cluster, ignore_errors=True)
+
+
+def _clock(ahead: float) -> str:
+    """The time so many seconds from now, as SLURM writes it."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(time.time() + ahead))
