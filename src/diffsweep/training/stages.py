@@ -6,6 +6,7 @@ read back. So a sweep needs no knowledge of what its runs share.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import dataclasses
 import functools
@@ -385,6 +386,17 @@ def _evaluate(
     with contextlib.suppress(CannotWriteError):
         cell.write_status("done")
     return cell.result()
+
+
+@atexit.register
+def _leave_the_others() -> None:
+    """End this rank's part in the group of processes before the interpreter does.
+
+    A thread of the group that is alive then may abort the process, and for a helper that fails Lightning kills a leader
+    that is still evaluating.
+    """
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def _first_rank() -> bool:
