@@ -14,7 +14,6 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
 
-from cifar10 import need_cifar10
 from diffsweep.data import cifar10
 from diffsweep.data.cifar10 import ARCHIVE, BATCHES, BINARY, CIFAR10, LABELS, SHEETS
 from diffsweep.data.examples import Examples, Split, encode
@@ -23,6 +22,7 @@ from diffsweep.evaluation.features import Features
 from diffsweep.evaluation.frechet import Frechet
 from diffsweep.evaluation.kernel import KernelDistance
 from known import Known, noisy
+from prerequisites import leave_out, need_cifar10
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +147,7 @@ def test_damaged_sheets_are_refused_by_name(
 ) -> None:
     folder = tmp_path / SHEETS
     if not (need_cifar10() / SHEETS).is_dir():
-        pytest.skip("CIFAR-10 is here in its binary version only")
+        leave_out("CIFAR-10 is here in its binary version only")
     sheets(folder)
     damage(folder / name)
     line = refusal(lambda: CIFAR10(tmp_path).load("test"))

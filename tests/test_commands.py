@@ -25,6 +25,7 @@ from diffsweep.sweep import collect
 from diffsweep.sweep.lease import Lease
 from diffsweep.sweep.process import Process
 from diffsweep.sweep.record import Cell, Fit
+from prerequisites import need_module
 
 
 def write(runs: Path, fit: str, cell: str, **fields: Any) -> Cell:
@@ -170,8 +171,7 @@ def test_a_file_is_written_whole(run: Call, tmp_path: Path) -> None:
 
 
 def test_parquet_has_one_type_a_column(run: Call, runs: Path, tmp_path: Path) -> None:
-    if "CI" not in os.environ:
-        pytest.importorskip("pyarrow")
+    need_module("pyarrow")
     write(runs, "f1", "odd", mixed="text", some=1, fd_digits=float("inf"))
     write(runs, "f1", "even", mixed=3, some=1.5)
     file = tmp_path / "table.parquet"

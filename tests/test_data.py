@@ -2,7 +2,6 @@
 
 import gzip
 import math
-import os
 import shutil
 import struct
 from collections.abc import Callable
@@ -15,7 +14,6 @@ import torchvision.datasets
 from hydra import compose, initialize_config_dir
 from sklearn.datasets import make_moons
 
-from cifar10 import need_cifar10
 from diffsweep.data import fashion_mnist
 from diffsweep.data.analog_bits import AnalogBits, from_bits, to_bits
 from diffsweep.data.checkerboard import Checkerboard
@@ -28,14 +26,10 @@ from diffsweep.data.plane import Plane
 from diffsweep.data.spirals import Spirals
 from diffsweep.data.swissroll import SwissRoll
 from diffsweep.training.batches import Batches
+from prerequisites import need_cifar10, need_fashion_mnist
 
 CONF = Path(__file__).parents[1] / "conf"
 IMAGES, LABELS = "t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"
-
-
-def need_fashion_mnist() -> None:
-    if not DEBIAN.is_dir() and "CI" not in os.environ:
-        pytest.skip("Debian's package dataset-fashion-mnist is not installed")
 
 
 @pytest.fixture

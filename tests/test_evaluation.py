@@ -1,7 +1,6 @@
 """A distance is the textbook's, grows with every damage to real pictures, and never rests on a stale reference."""
 
 import json
-import os
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -21,7 +20,7 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 
 from diffsweep.data.digits import Digits
 from diffsweep.data.examples import Examples
-from diffsweep.data.fashion_mnist import DEBIAN, FashionMNIST
+from diffsweep.data.fashion_mnist import FashionMNIST
 from diffsweep.data.mixture import RingOfGaussians
 from diffsweep.evaluation import train_classifier
 from diffsweep.evaluation.classifier import WEIGHTS, Classifier, classifier
@@ -34,6 +33,7 @@ from diffsweep.evaluation.moments import Moments
 from diffsweep.evaluation.pictures import GEOMETRY, grid
 from diffsweep.evaluation.reference import Library, Reference
 from known import Known, noisy
+from prerequisites import need_fashion_mnist
 
 CONF = Path(__file__).parents[1] / "conf" / "extractor"
 
@@ -216,8 +216,7 @@ def test_only_inceptions_numbers_have_the_names_that_papers_print() -> None:
 
 @pytest.fixture(scope="module")
 def fashion() -> tuple[Extractor, Moments, Examples]:
-    if not DEBIAN.is_dir() and "CI" not in os.environ:
-        pytest.skip("Debian's package dataset-fashion-mnist is not installed")
+    need_fashion_mnist()
     extractor = classifier("fashion_mnist")
     train = FashionMNIST().load("train").x[:6000]
     return extractor, moments(train, extractor), FashionMNIST().load("test")
@@ -291,8 +290,8 @@ def test_weights_are_those_of_their_card(name: str, least: float) -> None:
     stated = re.search(r"Test accuracy: ([\d.]+)%", card)
     assert stated
     assert float(stated[1]) / 100 >= least
-    if name == "fashion_mnist" and not DEBIAN.is_dir() and "CI" not in os.environ:
-        pytest.skip("Debian's package dataset-fashion-mnist is not installed")
+    if name == "fashion_mnist":
+        need_fashion_mnist()
     dataset = Digits() if name == "digits" else FashionMNIST()
     test = dataset.load("test")
     network = classifier(name).network

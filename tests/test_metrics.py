@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from unittest.mock import patch
@@ -24,7 +23,7 @@ from torchmetrics.image.inception import InceptionScore
 from torchmetrics.image.kid import KernelInceptionDistance
 
 from diffsweep.data.digits import Digits
-from diffsweep.data.fashion_mnist import DEBIAN, FashionMNIST
+from diffsweep.data.fashion_mnist import FashionMNIST
 from diffsweep.evaluation.accuracy import Accuracy
 from diffsweep.evaluation.classifier import classifier
 from diffsweep.evaluation.classwise import Classwise
@@ -40,6 +39,7 @@ from diffsweep.evaluation.metric import Metric
 from diffsweep.evaluation.neighbours import Neighbours
 from diffsweep.evaluation.score import Score
 from known import Known, noisy
+from prerequisites import need_fashion_mnist
 
 ALL: list[Metric] = [Frechet(), KernelDistance(), Neighbours(), Score(), Accuracy(), Classwise(), Infinity()]
 
@@ -376,8 +376,7 @@ class Clothes:
 
 @pytest.fixture(scope="module")
 def clothes() -> Clothes:
-    if not DEBIAN.is_dir() and "CI" not in os.environ:
-        pytest.skip("Debian's package dataset-fashion-mnist is not installed")
+    need_fashion_mnist()
     extractor, train, test = classifier("fashion_mnist"), FashionMNIST().load("train"), FashionMNIST().load("test")
     x, labels = test.x[:1200], test.labels[:1200]
     damaged = {std: look(extractor, noisy(x[:400], std), labels[:400]) for std in (25, 80)}

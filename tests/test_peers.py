@@ -9,7 +9,6 @@ import importlib.util
 import inspect
 import itertools
 import math
-import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -31,6 +30,7 @@ from diffsweep.diffusion import CLEAN, GaussianMixture, Level, Sampler, Schedule
 from diffsweep.diffusion.noise import Ancestral, Churn
 from diffsweep.diffusion.schedules import linear_betas
 from diffsweep.diffusion.solvers import Midpoint, Multistep
+from prerequisites import need_module
 
 # What peers do with NumPy is theirs to mend.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -111,16 +111,11 @@ def close(got: Tensor, want: Tensor, tolerance: float = 1e-5) -> None:
     torch.testing.assert_close(got, want, rtol=tolerance, atol=tolerance)
 
 
-def peer(name: str) -> Any:
-    """A peer's module; where it is not installed its tests are left out, but not in continuous integration."""
-    return import_module(name) if "CI" in os.environ else pytest.importorskip(name)
-
-
 # ----------------------------------------------------------------------------------------------------------- diffusers
 
 
 def scheduler(name: str, **config: Any) -> Any:
-    package = peer("diffusers")
+    package = need_module("diffusers")
     made = getattr(package, name)(beta_start=1e-4, beta_end=0.02, beta_schedule="linear", **config)
     made.set_timesteps(STEPS)
     return made
@@ -236,7 +231,7 @@ def k_sampling() -> Any:
         package = ModuleType("k_diffusion")
         package.__path__ = list(found.submodule_search_locations or [])
         sys.modules["k_diffusion"] = package
-    return peer("k_diffusion.sampling")
+    return need_module("k_diffusion.sampling")
 
 
 def sigmas(steps: int = STEPS) -> Tensor:
@@ -413,7 +408,7 @@ def test_diffusers_ddim_linspace_steps_to_the_wrong_timesteps() -> None:
 
 def test_azula_reab_takes_one_noise_for_another_and_is_of_order_one() -> None:
     """Its step has sigma_t where its own docstring has the noise at s; exponential Adams-Bashforth here has order 3."""
-    samplers = peer("azula.sample")
+    samplers = need_module("azula.sample")
     noises, denoisers = import_module("azula.noise"), import_module("azula.denoise")
 
     class Exact(denoisers.Denoiser):

@@ -6,10 +6,8 @@ import base64
 import io
 import itertools
 import json
-import os
 import re
 import shlex
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,6 +34,7 @@ from diffsweep.sweep.plan import Plan, Signed
 from diffsweep.sweep.record import Fit
 from finished_runs import DIGITS, finish
 from made_runs import SAMPLERS, WORTH, made
+from prerequisites import need_chromium
 
 CONF = Path(__file__).parents[1] / "conf"
 NASTY = "</script><img src=x onerror=\"document.title='owned'\">&amp;\u2028'\""
@@ -318,18 +317,16 @@ def test_the_bibliography_of_a_sweep_has_also_what_its_defaults_brought(tmp_path
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     """Headless Chromium, that tells what it loaded and what its console said."""
-    driver, chromium = shutil.which("chromedriver"), shutil.which("chromium")
-    if (driver is None or chromium is None) and "CI" not in os.environ:
-        pytest.skip("Debian's packages chromium and chromium-driver are not installed")
+    chromium, driver = need_chromium()
     from selenium import webdriver
     from selenium.webdriver.chrome.service import Service
 
     options = webdriver.ChromeOptions()
-    options.binary_location = str(chromium)
+    options.binary_location = chromium
     for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    opened = webdriver.Chrome(options=options, service=Service(str(driver)))
+    opened = webdriver.Chrome(options=options, service=Service(driver))
     try:
         yield opened
     finally:

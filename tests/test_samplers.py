@@ -22,6 +22,7 @@ from diffsweep.diffusion.schedules import VE, Cosine, Rectified, linear_betas
 from diffsweep.diffusion.solvers import Adaptive, DPMpp2M, Euler, Heun, Multistep
 from diffsweep.diffusion.spacing import Beta, Given, Karras, Leading, Linspace, LogSNR, Optimal, Spacing, Time
 from diffsweep.diffusion.target import V
+from prerequisites import need_module
 
 CONF = Path(__file__).parent.parent / "conf"
 SAMPLERS = sorted(path.stem for path in (CONF / "sampler").glob("*.yaml"))
@@ -368,7 +369,7 @@ def test_half_precision_networks_at_the_ends_of_schedules(name: str, schedule_na
 
 
 def test_beta_spacing_is_made_of_the_quantiles_of_a_beta_distribution() -> None:
-    stats = pytest.importorskip("scipy.stats")
+    stats = need_module("scipy.stats")
     for a, b in ((0.6, 0.6), (2.0, 0.5), (1.0, 1.0)):
         levels = Beta(a, b)(Cosine(), 10)
         times = [Cosine().time(level.logsnr) for level in levels[:-1]]

@@ -30,6 +30,7 @@ from diffsweep.diffusion.schedules import (
     linear_betas,
     scaled_linear_betas,
 )
+from prerequisites import need_module
 
 CONF = Path(__file__).parent.parent / "conf"
 NAMES = sorted(path.stem for path in (CONF / "schedule").glob("*.yaml"))
@@ -208,7 +209,7 @@ def alphas(schedule: Schedule) -> Tensor:
     [("linear", linear_betas, 1e-4, 0.02), ("scaled_linear", scaled_linear_betas, 0.00085, 0.012)],
 )
 def test_tables_are_those_of_diffusers(name: str, schedule: Callable[[], Schedule], start: float, end: float) -> None:
-    diffusers = pytest.importorskip("diffusers")
+    diffusers = need_module("diffusers")
     theirs = diffusers.DDPMScheduler(beta_schedule=name, beta_start=start, beta_end=end)
     # Their cumulative product runs in float32, ours in float64.
     torch.testing.assert_close(alphas(schedule()).float(), theirs.alphas_cumprod.sqrt(), rtol=0, atol=1e-6)
@@ -219,7 +220,7 @@ def test_tables_are_those_of_diffusers(name: str, schedule: Callable[[], Schedul
 
 def test_the_table_made_of_sigmoid_betas_of_diffusers_is_exact_at_its_points() -> None:
     """Theirs are a sigmoid in beta (GeoDiff), not in alpha^2: another schedule, which any table can hold."""
-    theirs = pytest.importorskip("diffusers").DDPMScheduler(beta_schedule="sigmoid")
+    theirs = need_module("diffusers").DDPMScheduler(beta_schedule="sigmoid")
     ours = Tabulated(theirs.betas.double().tolist())
     torch.testing.assert_close(alphas(ours).float(), theirs.alphas_cumprod.sqrt(), rtol=0, atol=1e-6)
 

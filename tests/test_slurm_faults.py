@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from pathlib import Path
 
 import pytest
 
 import brake
-from slurm import Cluster, missing
+from slurm import Cluster, need_slurm
 from slurm_sweeps import FAULTS, PATIENCE, diffsweep, jobs, lines, one, results, start, sweep, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -18,8 +17,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 def test_what_fails_costs_only_itself_and_says_why(tmp_path: Path) -> None:
     """A cell that raises, one that is killed, one that eats all memory; and a fit that diverges."""
-    if missing():
-        pytest.skip("no SLURM") if "CI" not in os.environ else pytest.fail("no SLURM")
+    need_slurm()
     (tmp_path / "faults.py").write_text(FAULTS)
     runs = tmp_path / "runs"
     options = {

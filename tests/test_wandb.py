@@ -22,6 +22,7 @@ from diffsweep.report import wandb_summary
 from diffsweep.sweep import mirror
 from diffsweep.sweep.mirror import Mirror, Place, Subject, digest, flat, pictures
 from diffsweep.sweep.record import Fit, Metrics, Run, read_metrics
+from prerequisites import need_module
 from tiny import TINY
 from wandb_server import ENTITY, KEY, Server, bare
 
@@ -496,7 +497,7 @@ def test_a_sweep_ends_with_a_summary_a_workspace_and_a_report(
     server: Server, swept: tuple[Any, list[dict[str, Any]]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     plan, _ = swept
-    pytest.importorskip("wandb_workspaces")
+    need_module("wandb_workspaces")
     assert sync(plan.runs, "night") == 0
     said = capsys.readouterr()
     assert said.out.splitlines()[-1] == "summary night: told"
@@ -571,7 +572,7 @@ def test_a_summary_that_fails_fails_no_sweep(
 
 
 def test_a_workspace_is_built_without_login(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("wandb_workspaces")
+    need_module("wandb_workspaces")
     from diffsweep.report.wandb_workspace import workspace
 
     results = [
@@ -704,7 +705,7 @@ def test_a_csv_has_each_step_once_after_a_resume_and_nothing_is_said_of_it(tmp_p
 
 
 def test_tensorboard_has_each_step_once_after_a_resume(tmp_path: Path) -> None:
-    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    events = need_module("tensorboard.backend.event_processing.event_accumulator")
     from diffsweep.training import loggers
 
     for told in (rows(30), rows(50)):
