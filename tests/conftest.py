@@ -9,6 +9,9 @@ import pytest
 
 from slurm import Cluster, need_slurm
 
+# Programs that tests start; to collect their doctests would be to run them.
+collect_ignore = ["programs"]
+
 # A script that starts the tests in the background has them ignore Ctrl-C, and so would all that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+import processes
 from diffsweep import commands
 from diffsweep.commands import gc
 from diffsweep.report import export, leaderboard
@@ -269,13 +270,9 @@ def test_a_reader_that_leaves_early_is_no_error(kind: str, runs: Path) -> None:
 
 
 def test_commands_answer_without_heavy_imports(runs: Path) -> None:
-    code = "import sys; from diffsweep.commands import main; main(sys.argv[1:]); print(*sys.modules)"
     for words in (["results"], ["results", "--format", "csv"], ["gc"]):
-        done = subprocess.run(
-            [sys.executable, "-c", code, *words], capture_output=True, text=True, check=True, timeout=60
-        )
-        loaded = set(done.stdout.rsplit("\n", 2)[1].split())
-        assert not loaded & {"torch", "numpy", "pandas", "pyarrow", "hydra", "omegaconf", "lightning", "wandb"}
+        names, _ = processes.loaded("command", *words)
+        assert not names & {"torch", "numpy", "pandas", "pyarrow", "hydra", "omegaconf", "lightning", "wandb"}
 
 
 # What may be deleted, and what never.
@@ -418,21 +415,13 @@ def test_a_training_that_starts_while_it_is_freed_waits_and_then_starts_anew(
 ) -> None:
     fit = stopped(runs)
     (found,) = collect.garbage(runs)
-    code = (
-        "import sys; from pathlib import Path; from diffsweep.sweep.lease import Lease\n"
-        "with Lease(sys.argv[1]).acquire(on_wait=lambda holder: print('waits', flush=True)) as held:\n"
-        "    print(*sorted(path.name for path in Path(sys.argv[1]).iterdir() if path.is_dir()), held.still_held())\n"
-    )
     started: list[subprocess.Popen[str]] = []
     remove = collect.shutil.rmtree
 
     def slowly(path: Path) -> None:
         if not started:
-            started.append(
-                subprocess.Popen([sys.executable, "-c", code, fit.folder], stdout=subprocess.PIPE, text=True)
-            )
-            assert started[0].stdout
-            assert started[0].stdout.readline() == "waits\n"
+            started.append(processes.start("wait_for_lease", fit.folder))
+            assert processes.line(started[0]) == "waiting"
         remove(path)
 
     monkeypatch.setattr(collect.shutil, "rmtree", slowly)

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+import processes
 from diffsweep.sweep import lease as lease_module
 from diffsweep.sweep.files import CannotWriteError
 from diffsweep.sweep.lease import Busy, Lease
@@ -21,90 +21,20 @@ from diffsweep.sweep.process import Process
 
 Hold = Callable[..., "subprocess.Popen[str]"]
 
-# Six of these race. Sleeps between looking and creating, and keeping no old numbers, make the races wide; every
-# fifth holder is killed in the middle of its work.
-RACER = """
-import os, random, signal, sys, time
-from pathlib import Path
-from diffsweep.sweep import lease as module
-folder, rounds, seed = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
-random.seed(seed)
-look = module._look
-def slow_look(folder):
-    seen = look(folder)
-    time.sleep(random.random() ** 3 * 0.03)
-    return seen
-module._look, module._KEPT = slow_look, 1
-marker = folder / "inside"
-def alive(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return False
-done = 0
-while done < rounds:
-    try:
-        held = module.Lease(folder).acquire(wait=False)
-    except module.Busy:
-        time.sleep(random.random() * 0.01)
-        continue
-    try:
-        descriptor = os.open(marker, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
-    except FileExistsError:
-        other = int(marker.read_text() or 0)
-        if alive(other):
-            print(f"TWO HOLDERS: {os.getpid()} and {other}", flush=True)
-            os._exit(3)
-        descriptor = os.open(marker, os.O_WRONLY | os.O_TRUNC)
-    os.write(descriptor, str(os.getpid()).encode())
-    os.close(descriptor)
-    with open(folder / "log", "a") as log:
-        log.write(f"{held.number}\\n")
-    time.sleep(random.random() * 0.004)
-    assert held.still_held()
-    if seed % 2 and done == rounds - 1:
-        os.kill(os.getpid(), signal.SIGKILL)
-    marker.unlink()
-    held.release()
-    done += 1
-"""
-
-HOLDER = """
-import socket, sys, time
-if sys.argv[2]:
-    socket.gethostname = lambda: sys.argv[2]
-from diffsweep.sweep.lease import Lease
-with Lease(sys.argv[1], patience=1.5, heartbeat=0.2).acquire() as held:
-    print("held", flush=True)
-    sys.stdin.readline()
-    print("still" if held.still_held() else "lost", flush=True)
-"""
-
-
-def start(code: str, *arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", code, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-
-
-def read(process: subprocess.Popen[str]) -> str:
-    assert process.stdout is not None
-    return process.stdout.readline().strip()
-
 
 @pytest.fixture
 def holder(tmp_path: Path) -> Iterator[Hold]:
     started: list[subprocess.Popen[str]] = []
 
     def hold(host: str = "") -> subprocess.Popen[str]:
-        started.append(start(HOLDER, str(tmp_path), host))
-        assert read(started[-1]) == "held"
-        return started[-1]
+        process = processes.start("hold_lease", tmp_path, "--patience=1.5", "--heartbeat=0.2", f"--host={host}")
+        started.append(process)
+        assert processes.line(process) == str(process.pid)
+        return process
 
     yield hold
     for process in started:
-        process.kill()
-        process.communicate()
+        processes.end(process)
 
 
 def fake(folder: Path, host: str = "elsewhere", number: int = 1) -> Path:
@@ -117,7 +47,7 @@ def fake(folder: Path, host: str = "elsewhere", number: int = 1) -> Path:
 
 def test_never_two_holders(tmp_path: Path) -> None:
     rounds = 30
-    racers = [start(RACER, str(tmp_path), str(rounds), str(seed)) for seed in range(6)]
+    racers = [processes.start("race_for_lease", tmp_path, str(rounds), str(seed)) for seed in range(6)]
     outputs = [racer.communicate(timeout=300)[0] for racer in racers]
     assert outputs == [""] * 6
     assert [racer.returncode for racer in racers] == [0, -9, 0, -9, 0, -9]
@@ -273,15 +203,13 @@ def test_a_forked_child_does_not_hold(tmp_path: Path) -> None:
 
 def test_waiting_can_be_interrupted(tmp_path: Path) -> None:
     before = fake(tmp_path).read_text()
-    code = "import sys; from diffsweep.sweep.lease import Lease\n"
-    code += "Lease(sys.argv[1]).acquire(on_wait=lambda holder: print('waiting', flush=True))"
     process = subprocess.Popen(
-        [sys.executable, "-c", code, str(tmp_path)],
+        processes.command("wait_for_lease", tmp_path),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
-    assert read(process) == "waiting"
+    assert processes.line(process) == "waiting"
     process.send_signal(signal.SIGINT)
     assert "KeyboardInterrupt" in process.communicate(timeout=60)[1]
     assert [path.read_text() for path in tmp_path.iterdir()] == [before]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import re
 import signal
@@ -18,6 +17,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+import processes
 from diffsweep.report.live import LiveView, Names, view
 from diffsweep.report.status import cancel, find, status
 from diffsweep.sweep.jobs import Job, Launched
@@ -26,6 +26,7 @@ from diffsweep.sweep.plan import Plan, Signed
 from diffsweep.sweep.process import Process
 from diffsweep.sweep.record import Record
 from diffsweep.sweep.state import Watch
+from processes import dead
 
 SAMPLERS = ("ddim", "heun", "unipc", "euler", "dpmpp_2m")
 
@@ -296,21 +297,17 @@ def test_watching_ends_with_the_sweep(tmp_path: Path, output: Callable[..., list
 
 def test_watching_sees_a_plan_that_grows_and_a_launcher_that_dies(tmp_path: Path) -> None:
     plan = study(tmp_path, 1, 1)
-    launcher = subprocess.Popen([sys.executable, "-c", LAUNCHER, str(plan.folder)], stdout=subprocess.PIPE, text=True)
-    assert launcher.stdout is not None
-    assert launcher.stdout.readline() == "ready\n"
-    code = "import sys; from pathlib import Path; from diffsweep.report.status import status; "
-    code += f"status(Path({str(tmp_path)!r}), 'study', True)"
-    watcher = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    launcher = processes.start("slow_launcher", plan.folder)
+    assert processes.line(launcher) == "ready"
+    command = [sys.executable, "-m", "diffsweep", "status", "study", "--watch", "--runs", str(tmp_path)]
+    watcher = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert watcher.stdout is not None
     assert watcher.stdout.readline() == "sweep study: 1 cell of 1 training\n"
     plan = study(tmp_path, 2, 2)
     finish(plan, "c001001")
     assert watcher.stdout.readline() == "done training seed=1 in 1.0 s\n"
     assert watcher.stdout.readline() == "[1/4] done seed=1 sampler=heun  fd_digits 0.5000\n"
-    launcher.kill()
-    launcher.wait()
-    launcher.stdout.close()
+    processes.end(launcher)
     out, _ = watcher.communicate(timeout=120)
     assert f"interrupted: `diffsweep resume study --runs {tmp_path}`" in out
     assert watcher.returncode == 0
@@ -318,57 +315,21 @@ def test_watching_sees_a_plan_that_grows_and_a_launcher_that_dies(tmp_path: Path
 
 # ---- cancel
 
-# A launcher that ends in its own time, started in the background by a script: Ctrl-C is nothing to it.
-LAUNCHER = """
-import signal, sys, time
-from pathlib import Path
-from diffsweep.sweep.jobs import Launched
-from diffsweep.sweep.process import Process, terminable
-signal.signal(signal.SIGINT, signal.SIG_IGN)
-with terminable():
-    Launched("local", (), Process.current()).write(Path(sys.argv[1]))
-    try:
-        print("ready", flush=True)
-        time.sleep(600)
-    finally:
-        time.sleep(0.5)
-        (Path(sys.argv[1]) / "saved").touch()
-"""
-
-JOB = """
-import sys, time
-from diffsweep.sweep.lease import Lease
-with Lease(sys.argv[1]).acquire():
-    print("ready", flush=True)
-    time.sleep(600)
-"""
-
 
 def job(record: Record, sweep: Path) -> subprocess.Popen[str]:
     """A job as the launcher starts it: it runs from the sweep's copy of the source, and holds a lease."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(sweep / "source-1"), *sys.path])}
-    command = [sys.executable, "-c", JOB, str(record.folder)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
-    assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n"
+    process = processes.start("hold_lease", record.folder, env=environment)
+    assert processes.line(process) == str(process.pid)
     return process
 
 
 @pytest.fixture
 def reaped() -> Iterator[list[subprocess.Popen[str]]]:
-    processes: list[subprocess.Popen[str]] = []
-    yield processes
-    for process in processes:
-        process.kill()
-        process.communicate()
-
-
-def dead() -> Process:
-    code = "import json; from diffsweep.sweep.process import Process; print(json.dumps(Process.current().asdict()))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    process = Process.parse(json.loads(done.stdout))
-    assert process is not None
-    return process
+    started: list[subprocess.Popen[str]] = []
+    yield started
+    for process in started:
+        processes.end(process)
 
 
 def test_cancel_ends_the_launcher_and_waits_for_it(
@@ -376,10 +337,9 @@ def test_cancel_ends_the_launcher_and_waits_for_it(
 ) -> None:
     plan = study(tmp_path)
     finish(plan, "c000000")
-    launcher = subprocess.Popen([sys.executable, "-c", LAUNCHER, str(plan.folder)], stdout=subprocess.PIPE, text=True)
+    launcher = processes.start("slow_launcher", plan.folder)
     reaped.append(launcher)
-    assert launcher.stdout is not None
-    assert launcher.stdout.readline() == "ready\n"
+    assert processes.line(launcher) == "ready"
     lines = output(cancel, tmp_path, "study")
     assert (plan.folder / "saved").exists(), "it came back before the jobs had saved their state"
     assert lines[-2:] == [

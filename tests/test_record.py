@@ -6,11 +6,10 @@ import json
 import math
 import os
 import re
+import shlex
 import shutil
-import signal
 import subprocess
 import sys
-import textwrap
 import time
 from dataclasses import FrozenInstanceError
 from pathlib import Path
@@ -21,6 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
+import processes
 from diffsweep.sweep.record import (
     CannotWriteError,
     Cell,
@@ -34,11 +34,6 @@ from diffsweep.sweep.record import (
     write_atomic,
 )
 from diffsweep.sweep.signature import cell_signature, fit_signature
-
-
-def python(code: str, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", textwrap.dedent(code), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, **options)
 
 
 @pytest.fixture
@@ -89,29 +84,17 @@ def test_an_error_about_another_file_is_not_ours_to_explain(tmp_path: Path) -> N
 
 
 def test_a_reader_never_sees_half_a_file_although_writers_are_killed(tmp_path: Path) -> None:
-    code = """
-    import sys
-    from diffsweep.sweep.record import write_atomic
-    print("go", flush=True)
-    while True:
-        for letter in "ab":
-            write_atomic(sys.argv[1], letter * 300_000)
-    """
     path = tmp_path / "big"
     for _ in range(3):
-        command = [sys.executable, "-c", textwrap.dedent(code), str(path)]
-        writer = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        assert writer.stdout is not None
-        writer.stdout.readline()
+        writer = processes.start("rewrite_file", path)
+        assert processes.line(writer) == "go"
         seen = set()
         end = time.monotonic() + 0.5
         while time.monotonic() < end:
             if path.exists():
                 content = path.read_text()
                 seen.add((len(content), len(set(content))))
-        writer.send_signal(signal.SIGKILL)
-        writer.wait()
-        writer.stdout.close()
+        processes.end(writer)
         assert seen == {(300_000, 1)}
     assert {below.name for below in tmp_path.iterdir() if not below.name.startswith(".")} == {"big"}
 
@@ -124,47 +107,13 @@ def test_two_writers_of_one_file_do_not_collide(tmp_path: Path) -> None:
     assert (tmp_path / "a").read_text() == "1"
 
 
-DISK = """
-import sys
-from pathlib import Path
-from diffsweep.sweep.record import *
-folder = Path(sys.argv[1])
-old = folder / "fits" / "f0" / "done.json"
-old.parent.mkdir(parents=True)
-old.write_text("old")
-import subprocess
-if sys.argv[2] == "ro":
-    subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
-def torch_like(path):
-    with atomic(path) as temporary:
-        try:
-            temporary.write_bytes(bytes(200_000))
-        except OSError as error:
-            raise RuntimeError("unexpected pos 64 vs 0") from None
-def plain(path):
-    write_atomic(path, bytes(200_000))
-def metrics(path):
-    with Metrics(path.with_name("metrics.jsonl")) as lines:
-        for step in range(5000):
-            lines.write(step, loss=1.0, text="x" * 50)
-for write in (plain, torch_like, metrics):
-    try:
-        write(old)
-        print("written")
-    except CannotWriteError as error:
-        print(error)
-assert old.read_text() == "old"
-print(sorted(path.name for path in old.parent.iterdir()))
-"""
-
-
 def on_a_small_disk(folder: Path, mode: str) -> list[str]:
     if sys.platform != "linux" or shutil.which("unshare") is None:
         pytest.skip("needs Linux namespaces")
-    mount = f'mount -t tmpfs -o size=100k none {folder} && exec {sys.executable} -c "$0" {folder} {mode}'
-    done = subprocess.run(
-        ["unshare", "--mount", "--map-root-user", "sh", "-c", mount, DISK], capture_output=True, text=True, check=False
-    )
+    program = shlex.join(processes.command("write_to_small_disk", folder, mode))
+    mount = f"mount -t tmpfs -o size=100k none {folder} && exec {program}"
+    unshared = ["unshare", "--mount", "--map-root-user", "sh", "-c", mount]
+    done = subprocess.run(unshared, capture_output=True, text=True, check=False)
     if "mount" in done.stderr or "unshare" in done.stderr:
         pytest.skip(f"may not mount here: {done.stderr}")
     assert done.stderr == ""
@@ -189,17 +138,7 @@ def test_a_read_only_disk_is_one_line(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_without_namespaces(tmp_path: Path) -> None:
-    code = """
-    import resource, signal, sys
-    from diffsweep.sweep.record import CannotWriteError, write_atomic
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
-    try:
-        write_atomic(sys.argv[1], bytes(5000))
-    except CannotWriteError as error:
-        print(error)
-    """
-    done = python(code, str(tmp_path / "a"))
+    done = processes.run("write_beyond_limit", tmp_path / "a")
     assert done.stdout.startswith(f"cannot write to {tmp_path / 'a'}: the file would be larger")
     assert list(tmp_path.iterdir()) == []
 
@@ -363,15 +302,7 @@ def test_metrics_appear_at_once_and_go_on_behind_half_a_line(tmp_path: Path) -> 
 
 
 def test_metrics_survive_a_kill(tmp_path: Path) -> None:
-    code = """
-    import os, signal, sys
-    from diffsweep.sweep.record import Metrics
-    metrics = Metrics(sys.argv[1])
-    for step in range(100):
-        metrics.write(step, loss=0.5)
-    os.kill(os.getpid(), signal.SIGKILL)
-    """
-    python(code, str(tmp_path / "m.jsonl"))
+    processes.run("log_metrics_and_die", tmp_path / "m.jsonl")
     assert len(read_metrics(tmp_path / "m.jsonl")) == 100
 
 
@@ -438,7 +369,6 @@ def test_provenance_is_flat_and_complete(cell: Cell) -> None:
 
 
 def test_provenance_knows_versions_without_loading_what_has_them() -> None:
-    code = "import sys; from diffsweep.sweep.record import provenance; provenance(); print(*sys.modules)"
-    loaded = set(python(code).stdout.split())
-    assert "diffsweep.sweep.record" in loaded
-    assert not loaded & {"torch", "lightning", "wandb", "numpy"}
+    names, _ = processes.loaded("provenance")
+    assert "diffsweep.sweep.record" in names
+    assert not names & {"torch", "lightning", "wandb", "numpy"}

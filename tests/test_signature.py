@@ -5,10 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +13,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
+import processes
 from diffsweep.sweep.signature import INFERENCE, NEUTRAL, cell_signature, fit_signature
 
 CONFIG: dict[str, Any] = {
@@ -135,8 +133,7 @@ def test_what_is_declared() -> None:
 
 
 def test_names_are_short_hex_and_stable_across_processes() -> None:
-    code = f"from diffsweep.sweep.signature import *; print(fit_signature({CONFIG!r}), cell_signature({CONFIG!r}))"
-    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    other = processes.run("sign", json.dumps(CONFIG), check=True).stdout.split()
     assert tuple(other) == both(CONFIG)
     assert all(len(name) == 12 and set(name) <= set("0123456789abcdef") for name in other)
 
@@ -194,11 +191,3 @@ def test_an_incomplete_config_is_one_line(value: str) -> None:
     with pytest.raises(ValueError, match=r"the config is not complete at trainer\.lr: ") as error:
         fit_signature(OmegaConf.create({"trainer": {"lr": value}}))
     assert "\n" not in str(error.value)
-
-
-def test_the_folder_loads_quickly_and_without_torch() -> None:
-    modules = sorted(Path(sys.modules["diffsweep.sweep.signature"].__file__ or "").parent.glob("*.py"))
-    imports = "; ".join(f"import diffsweep.sweep.{path.stem}" for path in modules if path.stem != "__init__")
-    code = f"import sys; {imports}; import diffsweep.report.terminal; print(*sys.modules)"
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert not {"torch", "lightning", "hydra", "omegaconf", "numpy", "pandas", "wandb"} & set(loaded)

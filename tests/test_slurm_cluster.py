@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -13,18 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+import processes
 from slurm import NODES, Cluster, missing
-
-HOLDER = """
-import signal, sys
-sys.path.insert(0, sys.argv[1])
-from slurm import Cluster
-with Cluster() as cluster:
-    cluster.run("sbatch", "--output=/dev/null", "--wrap=trap '' TERM; sleep 300")
-    cluster.wait_for_states(["1"], "RUNNING")
-    print(cluster.folder, flush=True)
-    signal.pause()
-"""
 
 
 @pytest.fixture(autouse=True)
@@ -117,10 +106,10 @@ def test_a_restarted_controller_still_knows_its_jobs(cluster: Cluster, tmp_path:
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda how: how.name)
 def test_nothing_is_left_of_a_cluster_whose_holder_is_killed(cluster: Cluster, how: signal.Signals) -> None:
     del cluster
-    command = [sys.executable, "-c", HOLDER, str(Path(__file__).parent)]
-    holder = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    assert holder.stdout is not None
-    folder = holder.stdout.readline().strip()
+    holder = subprocess.Popen(
+        processes.command("hold_cluster"), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    folder = processes.line(holder)
     assert len(mentioning(folder)) > 4 + len(NODES)
     holder.send_signal(how)
     holder.communicate()

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+import processes
 from diffsweep.sweep import evidence, outlook
 from diffsweep.sweep.jobs import Job, Launched
 from diffsweep.sweep.lease import Lease
@@ -22,24 +22,7 @@ from diffsweep.sweep.plan import Plan, Signed
 from diffsweep.sweep.process import Process
 from diffsweep.sweep.record import Record
 from diffsweep.sweep.state import Watch
-
-# Holds the lease of a folder, maybe as if on another host or in a SLURM job, and says a status if it is given one.
-HOLDER = """
-import json, os, socket, sys, time
-folder, host, job, status = sys.argv[1:]
-if host:
-    socket.gethostname = lambda: host
-if job:
-    os.environ["SLURM_JOB_ID"] = job
-from pathlib import Path
-from diffsweep.sweep.lease import Lease
-from diffsweep.sweep.record import Record
-with Lease(folder, patience=60, heartbeat=0.1).acquire():
-    if status:
-        Record(Path(folder)).write_status("running", **json.loads(status))
-    print(os.getpid(), flush=True)
-    time.sleep(600)
-"""
+from processes import dead
 
 Hold = Callable[..., "subprocess.Popen[str]"]
 
@@ -49,17 +32,15 @@ def hold() -> Iterator[Hold]:
     started: list[subprocess.Popen[str]] = []
 
     def start(record: Record, host: str = "", job: str = "", **status: object) -> subprocess.Popen[str]:
-        command = [sys.executable, "-c", HOLDER, str(record.folder), host, job, json.dumps(status) if status else ""]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        options = [f"--host={host}", f"--job={job}", *([f"--status={json.dumps(status)}"] if status else [])]
+        process = processes.start("hold_lease", record.folder, *options)
         started.append(process)
-        assert process.stdout is not None
-        assert process.stdout.readline().strip() == str(process.pid)
+        assert processes.line(process) == str(process.pid)
         return process
 
     yield start
     for process in started:
-        process.kill()
-        process.communicate()
+        processes.end(process)
 
 
 @pytest.fixture
@@ -118,14 +99,6 @@ def later(seconds: int) -> Process:
     """This process as a launcher that says it launched that many seconds from now."""
     moment = time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime(time.time() + seconds))
     return replace(Process.current(), time=moment)
-
-
-def dead() -> Process:
-    code = "import json; from diffsweep.sweep.process import Process; print(json.dumps(Process.current().asdict()))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    process = Process.parse(json.loads(done.stdout))
-    assert process is not None
-    return process
 
 
 def shift(path: Path, seconds: int) -> None:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 import shlex
-import subprocess
-import sys
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+import processes
 from diffsweep.report import export
 from diffsweep.report.overrides import split
 from diffsweep.report.suggest import next_commands
@@ -362,8 +362,7 @@ def test_failures_say_why_and_where(tmp_path: Path) -> None:
 
 
 def test_a_real_pipe_gets_plain_unwrapped_text() -> None:
-    code = f"from diffsweep.report.terminal import *; r = {SWEEP!r}; show_result(r[0]); show_sweep(r)"
-    text = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout.decode()
+    text = processes.run("show_results", json.dumps(SWEEP), check=True).stdout
     assert text.isascii()
     assert "\x1b" not in text
     assert max(map(len, text.splitlines())) > 80

@@ -11,7 +11,6 @@ import re
 import select
 import signal
 import struct
-import subprocess
 import sys
 import termios
 import time
@@ -24,20 +23,13 @@ import pytest
 import torch
 from PIL import Image
 
+import processes
 from diffsweep.evaluation.pictures import grid
 from made_runs import made
 
 ANSI = "\x1b[?62;22c"
 SIXEL = "\x1b[?62;4;22c"
 OK = "\x1b_Gi=31;OK\x1b\\"
-
-SHOW = """
-import sys
-from pathlib import Path
-from diffsweep.report import console, thumbnail
-shown = thumbnail.show(Path(sys.argv[1]), console.here())
-print(f"shown={shown}")
-"""
 
 
 class Seen(NamedTuple):
@@ -46,8 +38,7 @@ class Seen(NamedTuple):
 
 
 def see(
-    code: str,
-    path: Path,
+    program: list[str],
     answers: Mapping[str, str],
     environment: Mapping[str, str] | None = None,
     *,
@@ -62,7 +53,7 @@ def see(
     if not child:
         os.execve(
             sys.executable,
-            [sys.executable, "-c", "input()\n" + code, str(path)],
+            program,
             kept | {"TERM": "xterm-256color", "PYTHONWARNINGS": "ignore", **(environment or {})},
         )
     fcntl.ioctl(screen, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 80, 800 * pixels, 600 * pixels))
@@ -90,6 +81,10 @@ def see(
         os.waitpid(child, 0)
         os.close(screen)
     return Seen(got.decode(errors="replace").replace("\r\n", "\n"), flags)
+
+
+def show(picture: Path, *options: str) -> list[str]:
+    return processes.command("show_picture", picture, *options)
 
 
 @pytest.fixture
@@ -133,7 +128,7 @@ def sixels(text: str) -> np.ndarray:
 
 def test_kitty_gets_the_very_pixels_whatever_colours_it_claims(picture: Path) -> None:
     # Over ssh no COLORTERM says that all colours are there, by which the characters name their picture.
-    seen = see(SHOW, picture, {"\x1b[c": OK + "\x1b[?62;52;c"}, {"TERM": "xterm-kitty"})
+    seen = see(show(picture), {"\x1b[c": OK + "\x1b[?62;52;c"}, {"TERM": "xterm-kitty"})
     assert "shown=True" in seen.text
     # The first is the question.
     sent = re.findall(r"\x1b_G([^;\x1b]*);([^\x1b]*)\x1b\\", seen.text)
@@ -151,7 +146,7 @@ def test_kitty_gets_the_very_pixels_whatever_colours_it_claims(picture: Path) ->
 
 
 def test_a_terminal_with_sixels_gets_the_very_pixels(picture: Path) -> None:
-    seen = see(SHOW, picture, {"\x1b[c": SIXEL})
+    seen = see(show(picture), {"\x1b[c": SIXEL})
     assert "shown=True" in seen.text
     assert "\x1b_G" not in seen.text
     assert "\x1b[16t" not in seen.text
@@ -163,10 +158,10 @@ def test_a_terminal_with_sixels_gets_the_very_pixels(picture: Path) -> None:
 
 
 def test_where_the_system_does_not_tell_the_size_of_a_character_the_terminal_does(picture: Path) -> None:
-    seen = see(SHOW, picture, {"\x1b[16t": "\x1b[6;12;6t", "\x1b[c": SIXEL}, pixels=False)
+    seen = see(show(picture), {"\x1b[16t": "\x1b[6;12;6t", "\x1b[c": SIXEL}, pixels=False)
     # 0.6 of 30 lines are 216 pixels: 4 times 44, in whole characters of 6 x 12.
     assert sixels(seen.text).shape == (180, 180)
-    seen = see(SHOW, picture, {"\x1b[c": SIXEL}, pixels=False)
+    seen = see(show(picture), {"\x1b[c": SIXEL}, pixels=False)
     assert sixels(seen.text).shape == (360, 360)
 
 
@@ -187,9 +182,7 @@ def test_where_the_system_does_not_tell_the_size_of_a_character_the_terminal_doe
 def test_a_terminal_without_pictures_is_asked_once_and_left_as_it_was(
     picture: Path, answers: dict[str, str], name: str, asked: str
 ) -> None:
-    began = "import time; start = time.monotonic()"
-    code = began + SHOW + "thumbnail.show(Path(sys.argv[1]), console.here())\nprint(time.monotonic() - start)\n"
-    seen = see(code, picture, answers, {"TERM": name})
+    seen = see(show(picture, "--again"), answers, {"TERM": name})
     assert seen.text.replace("\n", "", 1).startswith(asked + "shown=False\n")
     assert seen.text.count("\x1b[c") == 1
     assert float(seen.text.split()[-1]) < 5
@@ -197,62 +190,44 @@ def test_a_terminal_without_pictures_is_asked_once_and_left_as_it_was(
     assert seen.flags & termios.ECHO
 
 
-BACKGROUND = """
-import os, subprocess, sys
-subprocess.run([sys.executable, "-c", CODE, *sys.argv[1:]], preexec_fn=os.setpgrp)
-"""
-
-
 @pytest.mark.parametrize(
-    ("code", "environment"),
+    ("options", "environment"),
     [
-        (SHOW, {"NO_COLOR": "1"}),
-        (SHOW, {"TERM": "dumb"}),
-        (f"import sys; sys.modules['textual_image'] = None\n{SHOW}", {}),
-        (SHOW.replace("sys.argv[1]", "sys.argv[1] + '.absent'"), {}),
-        (BACKGROUND.replace("CODE", repr(SHOW)), {}),
+        pytest.param((), {"NO_COLOR": "1"}, id="NO_COLOR"),
+        pytest.param((), {"TERM": "dumb"}, id="dumb"),
+        pytest.param(("--without-library",), {}, id="no library"),
+        pytest.param(("--background",), {}, id="background"),
     ],
-    ids=["NO_COLOR", "dumb", "no library", "no picture", "background"],
 )
-def test_nothing_is_asked_where_nothing_can_be_shown(picture: Path, code: str, environment: dict[str, str]) -> None:
-    assert see(code, picture, {"\x1b[c": SIXEL}, environment).text.strip() == "shown=False"
+def test_nothing_is_asked_where_nothing_can_be_shown(
+    picture: Path, options: tuple[str, ...], environment: dict[str, str]
+) -> None:
+    assert see(show(picture, *options), {"\x1b[c": SIXEL}, environment).text.strip() == "shown=False"
+
+
+def test_nothing_is_asked_for_a_picture_that_is_not_there(picture: Path) -> None:
+    assert see(show(picture.with_suffix(".absent")), {"\x1b[c": SIXEL}).text.strip() == "shown=False"
 
 
 def test_a_pipe_gets_no_escape_sequence(picture: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", SHOW, str(picture)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "TERM": "xterm-kitty"},
-        check=True,
-    )
+    done = processes.run("show_picture", picture, "--at-once", env={**os.environ, "TERM": "xterm-kitty"}, check=True)
     assert done.stdout == "shown=False\n"
 
 
 def test_what_the_user_typed_is_the_users(picture: Path) -> None:
-    read = SHOW + "print('read=' + input())\n"
+    read = show(picture, "--read")
     # Before it was asked, then behind the answer.
-    early = see(read, picture, {"\x1b[c": SIXEL}, typed="ls\n")
+    early = see(read, {"\x1b[c": SIXEL}, typed="ls\n")
     assert "\x1b[c" not in early.text
     assert "shown=False\nread=ls" in early.text
-    late = see(read, picture, {"\x1b[c": f"{SIXEL}ls\n"})
+    late = see(read, {"\x1b[c": f"{SIXEL}ls\n"})
     assert "shown=True" in late.text
     assert "read=ls" in late.text
 
 
 def test_a_run_and_the_best_of_a_sweep_are_shown_above_their_paths(tmp_path: Path) -> None:
     results = made(tmp_path, 3)
-    code = """
-import sys
-from pathlib import Path
-from diffsweep.report import terminal
-from diffsweep.sweep import scan
-results = scan.results(sys.argv[1])
-terminal.show_result(results[0], runs=sys.argv[1])
-print("shown=")
-terminal.show_where(results, Path("table.csv"), Path("report.html"), runs=sys.argv[1])
-"""
-    seen = see(code, tmp_path, {"\x1b[c": SIXEL})
+    seen = see(processes.command("show_pictures_of_runs", tmp_path), {"\x1b[c": SIXEL})
     assert seen.text.count("\x1b[c") == 1
     single, sweep = seen.text.split("shown=")
     best = min(results, key=lambda result: result["fd_digits"])

@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import textwrap
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+import processes
 from diffsweep import commands
 from diffsweep.report import wandb_summary
 from diffsweep.sweep import mirror
@@ -383,24 +383,11 @@ def test_an_offline_run_reads_back_and_wandb_sync_sends_it_once(
     assert run.group == "night"
 
 
-KILLED = """
-import os, signal, sys, time
-from pathlib import Path
-sys.path.insert(0, TESTS)
-import test_wandb
-from diffsweep.sweep.mirror import Place
-fit = test_wandb.Fit(Path(sys.argv[1]))
-opened = test_wandb.tell(fit, test_wandb.rows(50), Place(mode="offline"))
-os.kill(os.getpid(), signal.SIGKILL)
-"""
-
-
 def test_what_a_killed_offline_run_has_lost_is_made_again_from_our_own_files(
     server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fit = trained(tmp_path, "aaaaaaaaaa04", done=False)
-    code = textwrap.dedent(KILLED).replace("TESTS", repr(str(ROOT / "tests")))
-    done = subprocess.run([sys.executable, "-c", code, str(fit.folder)], env=bare(), capture_output=True, timeout=120)
+    done = processes.run("killed_wandb_run", fit.folder, env=bare())
     assert done.returncode == -signal.SIGKILL, done.stderr
     (killed,) = offline_runs(fit.folder)
     kept = [record["type"] for record in inspect(killed)]

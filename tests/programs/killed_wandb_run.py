@@ -1,0 +1,17 @@
+"""Logs a training to an offline run of W&B in a folder and is killed before the run is closed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import test_wandb
+from diffsweep.sweep.mirror import Place
+from diffsweep.sweep.record import Fit
+
+opened = test_wandb.tell(Fit(Path(sys.argv[1])), test_wandb.rows(50), Place(mode="offline"))
+os.kill(os.getpid(), signal.SIGKILL)
