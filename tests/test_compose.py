@@ -159,6 +159,11 @@ def agree(loader: ConfigLoader, master: DictConfig, cells: Sequence[Sequence[str
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
+    return written(tmp_path)
+
+
+def written(tmp_path: Path) -> Path:
+    """The folder of configs that TREE describes."""
     for name, text in TREE.items():
         path = tmp_path / "conf" / name
         path.parent.mkdir(parents=True, exist_ok=True)
