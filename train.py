@@ -3,7 +3,7 @@
 import hydra
 from omegaconf import DictConfig
 
-from diffsweep.cli import job, run
+from diffsweep.entry.train import job, run
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")

@@ -35,9 +35,9 @@ from diffsweep.data.fashion_mnist import FashionMNIST
 from diffsweep.evaluation.classifier import classifier
 from diffsweep.evaluation.frechet import frechet_distance
 from diffsweep.evaluation.moments import Moments
-from diffsweep.training.make import make
+from diffsweep.runs.build import Parts
+from diffsweep.runs.instantiate import make
 from diffsweep.training.module import DECAYS
-from diffsweep.training.parts import Parts
 
 HERE = Path(__file__).parent
 SIDE = 28

@@ -54,8 +54,8 @@ SWEEPS = {"typical": typical, "seeds": seeds, "worst": worst}
 
 def measured(name: str, who: str, cells: int) -> str:
     """One line, measured in this process: its peak memory is that of nothing else."""
-    from diffsweep.sweep.compose import compose
-    from diffsweep.sweep.signature import Signer
+    from diffsweep.sweep.plan.compose import compose
+    from diffsweep.sweep.store.signature import Signer
 
     batch: Sequence[Sequence[str]] = SWEEPS[name](cells)
     with initialize_config_dir(str(CONF), version_base="1.3"):

@@ -18,11 +18,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from diffsweep.sweep.jobs import Job, Launched
-from diffsweep.sweep.plan import Plan, Signed
-from diffsweep.sweep.process import Process
-from diffsweep.sweep.provenance import provenance
-from diffsweep.sweep.state import Watch
+from diffsweep.sweep.plan.jobs import Job, Launched
+from diffsweep.sweep.plan.plan import Plan, Signed
+from diffsweep.sweep.status.monitor import Watch
+from diffsweep.sweep.store.process import Process
+from diffsweep.sweep.store.provenance import provenance
 
 COMMAND = "import sys; from pathlib import Path; from diffsweep.report.status import status; {}"
 GROUPS = ("diffuser", "sampler", "schedule", "backbone", "dataset", "guidance", "evaluation", "trainer", "training")

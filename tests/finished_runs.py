@@ -8,7 +8,7 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from diffsweep.sweep.record import Run
+from diffsweep.sweep.store.record import Run
 
 CONF = Path(__file__).parent.parent / "conf"
 
@@ -38,7 +38,7 @@ def composed(runs: Path, *overrides: str) -> tuple[DictConfig, Run]:
 
 def finish(runs: Path, *overrides: str) -> dict[str, Any]:
     """The result of a run, as `python train.py OVERRIDE ...` leaves it."""
-    from diffsweep.training.stages import complete
+    from diffsweep.runs.stages import complete
 
     cfg, run = composed(runs, *overrides)
     result = complete(cfg, run, list(overrides))

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from diffsweep.evaluation.pictures import grid
-from diffsweep.sweep.record import Fit
+from diffsweep.sweep.store.record import Fit
 
 SAMPLERS = ("ddim", "heun", "dpmpp_2m", "unipc", "deis", "euler")
 SCHEDULES = ("cosine", "linear", "sigmoid")

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from diffsweep.sweep.process import Process
+from diffsweep.sweep.store.process import Process
 
 PROGRAMS = Path(__file__).parent / "programs"
 

@@ -22,10 +22,10 @@ import processes
 from diffsweep import commands
 from diffsweep.commands import gc
 from diffsweep.report import export, leaderboard
-from diffsweep.sweep import collect
-from diffsweep.sweep.lease import Lease
-from diffsweep.sweep.process import Process
-from diffsweep.sweep.record import Cell, Fit
+from diffsweep.sweep.store import garbage
+from diffsweep.sweep.store.lease import Lease
+from diffsweep.sweep.store.process import Process
+from diffsweep.sweep.store.record import Cell, Fit
 from prerequisites import need_module
 
 
@@ -284,7 +284,7 @@ def aged(path: Path, seconds: float) -> None:
         os.utime(one, (time.time() - seconds, time.time() - seconds))
 
 
-def stopped(runs: Path, name: str = "lost", seconds: float = 30 * collect.DAY) -> Fit:
+def stopped(runs: Path, name: str = "lost", seconds: float = 30 * garbage.DAY) -> Fit:
     """A training that was interrupted long ago, with a checkpoint of 1000 bytes."""
     fit = Fit(runs / "fits" / name)
     with Lease(fit.folder).acquire():
@@ -297,7 +297,7 @@ def stopped(runs: Path, name: str = "lost", seconds: float = 30 * collect.DAY) -
 
 
 def kinds(runs: Path, **options: Any) -> dict[str, str]:
-    return {one.path.relative_to(runs).as_posix(): one.kind for one in collect.garbage(runs, **options)}
+    return {one.path.relative_to(runs).as_posix(): one.kind for one in garbage.garbage(runs, **options)}
 
 
 def everything(folder: Path) -> dict[str, bytes]:
@@ -307,7 +307,7 @@ def everything(folder: Path) -> dict[str, bytes]:
 def test_what_is_finished_is_never_garbage(run: Call, runs: Path) -> None:
     (runs / "fits/f1/done.json").write_text("{")
     write(runs, "undone", "c")
-    aged(runs, 400 * collect.DAY)
+    aged(runs, 400 * garbage.DAY)
     before = everything(runs)
     assert run("gc", "--yes", "--older-than", "0") == (0, "nothing to free\n", "")
     assert everything(runs) == before
@@ -323,7 +323,7 @@ def test_garbage_is_listed_and_only_deleted_when_told(run: Call, runs: Path) -> 
     hidden.write_bytes(b"x" * 70)
     fresh = runs / "cache/.reference.host-2-abc.tmp.safetensors"
     fresh.write_bytes(b"x")
-    aged(hidden, 2 * collect.HOUR)
+    aged(hidden, 2 * garbage.HOUR)
     finished = everything(runs / "fits/f1")
     before = everything(runs)
     code, out, _ = run("gc")
@@ -349,19 +349,19 @@ def test_garbage_is_listed_and_only_deleted_when_told(run: Call, runs: Path) -> 
 
 
 def test_a_training_is_kept_while_young_or_planned(runs: Path) -> None:
-    stopped(runs, seconds=3 * collect.DAY)
+    stopped(runs, seconds=3 * garbage.DAY)
     assert kinds(runs) == {}
-    assert kinds(runs, older_than=2 * collect.DAY) == {"fits/lost": "fit"}
+    assert kinds(runs, older_than=2 * garbage.DAY) == {"fits/lost": "fit"}
     plan = runs / "sweeps/s/plan.json"
     plan.parent.mkdir(parents=True)
     plan.write_text(json.dumps({"tasks": [{"fit": "lost", "cell": "c"}]}))
     assert kinds(runs, older_than=0) == {}
     plan.write_text('{"tasks": [')
     with pytest.raises(ValueError, match=r"plan\.json is corrupt"):
-        collect.garbage(runs)
+        garbage.garbage(runs)
     plan.write_text('{"tasks": [3]}')
     with pytest.raises(ValueError, match=r"plan\.json is corrupt"):
-        collect.garbage(runs)
+        garbage.garbage(runs)
 
 
 def test_nothing_is_garbage_where_somebody_is_at_work(runs: Path) -> None:
@@ -370,20 +370,20 @@ def test_nothing_is_garbage_where_somebody_is_at_work(runs: Path) -> None:
     (runs / "fits/f0/checkpoints/last.ckpt").write_bytes(b"x")
     half = runs / "fits/f0/cells/c0/.samples.host-1-abc.tmp.png"
     half.write_bytes(b"x")
-    aged(runs, 30 * collect.DAY)
+    aged(runs, 30 * garbage.DAY)
     assert set(kinds(runs).values()) == {"fit", "checkpoint", "temporary"}
     with Lease(fit.folder).acquire(), Lease(runs / "fits/f0/cells/c0").acquire():
         # Also of a holder whose heart beats on a disk that shows old times.
-        aged(runs, 30 * collect.DAY)
+        aged(runs, 30 * garbage.DAY)
         assert kinds(runs, older_than=0) == {}
-    aged(runs, 30 * collect.DAY)
+    aged(runs, 30 * garbage.DAY)
     assert set(kinds(runs).values()) == {"fit", "checkpoint", "temporary"}
 
 
 @pytest.mark.parametrize("happened", ["taken", "planned", "finished", "resumed", "evaluated"])
 def test_what_comes_into_use_after_the_listing_is_kept(happened: str, runs: Path) -> None:
     fit = stopped(runs)
-    (found,) = collect.garbage(runs)
+    (found,) = garbage.garbage(runs)
     held = None
     if happened == "taken":
         held = Lease(fit.folder).acquire()
@@ -398,9 +398,9 @@ def test_what_comes_into_use_after_the_listing_is_kept(happened: str, runs: Path
         held = Lease(fit.cell("c").folder).acquire()
     before = everything(fit.folder)
     if happened != "resumed":
-        aged(fit.folder, 30 * collect.DAY)
+        aged(fit.folder, 30 * garbage.DAY)
     try:
-        assert collect.free(found, runs) == 0
+        assert garbage.free(found, runs) == 0
     finally:
         if held:
             held.release()
@@ -414,9 +414,9 @@ def test_a_training_that_starts_while_it_is_freed_waits_and_then_starts_anew(
     runs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fit = stopped(runs)
-    (found,) = collect.garbage(runs)
+    (found,) = garbage.garbage(runs)
     started: list[subprocess.Popen[str]] = []
-    remove = collect.shutil.rmtree
+    remove = garbage.shutil.rmtree
 
     def slowly(path: Path) -> None:
         if not started:
@@ -424,8 +424,8 @@ def test_a_training_that_starts_while_it_is_freed_waits_and_then_starts_anew(
             assert processes.line(started[0]) == "waiting"
         remove(path)
 
-    monkeypatch.setattr(collect.shutil, "rmtree", slowly)
-    assert collect.free(found, runs) > 1000
+    monkeypatch.setattr(garbage.shutil, "rmtree", slowly)
+    assert garbage.free(found, runs) > 1000
     out, _ = started[0].communicate(timeout=60)
     assert (out, started[0].returncode) == ("True\n", 0)
 
@@ -435,12 +435,12 @@ def test_a_holder_elsewhere_is_watched_before_it_is_taken_for_dead(runs: Path, m
     lease = fit.folder / "lease-000001.json"
     elsewhere = replace(Process.current(), host="another").asdict() | {"token": "t", "released": False}
     lease.write_text(json.dumps(elsewhere))
-    aged(fit.folder, 30 * collect.DAY)
+    aged(fit.folder, 30 * garbage.DAY)
     assert kinds(runs, older_than=0) == {}, "nothing tells that it is dead"
-    (found,) = collect.garbage(runs)
-    monkeypatch.setattr(collect, "Lease", lambda folder: Lease(folder, patience=0.6, heartbeat=0.1))
+    (found,) = garbage.garbage(runs)
+    monkeypatch.setattr(garbage, "Lease", lambda folder: Lease(folder, patience=0.6, heartbeat=0.1))
     started = time.monotonic()
-    assert collect.free(found, runs) > 1000
+    assert garbage.free(found, runs) > 1000
     assert time.monotonic() - started > 0.5
 
 
@@ -449,7 +449,7 @@ def test_old_leases_go_and_the_highest_stays(run: Call, runs: Path) -> None:
     for _ in range(3):
         Lease(cell).acquire().release()
     assert kinds(runs) == {}
-    aged(cell, 2 * collect.HOUR)
+    aged(cell, 2 * garbage.HOUR)
     assert run("gc", "--yes")[0] == 0
     assert [path.name for path in cell.glob("lease*")] == ["lease-000003.json"]
     assert Lease(cell).acquire().number == 4
@@ -461,7 +461,7 @@ def test_what_the_disk_refuses_is_said(run: Call, runs: Path, monkeypatch: pytes
     def refuse(path: Path) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(collect.shutil, "rmtree", refuse)
+    monkeypatch.setattr(garbage.shutil, "rmtree", refuse)
     code, out, err = run("gc", "--yes")
     assert code == 1
     assert "0 B  freed" in out

@@ -9,7 +9,8 @@ import pytest
 from scipy import stats
 
 from diffsweep.evaluation.interval import Estimate
-from diffsweep.report.compare import (
+from diffsweep.report.factors import effects
+from diffsweep.report.statistics import (
     PROTOCOL,
     against_best,
     apart,
@@ -24,7 +25,6 @@ from diffsweep.report.compare import (
     t_quantile,
     tied,
 )
-from diffsweep.report.factors import effects
 
 BLOCKS = 20
 

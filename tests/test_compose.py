@@ -28,8 +28,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf, flag_override
 
-from diffsweep.sweep.compose import compose
-from diffsweep.sweep.signature import (
+from diffsweep.sweep.plan.compose import compose
+from diffsweep.sweep.store.signature import (
     INFERENCE,
     NEUTRAL,
     Signer,
@@ -159,11 +159,6 @@ def agree(loader: ConfigLoader, master: DictConfig, cells: Sequence[Sequence[str
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    return written(tmp_path)
-
-
-def written(tmp_path: Path) -> Path:
-    """The folder of configs that TREE describes."""
     for name, text in TREE.items():
         path = tmp_path / "conf" / name
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -21,10 +21,10 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from diffsweep.diffusion.times import LogNormal
 from diffsweep.diffusion.weight import EDM
-from diffsweep.sweep.record import Run
-from diffsweep.sweep.signature import canonical, resolved
-from diffsweep.training.parts import Parts
-from diffsweep.training.stages import complete
+from diffsweep.runs.build import Parts
+from diffsweep.runs.stages import complete
+from diffsweep.sweep.store.record import Run
+from diffsweep.sweep.store.signature import canonical, resolved
 
 ROOT = Path(__file__).parent.parent
 CONF = ROOT / "conf"

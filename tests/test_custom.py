@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from diffsweep.sweep.plan import Plan
-from diffsweep.sweep.state import Watch
+from diffsweep.sweep.plan.plan import Plan
+from diffsweep.sweep.status.monitor import Watch
 
 ROOT = Path(__file__).parent.parent
 

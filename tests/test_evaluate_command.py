@@ -21,10 +21,10 @@ from diffsweep import commands
 from diffsweep.data.digits import Digits
 from diffsweep.evaluation.features import Features
 from diffsweep.evaluation.images import Images
-from diffsweep.sweep import collect
-from diffsweep.sweep.record import Fit
-from diffsweep.training.finished import finished
-from diffsweep.training.measure import make_evaluation, measure
+from diffsweep.runs.load_fit import finished
+from diffsweep.scoring.measure import make_evaluation, measure
+from diffsweep.sweep.store import garbage
+from diffsweep.sweep.store.record import Fit
 
 ROOT = Path(__file__).parent.parent
 TEST = Digits().load("test").x
@@ -169,7 +169,7 @@ def recorded(run: Call, tmp_path: Path) -> Fit:
 
 
 def test_its_fit_is_no_garbage_and_no_model(recorded: Fit, run: Call, tmp_path: Path) -> None:
-    assert collect.garbage(tmp_path / "runs", older_than=0) == []
+    assert garbage.garbage(tmp_path / "runs", older_than=0) == []
     with pytest.raises(ValueError, match="no model"):
         finished(tmp_path / "runs", recorded.signature)
     with pytest.raises(ValueError, match="train one first"):

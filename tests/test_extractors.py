@@ -35,8 +35,8 @@ from diffsweep.evaluation.extractor import Extractor
 from diffsweep.evaluation.inception import OUTPUTS, Inception, inception
 from diffsweep.evaluation.pretrained import File, find
 from diffsweep.evaluation.timm_features import timm_features
-from diffsweep.sweep.signature import cell_signature
-from diffsweep.training.prefetch import prefetch
+from diffsweep.runs.prefetch import prefetch
+from diffsweep.sweep.store.signature import cell_signature
 
 CONF = Path(__file__).parent.parent / "conf"
 CONTENT = b"weights"

@@ -36,9 +36,9 @@ from diffsweep.diffusion.noise import SDE, Resample
 from diffsweep.diffusion.schedules import VE, Cosine, Rectified, linear_betas
 from diffsweep.diffusion.solvers import DPMpp2M, Euler, Heun
 from diffsweep.diffusion.spacing import LogSNR, Time
-from diffsweep.sweep.record import Run
-from diffsweep.training.finished import finished
-from diffsweep.training.stages import complete
+from diffsweep.runs.load_fit import finished
+from diffsweep.runs.stages import complete
+from diffsweep.sweep.store.record import Run
 
 CONF = Path(__file__).parent.parent / "conf"
 WEIGHTS, MEANS, STDS = [0.2, 0.5, 0.3], [[-1.0, 0.5], [0.8, 0.8], [0.3, -1.2]], [0.3, 0.5, 0.4]

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 import processes
-from diffsweep.sweep import lease as lease_module
-from diffsweep.sweep.files import CannotWriteError
-from diffsweep.sweep.lease import Busy, Lease
-from diffsweep.sweep.process import Process
+from diffsweep.files import CannotWriteError
+from diffsweep.sweep.store import lease as lease_module
+from diffsweep.sweep.store.lease import Busy, Lease
+from diffsweep.sweep.store.process import Process
 
 Hold = Callable[..., "subprocess.Popen[str]"]
 

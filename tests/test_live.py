@@ -20,12 +20,12 @@ from rich.console import Console
 import processes
 from diffsweep.report.live import LiveView, Names, view
 from diffsweep.report.status import cancel, find, status
-from diffsweep.sweep.jobs import Job, Launched
-from diffsweep.sweep.look import Item, Look, blocked
-from diffsweep.sweep.plan import Plan, Signed
-from diffsweep.sweep.process import Process
-from diffsweep.sweep.record import Record
-from diffsweep.sweep.state import Watch
+from diffsweep.sweep.plan.jobs import Job, Launched
+from diffsweep.sweep.plan.plan import Plan, Signed
+from diffsweep.sweep.status.monitor import Watch
+from diffsweep.sweep.status.sweep_state import Item, Look, blocked
+from diffsweep.sweep.store.process import Process
+from diffsweep.sweep.store.record import Record
 from processes import dead
 
 SAMPLERS = ("ddim", "heun", "unipc", "euler", "dpmpp_2m")

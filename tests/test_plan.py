@@ -12,10 +12,10 @@ import pytest
 from hydra.utils import get_class
 from omegaconf import OmegaConf
 
-from diffsweep.sweep.follow import Follow
-from diffsweep.sweep.jobs import Job, Launched, Todo
-from diffsweep.sweep.plan import Plan, Signed
-from diffsweep.sweep.process import Process
+from diffsweep.sweep.execute.retry import Follow
+from diffsweep.sweep.plan.jobs import Job, Launched, Todo
+from diffsweep.sweep.plan.plan import Plan, Signed
+from diffsweep.sweep.store.process import Process
 
 
 def signed(fit: str, cell: str, *overrides: str, config: Mapping[str, Any] | None = None) -> Signed:

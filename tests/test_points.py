@@ -31,10 +31,11 @@ from diffsweep.evaluation.metric import Metric, Numbers, Real
 from diffsweep.evaluation.mmd import MMD
 from diffsweep.evaluation.pairs import among, discrepancy
 from diffsweep.evaluation.wasserstein import Wasserstein
-from diffsweep.sweep.record import Run
-from diffsweep.training import measure, stages
-from diffsweep.training.likelihood import Likelihood, ModelMetric, measure_model
-from diffsweep.training.measure import make_evaluation
+from diffsweep.runs import stages
+from diffsweep.scoring import measure
+from diffsweep.scoring.measure import make_evaluation
+from diffsweep.scoring.model_metrics import Likelihood, ModelMetric, measure_model
+from diffsweep.sweep.store.record import Run
 from known import Known
 from tiny import TINY
 

@@ -22,8 +22,8 @@ from hydra.utils import instantiate
 
 from diffsweep.diffusion import CLEAN, GaussianMixture
 from diffsweep.diffusion.schedules import Cosine
-from diffsweep.sweep.record import CHOICES
-from diffsweep.training.parts import Parts
+from diffsweep.runs.build import Parts
+from diffsweep.sweep.store.record import CHOICES
 
 ROOT = Path(__file__).parent.parent
 CONF = ROOT / "conf"

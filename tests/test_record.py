@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 import processes
-from diffsweep.sweep.record import (
+from diffsweep.sweep.store.record import (
     CannotWriteError,
     Cell,
     Fit,
@@ -33,7 +33,7 @@ from diffsweep.sweep.record import (
     read_metrics,
     write_atomic,
 )
-from diffsweep.sweep.signature import cell_signature, fit_signature
+from diffsweep.sweep.store.signature import cell_signature, fit_signature
 
 
 @pytest.fixture
@@ -370,5 +370,5 @@ def test_provenance_is_flat_and_complete(cell: Cell) -> None:
 
 def test_provenance_knows_versions_without_loading_what_has_them() -> None:
     names, _ = processes.loaded("provenance")
-    assert "diffsweep.sweep.record" in names
+    assert "diffsweep.sweep.store.record" in names
     assert not names & {"torch", "lightning", "wandb", "numpy"}

@@ -20,18 +20,19 @@ import torch
 from PIL import Image
 
 from diffsweep import commands
+from diffsweep.entry import sweep_end
 from diffsweep.evaluation.pictures import GEOMETRY as WRITTEN
 from diffsweep.evaluation.pictures import grid
-from diffsweep.report import callback, compare, export, page
+from diffsweep.report import export, page, statistics
+from diffsweep.report.animation import motion
 from diffsweep.report.bibliography import bibtex, entries
 from diffsweep.report.factors import effects, factors
-from diffsweep.report.motion import motion
+from diffsweep.report.format import with_error
 from diffsweep.report.page import Subject, content, write
-from diffsweep.report.strips import GEOMETRY, strip
-from diffsweep.report.words import with_error
-from diffsweep.sweep.jobs import Job, Launched
-from diffsweep.sweep.plan import Plan, Signed
-from diffsweep.sweep.record import Fit
+from diffsweep.report.thumbnails import GEOMETRY, strip
+from diffsweep.sweep.plan.jobs import Job, Launched
+from diffsweep.sweep.plan.plan import Plan, Signed
+from diffsweep.sweep.store.record import Fit
 from finished_runs import DIGITS, finish
 from made_runs import SAMPLERS, WORTH, made
 from prerequisites import need_chromium
@@ -98,7 +99,7 @@ def test_larger_is_better_turns_the_effects_around(tmp_path: Path) -> None:
 def test_the_mean_differences_interval_is_the_jackknife_of_the_mean(tmp_path: Path) -> None:
     results = made(tmp_path, 8, pictures=False)
     pairs = [(results[i], results[i + 4]) for i in range(4)]
-    found = compare.mean_difference(pairs, "fd_digits")
+    found = statistics.mean_difference(pairs, "fd_digits")
     assert found is not None
 
     def blocks(result: dict[str, Any]) -> np.ndarray:
@@ -107,14 +108,14 @@ def test_the_mean_differences_interval_is_the_jackknife_of_the_mean(tmp_path: Pa
     without = np.mean([blocks(a) - blocks(b) for a, b in pairs], axis=0)
     n = len(without)
     error = np.sqrt((n - 1) / n * ((without - without.mean()) ** 2).sum())
-    assert found.half == pytest.approx(compare.t_quantile(0.975, n - 1) * error)
-    single = compare.difference(*pairs[0], "fd_digits")
-    alone = compare.mean_difference(pairs[:1], "fd_digits")
+    assert found.half == pytest.approx(statistics.t_quantile(0.975, n - 1) * error)
+    single = statistics.difference(*pairs[0], "fd_digits")
+    alone = statistics.mean_difference(pairs[:1], "fd_digits")
     assert single is not None
     assert alone is not None
     assert (alone.value, alone.half) == (pytest.approx(single.value), pytest.approx(single.half))
     others = [(pairs[0][0], {**pairs[0][1], "sample_seed": 1})]
-    assert compare.mean_difference(others, "fd_digits") is None
+    assert statistics.mean_difference(others, "fd_digits") is None
 
 
 # --- pictures ---------------------------------------------------------------------------------------------------------
@@ -305,7 +306,7 @@ def test_the_bibliography_of_a_sweep_has_also_what_its_defaults_brought(tmp_path
     choices = {"sampler": "ddim", "sampler/spacing": "karras", "hydra/launcher": "slurm", "logger": "wandb"}
     config = {"evaluation": {"metrics": {"kernel": {}}}}
     plan = Plan(tmp_path / "sweeps/s", tmp_path).adding([Signed((), config, choices, result["fit"], result["cell"])])
-    about = callback.subject(plan.folder, tmp_path, plan)
+    about = sweep_end.subject(plan.folder, tmp_path, plan)
     assert about.options == {"sampler=ddim", "sampler/spacing=karras", "metric=kernel"}
     write(about, tmp_path / "report.html")
     assert "2206.00364" in (tmp_path / "report.html").read_text()

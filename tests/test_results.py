@@ -15,10 +15,10 @@ from safetensors.torch import load_file
 from scipy import stats
 
 from diffsweep import commands, results
-from diffsweep.report import callback
+from diffsweep.entry import sweep_end
 from diffsweep.report.factors import factors
-from diffsweep.sweep.plan import Plan, Task
-from diffsweep.sweep.record import Cell, Fit
+from diffsweep.sweep.plan.plan import Plan, Task
+from diffsweep.sweep.store.record import Cell, Fit
 from finished_runs import DIGITS, finish
 from processes import loaded
 
@@ -240,7 +240,7 @@ def test_a_sweep_tells_its_cells_by_its_own_words_whoever_made_them(tmp_path: Pa
         Task(i, (f"sampler.nfe={nfe}",), "f0", name, "c", {}) for i, (name, nfe) in enumerate((("a", 20), ("b", 10)))
     ]
     plan = Plan(tmp_path / "sweeps" / "s", tmp_path, tasks=tuple(tasks), parts={"c": {}})
-    about = callback.subject(plan.folder, tmp_path, plan)
+    about = sweep_end.subject(plan.folder, tmp_path, plan)
     assert factors(about.results) == {"sampler.nfe": ["20", "10"]}
 
 

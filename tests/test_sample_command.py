@@ -16,9 +16,9 @@ from diffsweep import commands
 from diffsweep.data.examples import decode
 from diffsweep.evaluation.images import read_images
 from diffsweep.evaluation.pictures import grid
-from diffsweep.sweep.record import Fit
-from diffsweep.training import redraw
-from diffsweep.training.streams import generator
+from diffsweep.random_streams import generator
+from diffsweep.runs import resample
+from diffsweep.sweep.store.record import Fit
 from finished_runs import CONF, DIGITS, finish
 
 Call = Callable[..., tuple[int, str, str]]
@@ -148,7 +148,7 @@ def test_an_animation_goes_from_noise_to_the_samples(call: Call, cells: dict[str
 def test_long_trajectories_are_shown_in_few_frames(call: Call, cells: dict[str, Any]) -> None:
     call(cells["digits ddim 0"]["cell"], "-n", "2", "--nfe", "100", "--gif", "--out", "out")
     with Image.open("out/trajectory.gif") as gif:
-        assert 50 <= gif.n_frames <= redraw.FRAMES  # type: ignore[attr-defined]
+        assert 50 <= gif.n_frames <= resample.FRAMES  # type: ignore[attr-defined]
 
 
 def test_points_come_as_an_array_and_a_scatter_plot(call: Call, runs: Path, cells: dict[str, Any]) -> None:
@@ -174,9 +174,9 @@ def test_best_and_last_are_found_and_a_folder_is_named_after_what_it_holds(
     best = min(digits, key=lambda one: one[one["metric"]])
     every = [{**one, "created": one["dataset"][0]} for one in cells.values() if one["dataset"] == "moons"]
     every += [{**one, "created": "e"} for one in digits]
-    monkeypatch.setattr("diffsweep.sweep.scan.results", lambda runs, *_: every)
+    monkeypatch.setattr("diffsweep.sweep.store.query.results", lambda runs, *_: every)
     assert call("last", "-n", "1")[0] == 0
-    monkeypatch.setattr("diffsweep.sweep.scan.results", lambda runs, *_: digits)
+    monkeypatch.setattr("diffsweep.sweep.store.query.results", lambda runs, *_: digits)
     code, out, _ = call("best", "-n", "1", "--sampler", "heun", "--seed", "3", "--guidance", "none")
     assert code == 0
     moons = cells["moons dpmpp_2m 0"]
@@ -227,12 +227,12 @@ def test_what_somebody_else_put_there_is_left_alone(call: Call, cells: dict[str,
 
 
 def test_what_was_put_there_meanwhile_is_left_alone(tmp_path: Path) -> None:
-    drawn = redraw.Redrawn(torch.zeros(2, 1, 4, 4, dtype=torch.uint8), 0, 20, 1.0, torch.device("cpu"), [])
+    drawn = resample.Redrawn(torch.zeros(2, 1, 4, 4, dtype=torch.uint8), 0, 20, 1.0, torch.device("cpu"), [])
     folder = tmp_path / "out"
-    redraw.write(drawn, folder, {})
+    resample.write(drawn, folder, {})
     (folder / "notes.txt").write_text("mine")
     with pytest.raises(ValueError, match=r"notes\.txt lies there"):
-        redraw.write(drawn, folder, {})
+        resample.write(drawn, folder, {})
     assert (folder / "notes.txt").read_text() == "mine"
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
@@ -251,7 +251,7 @@ def test_a_folder_of_ours_is_replaced_as_a_whole_and_only_by_a_whole_one(
     def full(*_: Any) -> None:
         raise OSError("no space left")
 
-    monkeypatch.setattr(redraw.np, "savez", full)
+    monkeypatch.setattr(resample.np, "savez", full)
     code, _, err = call(cell, "-n", "4", "--out", "out")
     assert (code, err) == (2, "diffsweep: no space left\n")
     assert {path.name: path.read_bytes() for path in Path("out").iterdir()} == before

@@ -21,7 +21,7 @@ from diffsweep.diffusion.target import X0
 from diffsweep.evaluation.evaluate import Evaluation
 from diffsweep.evaluation.extractor import Extractor
 from diffsweep.evaluation.frechet import Frechet
-from diffsweep.training.sample import Drawn, Sampling, draw
+from diffsweep.scoring.sampling import Drawn, Sampling, draw
 
 trainer = functools.partial(
     Trainer,

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from diffsweep.sweep import scan
-from diffsweep.sweep.record import Fit
+from diffsweep.sweep.store import query
+from diffsweep.sweep.store.record import Fit
 from processes import loaded
 
 
@@ -32,7 +32,7 @@ def runs(tmp_path: Path) -> Path:
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """The copy is kept for any number of records."""
-    monkeypatch.setattr(scan, "_WORTH", 1)
+    monkeypatch.setattr(query, "_WORTH", 1)
 
 
 def copy(runs: Path) -> Path:
@@ -40,7 +40,7 @@ def copy(runs: Path) -> Path:
 
 
 def found(runs: Path) -> list[str]:
-    return [result["cell"] for result in scan.results(runs)]
+    return [result["cell"] for result in query.results(runs)]
 
 
 def truth(runs: Path) -> list[dict[str, Any]]:
@@ -50,16 +50,16 @@ def truth(runs: Path) -> list[dict[str, Any]]:
 
 
 def test_all_results_are_found_in_order_as_their_files_say(runs: Path) -> None:
-    assert scan.results(runs) == truth(runs)
-    assert scan.results(str(runs)) == truth(runs)
+    assert query.results(runs) == truth(runs)
+    assert query.results(str(runs)) == truth(runs)
     assert len(truth(runs)) == 6
     assert not copy(runs).exists(), "a few records need no copy"
 
 
 def test_where_nothing_was_ever_run_nothing_is_found(tmp_path: Path) -> None:
-    assert scan.results(tmp_path / "absent") == scan.fits(tmp_path / "absent") == []
+    assert query.results(tmp_path / "absent") == query.fits(tmp_path / "absent") == []
     (tmp_path / "fits").write_text("a file")
-    assert scan.results(tmp_path) == []
+    assert query.results(tmp_path) == []
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_what_is_no_finished_result_is_left_out_and_counted(content: bytes, runs
     broken = runs / "fits/a/cells/a1/result.json"
     broken.write_bytes(content)
     unreadable: list[str] = []
-    assert [result["cell"] for result in scan.results(runs, unreadable)] == ["a0", "a2", "b0", "b1", "b2"]
+    assert [result["cell"] for result in query.results(runs, unreadable)] == ["a0", "a2", "b0", "b1", "b2"]
     assert unreadable == [str(broken)]
 
 
@@ -79,7 +79,7 @@ def test_two_halves_are_not_taken_for_a_whole(runs: Path) -> None:
     (runs / "fits/a/cells/a1/result.json").write_text('{"status": "done"')
     (runs / "fits/a/cells/a2/result.json").write_text('"cell": "a2"}')
     unreadable: list[str] = []
-    assert [result["cell"] for result in scan.results(runs, unreadable)] == ["a0", "b0", "b1", "b2"]
+    assert [result["cell"] for result in query.results(runs, unreadable)] == ["a0", "b0", "b1", "b2"]
     assert len(unreadable) == 2
 
 
@@ -90,7 +90,7 @@ def test_unfinished_cells_and_temporaries_are_no_results_and_no_errors(runs: Pat
     (runs / "fits/a/cells/a1/.result.host-1-abc.tmp.json").write_text("{")
     (runs / "fits/empty").mkdir()
     unreadable: list[str] = []
-    assert scan.results(runs, unreadable) == truth(runs)
+    assert query.results(runs, unreadable) == truth(runs)
     assert unreadable == []
 
 
@@ -101,12 +101,12 @@ def test_the_copy_gives_exactly_what_the_files_give(runs: Path, monkeypatch: pyt
         write(runs, "c", f"c{i}", **dict(list(values.items())[: i + 1]))
         for j in range(6):
             write(runs, "d", f"d{i}{j}", mixed=value)
-    first = scan.results(runs)
+    first = query.results(runs)
     assert copy(runs).exists()
     reads: list[str] = []
-    whole = scan._read
-    monkeypatch.setattr(scan, "_read", lambda paths, *rest: reads.extend(paths) or whole(paths, *rest))
-    again = scan.results(runs)
+    whole = query._read
+    monkeypatch.setattr(query, "_read", lambda paths, *rest: reads.extend(paths) or whole(paths, *rest))
+    again = query.results(runs)
     assert reads == [], "a record that has not changed is not read again"
     assert json.dumps(again) == json.dumps(first) == json.dumps(truth(runs))
 
@@ -116,14 +116,14 @@ def test_blocks_of_intervals_are_read_only_where_they_are_asked_for(runs: Path) 
     write(runs, "b", "b9", fd_digits_low=0.1, fd_digits_jackknife="0.5 0.4")
     light = [{key: value for key, value in one.items() if key != "fd_digits_jackknife"} for one in truth(runs)]
     for _ in range(2):
-        assert scan.results(runs, jackknife=True) == truth(runs)
-        assert scan.results(runs) == light
+        assert query.results(runs, jackknife=True) == truth(runs)
+        assert query.results(runs) == light
     assert b"jackknife" not in copy(runs).read_bytes()
 
 
 @pytest.mark.usefixtures("small")
 def test_the_file_is_believed_before_the_copy(runs: Path) -> None:
-    scan.results(runs)
+    query.results(runs)
     stamp = (runs / "fits/a/cells/a0/result.json").stat()
     path = write(runs, "a", "a0", nfe=7, sampler="ddim", sweep="first")
     assert path.stat().st_size == stamp.st_size
@@ -131,33 +131,33 @@ def test_the_file_is_believed_before_the_copy(runs: Path) -> None:
     (runs / "fits/a/cells/a1/result.json").unlink()
     (runs / "fits/b/cells/b0/result.json").write_text("{")
     write(runs, "b", "b9")
-    assert scan.results(runs) == truth(runs)
+    assert query.results(runs) == truth(runs)
     assert found(runs) == ["a0", "a2", "b1", "b2", "b9"]
-    assert scan.results(runs)[0]["nfe"] == 7
+    assert query.results(runs)[0]["nfe"] == 7
 
 
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("damage", ["half", "flipped", "empty", "other", "folder", "nonsense"])
 def test_a_damaged_copy_changes_nothing(damage: str, runs: Path) -> None:
-    expected = scan.results(runs)
+    expected = query.results(runs)
     whole = copy(runs).read_bytes()
     if damage == "folder":
         copy(runs).unlink()
         copy(runs).mkdir()
     elif damage == "nonsense":
         body = b'[{"keys": ["a"], "names": 3}]'
-        copy(runs).write_bytes(b"%s %08x\n%s" % (scan._FORMAT, zlib.crc32(body), body))
+        copy(runs).write_bytes(b"%s %08x\n%s" % (query._FORMAT, zlib.crc32(body), body))
     else:
         changed = {"half": whole[:-40], "flipped": whole.replace(b"heun", b"huen"), "empty": b"", "other": b"{}\n"}
         copy(runs).write_bytes(changed[damage])
-    assert scan.results(runs) == expected
+    assert query.results(runs) == expected
     assert damage == "folder" or copy(runs).read_bytes() == whole, "and it is made anew"
 
 
 @pytest.mark.usefixtures("small")
 def test_a_copy_that_cannot_be_written_changes_nothing(runs: Path) -> None:
     (runs / "cache").write_text("a file in its way")
-    assert scan.results(runs) == truth(runs)
+    assert query.results(runs) == truth(runs)
 
 
 def test_trainings_say_how_they_ended_or_what_they_do(runs: Path) -> None:
@@ -168,7 +168,7 @@ def test_trainings_say_how_they_ended_or_what_they_do(runs: Path) -> None:
     (runs / "fits/c/done.json").write_text("{")
     (runs / "fits/silent").mkdir()
     unreadable: list[str] = []
-    a, b, c = scan.fits(runs, unreadable)
+    a, b, c = query.fits(runs, unreadable)
     assert (a["fit"], a["done"]["steps"], a["status"]) == ("a", 20, None)
     assert (b["fit"], b["done"], b["status"]["step"]) == ("b", None, 3)
     assert (c["fit"], c["done"], c["status"]["reason"]) == ("c", None, "because")
@@ -205,7 +205,7 @@ def test_filters_select(filters: list[str], cells: str, runs: Path) -> None:
     (runs / "sweeps/planned").mkdir(parents=True)
     tasks = [{"fit": "a", "cell": "a2"}, {"fit": "b", "cell": "b0"}, {"fit": "b", "cell": "b8"}]
     (runs / "sweeps/planned/plan.json").write_text(json.dumps({"tasks": tasks}))
-    assert [one["cell"] for one in scan.select(scan.results(runs), filters, runs)] == cells.split()
+    assert [one["cell"] for one in query.select(query.results(runs), filters, runs)] == cells.split()
 
 
 @pytest.mark.parametrize(
@@ -223,12 +223,12 @@ def test_a_filter_that_means_nothing_is_refused_in_one_line(word: str, said: lis
     (runs / "sweeps/broken").mkdir(parents=True)
     (runs / "sweeps/broken/plan.json").write_text('{"tasks": [3]}')
     with pytest.raises(ValueError, match=r"^[^\n]*$") as caught:
-        scan.select(scan.results(runs), [word], runs)
+        query.select(query.results(runs), [word], runs)
     for text in said:
         assert text in str(caught.value)
 
 
 def test_reading_imports_next_to_nothing() -> None:
-    names, _ = loaded("import", "diffsweep.sweep.scan")
-    assert "diffsweep.sweep.scan" in names
+    names, _ = loaded("import", "diffsweep.sweep.store.query")
+    assert "diffsweep.sweep.store.query" in names
     assert not names & {"omegaconf", "hydra", "rich", "pathlib", "dataclasses", "socket"}

@@ -28,21 +28,22 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import FrozenTrial, TrialState
 
 import brake
-import diffsweep.training.stages as stages
-from diffsweep import trial as trials_of
-from diffsweep.sweep import seek, slurm
-from diffsweep.sweep.crew import Local
-from diffsweep.sweep.files import write_json
-from diffsweep.sweep.jobs import Launched
-from diffsweep.sweep.lease import Lease
-from diffsweep.sweep.plan import Plan
-from diffsweep.sweep.pool import Room
-from diffsweep.sweep.process import Process
-from diffsweep.sweep.record import Run
-from diffsweep.sweep.search import SAMPLERS, Search
-from diffsweep.sweep.space import space
-from diffsweep.training.intermediate import Pruned, Watch
-from diffsweep.trial import Worker
+import diffsweep.runs.stages as stages
+from diffsweep.entry import trial as trials_of
+from diffsweep.entry.trial import Worker
+from diffsweep.files import write_json
+from diffsweep.sweep import slurm
+from diffsweep.sweep.execute.local_pool import Room
+from diffsweep.sweep.plan.jobs import Launched
+from diffsweep.sweep.plan.plan import Plan
+from diffsweep.sweep.search import supervisor
+from diffsweep.sweep.search.space import space
+from diffsweep.sweep.search.study import SAMPLERS, Search
+from diffsweep.sweep.search.workers import Local
+from diffsweep.sweep.store.lease import Lease
+from diffsweep.sweep.store.process import Process
+from diffsweep.sweep.store.record import Run
+from diffsweep.training.scoring_callbacks import Pruned, Watch
 from slurm import Cluster
 
 ROOT = Path(__file__).parent.parent
@@ -503,7 +504,7 @@ def test_workers_never_wait_for_a_batch(tmp_path: Path, braked: Path) -> None:
 
     waiting = threading.Thread(target=release)
     waiting.start()
-    assert seek.run(search, Forks(search)) == 0
+    assert supervisor.run(search, Forks(search)) == 0
     waiting.join()
     check_whole(search)
     found = {trial.params["training.steps"]: trial for trial in trials(search)}
@@ -534,7 +535,7 @@ def test_two_of_four_workers_are_killed_and_every_trial_happens_once(tmp_path: P
 
     murderer = threading.Thread(target=kill)
     murderer.start()
-    assert seek.run(search, crew) == 0
+    assert supervisor.run(search, crew) == 0
     murderer.join()
     assert crew.codes.count(-signal.SIGKILL) == 2
     check_whole(search)
@@ -545,10 +546,10 @@ def test_two_of_four_workers_are_killed_and_every_trial_happens_once(tmp_path: P
 def test_the_launcher_is_killed_and_the_same_search_goes_on(tmp_path: Path, braked: Path) -> None:
     """Its workers go on without it; whoever looks after the search next counts them as its own."""
     search = searching(tmp_path, "training.steps=range(100,200)", brake.LOSS, n_trials=6, n_workers=2)
-    launcher = forked(lambda: seek.run(search, Forks(search)), tmp_path / "launcher.log")
+    launcher = forked(lambda: supervisor.run(search, Forks(search)), tmp_path / "launcher.log")
     wait_for(lambda: trials(search, TrialState.COMPLETE))
     with pytest.raises(ValueError, match=f"is being looked after by process {launcher}"):
-        seek.run(search, Forks(search))
+        supervisor.run(search, Forks(search))
     os.kill(launcher, signal.SIGKILL)
     assert ended(launcher) == -signal.SIGKILL
     workers = search.workers()
@@ -556,18 +557,18 @@ def test_the_launcher_is_killed_and_the_same_search_goes_on(tmp_path: Path, brak
     os.kill(workers[0].pid, signal.SIGKILL)
     braked.unlink()
     crew = Forks(search)
-    assert seek.run(search, crew) == 0
+    assert supervisor.run(search, crew) == 0
     check_whole(search)
     # One took the place of the dead, none that of the living.
     assert len(crew.codes) <= 2
-    assert seek.run(replace(search, n_trials=7), Forks(search)) == 0
+    assert supervisor.run(replace(search, n_trials=7), Forks(search)) == 0
     check_whole(replace(search, n_trials=7))
 
 
 @slow
 def test_a_launcher_that_is_stopped_stops_its_workers_and_loses_nothing(tmp_path: Path, braked: Path) -> None:
     search = searching(tmp_path, "training.steps=range(600,900)", brake.LOSS, n_trials=2, n_workers=2)
-    launcher = forked(lambda: seek.run(search, Forks(search)), tmp_path / "launcher.log")
+    launcher = forked(lambda: supervisor.run(search, Forks(search)), tmp_path / "launcher.log")
     # A status comes before the first step; the first numbers come after it.
     wait_for(lambda: sum(path.stat().st_size > 0 for path in search.runs.glob("fits/*/metrics.jsonl")) == 2)
     os.kill(launcher, signal.SIGTERM)
@@ -578,7 +579,7 @@ def test_a_launcher_that_is_stopped_stops_its_workers_and_loses_nothing(tmp_path
     assert [trial.state for trial in before] == [TrialState.WAITING] * 2
     assert len(list(search.runs.glob("fits/*/checkpoints/last.ckpt"))) == 2
     braked.unlink()
-    assert seek.run(search, Forks(search)) == 0
+    assert supervisor.run(search, Forks(search)) == 0
     check_whole(search)
     assert [trial.params for trial in trials(search)] == [trial.params for trial in before]
     assert "going on from its checkpoint" in (search.folder / "logs/worker-0.log").read_text()
@@ -588,7 +589,7 @@ def test_a_launcher_that_is_stopped_stops_its_workers_and_loses_nothing(tmp_path
 def test_a_failing_trial_stops_nobody_and_says_why(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     decays = "training.decay=cosine,nonsense,linear"
     search = searching(tmp_path, decays, sampler={"name": "grid"}, n_workers=1)
-    assert seek.run(search, Forks(search)) == 1
+    assert supervisor.run(search, Forks(search)) == 1
     states = [trial.state for trial in trials(search)]
     assert states == [TrialState.COMPLETE, TrialState.FAIL, TrialState.COMPLETE]
     assert "training.decay=nonsense is unknown" in trials(search)[1].user_attrs["reason"]
@@ -608,7 +609,7 @@ def test_a_trial_that_kills_every_process_is_given_up(tmp_path: Path) -> None:
         Worker(search.folder, index)()
 
     search = searching(tmp_path, "training.steps=20,21", sampler={"name": "grid"})
-    assert seek.run(search, Forks(search, work)) == 1
+    assert supervisor.run(search, Forks(search, work)) == 1
     first, second = trials(search)
     assert (first.state, first.user_attrs["reason"]) == (TrialState.FAIL, "its process was killed 3 times")
     assert second.state == TrialState.COMPLETE
@@ -618,7 +619,7 @@ def test_a_trial_that_kills_every_process_is_given_up(tmp_path: Path) -> None:
 def test_an_objective_that_no_result_has_ends_the_search(tmp_path: Path) -> None:
     search = searching(tmp_path, "training.steps=20,21,22", sampler={"name": "grid"}, objective=("beauty",))
     with pytest.raises(ValueError, match=r"objective=beauty is no number of a result: choose from .*w2_points.*nfe"):
-        seek.run(search, Forks(search))
+        supervisor.run(search, Forks(search))
     assert Counter(trial.state for trial in trials(search)) == {TrialState.FAIL: 1, TrialState.WAITING: 2}
 
 
@@ -628,7 +629,7 @@ def test_several_objectives_give_a_front_that_nothing_dominates(
 ) -> None:
     settings = {"objective": ("w2_points", "nfe"), "directions": ("minimize", "minimize"), "n_trials": 6}
     search = searching(tmp_path, "sampler.nfe=2,4,8,16", "sampler=ddim,heun", **settings)
-    assert seek.run(search, Forks(search)) == 0
+    assert supervisor.run(search, Forks(search)) == 0
     # One training is enough for all samplers.
     assert len(list(search.runs.glob("fits/*/done.json"))) == 1
     found = trials(search)
@@ -656,7 +657,7 @@ def test_several_objectives_give_a_front_that_nothing_dominates(
 def test_a_pruner_stops_bad_trials_and_their_trainings_can_go_on(tmp_path: Path) -> None:
     rates = "optimizer.lr=0.001,0.5,0.6,0.7"
     search = searching(tmp_path, rates, "training.steps=40", sampler={"name": "grid"}, pruner=ASHA)
-    assert seek.run(search, Forks(search)) == 0
+    assert supervisor.run(search, Forks(search)) == 0
     good, *bad = trials(search)
     assert good.state == TrialState.COMPLETE
     assert list(good.intermediate_values) == [5, 10, 20]

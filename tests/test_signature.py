@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 import processes
-from diffsweep.sweep.signature import INFERENCE, NEUTRAL, cell_signature, fit_signature
+from diffsweep.sweep.store.signature import INFERENCE, NEUTRAL, cell_signature, fit_signature
 
 CONFIG: dict[str, Any] = {
     "dataset": {"_target_": "a.Digits", "root": "/data", "size": 8, "classes": [0, 1, 2]},

@@ -14,14 +14,14 @@ from pathlib import Path
 import pytest
 
 import processes
-from diffsweep.sweep import evidence, outlook
-from diffsweep.sweep.jobs import Job, Launched
-from diffsweep.sweep.lease import Lease
-from diffsweep.sweep.look import Item, Look
-from diffsweep.sweep.plan import Plan, Signed
-from diffsweep.sweep.process import Process
-from diffsweep.sweep.record import Record
-from diffsweep.sweep.state import Watch
+from diffsweep.sweep.plan.jobs import Job, Launched
+from diffsweep.sweep.plan.plan import Plan, Signed
+from diffsweep.sweep.status import folder_state, job_state
+from diffsweep.sweep.status.monitor import Watch
+from diffsweep.sweep.status.sweep_state import Item, Look
+from diffsweep.sweep.store.lease import Lease
+from diffsweep.sweep.store.process import Process
+from diffsweep.sweep.store.record import Record
 from processes import dead
 
 Hold = Callable[..., "subprocess.Popen[str]"]
@@ -305,7 +305,7 @@ def test_a_holder_on_another_host_is_believed_while_it_shows_signs_of_life(plan:
 def test_a_holder_is_asked_after_however_quiet_its_folder_is(
     plan: Plan, hold: Hold, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(evidence, "_SETTLED", 0.02)
+    monkeypatch.setattr(folder_state, "_SETTLED", 0.02)
     process = hold(fit(plan, "f0"))
     watch = Watch(plan)
     for _ in range(3):
@@ -456,7 +456,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(outlook, "time", clock)
+    monkeypatch.setattr(job_state, "time", clock)
     return clock
 
 

@@ -12,8 +12,8 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
-from diffsweep.sweep.record import Run
-from diffsweep.training.parts import Parts
+from diffsweep.runs.build import Parts
+from diffsweep.sweep.store.record import Run
 
 ROOT = Path(__file__).parent.parent
 STUDIES = sorted((ROOT / "sweeps").glob("*.yaml"))

@@ -19,10 +19,10 @@ import psutil
 import pytest
 
 import brake
-from diffsweep.sweep.follow import Follow
-from diffsweep.sweep.jobs import Todo
-from diffsweep.sweep.plan import Plan, Signed
-from diffsweep.sweep.pool import Pool, Room
+from diffsweep.sweep.execute.local_pool import Pool, Room
+from diffsweep.sweep.execute.retry import Follow
+from diffsweep.sweep.plan.jobs import Todo
+from diffsweep.sweep.plan.plan import Plan, Signed
 from tiny import TINY
 
 ROOT = Path(__file__).parent.parent

@@ -15,11 +15,11 @@ from rich.console import Console
 
 import processes
 from diffsweep.report import export
+from diffsweep.report.format import count, duration, number, with_error
+from diffsweep.report.next_commands import next_commands
 from diffsweep.report.overrides import split
-from diffsweep.report.suggest import next_commands
 from diffsweep.report.terminal import line, show_result, show_sweep, show_where
-from diffsweep.report.words import count, duration, number, with_error
-from diffsweep.sweep.record import Fit
+from diffsweep.sweep.store.record import Fit
 
 RESULT: dict[str, Any] = {
     "cell": "c0",

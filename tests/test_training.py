@@ -13,12 +13,12 @@ from diffsweep.diffusion.schedules import Cosine
 from diffsweep.diffusion.solvers import Euler
 from diffsweep.diffusion.spacing import Time
 from diffsweep.diffusion.target import V
+from diffsweep.random_streams import generator
+from diffsweep.scoring.sampling import Sampling
 from diffsweep.training.batches import Batch, Batches
 from diffsweep.training.ema import ema
 from diffsweep.training.module import Recipe
 from diffsweep.training.muon import Muon, orthogonal
-from diffsweep.training.sample import Sampling
-from diffsweep.training.streams import generator
 
 
 def draw(shape: tuple[int, ...], stream: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:

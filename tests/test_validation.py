@@ -17,13 +17,13 @@ from hydra import compose, initialize_config_dir
 from lightning import Trainer
 from omegaconf import DictConfig, OmegaConf
 
-from diffsweep.sweep.record import Fit, Run, read_metrics
-from diffsweep.sweep.signature import fit_signature, resolved
-from diffsweep.training import stages
-from diffsweep.training.checkpoint import WholeFiles
-from diffsweep.training.intermediate import Draft, Scorer, Watch
-from diffsweep.training.parts import Parts
+from diffsweep.runs import stages
+from diffsweep.runs.build import Parts
+from diffsweep.sweep.store.record import Fit, Run, read_metrics
+from diffsweep.sweep.store.signature import fit_signature, resolved
+from diffsweep.trainer import WholeFiles
 from diffsweep.training.progress import Progress
+from diffsweep.training.scoring_callbacks import Draft, Scorer, Watch
 from diffsweep.training.validation import Best, Validation
 from tiny import TINY
 

@@ -18,10 +18,9 @@ from PIL import Image
 
 import processes
 from diffsweep import commands
-from diffsweep.report import wandb_summary
-from diffsweep.sweep import mirror
-from diffsweep.sweep.mirror import Mirror, Place, Subject, digest, flat, pictures
-from diffsweep.sweep.record import Fit, Metrics, Run, read_metrics
+from diffsweep.sweep.store.record import Fit, Metrics, Run, read_metrics
+from diffsweep.tracking import wandb_run, wandb_summary
+from diffsweep.tracking.wandb_run import Mirror, Place, Subject, digest, flat, pictures
 from prerequisites import need_module
 from tiny import TINY
 from wandb_server import ENTITY, KEY, Server, bare
@@ -78,8 +77,8 @@ def trained(runs: Path, name: str, steps: int = 50, *, done: bool = True) -> Fit
     with Metrics(fit.metrics_file) as metrics:
         for row in rows(steps):
             metrics.write(row["step"], **{key: value for key, value in row.items() if key != "step"})
-    (fit.folder / mirror.PICTURES).mkdir()
-    Image.new("L", (8, 8), 99).save(fit.folder / mirror.PICTURES / "00000020.png")
+    (fit.folder / wandb_run.PICTURES).mkdir()
+    Image.new("L", (8, 8), 99).save(fit.folder / wandb_run.PICTURES / "00000020.png")
     fit.checkpoints.mkdir()
     (fit.checkpoints / "ema.safetensors").write_bytes(b"weights")
     fit.write_status("running", step=steps)
@@ -172,7 +171,7 @@ def test_a_config_is_flat_and_begins_with_the_five_groups() -> None:
 
 @pytest.mark.parametrize("key", [KEY, "wandb_v1_" + "x" * 40])
 def test_a_key_is_never_said(key: str) -> None:
-    assert key not in mirror._line(ValueError(f"401 for {key}"))
+    assert key not in wandb_run._line(ValueError(f"401 for {key}"))
 
 
 @pytest.fixture
@@ -186,14 +185,14 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     wandb.teardown()
     for name, value in (bare() | {"NETRC": f"{tmp_path}/netrc", "WANDB_CONFIG_DIR": str(tmp_path)}).items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(mirror, "_unusable", {})
+    monkeypatch.setattr(wandb_run, "_unusable", {})
     yield tmp_path
     wandb.teardown()
 
 
 def test_without_a_key_a_run_is_offline_and_a_sync_says_why(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "there is no key for" in str(mirror.reachable())
-    assert mirror._offline(Place())[0]
+    assert "there is no key for" in str(wandb_run.reachable())
+    assert wandb_run._offline(Place())[0]
     assert sync(home) == 2
     assert "there is no key for" in capsys.readouterr().err
 
@@ -205,17 +204,17 @@ def test_the_server_that_a_user_has_logged_in_to_is_asked(server: Server, home: 
     address = server.url.removeprefix("http://")
     (home / "settings").write_text(f"[default]\nbase_url = {server.url}\n")
     (home / "netrc").write_text(f"machine {address}\n  login user\n  password {KEY}\n")
-    assert mirror.reachable() is None
-    assert mirror.where(Place("p", "e")) == f"{address} e p"
+    assert wandb_run.reachable() is None
+    assert wandb_run.where(Place("p", "e")) == f"{address} e p"
     # Nobody listens on this port: it is refused at once, and no client is made to wait for it.
     (home / "settings").write_text("[default]\nbase_url = http://127.0.0.1:9\n")
     (home / "netrc").write_text(f"machine 127.0.0.1:9 login user password {KEY}\n")
     wandb.teardown()
-    assert mirror.reachable() == "127.0.0.1 does not answer"
+    assert wandb_run.reachable() == "127.0.0.1 does not answer"
     # As `wandb offline` leaves it: it wins over a server that could be asked, and needs no reason.
     (home / "settings").write_text(f"[default]\nbase_url = {server.url}\nmode = offline\n")
     wandb.teardown()
-    assert mirror._offline(Place()) == (True, None)
+    assert wandb_run._offline(Place()) == (True, None)
 
 
 def test_a_key_that_is_refused_leaves_its_runs_offline_and_is_tried_once(
@@ -241,7 +240,7 @@ def test_a_key_that_is_refused_leaves_its_runs_offline_and_is_tried_once(
 
 def test_a_password_in_an_address_is_not_kept(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_BASE_URL", "https://user:secret@wandb.local:8080/team")
-    assert mirror.where(Place("p", "e")) == "wandb.local:8080 e p"
+    assert wandb_run.where(Place("p", "e")) == "wandb.local:8080 e p"
 
 
 def test_where_wandb_is_disabled_nothing_is_written(
@@ -292,7 +291,7 @@ def test_a_run_that_is_killed_goes_on_in_the_same_run_without_doubled_or_lost_st
     assert run.values["schedule"] == "cosine"
     assert run.values["training/steps"] == 50
     assert run.display_name == "v cosine unet digits"
-    picture = (fit.folder / mirror.PICTURES / "00000020.png").read_bytes()
+    picture = (fit.folder / wandb_run.PICTURES / "00000020.png").read_bytes()
     assert [content for name, content in run.files.items() if name.startswith("media/images/grid")] == [picture]
     weights = [one for one in server.artifacts.values() if one["name"] == "weights-aaaaaaaaaa01"]
     assert [one["files"] for one in weights] == [{"ema.safetensors": b"weights"}]
@@ -304,7 +303,7 @@ def test_a_run_that_is_killed_goes_on_in_the_same_run_without_doubled_or_lost_st
 
 
 def test_the_least_of_a_metric_is_right_however_often_a_training_is_interrupted(server: Server, tmp_path: Path) -> None:
-    from diffsweep.training import loggers
+    from diffsweep.tracking import loggers
 
     fit = trained(tmp_path, "aaaaaaaaaa10", done=False)
     assert tell(fit, rows(30)).close(failed=True, preempted=True)
@@ -332,7 +331,7 @@ def test_a_cell_shows_its_picture_and_a_row_of_a_table(server: Server, tmp_path:
     assert opened.close()
     run = server.runs["cccccccccc02"]
     assert (run.job_type, run.group, run.finished) == ("cell", ("night" * 40)[:128], 0)
-    assert {key: run.summary[key] for key in mirror.numbers(result)} == mirror.numbers(result)
+    assert {key: run.summary[key] for key in wandb_run.numbers(result)} == wandb_run.numbers(result)
     assert run.summary["grid"]["_type"] == "image-file"
     assert run.values["extractor"] == "digits"
     assert run.values["sampler"] == "ddim"
@@ -420,7 +419,7 @@ def test_what_a_killed_offline_run_has_lost_is_made_again_from_our_own_files(
     assert sync(tmp_path) == 0
     assert capsys.readouterr().out.count("complete already") == 2
     # Not even if our own note of it is lost: then the server is asked.
-    (fit.cell("cccccccccc04").folder / mirror.NOTE).unlink()
+    (fit.cell("cccccccccc04").folder / wandb_run.NOTE).unlink()
     assert sync(tmp_path, "cccccccccc04") == 0
     assert "complete already" in capsys.readouterr().out
     assert len(cell.history) == history
@@ -466,7 +465,7 @@ def test_a_server_that_fails_costs_a_line_and_no_run(
 @pytest.fixture
 def swept(server: Server, tmp_path: Path) -> tuple[Any, list[dict[str, Any]]]:
     """A sweep of three cells of one fit, done; its plan, and its results."""
-    from diffsweep.sweep.plan import Plan, Signed
+    from diffsweep.sweep.plan.plan import Plan, Signed
 
     fit = trained(tmp_path, "aaaaaaaaaa07")
     asked = [("cccccccccc71", 0.9, 5, "ddim"), ("cccccccccc72", 0.5, 20, "ddim"), ("cccccccccc73", 0.52, 20, "heun")]
@@ -524,18 +523,18 @@ def test_a_sweep_ends_with_a_summary_a_workspace_and_a_report(
 def test_the_end_of_a_sweep_tells_wandb_only_if_its_runs_were_shown_there(
     server: Server, swept: tuple[Any, list[dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from diffsweep.report import callback
+    from diffsweep.entry import sweep_end
 
     plan, _ = swept
     told = []
     monkeypatch.setattr(wandb_summary, "summarise", lambda plan, place: told.append((plan.name, place)))
-    assert callback.show(plan.folder, plan.runs)
+    assert sweep_end.show(plan.folder, plan.runs)
     assert told == [("night", PLACE)]
     quiet = plan.folder.parent / "quiet"
     text = (plan.folder / "plan.json").read_text()
     quiet.mkdir()
     (quiet / "plan.json").write_text(text.replace('"wandb"', '"csv"'))
-    assert callback.show(quiet, plan.runs)
+    assert sweep_end.show(quiet, plan.runs)
     assert len(told) == 1
 
 
@@ -547,7 +546,7 @@ def test_a_summary_that_fails_fails_no_sweep(
     def broken(*args: Any, **kwargs: Any) -> None:
         raise RuntimeError("no such\nproject")
 
-    monkeypatch.setattr(mirror, "_init", broken)
+    monkeypatch.setattr(wandb_run, "_init", broken)
     assert wandb_summary.summarise(plan, PLACE) == "failed"
     monkeypatch.setattr(wandb_summary, "_summarise", broken)
     assert wandb_summary.summarise(plan, PLACE) == "failed"
@@ -560,7 +559,7 @@ def test_a_summary_that_fails_fails_no_sweep(
 
 def test_a_workspace_is_built_without_login(monkeypatch: pytest.MonkeyPatch) -> None:
     need_module("wandb_workspaces")
-    from diffsweep.report.wandb_workspace import workspace
+    from diffsweep.tracking.wandb_workspace import workspace
 
     results = [
         {"metric": "fd_x", "fd_x": rate, "sampler": name, "schedule": "cosine", "overrides": f"optimizer.lr={rate}"}
@@ -598,8 +597,8 @@ def composed(runs: Path, *overrides: str) -> tuple[Any, Run]:
 def test_a_training_that_is_preempted_is_one_run_and_does_not_notice_that_it_is_watched(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from diffsweep.training import stages
-    from diffsweep.training.intermediate import Watch
+    from diffsweep.runs import stages
+    from diffsweep.training.scoring_callbacks import Watch
 
     shown = ["logger=wandb", "logger.wandb.mode=online", "logger.wandb.artifact=true"]
     pictured = ["logger.wandb.samples_every=20", "logger.wandb.samples=4"]
@@ -668,7 +667,7 @@ def test_each_job_of_a_sweep_finishes_its_own_run_and_the_sweep_has_a_summary(se
 
 
 def test_without_tensorboard_its_logger_is_refused_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from diffsweep.training import loggers
+    from diffsweep.tracking import loggers
 
     for name in ("tensorboard", "tensorboardX", "torch.utils.tensorboard"):
         monkeypatch.setitem(sys.modules, name, None)
@@ -677,7 +676,7 @@ def test_without_tensorboard_its_logger_is_refused_in_one_line(tmp_path: Path, m
 
 
 def test_a_csv_has_each_step_once_after_a_resume_and_nothing_is_said_of_it(tmp_path: Path) -> None:
-    from diffsweep.training import loggers
+    from diffsweep.tracking import loggers
 
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -693,7 +692,7 @@ def test_a_csv_has_each_step_once_after_a_resume_and_nothing_is_said_of_it(tmp_p
 
 def test_tensorboard_has_each_step_once_after_a_resume(tmp_path: Path) -> None:
     events = need_module("tensorboard.backend.event_processing.event_accumulator")
-    from diffsweep.training import loggers
+    from diffsweep.tracking import loggers
 
     for told in (rows(30), rows(50)):
         logger = loggers.tensorboard(Subject("fit", "a", tmp_path, "a", None, {}))
@@ -715,14 +714,14 @@ def test_tensorboard_has_each_step_once_after_a_resume(tmp_path: Path) -> None:
     ],
 )
 def test_options_that_make_no_sense_are_refused_in_the_users_words(asked: dict[str, Any], words: str) -> None:
-    from diffsweep.training import loggers
+    from diffsweep.tracking import loggers
 
     with pytest.raises(ValueError, match=words):
         loggers.Wandb(**asked)
 
 
 def test_a_run_with_such_an_option_leaves_nothing_behind(tmp_path: Path) -> None:
-    from diffsweep.training import stages
+    from diffsweep.runs import stages
 
     cfg, run = composed(tmp_path, "logger=wandb", "logger.wandb.mode=cloud")
     with pytest.raises(ValueError, match="logger mode=cloud is unknown"):
@@ -731,7 +730,7 @@ def test_a_run_with_such_an_option_leaves_nothing_behind(tmp_path: Path) -> None
 
 
 def test_pictures_are_in_the_order_of_their_steps(tmp_path: Path) -> None:
-    (tmp_path / mirror.PICTURES).mkdir()
+    (tmp_path / wandb_run.PICTURES).mkdir()
     for name in ("00000100.png", "00000020.png", "notes.png"):
-        (tmp_path / mirror.PICTURES / name).touch()
+        (tmp_path / wandb_run.PICTURES / name).touch()
     assert [step for step, _ in pictures(tmp_path)] == [20, 100]

@@ -1,4 +1,4 @@
-"""`hydra/launcher=local`: the jobs of a sweep as processes of this machine. See `diffsweep.sweep.pool`."""
+"""`hydra/launcher=local`: the jobs of a sweep as processes of this machine, see `sweep.execute.local_pool`."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from hydra.types import HydraContext, TaskFunction
     from omegaconf import DictConfig
 
-    from diffsweep.sweep.jobs import Todo
-    from diffsweep.sweep.plan import Plan
+    from diffsweep.sweep.plan.jobs import Todo
+    from diffsweep.sweep.plan.plan import Plan
 
 
 class LocalLauncher(Launcher):
@@ -41,25 +41,25 @@ class LocalLauncher(Launcher):
         self.loader, self.config = hydra_context.config_loader, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        from diffsweep.launching import launch
+        from diffsweep.entry.launch import launch
 
         return launch(self.start, self.loader, self.config, job_overrides, initial_job_idx)
 
     def start(self, plan: Plan, todo: Todo) -> None:
-        """Run the jobs of `todo` to their end. Raises ValueError, KeyboardInterrupt as `diffsweep.sweep.pool.Pool`."""
+        """Run the jobs of `todo` to their end. Raises ValueError, KeyboardInterrupt as `Pool`."""
         from diffsweep.report.live import LiveView
-        from diffsweep.sweep import launch, snapshot
-        from diffsweep.sweep.follow import Follow
-        from diffsweep.sweep.pool import Pool, Room
-        from diffsweep.sweep.state import Watch
+        from diffsweep.sweep.execute.local_pool import Pool, Room
+        from diffsweep.sweep.execute.retry import Follow
+        from diffsweep.sweep.plan import prepare, snapshot
+        from diffsweep.sweep.status.monitor import Watch
 
         room, follow = Room.here(self.jobs_per_gpu), Follow(plan, self.retries)
         # Four jobs for each place: the last ones then end at about the same time.
         places = self.jobs or max(room.cores, len(room.gpus) * self.jobs_per_gpu)
-        jobs = launch.named(todo.jobs(plan, self.cells_per_job or math.ceil(len(todo.cells) / (4 * places))))
-        source = snapshot.take(plan.folder, Path(plan.hydra["runtime"]["cwd"]), launch.configs(plan))
+        jobs = prepare.named(todo.jobs(plan, self.cells_per_job or math.ceil(len(todo.cells) / (4 * places))))
+        source = snapshot.take(plan.folder, Path(plan.hydra["runtime"]["cwd"]), prepare.configs(plan))
         pool = Pool(plan, jobs, source, follow, room, self.jobs)
-        launched = launch.local(plan, jobs)
+        launched = prepare.local(plan, jobs)
         try:
             watch = Watch(plan)
             with LiveView(plan) as view:

@@ -1,4 +1,4 @@
-"""`hydra/sweeper=optuna`: search instead of a grid. See `diffsweep.sweep.search` and `diffsweep.sweep.seek`."""
+"""`hydra/sweeper=optuna`: search instead of a grid, see `diffsweep.sweep.search`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 if TYPE_CHECKING:
-    from diffsweep.sweep.search import Search
+    from diffsweep.sweep.search.study import Search
 
 
 class OptunaSweeper(Sweeper):
@@ -56,15 +56,13 @@ class OptunaSweeper(Sweeper):
             "seed": seed,
         }
         self.study_name = study_name
-        self.params = params
+        self.params = params or {}
         self.hydra_context: HydraContext | None = None
         self.config: DictConfig | None = None
         self.launcher = None
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.hydra_context, self.config = hydra_context, config
-        # As written: for whoever makes this object, Hydra has put the launching config's values in their place.
-        self.params = config.hydra.sweeper.get("params")
 
     def sweep(self, arguments: list[str]) -> None:
         """Search to the end. Raises CompactHydraException, in one line, for a user's mistake, SystemExit(1) if trials
@@ -72,10 +70,10 @@ class OptunaSweeper(Sweeper):
         """
         from hydra.errors import CompactHydraException, HydraException
 
-        from diffsweep.sweep import seek
-        from diffsweep.sweep.compose import in_one_line
-        from diffsweep.sweep.crew import crew
-        from diffsweep.trial import Worker
+        from diffsweep.entry.trial import Worker
+        from diffsweep.sweep.plan.compose import in_one_line
+        from diffsweep.sweep.search import supervisor
+        from diffsweep.sweep.search.workers import crew
 
         assert self.config is not None
         assert self.hydra_context is not None
@@ -89,10 +87,10 @@ class OptunaSweeper(Sweeper):
             runtime = self.config.hydra.runtime
             sources = [Path(source.path) for source in runtime.config_sources if source.path]
             configs = [path for path in sources if path.is_absolute()]
-            search, source = seek.begin(search, Path(runtime.cwd), configs)
+            search, source = supervisor.begin(search, Path(runtime.cwd), configs)
             OmegaConf.save(self.config, search.folder / "multirun.yaml")
             detach = bool(self.config.hydra.launcher.get("detach", False))
-            code = seek.run(search, crew(search, source, Worker), detach=detach)
+            code = supervisor.run(search, crew(search, source, Worker), detach=detach)
         except HydraException as error:
             raise CompactHydraException(in_one_line(error)) from error.__cause__
         except (ValueError, OSError) as error:
@@ -103,16 +101,16 @@ class OptunaSweeper(Sweeper):
     def _search(self, arguments: Sequence[str]) -> Search:
         from hydra.core.override_parser.overrides_parser import OverridesParser
 
-        from diffsweep.sweep.hydra import frozen
-        from diffsweep.sweep.override_text import params_text
-        from diffsweep.sweep.pool import Room
-        from diffsweep.sweep.search import Search, valid_name
-        from diffsweep.sweep.space import space
+        from diffsweep.sweep.execute.local_pool import Room
+        from diffsweep.sweep.plan.hydra_job import frozen
+        from diffsweep.sweep.search.space import space
+        from diffsweep.sweep.search.study import Search, valid_name
 
         assert self.config is not None
         assert self.hydra_context is not None
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-        distributions, fixed = space(parser.parse_overrides([*params_text(self.params), *arguments]))
+        params = [f"{key}={value}" for key, value in self.params.items()]
+        distributions, fixed = space(parser.parse_overrides([*params, *arguments]))
         runs, folder = Path(self.config.paths.runs).absolute(), Path(self.config.hydra.sweep.dir).absolute()
         if self.study_name is not None:
             folder = runs / "sweeps" / valid_name(str(self.study_name))
@@ -157,7 +155,7 @@ def _allowed(cfg: DictConfig, search: Search) -> bool:
             "one device, and several trials at once: hydra.sweeper.n_workers"
         )
     if mode == "prefetch":
-        from diffsweep.training.prefetch import prefetch
+        from diffsweep.runs.prefetch import prefetch
 
         print(prefetch(cfg), flush=True)
         return False

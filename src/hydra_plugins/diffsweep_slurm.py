@@ -1,4 +1,4 @@
-"""`hydra/launcher=slurm`: the jobs of a sweep on a SLURM cluster, through submitit. See `diffsweep.sweep.cluster`."""
+"""`hydra/launcher=slurm`: the jobs of a sweep on a SLURM cluster, see `diffsweep.sweep.execute.slurm_sweep`."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from hydra.types import HydraContext, TaskFunction
     from omegaconf import DictConfig
 
-    from diffsweep.sweep.jobs import Todo
-    from diffsweep.sweep.plan import Plan
+    from diffsweep.sweep.plan.jobs import Todo
+    from diffsweep.sweep.plan.plan import Plan
 
 
 class SlurmLauncher(Launcher):
@@ -45,14 +45,14 @@ class SlurmLauncher(Launcher):
         self.loader, self.config = hydra_context.config_loader, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        from diffsweep.launching import launch
+        from diffsweep.entry.launch import launch
 
         return launch(self.start, self.loader, self.config, job_overrides, initial_job_idx)
 
     def start(self, plan: Plan, todo: Todo) -> None:
         """Submit the jobs of `todo`, and wait. Raises ValueError for what SLURM refuses, KeyboardInterrupt."""
+        from diffsweep.entry.slurm_job import on_cluster
         from diffsweep.report.live import LiveView
-        from diffsweep.sweep import cluster
-        from diffsweep.worker import on_cluster
+        from diffsweep.sweep.execute import slurm_sweep
 
-        cluster.start(plan, todo, cluster.Policy(*self.policy), on_cluster, LiveView)
+        slurm_sweep.start(plan, todo, slurm_sweep.Policy(*self.policy), on_cluster, LiveView)

@@ -13,8 +13,8 @@ import socket
 import sys
 from pathlib import Path
 
-from diffsweep.sweep.lease import Lease
-from diffsweep.sweep.record import Record
+from diffsweep.sweep.store.lease import Lease
+from diffsweep.sweep.store.record import Record
 
 parser = argparse.ArgumentParser()
 parser.add_argument("folder", type=Path)

@@ -10,8 +10,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import test_wandb
-from diffsweep.sweep.mirror import Place
-from diffsweep.sweep.record import Fit
+from diffsweep.sweep.store.record import Fit
+from diffsweep.tracking.wandb_run import Place
 
 opened = test_wandb.tell(Fit(Path(sys.argv[1])), test_wandb.rows(50), Place(mode="offline"))
 os.kill(os.getpid(), signal.SIGKILL)

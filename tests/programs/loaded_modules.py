@@ -18,7 +18,7 @@ elif what == "command":
 
     main(words)
 elif what == "provenance":
-    from diffsweep.sweep.record import provenance
+    from diffsweep.sweep.store.record import provenance
 
     provenance()
 else:

@@ -7,7 +7,7 @@ import signal
 import sys
 from pathlib import Path
 
-from diffsweep.sweep.record import Metrics
+from diffsweep.sweep.store.record import Metrics
 
 metrics = Metrics(Path(sys.argv[1]))
 for step in range(100):

@@ -4,6 +4,6 @@ from __future__ import annotations
 
 import json
 
-from diffsweep.sweep.process import Process
+from diffsweep.sweep.store.process import Process
 
 print(json.dumps(Process.current().asdict()))

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from diffsweep.sweep import lease as module
+from diffsweep.sweep.store import lease as module
 
 folder, rounds, seed = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 random.seed(seed)

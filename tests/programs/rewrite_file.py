@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from diffsweep.sweep.record import write_atomic
+from diffsweep.sweep.store.record import write_atomic
 
 print("go", flush=True)
 while True:

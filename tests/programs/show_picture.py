@@ -27,12 +27,12 @@ if given.background:
 if given.without_library:
     sys.modules["textual_image"] = None  # type: ignore[assignment]
 
-from diffsweep.report import console, thumbnail  # noqa: E402
+from diffsweep.report import console, terminal_image  # noqa: E402
 
 start = time.monotonic()
-print(f"shown={thumbnail.show(given.picture, console.here())}")
+print(f"shown={terminal_image.show(given.picture, console.here())}")
 if given.again:
-    thumbnail.show(given.picture, console.here())
+    terminal_image.show(given.picture, console.here())
     print(time.monotonic() - start)
 if given.read:
     print("read=" + input())

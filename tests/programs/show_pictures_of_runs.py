@@ -9,11 +9,11 @@ import sys
 from pathlib import Path
 
 from diffsweep.report import terminal
-from diffsweep.sweep import scan
+from diffsweep.sweep.store import query
 
 input()
 runs = sys.argv[1]
-results = scan.results(runs)
+results = query.results(runs)
 terminal.show_result(results[0], runs=runs)
 print("shown=")
 terminal.show_where(results, Path("table.csv"), Path("report.html"), runs=runs)

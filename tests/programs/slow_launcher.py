@@ -10,8 +10,8 @@ import sys
 import time
 from pathlib import Path
 
-from diffsweep.sweep.jobs import Launched
-from diffsweep.sweep.process import Process, terminable
+from diffsweep.sweep.plan.jobs import Launched
+from diffsweep.sweep.store.process import Process, terminable
 
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 folder = Path(sys.argv[1])

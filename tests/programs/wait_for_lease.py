@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from diffsweep.sweep.lease import Lease
+from diffsweep.sweep.store.lease import Lease
 
 folder = Path(sys.argv[1])
 with Lease(folder).acquire(on_wait=lambda holder: print("waiting", flush=True)) as held:

@@ -6,7 +6,7 @@ import resource
 import signal
 import sys
 
-from diffsweep.sweep.record import CannotWriteError, write_atomic
+from diffsweep.sweep.store.record import CannotWriteError, write_atomic
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from diffsweep.sweep.record import CannotWriteError, Metrics, atomic, write_atomic
+from diffsweep.sweep.store.record import CannotWriteError, Metrics, atomic, write_atomic
 
 folder = Path(sys.argv[1])
 old = folder / "fits" / "f0" / "done.json"

@@ -13,9 +13,9 @@ from hydra.errors import HydraException
 
 from diffsweep.commands.values import whole
 from diffsweep.report.terminal import show_result
-from diffsweep.sweep import scan
-from diffsweep.sweep.compose import in_one_line
-from diffsweep.sweep.process import import_from
+from diffsweep.sweep.plan.compose import in_one_line
+from diffsweep.sweep.store import query
+from diffsweep.sweep.store.process import import_from
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,7 +42,7 @@ def run(asked: argparse.Namespace) -> int:
     compare only at equal numbers of samples: --samples.
     """
     cfg, is_dataset = _composed(asked)
-    from diffsweep.training.external import External, Pictures, read
+    from diffsweep.runs.external import External, Pictures, read
 
     images, reference = read(asked.images, asked.size, asked.corrupt), asked.reference
     if not is_dataset:
@@ -62,7 +62,7 @@ def run(asked: argparse.Namespace) -> int:
         print(f"already done{again}", file=sys.stderr)
     alike = [
         result.get("samples")
-        for result in scan.results(asked.runs)
+        for result in query.results(asked.runs)
         if (result.get("dataset"), result.get("metric")) == (external.choice, external.evaluation.main)
     ]
     samples, usual = len(external.order), max(set(alike), key=alike.count, default=None)

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from diffsweep.commands.values import days
-from diffsweep.sweep import collect
+from diffsweep.sweep.store import garbage
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,8 +26,8 @@ def run(asked: argparse.Namespace) -> int:
     """
     if not Path(asked.runs).is_dir():
         raise ValueError(f"--runs {asked.runs} is no folder")
-    older_than = asked.older_than * collect.DAY
-    found = collect.garbage(asked.runs, older_than)
+    older_than = asked.older_than * garbage.DAY
+    found = garbage.garbage(asked.runs, older_than)
     if not found:
         print("nothing to free")
         return 0
@@ -51,9 +51,9 @@ def run(asked: argparse.Namespace) -> int:
         print(f"{_size(total):>9}  in all; --yes frees it")
         return 0
 
-    def free(one: collect.Garbage) -> tuple[int, str]:
+    def free(one: garbage.Garbage) -> tuple[int, str]:
         try:
-            return collect.free(one, asked.runs, older_than), ""
+            return garbage.free(one, asked.runs, older_than), ""
         except OSError as error:
             return 0, f"{one.path}: {error.strerror or error}"
 

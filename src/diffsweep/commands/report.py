@@ -12,13 +12,14 @@ from typing import Any
 from tqdm import tqdm
 
 from diffsweep.commands.values import whole
-from diffsweep.report import callback, page
-from diffsweep.report.spelling import spelled
+from diffsweep.entry import sweep_end
+from diffsweep.report import page
+from diffsweep.report.fill_defaults import spelled
 from diffsweep.report.status import find
-from diffsweep.sweep import scan
-from diffsweep.sweep.plan import Plan
-from diffsweep.sweep.process import import_from
-from diffsweep.sweep.record import Cell
+from diffsweep.sweep.plan.plan import Plan
+from diffsweep.sweep.store import query
+from diffsweep.sweep.store.process import import_from
+from diffsweep.sweep.store.record import Cell
 
 # Of a report: cells that are animated, and samples of each.
 _ANIMATED, _NOISES = 24, 16
@@ -47,9 +48,9 @@ def run(asked: argparse.Namespace) -> int:
     runs = Path(asked.runs)
     if len(asked.filters) == 1 and not any(sign in asked.filters[0] for sign in "=<>"):
         folder = find(runs, asked.filters[0])
-        about, file = callback.subject(folder, runs, Plan.read(folder)), folder / "report.html"
+        about, file = sweep_end.subject(folder, runs, Plan.read(folder)), folder / "report.html"
     else:
-        chosen = scan.select(scan.results(runs, jackknife=True), asked.filters, runs)
+        chosen = query.select(query.results(runs, jackknife=True), asked.filters, runs)
         alike = spelled(chosen, lambda result: Cell.of(result, runs).config())
         about, file = page.Subject(" ".join(asked.filters), runs, alike), Path("report.html")
     if not about.results and not about.failures:
@@ -68,8 +69,8 @@ def _motions(ranked: Sequence[Mapping[str, Any]], count: int, runs: Path) -> dic
         raise ValueError(f"--animate {count} is too much for one page: at most {_NOISES}")
     import_from(Path.cwd())
     from diffsweep import results
-    from diffsweep.report.motion import motion
-    from diffsweep.training import redraw
+    from diffsweep.report.animation import motion
+    from diffsweep.runs import resample
 
     own = [result for result in ranked if result.get("images") is None][:_ANIMATED]
     found = {}
@@ -79,8 +80,8 @@ def _motions(ranked: Sequence[Mapping[str, Any]], count: int, runs: Path) -> dic
             what = results.asked(cell)
             # Of a few points nobody sees where they go.
             flat = len(what.cfg.dataset.get("shape") or ()) == 1
-            drawn = redraw.redraw(
-                what.cfg, what.fit, redraw.POINTS if flat else count, seed=what.seed, follow=True, show=False
+            drawn = resample.redraw(
+                what.cfg, what.fit, resample.POINTS if flat else count, seed=what.seed, follow=True, show=False
             )
         except ValueError as error:
             print(f"not animated: {cell.signature}: {' '.join(str(error).split())}", file=sys.stderr)

@@ -10,7 +10,7 @@ from typing import Any
 from diffsweep.commands.values import whole
 from diffsweep.report import export
 from diffsweep.report.terminal import show_sweep
-from diffsweep.sweep import scan
+from diffsweep.sweep.store import query
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,8 +47,8 @@ def run(asked: argparse.Namespace) -> int:
     if asked.metric and asked.format != "table":
         raise ValueError(f"--metric {asked.metric} is for tables: --sort {asked.metric} orders {asked.format}")
     unreadable: list[str] = []
-    every = scan.results(asked.runs, unreadable, jackknife=asked.format in ("json", "parquet"))
-    chosen: Sequence[Any] = scan.select(every, asked.filters, asked.runs)
+    every = query.results(asked.runs, unreadable, jackknife=asked.format in ("json", "parquet"))
+    chosen: Sequence[Any] = query.select(every, asked.filters, asked.runs)
     if unreadable:
         more = f" and {len(unreadable) - 1} more" if len(unreadable) > 1 else ""
         print(f"left out as unreadable: {unreadable[0]}{more}", file=sys.stderr)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from diffsweep import launching
+from diffsweep.entry import launch
 from diffsweep.report.status import find
 
 
@@ -19,4 +19,4 @@ def run(asked: argparse.Namespace) -> int:
 
     The settings are those that were planned, whatever the files in conf/ say now; the code is that of now.
     """
-    return 0 if launching.resume(find(Path(asked.runs), asked.sweep)) else 1
+    return 0 if launch.resume(find(Path(asked.runs), asked.sweep)) else 1

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 from diffsweep.commands.values import whole
-from diffsweep.report.words import count, duration
-from diffsweep.sweep.process import import_from
+from diffsweep.report.format import count, duration
+from diffsweep.sweep.store.process import import_from
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,12 +53,12 @@ def run(asked: argparse.Namespace) -> int:
         device=asked.device,
         config_dir=asked.config_dir,
     )
-    from diffsweep.training import redraw
+    from diffsweep.runs import resample
 
     out = Path(asked.out or f"samples/{what.name}")
-    redraw.check_folder(out)
-    drawn = redraw.redraw(what.cfg, what.fit, asked.count, seed=what.seed, follow=asked.gif)
-    files = redraw.write(drawn, out, what.settings(drawn))
+    resample.check_folder(out)
+    drawn = resample.redraw(what.cfg, what.fit, asked.count, seed=what.seed, follow=asked.gif)
+    files = resample.write(drawn, out, what.settings(drawn))
     if drawn.broken:
         print(f"careful: {count(drawn.broken)} of {count(asked.count)} are not finite", file=sys.stderr)
     chosen = " ".join(f"{group}={choice}" for group, choice in what.choices.items())

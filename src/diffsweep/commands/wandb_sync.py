@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from diffsweep.report.wandb_sync import sync
-from diffsweep.sweep.mirror import reachable
+from diffsweep.tracking.wandb_run import reachable
+from diffsweep.tracking.wandb_sync import sync
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

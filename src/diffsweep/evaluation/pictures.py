@@ -13,7 +13,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
-from diffsweep.evaluation.whole import write_whole
+from diffsweep.files import write_atomic
 
 WIDTH = 800
 GAP = 1
@@ -36,7 +36,7 @@ def grid(x: Tensor, path: Path) -> None:
         ValueError: when `x` is empty or neither of the two.
     """
     _check(x)
-    write_whole(Path(path), _images(x.cpu()) if x.ndim == 4 else _points(x.cpu()))
+    write_atomic(Path(path), _images(x.cpu()) if x.ndim == 4 else _points(x.cpu()))
 
 
 def animation(frames: Sequence[tuple[Tensor, Tensor]], path: Path) -> None:
@@ -55,7 +55,7 @@ def animation(frames: Sequence[tuple[Tensor, Tensor]], path: Path) -> None:
     buffer = io.BytesIO()
     durations = [max(50, _WAY // len(drawn))] * (len(drawn) - 1) + [_LAST]
     drawn[0].save(buffer, "gif", save_all=True, append_images=drawn[1:], duration=durations, loop=0)
-    write_whole(Path(path), buffer.getvalue())
+    write_atomic(Path(path), buffer.getvalue())
 
 
 def _check(x: Tensor) -> None:

@@ -23,7 +23,7 @@ from tqdm import tqdm
 from diffsweep.evaluation.extractor import Extractor, sha256
 from diffsweep.evaluation.features import Features
 from diffsweep.evaluation.moments import Moments
-from diffsweep.evaluation.whole import write_whole
+from diffsweep.files import write_atomic
 
 FORMAT = "2"
 
@@ -81,7 +81,7 @@ class Reference:
             content = json.dumps(numbers)
             # In a folder that others have filled nothing need be written.
             with contextlib.suppress(OSError):
-                write_whole(path, json.dumps({"numbers": content, "sha256": sha256(content)}).encode())
+                write_atomic(path, json.dumps({"numbers": content, "sha256": sha256(content)}).encode())
         return numbers
 
 
@@ -203,7 +203,7 @@ def _in_turn(order: Tensor, labels: Tensor) -> Tensor:
 
 def _write(path: Path, stored: dict[str, Tensor]) -> None:
     stored = {name: value.contiguous() for name, value in stored.items()}
-    write_whole(path, save(stored, {"sha256": _checksum(stored)}))
+    write_atomic(path, save(stored, {"sha256": _checksum(stored)}))
 
 
 def _checksum(stored: Mapping[str, Tensor]) -> str:

@@ -22,7 +22,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from diffsweep.evaluation.classifier import WEIGHTS, Classifier
-from diffsweep.evaluation.whole import write_whole
+from diffsweep.files import write_atomic
 
 
 @dataclass(frozen=True)
@@ -176,9 +176,9 @@ def main(arguments: list[str] | None = None) -> None:
     # One entry only: safetensors writes several in an order that changes from run to run.
     content = save(state, {"network": json.dumps({"shape": network.shape, "classes": dataset.classes})})
     parameters = sum(weights.numel() for weights in network.parameters())
-    write_whole(chosen.out / f"{chosen.dataset}.safetensors", content)
+    write_atomic(chosen.out / f"{chosen.dataset}.safetensors", content)
     card = _card(chosen.dataset, recipe, chosen.seed, score, content, parameters)
-    write_whole(chosen.out / f"{chosen.dataset}.md", card.encode())
+    write_atomic(chosen.out / f"{chosen.dataset}.md", card.encode())
     print(f"{chosen.dataset}: test accuracy {score:.2%}, {len(content):,} bytes in {chosen.out}")
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from diffsweep.sweep.files import atomic, write_atomic
+from diffsweep.files import atomic, write_atomic
 
 FORMATS = ("table", "csv", "json", "parquet")
 

@@ -14,10 +14,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from diffsweep.report import compare
+from diffsweep.report import statistics
 from diffsweep.report.overrides import overridden
-from diffsweep.sweep.record import CHOICES
-from diffsweep.sweep.signature import INFERENCE
+from diffsweep.sweep.store.record import CHOICES
+from diffsweep.sweep.store.signature import INFERENCE
 
 Result = Mapping[str, Any]
 
@@ -38,7 +38,7 @@ class Effect:
 
     option: str
     beside: str
-    mean: compare.Difference | None
+    mean: statistics.Difference | None
     pairs: tuple[float, ...]
     wins: int
 
@@ -76,7 +76,7 @@ def effects(results: Sequence[Result], name: str, *chosen: str) -> list[Effect]:
         others["fit"] = [str(result.get("fit")) for result in results]
     places: dict[tuple[str, ...], dict[str, Result]] = {}
     for i, result in enumerate(results):
-        if compare.finite(result, name) is not None:
+        if statistics.finite(result, name) is not None:
             where = tuple(options[i] for options in others.values())
             places.setdefault(where, {})[asked[i]] = result
     shared = [place for place in places.values() if len(place) > 1]
@@ -86,26 +86,26 @@ def effects(results: Sequence[Result], name: str, *chosen: str) -> list[Effect]:
         differences = [_gap(place[option], place[beside], name) for place in shared if {option, beside} <= place.keys()]
         return sum(differences) / len(differences) if differences else None
 
-    sign = -1 if compare.larger_is_better(name) else 1
+    sign = -1 if statistics.larger_is_better(name) else 1
     # With gaps in the grid, the mean over all of an option's cells would compare it with others' easier places.
     standing = {
         option: sum(sign * gap for other in options if other != option and (gap := gap_of(option, other)) is not None)
         for option in options
     }
-    order, level = sorted(options, key=standing.__getitem__), compare.level_for(len(options) - 1)
+    order, level = sorted(options, key=standing.__getitem__), statistics.level_for(len(options) - 1)
     found = []
     for option in order[1:]:
         pairs = [(place[option], place[order[0]]) for place in shared if {option, order[0]} <= place.keys()]
         if pairs:
             gaps = tuple(_gap(a, b, name) for a, b in pairs)
             wins = sum(sign * gap < 0 for gap in gaps)
-            mean = compare.mean_difference(pairs, name, level)
+            mean = statistics.mean_difference(pairs, name, level)
             found.append(Effect(option, order[0], mean, gaps, wins))
     return found
 
 
 def _gap(a: Result, b: Result, name: str) -> float:
-    first, second = compare.finite(a, name), compare.finite(b, name)
+    first, second = statistics.finite(a, name), statistics.finite(b, name)
     assert first is not None
     assert second is not None
     return first - second

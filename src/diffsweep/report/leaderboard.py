@@ -15,13 +15,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from diffsweep.report import compare
-from diffsweep.report.compare import Difference, half
+from diffsweep.report import statistics
 from diffsweep.report.console import UNBOUNDED, lines, show, sign_of
+from diffsweep.report.fill_defaults import spelled
+from diffsweep.report.format import count, duration, listed, number, some, things, with_error
 from diffsweep.report.overrides import overridden
-from diffsweep.report.spelling import spelled
-from diffsweep.report.words import count, duration, listed, number, some, things, with_error
-from diffsweep.sweep.record import CHOICES, Cell
+from diffsweep.report.statistics import Difference, half
+from diffsweep.sweep.store.record import CHOICES, Cell
 
 # What a narrow terminal goes without, first to last.
 _DISPENSABLE = ("steps", "sampling", "training", "floor", "behind best")
@@ -62,7 +62,7 @@ def show_group(
             left_out.append(name)
             del varying[name]
             table = _table(varying, console, best_first)
-    direction = "larger" if compare.larger_is_better(metric) else "smaller"
+    direction = "larger" if statistics.larger_is_better(metric) else "smaller"
     ours = [result.get("fit") for result in group if result.get("images") is None]
     counted = [f"{things(len(ours), 'run')} of {things(len(set(ours)), 'training')}"] if ours else []
     if len(ours) < len(group):
@@ -80,7 +80,7 @@ def show_group(
         lines(console, warning)
     if left_out:
         console.print(Text(f"a wider terminal also shows {', '.join(left_out)}"))
-    lost = [result for result in ranked if compare.finite(result, metric) is None]
+    lost = [result for result in ranked if statistics.finite(result, metric) is None]
     if lost:
         reasons = dict.fromkeys(str(result.get(f"{metric}_reason") or "no reason was recorded") for result in lost)
         last = ", ranked last" if best_first else ""
@@ -100,7 +100,7 @@ def _standing(
             return result
         return {**result, key: (Cell.of(result, runs).result() or {}).get(key)}
 
-    best, differences = compare.against_best(group, metric, ranked, read)
+    best, differences = statistics.against_best(group, metric, ranked, read)
     if not any(differences):
         return {}, []
 
@@ -108,7 +108,7 @@ def _standing(
         if result is best:
             return "*"
         if found is None:
-            return "?" if compare.finite(result, metric) is not None else ""
+            return "?" if statistics.finite(result, metric) is not None else ""
         return "" if found.told_apart else "="
 
     marks = [mark(result, found) for result, found in zip(ranked, differences, strict=True)]
@@ -191,4 +191,4 @@ def mixed(results: Sequence[Result]) -> str | None:
 
 def rank(result: Result) -> tuple[bool, float]:
     """What orders cells by their main numbers, the best first."""
-    return compare.rank(result, str(result.get("metric")))
+    return statistics.rank(result, str(result.get("metric")))

@@ -18,10 +18,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from diffsweep.report.compare import larger_is_better
-from diffsweep.report.words import count, duration, number, with_error
-from diffsweep.sweep.look import Item, Look, blocked
-from diffsweep.sweep.plan import Plan
+from diffsweep.report.format import count, duration, number, with_error
+from diffsweep.report.statistics import larger_is_better
+from diffsweep.sweep.plan.plan import Plan
+from diffsweep.sweep.status.sweep_state import Item, Look, blocked
 
 _STYLES = {"done": "green", "running": "cyan", "failed": "red", "blocked": "red", "missing": "yellow"}
 _WORDS = {"blocked": "not run"}

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from diffsweep.sweep.signature import NEUTRAL
+from diffsweep.sweep.store.signature import NEUTRAL
 
 
 def split(text: str) -> list[str]:

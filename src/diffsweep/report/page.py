@@ -18,17 +18,17 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from diffsweep.report import compare, export
+from diffsweep.files import write_atomic
+from diffsweep.report import export, statistics
 from diffsweep.report.bibliography import bibtex
 from diffsweep.report.factors import effects, factors
+from diffsweep.report.format import count, duration, things, with_error
 from diffsweep.report.leaderboard import mixed
 from diffsweep.report.overrides import overridden, split
-from diffsweep.report.strips import strip
-from diffsweep.report.words import count, duration, things, with_error
-from diffsweep.sweep.files import write_atomic
-from diffsweep.sweep.jobs import Launched
-from diffsweep.sweep.record import CHOICES, Cell, Fit, read_metrics
-from diffsweep.sweep.signature import INFERENCE
+from diffsweep.report.thumbnails import strip
+from diffsweep.sweep.plan.jobs import Launched
+from diffsweep.sweep.store.record import CHOICES, Cell, Fit, read_metrics
+from diffsweep.sweep.store.signature import INFERENCE
 
 ASSETS = Path(__file__).parent / "assets"
 
@@ -108,9 +108,9 @@ def render(subject: Subject, metric: str | None = None) -> str:
 
 def content(subject: Subject, metric: str | None = None) -> dict[str, Any]:
     """All that the page's script is told, as plain data."""
-    results = subject.results if metric is None else compare.by(subject.results, metric)
+    results = subject.results if metric is None else statistics.by(subject.results, metric)
     groups = _groups(results)
-    differing = [compare.PROTOCOL[place] for place in compare.apart(list(groups))]
+    differing = [statistics.PROTOCOL[place] for place in statistics.apart(list(groups))]
     images, lossless = next(row[1:] for row in _IMAGES if len(results) <= row[0])
     tables = [_table(rows, differing) for rows in groups.values()]
     best = tables[0]["rows"][0]["cell"] if tables else None
@@ -143,7 +143,7 @@ def content(subject: Subject, metric: str | None = None) -> dict[str, Any]:
 
 def best_first(subject: Subject, metric: str | None = None) -> list[Result]:
     """All results as the page lists them: one table after the other, each best first; errors as `write`."""
-    results = subject.results if metric is None else compare.by(subject.results, metric)
+    results = subject.results if metric is None else statistics.by(subject.results, metric)
     return [result for rows in _groups(results).values() for result in _ranked(rows)]
 
 
@@ -151,12 +151,12 @@ def _groups(results: Sequence[Result]) -> dict[tuple[Any, ...], list[Result]]:
     """Results by how they were measured; what most have in common first."""
     groups: dict[tuple[Any, ...], list[Result]] = {}
     for result in results:
-        groups.setdefault(compare.protocol(result), []).append(result)
+        groups.setdefault(statistics.protocol(result), []).append(result)
     return dict(sorted(groups.items(), key=lambda item: -len(item[1])))
 
 
 def _ranked(rows: Sequence[Result]) -> list[Result]:
-    return sorted(rows, key=lambda result: compare.rank(result, str(rows[0].get("metric"))))
+    return sorted(rows, key=lambda result: statistics.rank(result, str(rows[0].get("metric"))))
 
 
 def _table(rows: Sequence[Result], differing: Sequence[tuple[str, str]]) -> dict[str, Any]:
@@ -164,15 +164,15 @@ def _table(rows: Sequence[Result], differing: Sequence[tuple[str, str]]) -> dict
     name = str(rows[0].get("metric"))
     rows = _ranked(rows)
     table = factors(rows)
-    best, lacks = compare.against_best(rows, name)
-    tied = {str(result["cell"]) for result in compare.tied(rows, name)} if best is not None else set()
-    numbers = list(dict.fromkeys(one for result in rows for one in compare.numbers(result)))
+    best, lacks = statistics.against_best(rows, name)
+    tied = {str(result["cell"]) for result in statistics.tied(rows, name)} if best is not None else set()
+    numbers = list(dict.fromkeys(one for result in rows for one in statistics.numbers(result)))
     names = [_name(table, i, result) for i, result in enumerate(rows)]
     return {
         "metric": name,
-        "larger": compare.larger_is_better(name),
+        "larger": statistics.larger_is_better(name),
         "numbers": numbers,
-        "larger_numbers": [one for one in numbers if compare.larger_is_better(one)],
+        "larger_numbers": [one for one in numbers if statistics.larger_is_better(one)],
         "factors": list(table),
         "protocol": _protocol(rows[0]),
         "apart": ", ".join(
@@ -188,8 +188,8 @@ def _table(rows: Sequence[Result], differing: Sequence[tuple[str, str]]) -> dict
                 "mark": _mark(result, best, tied),
                 "name": names[i],
                 **{f"factor {key}": options[i] for key, options in table.items()},
-                "value": compare.finite(result, name),
-                "half": compare.half(result, name),
+                "value": statistics.finite(result, name),
+                "half": statistics.half(result, name),
                 "gap": lack and lack.value,
                 "gap_half": lack and lack.half,
                 "paired": lack and lack.paired,
@@ -197,8 +197,8 @@ def _table(rows: Sequence[Result], differing: Sequence[tuple[str, str]]) -> dict
                 "nfe": result.get("nfe"),
                 "sampling": result.get("sample_seconds"),
                 "training": result.get("fit_seconds"),
-                "floor": compare.finite(result, f"{name}_floor"),
-                "numbers": {one: [compare.finite(result, one), compare.half(result, one)] for one in numbers},
+                "floor": statistics.finite(result, f"{name}_floor"),
+                "numbers": {one: [statistics.finite(result, one), statistics.half(result, one)] for one in numbers},
             }
             for i, (result, lack) in enumerate(zip(rows, lacks, strict=True))
         ],
@@ -249,9 +249,9 @@ def _answer(rows: Sequence[Result], name: str, tied: set[str], names: Sequence[s
     if not tied:
         return [f"No cell has a finite {name}.", _took(rows)]
     best = rows[0]
-    ranked = sum(compare.finite(result, name) is not None for result in rows)
+    ranked = sum(statistics.finite(result, name) is not None for result in rows)
     others = [i for i, result in enumerate(rows) if i and str(result["cell"]) in tied]
-    sure = f"with {compare.LEVEL:.0%} confidence".replace("%", " %")
+    sure = f"with {statistics.LEVEL:.0%} confidence".replace("%", " %")
     sentences = []
     if ranked == 1:
         sentences.append(f"{names[0]}: {_scored(best, name)}.")
@@ -266,10 +266,10 @@ def _answer(rows: Sequence[Result], name: str, tied: set[str], names: Sequence[s
             i = (0, *others)[calls.index(cheapest)]
             sentences.append(f"The cheapest of them is {names[i]}: {_scored(rows[i], name)}.")
     else:
-        lead = compare.difference(rows[1], best, name, compare.level_for(ranked - 1))
+        lead = statistics.difference(rows[1], best, name, statistics.level_for(ranked - 1))
         assert lead is not None
         margin = with_error(abs(lead.value), lead.half, "\N{PLUS-MINUS SIGN}")
-        how = "more" if compare.larger_is_better(name) else "less"
+        how = "more" if statistics.larger_is_better(name) else "less"
         sentences.append(
             f"{names[0]} is best {sure}: {_scored(best, name)}, {margin} {how} than the next, {names[1]}"
             f"{_calls(rows[1]) if rows[1].get('nfe') != best.get('nfe') else ''}."
@@ -278,7 +278,7 @@ def _answer(rows: Sequence[Result], name: str, tied: set[str], names: Sequence[s
 
 
 def _scored(result: Result, name: str) -> str:
-    value = with_error(result.get(name), compare.half(result, name), "\N{PLUS-MINUS SIGN}")
+    value = with_error(result.get(name), statistics.half(result, name), "\N{PLUS-MINUS SIGN}")
     return f"{name} {value}{_calls(result)}"
 
 
@@ -295,7 +295,7 @@ def _took(rows: Sequence[Result]) -> str:
 
 
 def _seconds(result: Result, key: str) -> float:
-    return compare.finite(result, key) or 0.0
+    return statistics.finite(result, key) or 0.0
 
 
 def _protocol(result: Result) -> str:

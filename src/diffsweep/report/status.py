@@ -14,12 +14,12 @@ from rich.table import Table
 from rich.text import Text
 
 from diffsweep.report.live import LiveView, Names, standing, things, view
-from diffsweep.sweep.jobs import Launched
-from diffsweep.sweep.lease import Lease
-from diffsweep.sweep.look import Item, Look
-from diffsweep.sweep.plan import Plan
-from diffsweep.sweep.process import Process
-from diffsweep.sweep.state import Watch
+from diffsweep.sweep.plan.jobs import Launched
+from diffsweep.sweep.plan.plan import Plan
+from diffsweep.sweep.status.monitor import Watch
+from diffsweep.sweep.status.sweep_state import Item, Look
+from diffsweep.sweep.store.lease import Lease
+from diffsweep.sweep.store.process import Process
 
 _UNBOUNDED = 10_000
 _NEWEST = 5

@@ -16,13 +16,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from diffsweep.report import compare, thumbnail
-from diffsweep.report.compare import half
+from diffsweep.report import statistics, terminal_image
 from diffsweep.report.console import here, lines, show, sign_of
+from diffsweep.report.format import count, duration, listed, number, some, things, with_error
 from diffsweep.report.leaderboard import rank, show_group
-from diffsweep.report.suggest import next_commands
-from diffsweep.report.words import count, duration, listed, number, some, things, with_error
-from diffsweep.sweep.record import CHOICES, Cell
+from diffsweep.report.next_commands import next_commands
+from diffsweep.report.statistics import half
+from diffsweep.sweep.store.record import CHOICES, Cell
 
 # Of the cells that failed for one reason, as many are named.
 _EXAMPLES = 3
@@ -52,7 +52,7 @@ def show_result(result: Result, console: Console | None = None, runs: str | Path
         table.add_row("network calls", _calls(result))
     sign, metric = sign_of(console), str(result.get("metric") or "metric")
     table.add_row(Text(metric), Text(_score(result, metric, sign) + _floor(result, metric, with_samples=True)))
-    others = [name for name in compare.numbers(result) if name != metric]
+    others = [name for name in statistics.numbers(result) if name != metric]
     for name in others[:_NUMBERS]:
         table.add_row(Text(name), Text(_score(result, name, sign) + _floor(result, name)))
     if len(others) > _NUMBERS:
@@ -75,7 +75,7 @@ def show_result(result: Result, console: Console | None = None, runs: str | Path
     cell = Cell.of(result, runs)
     lines(console, "")
     pictures = cell.folder / str(result.get("grid") or cell.samples_file.name)
-    thumbnail.show(pictures, console)
+    terminal_image.show(pictures, console)
     lines(console, f"pictures  {pictures}")
     lines(console, f"numbers   {cell.result_file}")
     lines(console, "", "next:")
@@ -104,16 +104,16 @@ def show_sweep(
     Raises ValueError for a `metric` that no result has.
     """
     console = console or here()
-    chosen = compare.by(results, metric) if metric is not None and results else results
+    chosen = statistics.by(results, metric) if metric is not None and results else results
     if len(chosen) < len(results):
         lines(console, f"left out: {things(len(results) - len(chosen), 'run')} without {metric}")
     groups = _groups(chosen)
-    differing = compare.apart(list(groups))
+    differing = statistics.apart(list(groups))
     if differing:
         named = [_differing(place, groups) for place in differing]
         lines(console, f"{len(groups)} tables, for numbers of different {listed(named)} cannot be ranked", "")
     for how, group in groups.items():
-        named = [(compare.PROTOCOL[place][1], how[place]) for place in differing]
+        named = [(statistics.PROTOCOL[place][1], how[place]) for place in differing]
         told = "".join(f"; {called} {_protocol_text(value)}" for called, value in named if called != "metric")
         show_group(sorted(group, key=rank) if ranked else group, console, ranked, limit, runs, told)
     if not results:
@@ -140,13 +140,13 @@ def _groups(results: Sequence[Result]) -> dict[tuple[Any, ...], list[Result]]:
     """Results by how they were measured."""
     groups: dict[tuple[Any, ...], list[Result]] = {}
     for result in results:
-        groups.setdefault(compare.protocol(result), []).append(result)
+        groups.setdefault(statistics.protocol(result), []).append(result)
     return groups
 
 
 def _differing(place: int, groups: Mapping[tuple[Any, ...], object]) -> str:
     values = sorted({how[place] for how in groups}, key=lambda value: (isinstance(value, str), value is None, value))
-    return f"{compare.PROTOCOL[place][1]} ({some([_protocol_text(value) for value in values])})"
+    return f"{statistics.PROTOCOL[place][1]} ({some([_protocol_text(value) for value in values])})"
 
 
 def _protocol_text(value: object) -> str:
@@ -198,7 +198,7 @@ def show_where(
         cell = Cell.of(best, runs)
         pictures = cell.folder / str(best.get("grid") or cell.samples_file.name)
         if len(bests) == 1:
-            thumbnail.show(pictures, console)
+            terminal_image.show(pictures, console)
         lines(console, f"best pictures  {pictures}")
     lines(console, "", "next:")
     for command, why in next_commands(bests[0])[1:2]:

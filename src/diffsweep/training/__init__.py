@@ -1,1 +1,1 @@
-"""Fit, sample, evaluate: the three stages of a run, with Lightning underneath."""
+"""A fit: the module, its batches, callbacks, averages and checkpoints, with Lightning underneath."""

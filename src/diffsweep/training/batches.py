@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from diffsweep.training.streams import generator
+from diffsweep.random_streams import generator
 
 Draw = Callable[[tuple[int, ...], torch.Generator], tuple[Tensor, Tensor]]
 

@@ -15,36 +15,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.plugins.io import CheckpointIO
-
-from diffsweep.sweep.record import atomic
-
-
-class WholeFiles(CheckpointIO):
-    """Lightning's checkpoint files, written atomically and read without unpickling code."""
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        with atomic(Path(path)) as temporary:
-            torch.save(checkpoint, temporary)
-
-    def load_checkpoint(
-        self, path: Any, map_location: Any | None = None, weights_only: bool | None = None
-    ) -> dict[str, Any]:
-        return torch.load(path, map_location=map_location or "cpu", weights_only=True)
-
-    def remove_checkpoint(self, path: Any) -> None:
-        Path(path).unlink(missing_ok=True)
-
-
-class Interrupted(SystemExit):
-    """Raised after a signal stopped a training, whose state is saved, or a sampling; the exit code is 128 + signal."""
-
-    def __init__(self, signum: int) -> None:
-        super().__init__(128 + signum)
-        self.signum = signum
 
 
 class Checkpoints(Callback):

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from diffsweep.diffusion import Denoiser
 from diffsweep.diffusion.objective import Objective
+from diffsweep.random_streams import generator
 from diffsweep.training.batches import Batch
-from diffsweep.training.streams import generator
 
 
 @dataclass(frozen=True)

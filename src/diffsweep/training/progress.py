@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 from tqdm import tqdm
 
-from diffsweep.sweep.record import Fit, Metrics, read_metrics
+from diffsweep.sweep.store.record import Fit, Metrics, read_metrics
 
 
 class Progress(Callback):

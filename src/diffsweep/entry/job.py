@@ -1,0 +1,93 @@
+"""A job of a sweep: trains one fit, or evaluates cells of one, and leaves the reasons of failures in their records."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from diffsweep.ranks import is_first_rank
+from diffsweep.sweep.plan.jobs import Job
+from diffsweep.sweep.plan.plan import Plan
+from diffsweep.sweep.store.process import import_from
+
+Tell = Callable[[dict[str, Any]], None]
+
+
+def perform(folder: Path, job: Job, tell: Tell) -> int:
+    """Do a job: train its fit, or evaluate its cells, one after the other.
+
+    `tell` hears `{"cell": ..., "done": ...}` as each cell is over. Returns the exit code: 0, or 1 if anything failed;
+    the reasons are in the records.
+    """
+    plan = Plan.read(folder)
+    os.chdir(plan.hydra["runtime"]["cwd"])
+    # The user's own modules: those of the snapshot, which stay as they are while this job waits for its turn; and not
+    # those of the working folder, which `python -m` looks into first.
+    work = Path(__file__).parents[2] / "work"
+    if work.is_dir():
+        sys.path[:] = [path for path in sys.path if path and Path(path) != Path.cwd()]
+    import_from(work if work.is_dir() else Path.cwd())
+    return _fit(plan, job) if job.kind == "fit" else _cells(plan, job, tell)
+
+
+def _fit(plan: Plan, job: Job) -> int:
+    from omegaconf import OmegaConf
+
+    from diffsweep.runs import stages
+
+    cell = job.cells[0]
+    for one in job.cells if len(job.cells) > 1 else ():
+        # A cell whose sampler makes no sense must not keep the others from their training.
+        with contextlib.suppress(Exception):
+            stages.build(OmegaConf.create(plan.config(one)))
+            cell = one
+            break
+    try:
+        stages.train(OmegaConf.create(plan.config(cell)), plan.run(cell), plan.name)
+    except Exception as error:
+        _show(error)
+        return 1
+    return 0
+
+
+def _cells(plan: Plan, job: Job, tell: Tell) -> int:
+    from hydra._internal.callbacks import Callbacks
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.core.utils import JobReturn, JobStatus
+    from omegaconf import OmegaConf
+
+    from diffsweep.runs import stages
+    from diffsweep.sweep.plan.hydra_job import job_config
+
+    failed = False
+    for cell in job.cells:
+        task, run = plan.cells[cell], plan.run(cell)
+        whole, cfg = job_config(plan, task), OmegaConf.create(plan.config(cell))
+        HydraConfig.instance().set_config(whole)
+        # Hydra's users expect to hear of a job once, not from each of its devices.
+        callbacks = Callbacks(whole if is_first_rank() else None)
+        back = JobReturn(overrides=list(task.overrides), cfg=cfg, working_dir=str(Path.cwd()), task_name="train")
+        task_function: Any = stages.score
+        callbacks.on_job_start(config=whole, task_function=task_function)
+        try:
+            result = stages.score(cfg, run, list(task.overrides), plan.name)
+            back.return_value = result and result[result["metric"]]
+            back.status = JobStatus.COMPLETED
+        except Exception as error:
+            back.return_value, back.status, failed = error, JobStatus.FAILED, True
+            _show(error)
+        callbacks.on_job_end(config=whole, job_return=back)
+        tell({"cell": cell, "done": back.status == JobStatus.COMPLETED})
+    return int(failed)
+
+
+def _show(error: Exception) -> None:
+    if isinstance(error, ValueError | OSError) and os.environ.get("HYDRA_FULL_ERROR") != "1":
+        print(" ".join(str(error).split()), file=sys.stderr, flush=True)
+    else:
+        traceback.print_exception(error)

@@ -1,0 +1,145 @@
+"""One table at the end of a sweep, whichever launcher ran its jobs and however many of them failed.
+
+Our own launchers leave a plan in the sweep's folder; under any other each job leaves a note that names its cell.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+
+from diffsweep.report import export, page, terminal
+from diffsweep.report.live import Names
+from diffsweep.sweep.plan.hydra_job import why
+from diffsweep.sweep.plan.plan import Plan
+from diffsweep.sweep.status.monitor import Watch
+from diffsweep.sweep.store.record import CHOICES, Cell, read_json
+
+# Groups whose options are methods that somebody has published.
+_METHODS = (*CHOICES, "guidance", "optimizer", "extractor")
+
+_last: list[tuple[Path, Path]] = []
+
+
+class SweepTable(Callback):
+    """Remembers the sweep that is started, so that its table can be shown even if Hydra raises for a failed job."""
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        _last.append((Path(config.hydra.sweep.dir), Path(config.paths.runs)))
+
+
+def forget() -> None:
+    """Forget the sweep that was to be launched, for it was refused."""
+    _last.clear()
+
+
+def show_last() -> bool:
+    """Show the table of the sweep that this process launched, if it launched one; returns whether all is finished."""
+    finished = True
+    while _last:
+        folder, runs = _last.pop()
+        finished &= show(folder, runs)
+    return finished
+
+
+def show(folder: Path, runs: Path) -> bool:
+    """Write table.csv and report.html of the sweep in `folder`, show the table, and say what to do next.
+
+    Returns whether nothing failed or is missing; what somebody is still at, as in a detached sweep, is neither.
+    """
+    plan = Plan.read(folder) if (folder / "plan.json").exists() else None
+    about = subject(folder, runs, plan)
+    results, failures = about.results, about.failures
+    if results or failures:
+        terminal.show_sweep(results, failures, runs=runs)
+    if results:
+        table, report = folder / "table.csv", folder / "report.html"
+        export.write(results, "csv", table)
+        if failures or _older(report, about):
+            try:
+                page.write(about, report)
+            except (ValueError, OSError) as error:
+                # The results stand without it.
+                print(f"no report.html: {' '.join(str(error).split())}", file=sys.stderr)
+        terminal.show_where(results, table, report, runs=runs)
+    if failures and plan:
+        terminal.show_resume(plan.asking("resume"))
+    if results and plan and len(results) + len(failures) == len(plan.cells):
+        _show_in_wandb(plan)
+    return not failures
+
+
+def _older(report: Path, about: page.Subject) -> bool:
+    """Whether a report was made before some of its results, or not at all."""
+    try:
+        made = report.stat().st_mtime
+        cells = (Cell.of(result, about.runs) for result in about.results)
+        return any(cell.result_file.stat().st_mtime >= made for cell in cells)
+    except OSError:
+        return True
+
+
+def subject(folder: Path, runs: Path, plan: Plan | None) -> page.Subject:
+    """What there is of a sweep: results, and the cells that have none, unless somebody is at them."""
+    results: dict[str, dict[str, Any]] = {}
+    failures: list[dict[str, Any]] = []
+    for note in _planned(plan) if plan else _noted(folder):
+        cell = Cell.of(note, runs) if "cell" in note else None
+        result = cell.result() if cell else None
+        if result is not None:
+            # A cell that was there already was told less or more, by another command.
+            results[result["cell"]] = result | {"overrides": note.get("overrides", result.get("overrides"))}
+        elif note.get("state") not in ("running", "waiting"):
+            failures.append(note)
+    configs = {cell: plan.config(cell) for cell in results} if plan else None
+    return page.Subject(
+        folder.name,
+        runs,
+        list(results.values()),
+        failures,
+        command=plan.command if plan else "",
+        configs=configs,
+        options=frozenset(option for cell in results for option in _options(plan, cell)) if plan else frozenset(),
+    )
+
+
+def _options(plan: Plan, cell: str) -> Iterator[str]:
+    """What a cell is made of and measured by, whether it was typed or is a default."""
+    for group, option in plan.run(cell).choices.items():
+        if group.partition("/")[0] in _METHODS:
+            yield f"{group}={option}"
+    for metric in (plan.part(cell, "evaluation") or {}).get("metrics") or ():
+        yield f"metric={metric}"
+
+
+def _show_in_wandb(plan: Plan) -> None:
+    """Tell W&B of a sweep that is over, if its runs are shown there."""
+    reads = all(plan.part(cell, "mode") == "read_only" for cell in plan.cells)
+    if not reads and any((plan.part(cell, "logger") or {}).get("wandb") for cell in plan.cells):
+        from diffsweep.tracking.wandb_summary import place_of, summarise
+
+        place = place_of(plan)
+        if place is not None:
+            summarise(plan, place)
+
+
+def _planned(plan: Plan) -> Iterator[dict[str, Any]]:
+    """A note for every cell of a plan, with why it has no result."""
+    look, names = Watch(plan, every=0).look(), Names.of(plan)
+    for cell, task in plan.cells.items():
+        note, item = {"fit": task.fit, "cell": cell, "overrides": " ".join(task.overrides)}, look.cells[cell]
+        if item.state != "done":
+            reason = item.reason or why(plan.run(cell))
+            note |= {"name": names.cells[cell], "state": item.state, "reason": reason, "log": item.log}
+        yield note
+
+
+def _noted(folder: Path) -> Iterator[dict[str, Any]]:
+    """What the jobs of another launcher noted."""
+    for path in sorted((folder / "jobs").glob("*.json"), key=lambda path: int(path.stem)):
+        yield read_json(path) or {}

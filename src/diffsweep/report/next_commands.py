@@ -1,0 +1,47 @@
+"""What to run after a run: another choice that reuses its training first, since that costs least."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from diffsweep.report.overrides import split
+from diffsweep.sweep.store.record import CHOICES
+
+Result = Mapping[str, Any]
+
+
+def next_commands(result: Result, runs: str | Path = "runs") -> list[tuple[str, str]]:
+    """A few sensible commands to type after the run `result`, each with what it is good for."""
+    if result.get("images") is not None:
+        asked = [f"dataset={result.get('dataset')}", *(["--runs", str(runs)] if str(runs) != "runs" else [])]
+        return [(f"diffsweep results {shlex.join(asked)}", "beside everything compared with the same data")]
+    kept = [word for word in split(str(result.get("overrides") or "")) if not word.startswith("hydra")]
+
+    def command(*changed: str, multirun: bool = False) -> str:
+        groups = {word.partition("=")[0] for word in changed}
+        # Another option of a group may lack the settings of this one; only the budget is common to all samplers.
+        gone = tuple(f"{group}{mark}" for group in groups if group in CHOICES for mark in "./")
+        keys = [(word.lstrip("+").partition("=")[0], word) for word in kept]
+        words = [word for key, word in keys if key not in groups and (key == "sampler.nfe" or not key.startswith(gone))]
+        return " ".join(["python train.py", *(["-m"] if multirun else []), *map(shlex.quote, [*words, *changed])])
+
+    def other(group: str, first: str, second: str) -> str:
+        return second if result.get(group) == first else first
+
+    sampler, schedule = other("sampler", "heun", "ddim"), other("schedule", "cosine", "linear")
+    both = [f"{group}={result.get(group) or kind},{kind}" for group, kind in _pairs(sampler, schedule, result)]
+    commands = [(command(f"sampler={sampler}"), "another sampler: reuses this training")]
+    if isinstance(asked := result.get("nfe_asked", result.get("nfe")), int):
+        commands.append((command(f"sampler.nfe={2 * asked}"), "twice the network calls: reuses this training"))
+    commands.append((command(f"schedule={schedule}"), "another noise schedule: trains again"))
+    commands.append((command(*both, multirun=True), "all four combinations in one table: two trainings"))
+    return commands
+
+
+def _pairs(sampler: str, schedule: str, result: Result) -> list[tuple[str, str]]:
+    defaults = {"sampler": "ddim" if sampler == "heun" else "heun", "schedule": "linear"}
+    chosen = {group: result.get(group) or default for group, default in defaults.items()}
+    return [(group, kind) for group, kind in (("sampler", sampler), ("schedule", schedule)) if chosen[group] != kind]

@@ -1,0 +1,17 @@
+"""Finished runs in Python: a table of all cells, any of their models, new samples, and what a choice is worth.
+
+    >>> from diffsweep import results
+    >>> df = results.load("runs", "dataset=digits")                 # doctest: +SKIP
+    >>> results.compare(df, by="sampler")                           # doctest: +SKIP
+    >>> images = results.sample("best", 64, sampler="heun")         # doctest: +SKIP
+
+A choice is compared on pairs of cells that differ in nothing else, so that whatever makes all cells of a kind good or
+bad (much training, an easy schedule) falls out of the difference.
+"""
+
+from diffsweep.results.comparison import compare
+from diffsweep.results.lookup import find, load_fit
+from diffsweep.results.resample import DEVICES, Asked, asked, sample
+from diffsweep.results.table import load
+
+__all__ = ["DEVICES", "Asked", "asked", "compare", "find", "load", "load_fit", "sample"]

@@ -1,0 +1,210 @@
+"""New samples of a finished run, with other settings than those it was evaluated with."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from diffsweep.results.lookup import find
+from diffsweep.sweep.store.record import CHOICES, Cell, Fit
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+    from torch import Tensor
+
+    from diffsweep.runs.resample import Redrawn
+
+
+DEVICES = ("auto", "cpu", "gpu", "cuda", "mps")
+
+
+class Asked(NamedTuple):
+    """What is to be drawn.
+
+    Attributes:
+        record: the cell or training that was named.
+        fit: the training.
+        cfg: its frozen config, with what was asked to be otherwise.
+        seed: sample seed.
+        choices: options of conf/ by group, as far as they are recorded.
+    """
+
+    record: Fit | Cell
+    fit: Fit
+    cfg: DictConfig
+    seed: int
+    choices: dict[str, str]
+
+    @property
+    def name(self) -> str:
+        """A name for a folder of the samples."""
+        guidance = self.choices.get("guidance", "none")
+        words = [self.choices.get("sampler", "sampler"), *([guidance] if guidance != "none" else [])]
+        return "_".join([self.record.signature, *words, f"nfe{self.cfg.sampler.nfe}", f"seed{self.seed}"])
+
+    def settings(self, drawn: Redrawn) -> dict[str, Any]:
+        """What is recorded with the samples: all that they depend on, and where they came from."""
+        from omegaconf import OmegaConf
+
+        from diffsweep.sweep.store.record import provenance
+
+        return {
+            "cell": self.record.signature if isinstance(self.record, Cell) else None,
+            "fit": self.fit.signature,
+            **{group: self.choices.get(group) for group in (*CHOICES, "guidance")},
+            "samples": len(drawn.samples),
+            "broken_samples": drawn.broken,
+            "seed": self.seed,
+            "nfe": drawn.nfe,
+            "nfe_asked": self.cfg.sampler.nfe,
+            "config": {
+                group: OmegaConf.to_container(self.cfg[group], resolve=True) for group in ("sampler", "guidance")
+            },
+            "precision": self.cfg.trainer.precision,
+            "device": str(drawn.device),
+            "sample_seconds": drawn.seconds,
+            "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            **provenance(),
+        }
+
+
+def asked(
+    which: Any,
+    *,
+    seed: int | None = None,
+    nfe: int | None = None,
+    sampler: str | None = None,
+    guidance: str | None = None,
+    changes: Sequence[str] = (),
+    runs: str | Path = "runs",
+    device: str = "auto",
+    config_dir: str | Path | None = None,
+) -> Asked:
+    """What `sample` draws: the frozen settings of a cell or training, but for those that are given.
+
+    Raises:
+        ValueError: for a cell, an option, a setting or a device that is not there.
+    """
+    from omegaconf import DictConfig, OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    if config_dir is not None and not Path(config_dir).is_dir():
+        raise ValueError(f"config_dir={config_dir} is no folder")
+    record = find(which, runs)
+    fit = record.fit if isinstance(record, Cell) else record
+    if (fit.result() or {}).get("external"):
+        raise ValueError(f"{record.signature} has images that were made elsewhere, and no model")
+    if not fit.done:
+        raise ValueError(f"the training {fit.signature} of {record.signature} is not finished")
+    if not record.config_file.exists():
+        raise ValueError(f"{record.config_file} is not there: choose another cell, or its training {fit.signature}")
+    try:
+        cfg = OmegaConf.load(record.config_file)
+    except (YAMLError, OmegaConfBaseException, UnicodeDecodeError):
+        cfg = None
+    groups = ("dataset", "backbone", "sampler", "guidance", "evaluation", "trainer", "paths")
+    if not isinstance(cfg, DictConfig) or any(group not in cfg for group in groups):
+        raise ValueError(f"{record.config_file} is not the config of a run that can be sampled: it was cut or altered")
+    result = (record.result() if isinstance(record, Cell) else None) or {}
+    choices = {group: result[group] for group in (*CHOICES, "guidance") if result.get(group)}
+    budget = cfg.sampler.nfe
+    words = [_word(word) for word in changes]
+    for group, chosen in (("sampler", sampler), ("guidance", guidance)):
+        own = [word for key, word in words if key.replace("/", ".").startswith(f"{group}.")]
+        if chosen is not None:
+            choices[group] = chosen
+            cfg[group] = _composed(group, chosen, own, config_dir)
+        else:
+            _set(cfg, own, group)
+    if sampler is not None and not any(key == "sampler.nfe" for key, _ in words):
+        # Samplers are compared at equal cost.
+        cfg.sampler.nfe = budget
+    if nfe is not None:
+        cfg.sampler.nfe = nfe
+    kind, _, number = device.partition(":")
+    if kind not in DEVICES or (number and (kind in ("auto", "cpu") or not number.isdecimal())):
+        raise ValueError(f"device {device} is none of {', '.join(DEVICES)} or gpu:NUMBER")
+    cfg.trainer.update(
+        accelerator=kind, devices=f"{number}," if number else 1, num_nodes=1, strategy="auto", threads=None
+    )
+    cfg.paths.runs = str(fit.folder.parent.parent)
+    return Asked(record, fit, cfg, cfg.evaluation.seed if seed is None else seed, choices)
+
+
+def sample(which: Any, n: int = 64, *, show: bool = True, **settings: Any) -> Tensor:
+    """Samples 0 ... n - 1 of any finished run, as `diffsweep sample` draws them.
+
+    Number i with seed s is the image i of an evaluation with ``evaluation.seed=s``, rounding on another device aside.
+
+    Args:
+        which: the run, as in `find`.
+        n: how many.
+        show: whether to draw a bar when standard error is a terminal.
+        settings: ``seed``; ``sampler`` and ``guidance``, options of conf/ (call it in the project's folder, or in one
+            with a folder conf/); ``nfe``, network calls, at first those of the cell; ``changes``, as
+            ["guidance.scale=2"]; ``device``, auto, cpu or gpu; ``runs``; ``config_dir``, a folder of further options.
+            What is not given is as the run was evaluated.
+
+    Returns:
+        uint8 (n, C, H, W), or float points (n, 2).
+
+    Raises:
+        ValueError: for what is not there, or does not go together.
+    """
+    from diffsweep.runs.resample import redraw
+
+    what = asked(which, **settings)
+    return redraw(what.cfg, what.fit, n, seed=what.seed, show=show).samples
+
+
+def _word(word: str) -> tuple[str, str]:
+    key = word.lstrip("+~").partition("=")[0]
+    if "=" not in word or not key.replace("/", ".").startswith(("sampler.", "guidance.")):
+        raise ValueError(f"{word} sets nothing of sampling: write sampler.KEY=VALUE or guidance.KEY=VALUE")
+    return key, word
+
+
+def _set(cfg: DictConfig, words: Sequence[str], group: str) -> None:
+    """Settings of the option that is frozen."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+
+    from diffsweep.sweep.plan.compose import in_one_line
+
+    for word in words:
+        key = word.partition("=")[0]
+        parent, _, last = key.rpartition(".")
+        if "/" in key or not key[0].isalpha():
+            raise ValueError(f"{word} composes another {group}: name that too, as --{group} NAME")
+        node = OmegaConf.select(cfg, parent)
+        if not OmegaConf.is_dict(node) or last not in node:
+            known = ", ".join(f"{parent}.{name}" for name in node if name[0] != "_") if OmegaConf.is_dict(node) else ""
+            raise ValueError(f"{key} is no setting of this run{f'; there are {known}' if known else ''}")
+        try:
+            OmegaConf.update(cfg, key, OverridesParser.create().parse_override(word).value())
+        except HydraException as error:
+            raise ValueError(in_one_line(error)) from error
+
+
+def _composed(group: str, option: str, words: Sequence[str], config_dir: str | Path | None) -> Any:
+    """An option of conf/ as Hydra composes it; its interpolations stay, for they are about the run's own config."""
+    from hydra import compose, initialize_config_dir
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+
+    from diffsweep.sweep.plan.compose import in_one_line
+
+    conf = Path("conf").absolute()
+    if not (conf / "config.yaml").is_file():
+        raise ValueError(f"there is no conf/config.yaml here to find {group}={option} in: go to the project's folder")
+    search = f"hydra.searchpath=[{f'file://{Path(config_dir).absolute()}' if config_dir else ''}]"
+    try:
+        with initialize_config_dir(str(conf), version_base="1.3"):
+            composed = compose("config", overrides=[search, f"{group}={option}", *words])
+    except HydraException as error:
+        raise ValueError(in_one_line(error)) from error
+    return OmegaConf.create(OmegaConf.to_container(composed[group], resolve=False))  # type: ignore[arg-type]

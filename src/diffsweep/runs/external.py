@@ -1,0 +1,301 @@
+"""Images that somebody else made, measured as a run's samples are, and recorded as a cell of their own.
+
+No model is known, so the images' content stands in its place: it names their fit, in which nothing was trained. The
+cell is named by that, the real data and what of the config shapes an evaluation.
+
+Files often lie class by class. The images are therefore looked at in an order that is fixed by their number alone and
+otherwise random: any first N of them, and each block of the jackknife, then stand for all.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from torch import Tensor
+from tqdm import tqdm
+
+from diffsweep.evaluation.evaluate import Evaluation
+from diffsweep.evaluation.extractor import Extractor
+from diffsweep.evaluation.features import Features
+from diffsweep.evaluation.images import Images, read_images
+from diffsweep.evaluation.pictures import grid
+from diffsweep.runs.build import make_trainer
+from diffsweep.runs.instantiate import make
+from diffsweep.runs.stages import GRID
+from diffsweep.scoring.measure import make_evaluation, measure
+from diffsweep.sweep.store.lease import Lease
+from diffsweep.sweep.store.record import CHOICES, Cell, Run, provenance
+
+
+@dataclass(frozen=True, eq=False)
+class Pictures:
+    """Real images as a dataset without splits: all of them are the reference, and none are left for a floor.
+
+    To hold some back would move the number away from that which everybody else gets with the same folder.
+
+    Attributes:
+        name: as results call the dataset.
+        images: all of them.
+    """
+
+    name: str
+    images: Images
+
+    @property
+    def stored(self) -> tuple[int, ...]:
+        """Shape of one image, (C, H, W)."""
+        return self.images.shape
+
+    def load(self, split: str) -> Images:
+        """All images for `train`, none for `test`."""
+        return self.images if split == "train" else self.images.take(0)
+
+
+@dataclass(frozen=True, eq=False)
+class External:
+    """Images that are ready to be measured.
+
+    Attributes:
+        cfg: composed config with the number of images in it.
+        images: of the shape of the real data.
+        order: numbers of those to look at, int64 (N,).
+        name: of the images, as the user calls them.
+        dataset: of the real data, and `choice` its name in results.
+        evaluation: what is measured; its extractor on the CPU.
+        counts: what of images, real data and config the result depends on; the cell's name is its hash.
+        given: what of the config was asked for, to be recorded.
+        source: where the images were found.
+    """
+
+    cfg: DictConfig
+    images: Images
+    order: Tensor
+    name: str
+    dataset: Any
+    choice: str
+    evaluation: Evaluation
+    counts: dict[str, Any]
+    given: Sequence[str]
+    source: str
+
+    @classmethod
+    def of(
+        cls,
+        cfg: DictConfig,
+        images: Images,
+        name: str,
+        reference: str | Pictures,
+        samples: int | None = None,
+        given: Sequence[str] = (),
+        source: str = "",
+    ) -> External:
+        """Check what can be checked before anything is measured or written.
+
+        Args:
+            cfg: composed config.
+            images: what is to be measured.
+            name: of the images; the table tells them apart by it.
+            reference: name of the config's dataset as results have it, or real images to take its place.
+            samples: how many images to measure; None for all.
+            given: overrides of the config that were asked for.
+            source: where the images were found.
+
+        Raises:
+            ValueError: for images that are not like the real ones or do not fit the extractor, too few of them, a name
+                that a table cannot show.
+        """
+        if not name.strip() or not name.isprintable() or "=" in name:
+            raise ValueError(f"the name {name!r} cannot stand in a table: choose another with --name")
+        real = () if isinstance(reference, str) else ((reference.name, reference.images),)
+        for called, some in ((name, images), *real):
+            if len(some) < 2:
+                raise ValueError(f"{called} is one image only, and a distance needs 2")
+        wanted = len(images) if samples is None else samples
+        if not 2 <= wanted <= len(images):
+            raise ValueError(
+                f"{wanted} samples of {name} cannot be measured: there are {len(images)} images, and a distance needs 2"
+            )
+        cfg = copy.deepcopy(cfg)
+        try:
+            cfg.evaluation.samples = wanted
+            evaluation = make_evaluation(cfg)
+            dataset = make(cfg, "dataset") if isinstance(reference, str) else reference
+            batch_size = cfg.evaluation.batch_size
+        except (AttributeError, TypeError, RuntimeError, LookupError, OmegaConfBaseException) as error:
+            raise ValueError(f"this configuration cannot be built: {' '.join(str(error).split())}") from error
+        if not isinstance(batch_size, int) or batch_size < 1:
+            raise ValueError(f"evaluation.batch_size={batch_size} must be a whole number, 1 or more")
+        if not isinstance(reference, str) and cfg.evaluation.reference != "train":
+            raise ValueError(
+                f"evaluation.reference={cfg.evaluation.reference}: the images of {dataset.name} have no splits"
+            )
+        images, dataset = _alike(images, name, dataset)
+        images = dataclasses.replace(images, told=_told(images, name, dataset))
+        _fits(evaluation.extractor, images)
+        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:wanted]
+        choice = reference if isinstance(reference, str) else reference.name
+        counts = _counts(cfg, images, dataset)
+        return cls(cfg, images, order, name, dataset, choice, evaluation, counts, given, source)
+
+    @property
+    def cell(self) -> Cell:
+        """Where the result is recorded."""
+        runs = Path(self.cfg.paths.runs)
+        fit = Run.of({"external": self.counts["external"]}, runs=runs).fit
+        return fit.cell(Run.of(self.counts, runs=runs).cell.signature)
+
+    def evaluate(self, *, force: bool = False, show: bool = True) -> dict[str, Any]:
+        """The result, which is measured and recorded unless it is there already.
+
+        Args:
+            force: whether to measure what is recorded already.
+            show: whether to draw bars when standard error is a terminal.
+
+        Raises:
+            ValueError: if the real data cannot be read, or the devices of the config are not there.
+        """
+
+        def waiting(holder: Any) -> None:
+            print(f"{self.name} is being evaluated by {holder}; waiting for it", file=sys.stderr, flush=True)
+
+        device = make_trainer(self.cfg, self.cell.folder, logger=False).strategy.root_device
+        with Lease(self.cell.folder).acquire(on_wait=waiting):
+            done = None if force else self.cell.result()
+            if done is None:
+                self._record(self._measured(device, show))
+                done = self.cell.result()
+        assert done is not None
+        return done
+
+    def _measured(self, device: torch.device, show: bool) -> dict[str, Any]:
+        started = time.monotonic()
+        there = dataclasses.replace(self.evaluation, extractor=self.evaluation.extractor.to(device))
+        told = None if self.images.told is None else self.images.told[self.order]
+        features = Features.collect(self._batches(there.extractor, show), told, there.outputs)
+        extracted = time.monotonic()
+        numbers = measure(self.cfg, self.dataset, there, features, 0, show=show)
+        seconds = {"evaluate_seconds": time.monotonic() - started, "extract_seconds": extracted - started}
+        if not isinstance(self.dataset, Pictures):
+            return numbers | seconds
+        notes = [numbers["evaluation_note"]] if numbers["evaluation_note"] else []
+        if self.counts["dataset"]["images"] == self.counts["external"]["images"]:
+            notes.insert(0, "these are the very images that they are compared with")
+        return numbers | {"reference_split": None, "evaluation_note": "; ".join(notes) or None} | seconds
+
+    def _batches(self, extractor: Extractor, show: bool) -> Iterator[dict[str, Tensor]]:
+        bar = tqdm(
+            desc=self.name,
+            total=len(self.order),
+            unit="img",
+            disable=None if show else True,
+            dynamic_ncols=True,
+            leave=False,
+        )
+        with bar:
+            for numbers in self.order.split(self.cfg.evaluation.batch_size):
+                yield extractor(self.images.x[numbers])
+                bar.update(len(numbers))
+
+    def _record(self, measured: dict[str, Any]) -> None:
+        cell, digest = self.cell, self.counts["external"]["images"]
+        fit = cell.fit
+        resized = [] if self.images.resize == "none" else [f"images.size={self.images.shape[1]}"]
+        grid(self.images.x[self.order[:GRID]], cell.samples_file)
+        cell.write_config(self.counts)
+        if not fit.done:
+            known = {"fit": fit.signature, "external": True, "steps": None, "images_digest": digest}
+            fit.write_done(known | provenance())
+        cell.write_result(
+            {
+                "cell": cell.signature,
+                "fit": fit.signature,
+                "overrides": " ".join([f"images={self.name}", *resized, *self.given]),
+                **dict.fromkeys([*CHOICES, "guidance"]),
+                "dataset": self.choice,
+                "images": self.name,
+                **measured,
+                "images_source": self.source,
+                "images_digest": digest[:12],
+                "images_available": len(self.images),
+                "images_resize": self.images.resize,
+                "skipped_files": self.images.skipped,
+                **dict.fromkeys(["nfe", "nfe_asked", "steps", "sample_seed", "seed", "parameters"]),
+                **dict.fromkeys(["fit_steps", "fit_kept_step", "fit_seconds", "sample_seconds"]),
+                "grid": cell.samples_file.name,
+                "sweep": None,
+                "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+                **provenance(),
+            }
+        )
+
+
+def read(path: str, size: int | None, corrupt: str) -> Images:
+    """Images from a folder or file, saying on standard error how many files were left out; see `read_images`."""
+    images = read_images(path, size=size, corrupt=corrupt)
+    for count, what in (
+        (images.skipped, "skipped as corrupt"),
+        (images.ignored, "ignored: no pictures by their names"),
+    ):
+        if count:
+            print(f"{count} {'file' if count == 1 else 'files'} of {path} {what}", file=sys.stderr)
+    return images
+
+
+def _alike(images: Images, name: str, dataset: Any) -> tuple[Images, Any]:
+    """Images and real data of one shape; what differs in no value but the number of equal channels is made so."""
+    if len(dataset.stored) != 3:
+        raise ValueError(f"{dataset.name} is made of points in the plane, not of images")
+    if isinstance(dataset, Pictures) and images.shape[0] == 1:
+        dataset = dataclasses.replace(dataset, images=dataset.images.grey())
+    if dataset.stored[0] == 1:
+        images = images.grey()
+    if images.shape != tuple(dataset.stored):
+        height, width = dataset.stored[1:]
+        resize = f"; --size {height} brings them to {height} x {height}" if height == width else ""
+        how = resize if images.shape[1:] != (height, width) else ": grey and coloured images are not compared"
+        raise ValueError(
+            f"the images of {name} are {images.shape}, those of {dataset.name} {tuple(dataset.stored)}{how}"
+        )
+    return images, dataset
+
+
+def _told(images: Images, name: str, dataset: Any) -> Tensor | None:
+    """What the images show, if that is known of the real ones too."""
+    told = images.told
+    if told is None or isinstance(dataset, Pictures):
+        return told if isinstance(dataset, Pictures) and dataset.images.told is not None else None
+    least, most = int(told.min()), int(told.max())
+    if least < 0 or most >= dataset.classes:
+        raise ValueError(
+            f"the labels of {name} go from {least} to {most}, those of {dataset.name} from 0 to {dataset.classes - 1}: "
+            "correct them, or leave them out"
+        )
+    return told
+
+
+def _fits(extractor: Extractor, images: Images) -> None:
+    try:
+        extractor(images.x[:2])
+    except (ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"extractor {extractor.space} does not take images of shape {images.shape}: {str(error).splitlines()[0]}"
+        ) from error
+
+
+def _counts(cfg: DictConfig, images: Images, dataset: Any) -> dict[str, Any]:
+    if isinstance(dataset, Pictures):
+        real: Any = {"images": dataset.images.digest()}
+    else:
+        real = OmegaConf.to_container(cfg.dataset, resolve=True)
+    evaluation = OmegaConf.to_container(cfg.evaluation, resolve=True)
+    return {"external": {"images": images.digest()}, "dataset": real, "evaluation": evaluation}

@@ -1,0 +1,45 @@
+"""A finished fit's model, rebuilt from its folder: from config.yaml the network, from ema.safetensors its weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from diffsweep.diffusion import Denoiser
+from diffsweep.runs.instantiate import make, make_denoiser
+from diffsweep.scoring.weights import load_weights
+from diffsweep.sweep.store.record import Fit
+
+
+def finished(runs: str | Path, signature: str) -> Denoiser:
+    """The frozen denoiser of a finished fit, with its averaged weights, on the CPU, in evaluation mode.
+
+    Args:
+        runs: Folder of all runs, as ``paths.runs``.
+        signature: The fit's name: a folder of ``<runs>/fits``, as ``fit`` in result.json.
+
+    Raises:
+        ValueError: if there is no such fit, if it is not finished, or if its files cannot be read.
+    """
+    fits = Path(runs) / "fits"
+    records = {path.parent.name: Fit(path.parent).result() for path in fits.glob("*/done.json")}
+    if (records.get(signature) or {}).get("external"):
+        raise ValueError(f"{fits / signature} has images that were made elsewhere, and no model")
+    done = sorted(name for name, record in records.items() if record and not record.get("external"))
+    if signature not in done:
+        named = f"{fits} has no finished fit {signature!r}"
+        if isinstance(signature, (int, float)):
+            # Twelve digits, or digits and one e, are a number to a command line.
+            raise ValueError(f"{named}: give its name as text, in quotes")
+        known = f"choose one of {', '.join(done)}" if done else "train one first; its name is `fit` in its result.json"
+        raise ValueError(f"{named}: {known}")
+    record = Fit(fits / signature)
+    cfg = OmegaConf.load(record.config_file)
+    assert isinstance(cfg, DictConfig)
+    # The first weights are drawn and thrown away; whoever asks must not find the global generator moved by that.
+    with torch.random.fork_rng(devices=[]):
+        denoiser = make_denoiser(cfg, make(cfg, "dataset"), make(cfg, "schedule"), make(cfg, "diffuser"))
+    load_weights(denoiser, record)
+    return denoiser.requires_grad_(False).eval()

@@ -1,0 +1,1 @@
+"""A cell: numbered samples are drawn from a trained model and measured."""

@@ -1,0 +1,1 @@
+"""Jobs of a plan on this machine or on SLURM, and the rule for trying again."""

@@ -1,0 +1,224 @@
+"""What a sweep is made of, frozen before anything runs: plan.json.
+
+A sweep is a list of tasks, one per set of overrides; each names its cell, and every cell its fit. Configs are kept
+resolved, as a table of distinct top-level parts, for ten thousand cells share most of theirs. Whoever runs a task reads
+its config from here: edits of any YAML reach no job that is planned already.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shlex
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from diffsweep.files import read_json, write_atomic
+from diffsweep.sweep.store.process import now
+from diffsweep.sweep.store.record import Cell, Fit, Run
+
+Mode = Literal["retry", "cached", "force", "read_only", "plan", "prefetch"]
+MODES: tuple[str, ...] = Mode.__args__
+
+
+@dataclass(frozen=True)
+class Task:
+    """One set of overrides of a sweep, and the cell that it asks for; two tasks may ask for the same cell.
+
+    `choices` and the values of `config` are keys of `Plan.parts`.
+    """
+
+    num: int
+    overrides: tuple[str, ...]
+    fit: str
+    cell: str
+    choices: str
+    config: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All tasks of a sweep, and where it lies. `hydra` is the launching config's node, for callbacks in the jobs."""
+
+    folder: Path
+    runs: Path
+    command: str = ""
+    created: str = field(default_factory=now)
+    tasks: tuple[Task, ...] = ()
+    parts: Mapping[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    hydra: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The name of the sweep: that of its folder."""
+        return self.folder.name
+
+    @property
+    def file(self) -> Path:
+        """plan.json."""
+        return self.folder / "plan.json"
+
+    @cached_property
+    def cells(self) -> dict[str, Task]:
+        """Every cell once, with the first task that asks for it."""
+        found: dict[str, Task] = {}
+        for task in self.tasks:
+            found.setdefault(task.cell, task)
+        return found
+
+    @cached_property
+    def fits(self) -> dict[str, list[str]]:
+        """Every fit with its cells, in the order of the tasks."""
+        found: dict[str, list[str]] = {}
+        for task in self.cells.values():
+            found.setdefault(task.fit, []).append(task.cell)
+        return found
+
+    @cached_property
+    def needs(self) -> dict[str, tuple[str, ...]]:
+        """Fits of this plan that another fit of it must wait for: its teacher, or the weak model of its guidance."""
+        found: dict[str, tuple[str, ...]] = {}
+        for fit, cells in self.fits.items():
+            named = {
+                str(self.part(cell, group).get(key))
+                for cell in cells
+                for group, key in (("diffuser", "teacher"), ("guidance", "weak"))
+                if isinstance(self.part(cell, group), Mapping)
+            }
+            found[fit] = tuple(sorted(other for other in named if other in self.fits and other != fit))
+        return found
+
+    def asking(self, verb: str) -> str:
+        """What to type about this sweep: `diffsweep resume NAME`, and the folder of runs if it is not the usual one."""
+        runs = self.runs.absolute()
+        near = runs.relative_to(Path.cwd()) if runs.is_relative_to(Path.cwd()) else runs
+        return shlex.join(["diffsweep", verb, self.name, *([] if str(near) == "runs" else ["--runs", str(near)])])
+
+    def part(self, cell: str, key: str) -> Any:
+        """One top-level part of a cell's config; None if it has none. For reading only: cells share it."""
+        return self.parts.get(self.cells[cell].config.get(key, ""))
+
+    def config(self, cell: str) -> dict[str, Any]:
+        """The whole resolved config of a cell. For reading only: cells share its parts."""
+        return {key: self.parts[digest] for key, digest in self.cells[cell].config.items()}
+
+    def run(self, cell: str) -> Run:
+        """Where a cell has its record."""
+        task = self.cells[cell]
+        fit = Fit(self.runs / "fits" / task.fit)
+        return Run(fit, fit.cell(cell), self.parts[task.choices])
+
+    def cell(self, cell: str) -> Cell:
+        """The record of a cell."""
+        return self.run(cell).cell
+
+    def write(self) -> None:
+        """Write plan.json. Raises CannotWriteError."""
+        content = asdict(self)
+        del content["folder"]
+        # Absolute: the jobs of a cluster may start anywhere.
+        content["runs"] = str(self.runs.absolute())
+        write_atomic(self.file, json.dumps(content, allow_nan=False, separators=(",", ":")) + "\n")
+
+    @classmethod
+    def read(cls, folder: str | Path) -> Plan:
+        """The plan in a sweep's folder. Raises ValueError if there is none, or it cannot be read."""
+        folder = Path(folder)
+        content = read_json(folder / "plan.json")
+        if content is None:
+            raise ValueError(f"{folder} holds no sweep: there is no plan.json")
+        try:
+            tasks = tuple(
+                Task(task["num"], tuple(task["overrides"]), task["fit"], task["cell"], task["choices"], task["config"])
+                for task in content["tasks"]
+            )
+            return cls(
+                folder,
+                Path(content["runs"]),
+                content["command"],
+                content["created"],
+                tasks,
+                content["parts"],
+                tuple(content["warnings"]),
+                content["hydra"],
+            )
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"{folder / 'plan.json'} is no plan that this version can read ({error!r})") from error
+
+    def adding(self, signed: Iterable[Signed], first: int = 0) -> Plan:
+        """Adds tasks, numbered from `first`; the warnings are those of all tasks."""
+        parts = dict(self.parts)
+        # Cells share their parts as objects: each is written out and hashed once, not ten thousand times.
+        known: dict[int, tuple[Any, str]] = {}
+
+        def keep(part: Any) -> str:
+            seen = known.get(id(part))
+            if seen is not None and seen[0] is part:
+                return seen[1]
+            text = json.dumps(part, sort_keys=True, allow_nan=False)
+            digest = hashlib.sha256(text.encode()).hexdigest()[:12]
+            parts.setdefault(digest, part)
+            known[id(part)] = (part, digest)
+            return digest
+
+        tasks = [
+            Task(
+                first + index,
+                tuple(one.overrides),
+                one.fit,
+                one.cell,
+                keep(one.choices),
+                {str(key): keep(part) for key, part in one.config.items()},
+            )
+            for index, one in enumerate(signed)
+        ]
+        every = (*self.tasks, *tasks)
+        return replace(self, tasks=every, parts=parts, warnings=tuple(warnings(every)))
+
+
+@dataclass(frozen=True)
+class Signed:
+    """One composed and signed set of overrides, as `Plan.adding` takes it. `config` is plain and resolved."""
+
+    overrides: Sequence[str]
+    config: Mapping[str, Any]
+    choices: Mapping[str, str | None]
+    fit: str
+    cell: str
+
+
+def warnings(tasks: Sequence[Task]) -> list[str]:
+    """What a user should hear before the sweep starts: axes that change nothing, and cells that are asked for twice."""
+    said = []
+    axes: dict[str, dict[str, None]] = {}
+    pairs = [{key: value for key, _, value in _parted(task.overrides)} for task in tasks]
+    for one in pairs:
+        for key, value in one.items():
+            axes.setdefault(key, {})[value] = None
+    empty = []
+    for key, values in axes.items():
+        if len(values) < 2:
+            continue
+        seen: dict[tuple[tuple[str, str], ...], set[str]] = {}
+        for task, one in zip(tasks, pairs, strict=True):
+            rest = tuple(sorted((name, value) for name, value in one.items() if name != key))
+            seen.setdefault(rest, set()).add(task.cell)
+        if all(len(cells) == 1 for cells in seen.values()):
+            empty.append(key)
+            said.append(f"{key} changes no result: its {len(values)} values ask for the same cells")
+    counts = Counter(task.cell for task in tasks)
+    again = sum(count - 1 for count in counts.values())
+    if again and not empty:
+        twice = next(cell for cell, count in counts.items() if count > 1)
+        same = [" ".join(task.overrides) for task in tasks if task.cell == twice][:2]
+        said.append(f"{again} of {len(tasks)} combinations repeat another's cell, such as: {same[1]} and {same[0]}")
+    return said
+
+
+def _parted(overrides: Sequence[str]) -> Iterator[tuple[str, str, str]]:
+    return (word.lstrip("+").partition("=") for word in overrides)

@@ -1,0 +1,1 @@
+"""A search with Optuna: study, space, supervisor, workers, summary."""

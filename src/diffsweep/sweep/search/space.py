@@ -1,0 +1,101 @@
+"""The space of a search: Hydra's overrides as Optuna's distributions, and a distribution as what a trial draws from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hydra.core.override_parser.types import Override
+    from optuna import Trial
+    from optuna.distributions import BaseDistribution
+
+
+def space(overrides: Sequence[Override]) -> tuple[dict[str, str], tuple[str, ...]]:
+    """The distributions, as JSON, and the fixed overrides among parsed ones; of the same key the last counts.
+
+    As in Hydra's own plugin for Optuna: `a,b` and `choice(a,b)` are categories, `interval(a,b)` is continuous, and
+    `range(a,b,step=s)` is stepped and may reach b; `tag(log,...)` and `tag(int,...)` mean what they say.
+
+    Raises ValueError for ranges that are empty, or not above 0 under a logarithm.
+    """
+    from optuna.distributions import distribution_to_json
+
+    found: dict[str, Override] = {override.get_key_element(): override for override in overrides}
+    sweeps = {key: override for key, override in found.items() if override.is_sweep_override()}
+    fixed = tuple(str(override.input_line) for key, override in found.items() if key not in sweeps)
+    distributions = {}
+    for key, override in sweeps.items():
+        try:
+            distributions[key] = distribution_to_json(_distribution(override))
+        except ValueError as error:
+            raise ValueError(f"{override.input_line}: {' '.join(str(error).split())}") from error
+    return distributions, fixed
+
+
+def _distribution(override: Override) -> BaseDistribution:
+    from hydra.core.override_parser.types import IntervalSweep, RangeSweep
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    value = override.value()
+    if isinstance(value, IntervalSweep):
+        assert value.start is not None
+        assert value.end is not None
+        _tags(value.tags, "log", "int")
+        log = "log" in value.tags
+        if "int" in value.tags:
+            return IntDistribution(int(value.start), int(value.end), log=log)
+        return FloatDistribution(value.start, value.end, log=log)
+    if isinstance(value, RangeSweep) and not value.shuffle:
+        assert value.start is not None
+        assert value.stop is not None
+        _tags(value.tags, "log")
+        if isinstance(value.start, float) or isinstance(value.stop, float) or isinstance(value.step, float):
+            if value.tags:
+                raise ValueError("a logarithmic range has whole numbers: use tag(log,interval(...))")
+            return FloatDistribution(value.start, value.stop, step=value.step)
+        return IntDistribution(value.start, value.stop, step=value.step, log="log" in value.tags)
+    return CategoricalDistribution([_category(one) for one in override.sweep_iterator()])
+
+
+def _category(value: Any) -> bool | int | float | str:
+    # In the grammar of overrides, so that it can be written behind a key again.
+    from hydra.core.override_parser.types import Transformer
+
+    return value if isinstance(value, (bool, int, float)) else str(Transformer.str(value))
+
+
+def _tags(tags: set[str], *known: str) -> None:
+    for tag in tags:
+        if tag not in known:
+            raise ValueError(f"tag {tag} is unknown here: choose one of {', '.join(known)}")
+
+
+def suggest(trial: Trial, key: str, distribution: BaseDistribution) -> None:
+    """Give `trial` a value for `key`."""
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    if isinstance(distribution, FloatDistribution):
+        trial.suggest_float(key, distribution.low, distribution.high, step=distribution.step, log=distribution.log)
+    elif isinstance(distribution, IntDistribution):
+        trial.suggest_int(key, distribution.low, distribution.high, step=distribution.step, log=distribution.log)
+    else:
+        assert isinstance(distribution, CategoricalDistribution)
+        trial.suggest_categorical(key, distribution.choices)
+
+
+def axis(key: str, distribution: BaseDistribution, *, some: bool = False) -> list[Any]:
+    """All values, in order; with `some`, of an interval only its lower end. Raises ValueError for an interval."""
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    if isinstance(distribution, CategoricalDistribution):
+        return list(distribution.choices)
+    if isinstance(distribution, IntDistribution):
+        return list(range(distribution.low, distribution.high + 1, distribution.step))
+    assert isinstance(distribution, FloatDistribution)
+    if distribution.step is None and some:
+        return [distribution.low]
+    if distribution.step is None:
+        raise ValueError(f"sampler=grid needs choices or ranges, and {key} is an interval: write range(a,b,step=s)")
+    count = round((distribution.high - distribution.low) / distribution.step) + 1
+    return [distribution.low + place * distribution.step for place in range(count)]

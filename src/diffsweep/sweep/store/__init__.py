@@ -1,0 +1,1 @@
+"""What lies on the disk: records of fits and cells, leases, signatures, results of all runs, garbage."""

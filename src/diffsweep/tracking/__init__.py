@@ -1,0 +1,1 @@
+"""Mirrors of our own files in W&B, TensorBoard and CSV."""

@@ -1,0 +1,199 @@
+"""A sweep as one W&B run: its leaderboard with pictures, its plots; and, online, a saved workspace and a report.
+
+Only sweeps whose runs were logged to W&B have one. W&B may fail at any of it; the sweep does not.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from diffsweep.files import read_json, write_json
+from diffsweep.report import statistics
+from diffsweep.report.factors import factors
+from diffsweep.report.live import Names
+from diffsweep.sweep.plan.plan import Plan
+from diffsweep.sweep.store.record import CHOICES
+from diffsweep.tracking.wandb_run import OFFLINE, Mirror, Place, Subject, digest, noted, where
+
+# Larger tables are cut by W&B anyway, and pictures are sent one by one.
+_ROWS = 10_000
+_PICTURES = 500
+
+_COLUMNS = ["rank", "best or tied", "name", *CHOICES, "guidance", "nfe", "metric", "value", "low", "high", "floor"]
+_SPENT = ["sample_seconds", "fit_seconds", "parameters", "cell", "fit"]
+
+
+def place_of(plan: Plan) -> Place | None:
+    """Where the runs of a sweep are shown; None if they are not shown in W&B."""
+    for cell in plan.cells:
+        place = Place.of(plan.config(cell))
+        if place is not None:
+            return place
+    return None
+
+
+def summarise(plan: Plan, place: Place) -> str:
+    """Tell W&B of a sweep, unless it has been told the same; returns what became of it, in a word. Never raises."""
+    try:
+        return _summarise(plan, place)
+    except Exception as error:
+        print(f"W&B: no summary of sweep {plan.name}: {' '.join(str(error).split())[:300]}", file=sys.stderr)
+        return "failed"
+
+
+def _summarise(plan: Plan, place: Place) -> str:
+    results = {cell: result for cell in plan.cells if (result := plan.cell(cell).result()) is not None}
+    if not results:
+        return "no cell is finished"
+    config = {"sweep": plan.name, "command": plan.command, "cells": len(plan.cells), "fits": len(plan.fits)}
+    subject = Subject("sweep summary", named(plan.name), plan.folder, f"{plan.name} summary", plan.name, config)
+    content = digest({cell: digest(result) for cell, result in results.items()})
+    note = noted(plan.folder)
+    kept = note.get("where") == where(place) or (note.get("where") == OFFLINE and place.mode != "online")
+    if note.get("record") == content and kept:
+        return "complete already"
+    mirror = Mirror.open(subject, place, quiet=True, fall_back=place.mode != "online")
+    if mirror is None:
+        return "failed"
+    if mirror.told == content:
+        mirror.complete(content)
+    else:
+        try:
+            mirror.show(_shown(plan, list(results.values())), content)
+        except Exception:
+            mirror.close(failed=True)
+            raise
+    online = not mirror.offline and not mirror.lost
+    told, entity = mirror.close(), str(mirror.run.entity)
+    if not told:
+        return "failed"
+    if mirror.offline:
+        runs = [
+            *(plan.run(cells[0]).fit.folder for cells in plan.fits.values()),
+            *(plan.cell(c).folder for c in results),
+        ]
+        unsent = [folder for folder in runs if noted(folder).get("where") == OFFLINE]
+        print(f"W&B is offline; to send these {len(unsent) + 1} runs: {plan.asking('wandb-sync')}", file=sys.stderr)
+        return "told (offline)"
+    print(f"W&B: {mirror.run.url}", file=sys.stderr)
+    if online:
+        for kind, url in saved(plan, list(results.values()), entity, place.project).items():
+            print(f"W&B {kind}: {url}", file=sys.stderr)
+    return "told"
+
+
+def named(sweep: str) -> str:
+    """The id of a sweep's summary in W&B. Sweeps whose names differ in what is not allowed there do not share one."""
+    name = f"summary-{re.sub('[^A-Za-z0-9_-]', '-', sweep)}"
+    return name if len(name) <= 64 and name.endswith(sweep) else f"{name[:51]}-{digest({'sweep': sweep})}"
+
+
+def ranked(results: Sequence[Mapping[str, Any]]) -> list[tuple[int | None, bool, Mapping[str, Any]]]:
+    """(rank, whether it cannot be told from the best, result), best first; numbers measured differently in turn."""
+    alike: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
+    for result in results:
+        alike.setdefault(statistics.protocol(result), []).append(result)
+    rows: list[tuple[int | None, bool, Mapping[str, Any]]] = []
+    for group in sorted(alike.values(), key=len, reverse=True):
+        main = str(group[0].get("metric"))
+        tied = {id(result) for result in statistics.tied(group, main)}
+        for place, result in enumerate(sorted(group, key=lambda result: statistics.rank(result, main)), start=1):
+            able = statistics.finite(result, main) is not None
+            rows.append((place if able else None, id(result) in tied, result))
+    return rows
+
+
+def _shown(plan: Plan, results: list[dict[str, Any]]) -> dict[str, Any]:
+    import wandb
+
+    names, rows = Names.of(plan), ranked(results)
+    leaderboard = wandb.Table(columns=[*_COLUMNS, *_SPENT, "samples"])
+    for index, (rank, tied, result) in enumerate(rows[:_ROWS]):
+        main, cell = str(result.get("metric")), plan.cell(str(result["cell"]))
+        picture = None
+        if index < _PICTURES and cell.samples_file.exists():
+            picture = wandb.Image(str(cell.samples_file))
+        numbers = [statistics.finite(result, key) for key in (main, f"{main}_low", f"{main}_high", f"{main}_floor")]
+        choices = [result.get(group) for group in (*CHOICES, "guidance")]
+        leaderboard.add_data(
+            rank,
+            tied,
+            names.cells[str(result["cell"])],
+            *choices,
+            _number(result.get("nfe")),
+            main,
+            *numbers,
+            *(_number(result.get(key)) for key in _SPENT[:3]),
+            *(result.get(key) for key in _SPENT[3:]),
+            picture,
+        )
+    return {"leaderboard": leaderboard, **_plots([result for _, _, result in rows], names)}
+
+
+def _plots(results: Sequence[Mapping[str, Any]], names: Names) -> dict[str, Any]:
+    """Of the cells that are measured as most are: the distance of each, against network calls and against seconds."""
+    import wandb
+
+    usual = Counter(map(statistics.protocol, results)).most_common(1)[0][0]
+    alike = [result for result in results if statistics.protocol(result) == usual]
+    main = str(alike[0]["metric"])
+    found = [result for result in alike if statistics.finite(result, main) is not None]
+    if not found:
+        return {}
+
+    def of(column: str, field: str) -> Any:
+        # Not one table for all plots: W&B gives each to the first that shows it.
+        named: Any = [[names.cells[str(one["cell"])], one[main], _number(one.get(field))] for one in found]
+        return wandb.Table(columns=["name", main, column], data=named)
+
+    plots = {"cells": wandb.plot.bar(of("nfe", "nfe"), "name", main, title=f"{main} of each cell")}
+    if len({one.get("nfe") for one in found}) > 1:
+        curves: dict[str, list[tuple[float, float]]] = {}
+        varying = {name: options for name, options in factors(found).items() if name != "sampler.nfe"}
+        for index, one in enumerate(found):
+            label = " ".join(options[index] for options in varying.values()) or main
+            curves.setdefault(label, []).append((one["nfe"], one[main]))
+        lines = {label: sorted(points) for label, points in sorted(curves.items())}
+        plots["against_nfe"] = wandb.plot.line_series(
+            [[x for x, _ in points] for points in lines.values()],
+            [[y for _, y in points] for points in lines.values()],
+            keys=list(lines),
+            title=f"{main} against network calls",
+            xname="nfe",
+        )
+    seconds = of("seconds", "sample_seconds")
+    plots["against_seconds"] = wandb.plot.scatter(seconds, "seconds", main, title=f"{main} against seconds of sampling")
+    return plots
+
+
+def saved(plan: Plan, results: Sequence[Mapping[str, Any]], entity: str, project: str) -> dict[str, str]:
+    """URLs of the sweep's saved workspace and report, made once in a project; none without wandb-workspaces, or if W&B
+    refuses.
+    """
+    links: Path = plan.folder / "wandb" / "links.json"
+    found: dict[str, str] = {}
+    try:
+        from diffsweep.tracking.wandb_workspace import report, workspace
+
+        known = read_json(links) or {}
+        found = known.setdefault(f"{entity}/{project}", {})
+        for kind, make in (("workspace", workspace), ("report", report)):
+            if kind not in found:
+                made = make(entity, project, plan.name, results)
+                made.save()
+                found[kind] = str(made.url)
+                write_json(links, known)
+    except ImportError:
+        print("W&B: `pip install wandb-workspaces` adds a saved comparison and a report", file=sys.stderr)
+    except Exception as error:
+        print(f"W&B: no saved comparison: {' '.join(str(error).split())[:300]}", file=sys.stderr)
+    return found
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None

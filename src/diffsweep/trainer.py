@@ -1,0 +1,99 @@
+"""Lightning's trainer as every stage of a run uses it: devices of the config, whole files, no handlers of its own."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import Trainer
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.pytorch.plugins.io import CheckpointIO
+from omegaconf import DictConfig
+
+from diffsweep.files import atomic
+
+
+def make_trainer(cfg: DictConfig, folder: Path, **kwargs: Any) -> Trainer:
+    """A quiet Lightning trainer on the devices that the config names; all its files stay below ``folder``.
+
+    Raises:
+        ValueError: if the devices are not there, or do not match the SLURM job's tasks.
+    """
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for noise in ("does not have many workers", "LeafSpec", "not resumable", "`srun` command is available"):
+        warnings.filterwarnings("ignore", message=f".*{noise}.*")
+    placement = {key: cfg.trainer[key] for key in ("accelerator", "devices", "num_nodes", "strategy", "precision")}
+    if cfg.trainer.threads is not None:
+        torch.set_num_threads(cfg.trainer.threads)
+    try:
+        return Trainer(
+            **placement,
+            deterministic=cfg.trainer.deterministic,
+            default_root_dir=folder,
+            plugins=[WholeFiles(), _environment(cfg)],
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+            **kwargs,
+        )
+    except Exception as error:
+        # Lightning raises its own MisconfigurationException and RuntimeError for devices that are not there.
+        settings = " ".join(f"trainer.{key}={value}" for key, value in placement.items())
+        reason = " ".join(str(error).split())
+        raise ValueError(f"no such trainer here ({settings}): {reason}; trainer=cpu runs everywhere") from error
+
+
+def _environment(cfg: DictConfig) -> LightningEnvironment | SLURMEnvironment:
+    # Without a step (sbatch without srun) SLURM's variables describe the batch script, not the tasks of a training.
+    if "SLURM_STEP_ID" not in os.environ or not SLURMEnvironment.detect():
+        return LightningEnvironment()
+    devices, tasks = cfg.trainer.devices, int(os.environ["SLURM_NTASKS"])
+    if isinstance(devices, int) and devices > 0 and devices * cfg.trainer.num_nodes != tasks:
+        raise ValueError(
+            f"trainer.devices={devices} x trainer.num_nodes={cfg.trainer.num_nodes} must equal the SLURM job's "
+            f"{tasks} tasks: each task drives one device"
+        )
+    return SLURMEnvironment(auto_requeue=False)
+
+
+class WholeFiles(CheckpointIO):
+    """Lightning's checkpoint files, written atomically and read without unpickling code."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        with atomic(Path(path)) as temporary:
+            torch.save(checkpoint, temporary)
+
+    def load_checkpoint(
+        self, path: Any, map_location: Any | None = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        return torch.load(path, map_location=map_location or "cpu", weights_only=True)
+
+    def remove_checkpoint(self, path: Any) -> None:
+        Path(path).unlink(missing_ok=True)
+
+
+class Interrupted(SystemExit):
+    """Raised after a signal stopped a training, whose state is saved, or a sampling; the exit code is 128 + signal."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(128 + signum)
+        self.signum = signum
+
+
+@atexit.register
+def _leave_process_group() -> None:
+    """End this rank's part in the group of processes before the interpreter does.
+
+    A thread of the group that is alive then may abort the process, and for a helper that fails Lightning kills a leader
+    that is still evaluating.
+    """
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
