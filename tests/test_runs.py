@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import pytest
 from safetensors.torch import load_file
 
 import brake
+import forked_runs
 from tiny import TINY
 
 ROOT = Path(__file__).parent.parent
@@ -25,8 +26,8 @@ PATIENCE = 400
 pytestmark = pytest.mark.slow
 
 
-def command(runs: Path, *overrides: str) -> list[str]:
-    return [sys.executable, str(ROOT / "train.py"), *TINY, f"paths.runs={runs}", *overrides]
+def words(runs: Path, *overrides: str) -> list[str]:
+    return [*TINY, f"paths.runs={runs}", *overrides]
 
 
 def environment(runs: Path) -> dict[str, str]:
@@ -35,17 +36,25 @@ def environment(runs: Path) -> dict[str, str]:
 
 
 def train(runs: Path, *overrides: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        command(runs, *overrides), capture_output=True, text=True, env=environment(runs), timeout=PATIENCE, check=False
-    )
+    done = forked_runs.run(words(runs, *overrides), Path.cwd(), environment(runs), PATIENCE)
     assert not check or done.returncode == 0, done.stderr
     return done
 
 
-def start(runs: Path, *overrides: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        command(runs, *overrides), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(runs)
+def train_in_new_python(runs: Path, *overrides: str, options: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
+    """As `train`, in a process that has imported nothing; `options` of Python."""
+    return subprocess.run(
+        [sys.executable, *options, str(ROOT / "train.py"), *words(runs, *overrides)],
+        capture_output=True,
+        text=True,
+        env=environment(runs),
+        timeout=PATIENCE,
+        check=True,
     )
+
+
+def start(runs: Path, *overrides: str) -> forked_runs.Run:
+    return forked_runs.Run(words(runs, *overrides), Path.cwd(), environment(runs))
 
 
 def one(runs: Path, pattern: str) -> Path:
@@ -54,7 +63,7 @@ def one(runs: Path, pattern: str) -> Path:
     return found[0]
 
 
-def wait_for(true: Callable[[], object], process: subprocess.Popen[Any]) -> None:
+def wait_for(true: Callable[[], object], process: forked_runs.Run) -> None:
     end = time.monotonic() + PATIENCE
     while not true():
         assert process.poll() is None, process.communicate()
@@ -71,7 +80,7 @@ def lines(runs: Path) -> list[dict[str, Any]]:
     ]
 
 
-LONG = ("training.steps=1000", brake.LOSS)
+LONG = ("training.steps=400", brake.LOSS)
 
 
 @pytest.fixture(scope="module")
@@ -86,21 +95,25 @@ def test_killed_and_resumed_ends_with_the_same_bits(undisturbed: Path, tmp_path:
     overrides = (*LONG, "trainer.checkpoint_seconds=0.05")
     (tmp_path / "brake").touch()
 
-    def stamps(name: str) -> list[int]:
-        return [path.stat().st_mtime_ns for path in tmp_path.glob(f"fits/*/{name}")]
+    def next_checkpoint(process: forked_runs.Run, before: list[int]) -> None:
+        wait_for(lambda: checkpoint() != before, process)
 
-    for delay in (0.0, 0.2, 0.4):
-        before = stamps("checkpoints/last.ckpt")
+    def checkpoint() -> list[int]:
+        return [path.stat().st_mtime_ns for path in tmp_path.glob("fits/*/checkpoints/last.ckpt")]
+
+    for checkpoints in (1, 3, 5):
+        before = checkpoint()
         process = start(tmp_path, *overrides)
-        wait_for(lambda before=before: stamps("checkpoints/last.ckpt") != before, process)
-        time.sleep(delay)
+        for _ in range(checkpoints):
+            next_checkpoint(process, before)
+            before = checkpoint()
         process.kill()
         process.communicate()
         assert not list(tmp_path.glob("fits/*/done.json"))
         assert not list(tmp_path.glob("fits/*/cells/*/result.json"))
-    before = stamps("checkpoints/last.ckpt")
+    before = checkpoint()
     process = start(tmp_path, *overrides)
-    wait_for(lambda: stamps("checkpoints/last.ckpt") != before, process)
+    next_checkpoint(process, before)
     assert one(tmp_path, "fits/*/lease-000004.json").exists()
     status = one(tmp_path, "fits/*/status.json")
     assert json.loads(status.read_text())["pid"] == process.pid
@@ -122,13 +135,7 @@ def test_killed_and_resumed_ends_with_the_same_bits(undisturbed: Path, tmp_path:
 def test_a_finished_run_answers_at_once_and_a_sampler_reuses_the_training(undisturbed: Path) -> None:
     weights = one(undisturbed, "fits/*/checkpoints/ema.safetensors")
     before = weights.stat().st_mtime_ns
-    again = subprocess.run(
-        [sys.executable, "-X", "importtime", *command(undisturbed, *LONG)[1:]],
-        capture_output=True,
-        text=True,
-        env=environment(undisturbed),
-        check=True,
-    )
+    again = train_in_new_python(undisturbed, *LONG, options=["-X", "importtime"])
     assert "already done" in again.stderr
     imported = {row.rpartition("|")[2].strip() for row in again.stderr.splitlines() if row.startswith("import time:")}
     assert "hydra" in imported
@@ -167,32 +174,23 @@ def test_a_sweep_trains_each_model_once_and_ends_with_one_table(tmp_path: Path) 
 
 def test_a_parallel_launcher_gives_the_same_sweep(tmp_path: Path) -> None:
     """Jobs in processes of another launcher find each other by the leases, and the table is still one."""
-    swept = ["training.steps=300", "sampler=ddim,heun", "schedule=cosine,linear"]
-    done = train(tmp_path, *swept, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "-m")
+    swept = ["training.steps=100", "sampler=ddim,heun", "schedule=cosine,linear"]
+    done = train_in_new_python(tmp_path, *swept, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "-m")
     assert len(list(tmp_path.glob("fits/*/done.json"))) == 2
     results = [json.loads(path.read_text()) for path in tmp_path.glob("fits/*/cells/*/result.json")]
     assert len(results) == 4
     assert "4 runs of 2 trainings" in done.stdout
     for fit in tmp_path.glob("fits/*"):
         steps = [json.loads(row)["step"] for row in (fit / "metrics.jsonl").read_text().splitlines()]
-        assert steps == list(range(9, 300, 10))
+        assert steps == list(range(9, 100, 10))
 
 
 def test_two_processes_never_train_the_same_fit(tmp_path: Path) -> None:
     (tmp_path / "brake").touch()
-    logs = [tmp_path / name for name in ("ddim", "dpmpp_2m")]
-    both = [
-        subprocess.Popen(
-            command(tmp_path, "training.steps=3000", brake.LOSS, f"sampler={log.name}"),
-            stdout=subprocess.DEVNULL,
-            stderr=log.open("w"),
-            env=environment(tmp_path),
-        )
-        for log in logs
-    ]
+    both = [start(tmp_path, "training.steps=400", brake.LOSS, f"sampler={name}") for name in ("ddim", "dpmpp_2m")]
 
     def said() -> str:
-        return "".join(log.read_text() for log in logs)
+        return "".join(process.stderr_file.read_text() for process in both)
 
     wait_for(lambda: "is being trained by" in said(), both[0])
     (tmp_path / "brake").unlink()
@@ -201,7 +199,7 @@ def test_two_processes_never_train_the_same_fit(tmp_path: Path) -> None:
     assert "going on from" not in said()
     assert len(list(tmp_path.glob("fits/*/cells/*/result.json"))) == 2
     steps = [row["step"] for row in lines(tmp_path)]
-    assert steps == list(range(9, 3000, 10))
+    assert steps == list(range(9, 400, 10))
 
 
 def test_two_devices_train_and_sample_as_one(tmp_path: Path) -> None:
@@ -213,7 +211,8 @@ def test_two_devices_train_and_sample_as_one(tmp_path: Path) -> None:
         "trainer.compile=false",
         "trainer.deterministic=true",
     ]
-    train(tmp_path / "two", "training.steps=60", *ddp)
+    # The second rank is a process that the first one starts.
+    train_in_new_python(tmp_path / "two", "training.steps=60", *ddp)
     train(tmp_path / "one", "training.steps=60")
     weights = [load_file(one(tmp_path / n, "fits/*/checkpoints/ema.safetensors")) for n in ("one", "two")]
     for name, value in weights[0].items():
