@@ -9,7 +9,6 @@ one rename. status.json only tells people what goes on; after a kill it may say 
 
 from __future__ import annotations
 
-import math
 import traceback
 from collections.abc import Mapping
 from contextlib import suppress
@@ -21,13 +20,11 @@ from diffsweep.files import CannotWriteError, atomic, make_folder, read_bytes, r
 from diffsweep.sweep.store.metrics_log import Metrics, read_metrics
 from diffsweep.sweep.store.process import Process
 from diffsweep.sweep.store.provenance import provenance
+from diffsweep.sweep.store.result import CHOICES, finite_record
 from diffsweep.sweep.store.signature import cell_signature, fit_signature, resolved
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
-
-# The five choices that make a run, in the order in which they are always told.
-CHOICES = ("diffuser", "sampler", "schedule", "backbone", "dataset")
 
 __all__ = [
     "CHOICES",
@@ -102,7 +99,7 @@ class Record:
         me = Process.current()
         who = {"time": me.time, "host": me.host, "pid": me.pid}
         job = {"slurm_job": me.slurm_job} if me.slurm_job else {}
-        write_json(self.status_file, {"state": state} | flat(fields) | who | job)
+        write_json(self.status_file, {"state": state} | finite_record(fields) | who | job)
 
     def status(self) -> dict[str, Any] | None:
         """What status.json says; None if there is none. Raises ValueError if it is corrupt."""
@@ -239,25 +236,8 @@ class Run:
         return cls(fit, fit.cell(cell_signature(plain)), dict(choices or {}))
 
 
-def flat(record: Mapping[str, Any]) -> dict[str, Any]:
-    """`record` as flat JSON: numbers finite, or null with a `<key>_reason`. Raises ValueError for nested values."""
-    result: dict[str, Any] = {}
-    reasons: dict[str, str] = {}
-    for key, value in record.items():
-        if not isinstance(key, str):
-            raise ValueError(f"a record has the key {key!r}: keys must be text")
-        if isinstance(value, float) and not math.isfinite(value):
-            result[key], reasons[f"{key}_reason"] = None, str(float(value))
-        elif value is None or isinstance(value, (bool, int, float, str)):
-            result[key] = value
-        else:
-            kind = type(value).__name__
-            raise ValueError(f"{key} is a {kind}: a record is flat: text, numbers, true/false or null")
-    return result | reasons
-
-
 def _finish(path: Path, error_file: Path, record: Mapping[str, Any]) -> None:
-    write_json(path, flat(record) | {"status": "done"})
+    write_json(path, finite_record(record) | {"status": "done"})
     with suppress(OSError):
         error_file.unlink()
 
