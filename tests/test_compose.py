@@ -159,6 +159,11 @@ def agree(loader: ConfigLoader, master: DictConfig, cells: Sequence[Sequence[str
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
+    return written(tmp_path)
+
+
+def written(tmp_path: Path) -> Path:
+    """The folder of configs that TREE describes."""
     for name, text in TREE.items():
         path = tmp_path / "conf" / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -411,7 +416,7 @@ def test_a_mistake_in_an_axis_is_one_line(tree: Path, tmp_path: Path, argument: 
 
 APP = """
 import hydra
-from diffsweep.sweep.compose import compose
+from diffsweep.sweep.plan.compose import compose
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def main(cfg):

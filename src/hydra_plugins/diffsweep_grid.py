@@ -24,7 +24,7 @@ class GridSweeper(Sweeper):
     """`params` maps keys to what could follow `=` on a command line; the command line has the last word about a key."""
 
     def __init__(self, params: Mapping[str, Any] | None = None) -> None:
-        self.params = params or {}
+        self.params = params
         self.hydra_context: HydraContext | None = None
         self.config: DictConfig | None = None
         self.launcher: Launcher | None = None
@@ -34,6 +34,8 @@ class GridSweeper(Sweeper):
 
         self.hydra_context = hydra_context
         self.config = config
+        # As written: for whoever makes this object, Hydra has put the launching config's values in their place.
+        self.params = config.hydra.sweeper.get("params")
         self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
@@ -67,17 +69,17 @@ class GridSweeper(Sweeper):
             raise CompactHydraException(in_one_line(error)) from error.__cause__
 
     def _batch(self, arguments: list[str]) -> list[list[str]]:
-        from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
         from hydra.core.override_parser.overrides_parser import OverridesParser
+
+        from diffsweep.sweep.plan.override_text import grid, params_text
 
         assert self.hydra_context is not None
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-        params = [f"{key}={value}" for key, value in self.params.items()]
-        overrides = parser.parse_overrides([*params, *arguments])
+        overrides = parser.parse_overrides([*params_text(self.params), *arguments])
         for override in overrides:
             if override.is_interval_sweep():
                 key = override.key_or_group
                 raise ValueError(f"{override.input_line}: a grid wants single values, as {key}=1,2 or {key}=range(1,3)")
             if override.is_discrete_sweep() and not any(True for _ in override.sweep_string_iterator()):
                 raise ValueError(f"{override.input_line}: there is nothing that this matches")
-        return BasicSweeper.split_arguments(overrides, None)[0]
+        return grid(overrides)

@@ -56,13 +56,15 @@ class OptunaSweeper(Sweeper):
             "seed": seed,
         }
         self.study_name = study_name
-        self.params = params or {}
+        self.params = params
         self.hydra_context: HydraContext | None = None
         self.config: DictConfig | None = None
         self.launcher = None
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.hydra_context, self.config = hydra_context, config
+        # As written: for whoever makes this object, Hydra has put the launching config's values in their place.
+        self.params = config.hydra.sweeper.get("params")
 
     def sweep(self, arguments: list[str]) -> None:
         """Search to the end. Raises CompactHydraException, in one line, for a user's mistake, SystemExit(1) if trials
@@ -103,14 +105,14 @@ class OptunaSweeper(Sweeper):
 
         from diffsweep.sweep.execute.local_pool import Room
         from diffsweep.sweep.plan.hydra_job import frozen
+        from diffsweep.sweep.plan.override_text import params_text
         from diffsweep.sweep.search.space import space
         from diffsweep.sweep.search.study import Search, valid_name
 
         assert self.config is not None
         assert self.hydra_context is not None
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-        params = [f"{key}={value}" for key, value in self.params.items()]
-        distributions, fixed = space(parser.parse_overrides([*params, *arguments]))
+        distributions, fixed = space(parser.parse_overrides([*params_text(self.params), *arguments]))
         runs, folder = Path(self.config.paths.runs).absolute(), Path(self.config.hydra.sweep.dir).absolute()
         if self.study_name is not None:
             folder = runs / "sweeps" / valid_name(str(self.study_name))

@@ -44,7 +44,9 @@ def job(cfg: DictConfig) -> float | None:
     folders = [
         f"--config-dir={source.path}" for source in hydra.runtime.config_sources if source.provider == "command-line"
     ]
-    overrides = [*folders, *hydra.overrides.task]
+    # As they were typed: what names another key must name it in the commands that are suggested, too.
+    typed: Any = OmegaConf.to_container(hydra.overrides.task, resolve=False)
+    overrides = [*folders, *typed]
     note: dict[str, Any] = {"overrides": " ".join(overrides)}
     import_from(hydra.runtime.cwd)
     try:

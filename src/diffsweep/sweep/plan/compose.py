@@ -94,7 +94,6 @@ class _Override(NamedTuple):
     """Whether it sets one value, which no resolver sees, under a key of names and dots."""
     path: Path
     value: Any
-    mentions: tuple[Path, ...]
 
 
 class _Base(NamedTuple):
@@ -164,19 +163,22 @@ class _Composer:
             values = [override for override in overrides if not override.is_option]
             # What Hydra refuses, it shall refuse in the words that it has for the cell as a whole.
             with suppress(Exception):
-                free = self._free(self._base(options), values)
-                return self._base(options, tuple(override.text for override in values if override not in free)), free
+                return self._separated(options, values)
         return self._base(texts), []
 
-    def _free(self, chosen: _Base, values: list[_Override]) -> list[_Override]:
-        free = [override for override in values if chosen.frees(override)]
-        bound = [override for override in values if not chosen.frees(override)]
-        # A value that is not free may meet free ones: those are bound too, and so on.
-        while bound:
-            touched = {path for override in bound for path in (override.path, *override.mentions)}
-            bound = [override for override in free if _related(override.path, touched)]
-            free = [override for override in free if override not in bound]
-        return free
+    def _separated(self, options: Path, values: list[_Override]) -> tuple[_Base, list[_Override]]:
+        """What Hydra makes of the options and of all values that are not free, and the free ones.
+
+        What Hydra writes may bind further values: those that its interpolations read, or that lie above or below it.
+        """
+        bound: list[_Override] = []
+        while True:
+            base = self._base(options, tuple(override.text for override in bound))
+            paths = [override.path for override in bound]
+            met = [override for override in values if not base.frees(override) or _related(override.path, paths)]
+            if len(met) == len(bound):
+                return base, [override for override in values if override not in bound]
+            bound = met
 
     def _parsed(self, text: str) -> _Override:
         if text not in self.overrides:
@@ -195,7 +197,6 @@ class _Composer:
                 is_plain=plain_key and parsed.type is OverrideType.CHANGE and _is_plain(value),
                 path=tuple(key.split(".")) if plain_key else _EVERYWHERE,
                 value=value,
-                mentions=tuple(_mentions(text)),
             )
         return self.overrides[text]
 

@@ -21,16 +21,18 @@ def space(overrides: Sequence[Override]) -> tuple[dict[str, str], tuple[str, ...
     """
     from optuna.distributions import distribution_to_json
 
-    found: dict[str, Override] = {override.get_key_element(): override for override in overrides}
-    sweeps = {key: override for key, override in found.items() if override.is_sweep_override()}
-    fixed = tuple(str(override.input_line) for key, override in found.items() if key not in sweeps)
-    distributions = {}
-    for key, override in sweeps.items():
+    from diffsweep.sweep.plan.override_text import valid
+
+    fixed, distributions = [], {}
+    for override in valid(overrides):
+        if not override.is_sweep_override():
+            fixed.append(str(override.input_line))
+            continue
         try:
-            distributions[key] = distribution_to_json(_distribution(override))
+            distributions[override.get_key_element()] = distribution_to_json(_distribution(override))
         except ValueError as error:
             raise ValueError(f"{override.input_line}: {' '.join(str(error).split())}") from error
-    return distributions, fixed
+    return distributions, tuple(fixed)
 
 
 def _distribution(override: Override) -> BaseDistribution:
@@ -59,10 +61,10 @@ def _distribution(override: Override) -> BaseDistribution:
 
 
 def _category(value: Any) -> bool | int | float | str:
-    # In the grammar of overrides, so that it can be written behind a key again.
-    from hydra.core.override_parser.types import Transformer
+    from diffsweep.sweep.plan.override_text import value_text
 
-    return value if isinstance(value, (bool, int, float)) else str(Transformer.str(value))
+    # In the grammar of overrides, so that it can be written behind a key again.
+    return value if isinstance(value, (bool, int, float)) else value_text(value)
 
 
 def _tags(tags: set[str], *known: str) -> None:
