@@ -19,14 +19,17 @@ from PIL import Image
 import processes
 from diffsweep import commands
 from diffsweep.sweep.store.record import Fit, Metrics, Run, read_metrics
-from diffsweep.tracking import wandb_run, wandb_summary
-from diffsweep.tracking.wandb_run import Mirror, Place, Subject, digest, flat, pictures
+from diffsweep.tracking import record_values, wandb_folder, wandb_run, wandb_server, wandb_summary
+from diffsweep.tracking.record_values import digest, pictures
+from diffsweep.tracking.run_info import RunInfo, flat_config
+from diffsweep.tracking.wandb_run import WandbRun
+from diffsweep.tracking.wandb_settings import WandbSettings
 from prerequisites import need_module
 from tiny import TINY
 from wandb_server import ENTITY, KEY, Server, bare
 
 ROOT = Path(__file__).parent.parent
-PLACE = Place("diffsweep", None, "online")
+SETTINGS = WandbSettings("diffsweep", None, "online")
 CHOICES = {"diffuser": "v", "sampler": "ddim", "schedule": "cosine", "backbone": "unet", "dataset": "digits"}
 CONFIG = {
     "diffuser": {"_target_": "diffsweep.diffusion.Diffuser", "times": {"_target_": "a.b.Uniform", "low": 0.1}},
@@ -44,9 +47,9 @@ def server() -> Iterator[Server]:
     before = dict(os.environ)
     with Server() as running:
         # Read once by the client, when it is first used.
-        told = running.environment() | {"WANDB_SILENT": "true"}
+        logged = running.environment() | {"WANDB_SILENT": "true"}
         os.environ.clear()
-        os.environ.update(told)
+        os.environ.update(logged)
         yield running
         if "wandb" in sys.modules:
             import wandb
@@ -77,8 +80,8 @@ def trained(runs: Path, name: str, steps: int = 50, *, done: bool = True) -> Fit
     with Metrics(fit.metrics_file) as metrics:
         for row in rows(steps):
             metrics.write(row["step"], **{key: value for key, value in row.items() if key != "step"})
-    (fit.folder / wandb_run.PICTURES).mkdir()
-    Image.new("L", (8, 8), 99).save(fit.folder / wandb_run.PICTURES / "00000020.png")
+    (fit.folder / record_values.PICTURES).mkdir()
+    Image.new("L", (8, 8), 99).save(fit.folder / record_values.PICTURES / "00000020.png")
     fit.checkpoints.mkdir()
     (fit.checkpoints / "ema.safetensors").write_bytes(b"weights")
     fit.write_status("running", step=steps)
@@ -118,16 +121,16 @@ def evaluated(fit: Fit, name: str, value: float, nfe: int = 20, sampler: str = "
     return result
 
 
-def subject(fit: Fit, group: str | None = "night") -> Subject:
-    return Subject.of("fit", fit.folder, CONFIG, CHOICES, group)
+def info(fit: Fit, group: str | None = "night") -> RunInfo:
+    return RunInfo.of("fit", fit.folder, CONFIG, CHOICES, group)
 
 
-def tell(fit: Fit, told: list[dict[str, Any]], place: Place = PLACE) -> Mirror:
-    """An open W&B run that has been told rows, as a training does it."""
-    opened = Mirror.open(subject(fit), place)
+def log(fit: Fit, logged: list[dict[str, Any]], settings: WandbSettings = SETTINGS) -> WandbRun:
+    """An open W&B run with rows logged, as a training does it."""
+    opened = WandbRun.open(info(fit), settings)
     assert opened is not None
-    for row in told:
-        opened.row({key: value for key, value in row.items() if key != "step"}, row["step"])
+    for row in logged:
+        opened.log_row({key: value for key, value in row.items() if key != "step"}, row["step"])
     return opened
 
 
@@ -157,7 +160,7 @@ def offline_runs(folder: Path) -> list[Path]:
 
 
 def test_a_config_is_flat_and_begins_with_the_five_groups() -> None:
-    shown = flat(CONFIG, CHOICES)
+    shown = flat_config(CONFIG, CHOICES)
     assert list(shown)[:5] == ["diffuser", "sampler", "schedule", "backbone", "dataset"]
     assert list(shown.values())[:5] == ["v", "ddim", "cosine", "unet", "digits"]
     assert shown["sampler/nfe"] == 20
@@ -166,12 +169,12 @@ def test_a_config_is_flat_and_begins_with_the_five_groups() -> None:
     assert not [key for key in shown if key.startswith(("logger", "paths", "hydra"))]
     assert not [value for value in shown.values() if isinstance(value, dict)]
     # A fit has no sampler: whichever was asked for first is none of its settings.
-    assert not [key for key in Subject.of("fit", Path("f"), CONFIG, CHOICES, None).config if key.startswith("sampler")]
+    assert not [key for key in RunInfo.of("fit", Path("f"), CONFIG, CHOICES, None).config if key.startswith("sampler")]
 
 
 @pytest.mark.parametrize("key", [KEY, "wandb_v1_" + "x" * 40])
 def test_a_key_is_never_said(key: str) -> None:
-    assert key not in wandb_run._line(ValueError(f"401 for {key}"))
+    assert key not in wandb_server.one_line(ValueError(f"401 for {key}"))
 
 
 @pytest.fixture
@@ -185,14 +188,14 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     wandb.teardown()
     for name, value in (bare() | {"NETRC": f"{tmp_path}/netrc", "WANDB_CONFIG_DIR": str(tmp_path)}).items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(wandb_run, "_unusable", {})
+    monkeypatch.setattr(wandb_server, "_unusable", {})
     yield tmp_path
     wandb.teardown()
 
 
 def test_without_a_key_a_run_is_offline_and_a_sync_says_why(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "there is no key for" in str(wandb_run.reachable())
-    assert wandb_run._offline(Place())[0]
+    assert "there is no key for" in str(wandb_server.reachable())
+    assert wandb_server.offline(WandbSettings())[0]
     assert sync(home) == 2
     assert "there is no key for" in capsys.readouterr().err
 
@@ -204,17 +207,17 @@ def test_the_server_that_a_user_has_logged_in_to_is_asked(server: Server, home: 
     address = server.url.removeprefix("http://")
     (home / "settings").write_text(f"[default]\nbase_url = {server.url}\n")
     (home / "netrc").write_text(f"machine {address}\n  login user\n  password {KEY}\n")
-    assert wandb_run.reachable() is None
-    assert wandb_run.where(Place("p", "e")) == f"{address} e p"
+    assert wandb_server.reachable() is None
+    assert wandb_server.server_and_project(WandbSettings("p", "e")) == f"{address} e p"
     # Nobody listens on this port: it is refused at once, and no client is made to wait for it.
     (home / "settings").write_text("[default]\nbase_url = http://127.0.0.1:9\n")
     (home / "netrc").write_text(f"machine 127.0.0.1:9 login user password {KEY}\n")
     wandb.teardown()
-    assert wandb_run.reachable() == "127.0.0.1 does not answer"
+    assert wandb_server.reachable() == "127.0.0.1 does not answer"
     # As `wandb offline` leaves it: it wins over a server that could be asked, and needs no reason.
     (home / "settings").write_text(f"[default]\nbase_url = {server.url}\nmode = offline\n")
     wandb.teardown()
-    assert wandb_run._offline(Place()) == (True, None)
+    assert wandb_server.offline(WandbSettings()) == (True, None)
 
 
 def test_a_key_that_is_refused_leaves_its_runs_offline_and_is_tried_once(
@@ -224,9 +227,9 @@ def test_a_key_that_is_refused_leaves_its_runs_offline_and_is_tried_once(
     monkeypatch.setenv("WANDB_BASE_URL", server.url)
     monkeypatch.setenv("WANDB_API_KEY", wrong)
     fit, other = trained(home, "aaaaaaaaaa08"), trained(home, "aaaaaaaaaa09")
-    assert tell(fit, rows(50), Place()).close()
+    assert log(fit, rows(50), WandbSettings()).close()
     asked = len(server.asked)
-    assert tell(other, rows(50), Place()).close()
+    assert log(other, rows(50), WandbSettings()).close()
     assert len(server.asked) == asked
     assert len(offline_runs(other.folder)) == 1
     (folder,) = offline_runs(fit.folder)
@@ -240,43 +243,43 @@ def test_a_key_that_is_refused_leaves_its_runs_offline_and_is_tried_once(
 
 def test_a_password_in_an_address_is_not_kept(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_BASE_URL", "https://user:secret@wandb.local:8080/team")
-    assert wandb_run.where(Place("p", "e")) == "wandb.local:8080 e p"
+    assert wandb_server.server_and_project(WandbSettings("p", "e")) == "wandb.local:8080 e p"
 
 
 def test_where_wandb_is_disabled_nothing_is_written(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("WANDB_MODE", "disabled")
-    assert Mirror.open(Subject("fit", "a", home, "a", None, {}), Place()) is None
+    assert WandbRun.open(RunInfo("fit", "a", home, "a", None, {}), WandbSettings()) is None
     assert list(home.iterdir()) == []
     assert capsys.readouterr().err == ""
     # Somebody who asks for it hears why.
-    assert Mirror.open(Subject("fit", "a", home, "a", None, {}), PLACE) is None
+    assert WandbRun.open(RunInfo("fit", "a", home, "a", None, {}), SETTINGS) is None
     assert "W&B is disabled" in capsys.readouterr().err
 
 
 def test_a_mode_that_does_not_exist_is_refused() -> None:
     with pytest.raises(ValueError, match="logger mode=cloud is unknown: choose one of auto, online, offline"):
-        Place(mode="cloud")
+        WandbSettings(mode="cloud")
 
 
 @pytest.mark.parametrize("project", ["", "team/project", "p" * 129, 2024])
 def test_a_project_that_wandb_would_refuse_is_refused_at_once(project: Any) -> None:
     with pytest.raises(ValueError, match=f"logger.wandb.project={project} names no W&B project: use text of 1 to 128"):
-        Place(project)
+        WandbSettings(project)
 
 
 def test_a_run_that_is_killed_goes_on_in_the_same_run_without_doubled_or_lost_steps(
     server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fit = trained(tmp_path, "aaaaaaaaaa01")
-    first = tell(fit, rows(30))
+    first = log(fit, rows(30))
     # Interrupted, as a preempted job is; its checkpoint was that of step 20, and it does step 29 again.
     assert first.close(failed=True, preempted=True)
     run = server.runs["aaaaaaaaaa01"]
     assert (run.finished, run.preempting, run.group, run.job_type) == (1, True, "night", "fit")
-    second = tell(fit, rows(50))
-    second.trained(fit.result() or {}, rows(50), fit.checkpoints / "ema.safetensors")
+    second = log(fit, rows(50))
+    second.log_fit(fit.result() or {}, rows(50), fit.checkpoints / "ema.safetensors")
     assert second.close()
     assert [step for step, _ in run.series("loss")] == [9, 19, 29, 39, 49]
     assert [value for _, value in run.series("loss")] == [row["loss"] for row in rows(50)]
@@ -291,7 +294,7 @@ def test_a_run_that_is_killed_goes_on_in_the_same_run_without_doubled_or_lost_st
     assert run.values["schedule"] == "cosine"
     assert run.values["training/steps"] == 50
     assert run.display_name == "v cosine unet digits"
-    picture = (fit.folder / wandb_run.PICTURES / "00000020.png").read_bytes()
+    picture = (fit.folder / record_values.PICTURES / "00000020.png").read_bytes()
     assert [content for name, content in run.files.items() if name.startswith("media/images/grid")] == [picture]
     weights = [one for one in server.artifacts.values() if one["name"] == "weights-aaaaaaaaaa01"]
     assert [one["files"] for one in weights] == [{"ema.safetensors": b"weights"}]
@@ -306,15 +309,15 @@ def test_the_least_of_a_metric_is_right_however_often_a_training_is_interrupted(
     from diffsweep.tracking import loggers
 
     fit = trained(tmp_path, "aaaaaaaaaa10", done=False)
-    assert tell(fit, rows(30)).close(failed=True, preempted=True)
-    again = loggers.WandbLogger(tell(fit, rows(50)), subject(fit), loggers.Wandb())
-    loggers.finish(again, failed=True, preempted=True)
+    assert log(fit, rows(30)).close(failed=True, preempted=True)
+    again = loggers.WandbLogger(log(fit, rows(50)), info(fit), WandbSettings())
+    loggers.close(again, failed=True, preempted=True)
     # The least was in the first part, of which the second client has heard nothing.
     assert server.runs["aaaaaaaaaa10"].summary["loss"] == {"min": 1.0, "last": 3.0}
 
 
 def test_summaries_of_sweeps_with_names_that_wandb_does_not_allow_stay_apart() -> None:
-    names = [wandb_summary.named(sweep) for sweep in ("a.b", "a b", "a-b", "n" * 100 + "1", "n" * 100 + "2")]
+    names = [wandb_summary.summary_id(sweep) for sweep in ("a.b", "a b", "a-b", "n" * 100 + "1", "n" * 100 + "2")]
     assert len(set(names)) == 5
     assert max(map(len, names)) <= 64
     assert names[2] == "summary-a-b"
@@ -325,13 +328,13 @@ def test_a_cell_shows_its_picture_and_a_row_of_a_table(server: Server, tmp_path:
     result = evaluated(fit, "cccccccccc02", 0.5)
     cell = fit.cell("cccccccccc02")
     # W&B refuses names of more than 128 characters.
-    opened = Mirror.open(Subject.of("cell", cell.folder, CONFIG, CHOICES, "night" * 40), PLACE)
+    opened = WandbRun.open(RunInfo.of("cell", cell.folder, CONFIG, CHOICES, "night" * 40), SETTINGS)
     assert opened is not None
-    opened.evaluated(result, cell.samples_file)
+    opened.log_result(result, cell.samples_file)
     assert opened.close()
     run = server.runs["cccccccccc02"]
     assert (run.job_type, run.group, run.finished) == ("cell", ("night" * 40)[:128], 0)
-    assert {key: run.summary[key] for key in wandb_run.numbers(result)} == wandb_run.numbers(result)
+    assert {key: run.summary[key] for key in record_values.numbers(result)} == record_values.numbers(result)
     assert run.summary["grid"]["_type"] == "image-file"
     assert run.values["extractor"] == "digits"
     assert run.values["sampler"] == "ddim"
@@ -347,13 +350,13 @@ def test_an_offline_run_reads_back_and_wandb_sync_sends_it_once(
     server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fit = trained(tmp_path, "aaaaaaaaaa03")
-    offline = Place(mode="offline")
-    assert tell(fit, rows(30), offline).close(failed=True)
-    second = tell(fit, rows(50), offline)
-    second.trained(fit.result() or {}, rows(50))
+    offline = WandbSettings(mode="offline")
+    assert log(fit, rows(30), offline).close(failed=True)
+    second = log(fit, rows(50), offline)
+    second.log_fit(fit.result() or {}, rows(50))
     assert second.close()
     older, newer = offline_runs(fit.folder)
-    assert second.hint == f"wandb sync {newer}"
+    assert second.sync_command == f"wandb sync {newer}"
     records = inspect(newer)
     history = [record["history"]["item"] for record in records if record["type"] == "history"]
     assert [(row["step"] - 1, row["loss"]) for row in history] == [(row["step"], row["loss"]) for row in rows(50)]
@@ -394,22 +397,22 @@ def test_what_a_killed_offline_run_has_lost_is_made_again_from_our_own_files(
     assert kept.count("history") < 5, "nothing was lost, so nothing is tested"
     assert sync(tmp_path, "--online") == 0
     run = server.runs["aaaaaaaaaa04"]
-    told = [(row["step"], row["loss"]) for row in read_metrics(fit.metrics_file)]
-    assert run.series("loss") == told
-    assert len(told) == 5
+    logged = [(row["step"], row["loss"]) for row in read_metrics(fit.metrics_file)]
+    assert run.series("loss") == logged
+    assert len(logged) == 5
     # It is not done, so neither is its run; and it is done later.
     assert (run.finished, run.preempting) == (1, True)
-    assert list(killed.glob("*.synced")), "wandb sync must leave alone what has been told"
+    assert list(killed.glob("*.synced")), "wandb sync must leave alone what has been logged"
     fit.write_done({"fit": fit.signature, "steps": 50, "seconds": 1.5})
     result = evaluated(fit, "cccccccccc04", 0.5)
     capsys.readouterr()
     assert sync(tmp_path) == 0
     assert capsys.readouterr().out.splitlines() == [
-        "fit   aaaaaaaaaa04  v cosine unet digits: 0 of 5 rows told",
-        "cell  cccccccccc04  v ddim cosine unet digits: told",
+        "fit   aaaaaaaaaa04  v cosine unet digits: 0 of 5 rows logged",
+        "cell  cccccccccc04  v ddim cosine unet digits: logged",
     ]
     assert run.finished == 0
-    assert run.series("loss") == told
+    assert run.series("loss") == logged
     assert run.summary["loss"] == {"min": 1.0, "last": 3.0}
     assert run.config["training/steps"]["value"] == 50
     cell = server.runs["cccccccccc04"]
@@ -419,7 +422,7 @@ def test_what_a_killed_offline_run_has_lost_is_made_again_from_our_own_files(
     assert sync(tmp_path) == 0
     assert capsys.readouterr().out.count("complete already") == 2
     # Not even if our own note of it is lost: then the server is asked.
-    (fit.cell("cccccccccc04").folder / wandb_run.NOTE).unlink()
+    (fit.cell("cccccccccc04").folder / wandb_folder.NOTE).unlink()
     assert sync(tmp_path, "cccccccccc04") == 0
     assert "complete already" in capsys.readouterr().out
     assert len(cell.history) == history
@@ -432,7 +435,7 @@ def test_offline_files_are_made_again_once(server: Server, tmp_path: Path, capsy
     (folder,) = offline_runs(fit.folder)
     said = capsys.readouterr()
     assert f"wandb sync {folder}" in said.err
-    assert "5 of 5 rows told (offline)" in said.out
+    assert "5 of 5 rows logged (offline)" in said.out
     assert sync(tmp_path, "--offline") == 0
     assert "complete already" in capsys.readouterr().out
     assert offline_runs(fit.folder) == [folder]
@@ -443,22 +446,22 @@ def test_a_server_that_fails_costs_a_line_and_no_run(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fit = trained(tmp_path, "aaaaaaaaaa06")
-    opened = tell(fit, rows(20))
+    opened = log(fit, rows(20))
 
     def broken(*args: Any, **kwargs: Any) -> None:
         raise RuntimeError("the service is gone")
 
     monkeypatch.setattr(opened.run, "log", broken)
     for row in rows(50, 20):
-        opened.row({"loss": row["loss"]}, row["step"])
-    opened.trained(fit.result() or {}, rows(50))
+        opened.log_row({"loss": row["loss"]}, row["step"])
+    opened.log_fit(fit.result() or {}, rows(50))
     assert not opened.close()
     said = capsys.readouterr().err
     assert said.count("the service is gone") == 1
     assert "diffsweep wandb-sync" in said
-    # What it lacks is then told.
+    # What it lacks is then logged.
     assert sync(tmp_path) == 0
-    assert "3 of 5 rows told" in capsys.readouterr().out
+    assert "3 of 5 rows logged" in capsys.readouterr().out
     assert [step for step, _ in server.runs["aaaaaaaaaa06"].series("loss")] == [9, 19, 29, 39, 49]
 
 
@@ -486,7 +489,7 @@ def test_a_sweep_ends_with_a_summary_a_workspace_and_a_report(
     need_module("wandb_workspaces")
     assert sync(plan.runs, "night") == 0
     said = capsys.readouterr()
-    assert said.out.splitlines()[-1] == "summary night: told"
+    assert said.out.splitlines()[-1] == "summary night: logged"
     run = server.runs["summary-night"]
     assert (run.job_type, run.group, run.finished) == ("sweep summary", "night", 0)
     shown = {name.split("/")[-1].split("_0_")[0] for name in run.files if name.startswith("media/table/")}
@@ -515,7 +518,7 @@ def test_a_sweep_ends_with_a_summary_a_workspace_and_a_report(
     assert sync(plan.runs, "night") == 0
     assert capsys.readouterr().out.count("complete already") == 5
     evaluated(plan.run("cccccccccc71").fit, "cccccccccc71", 0.4, 5)
-    assert wandb_summary.summarise(plan, PLACE) == "told"
+    assert wandb_summary.summarise(plan, SETTINGS) == "logged"
     assert (len(server.views), run.finishes) == (views, 2)
     assert server.unknown == []
 
@@ -526,16 +529,16 @@ def test_the_end_of_a_sweep_tells_wandb_only_if_its_runs_were_shown_there(
     from diffsweep.entry import sweep_end
 
     plan, _ = swept
-    told = []
-    monkeypatch.setattr(wandb_summary, "summarise", lambda plan, place: told.append((plan.name, place)))
+    logged = []
+    monkeypatch.setattr(wandb_summary, "summarise", lambda plan, settings: logged.append((plan.name, settings)))
     assert sweep_end.show(plan.folder, plan.runs)
-    assert told == [("night", PLACE)]
+    assert logged == [("night", WandbSettings.of(CONFIG))]
     quiet = plan.folder.parent / "quiet"
     text = (plan.folder / "plan.json").read_text()
     quiet.mkdir()
     (quiet / "plan.json").write_text(text.replace('"wandb"', '"csv"'))
     assert sweep_end.show(quiet, plan.runs)
-    assert len(told) == 1
+    assert len(logged) == 1
 
 
 def test_a_summary_that_fails_fails_no_sweep(
@@ -547,9 +550,9 @@ def test_a_summary_that_fails_fails_no_sweep(
         raise RuntimeError("no such\nproject")
 
     monkeypatch.setattr(wandb_run, "_init", broken)
-    assert wandb_summary.summarise(plan, PLACE) == "failed"
+    assert wandb_summary.summarise(plan, SETTINGS) == "failed"
     monkeypatch.setattr(wandb_summary, "_summarise", broken)
-    assert wandb_summary.summarise(plan, PLACE) == "failed"
+    assert wandb_summary.summarise(plan, SETTINGS) == "failed"
     said = capsys.readouterr().err.splitlines()
     assert said == [
         "W&B: no such project: this run is not shown there",
@@ -577,7 +580,7 @@ def test_a_workspace_is_built_without_login(monkeypatch: pytest.MonkeyPatch) -> 
         *("config:sampler.value", "config:optimizer/lr.value"),
         *("summary:nfe", "summary:fd_x"),
     ]
-    assert flat({"optimizer": {"lr": 0.1}}, {}) == {"optimizer/lr": 0.1}
+    assert flat_config({"optimizer": {"lr": 0.1}}, {}) == {"optimizer/lr": 0.1}
     assert [panel["config"]["xAxis"] for panel in sections["Cost"]] == ["summary:nfe", "summary:sample_seconds"]
     assert sections["Pictures"][0]["config"]["mediaKeys"] == ["grid"]
 
@@ -614,9 +617,9 @@ def test_a_training_that_is_preempted_is_one_run_and_does_not_notice_that_it_is_
     assert (fit.finished, fit.preempting, fit.job_type, fit.group) == (1, True, "fit", "dusk")
     assert cell not in server.runs
     assert stages.complete(cfg, run, ["sampler=ddim"], "dusk") is not None
-    told = [(line["step"], line["loss"]) for line in read_metrics(run.fit.metrics_file)]
-    assert [step for step, _ in told] == [9, 19, 29, 39]
-    assert fit.series("loss") == told
+    logged = [(line["step"], line["loss"]) for line in read_metrics(run.fit.metrics_file)]
+    assert [step for step, _ in logged] == [9, 19, 29, 39]
+    assert fit.series("loss") == logged
     assert [step for step, _ in fit.series("gradient_norm")] == [9, 19, 29, 39]
     assert [step for step, _ in fit.series("lr")] == [9, 19, 29, 39]
     assert [step for step, _ in fit.series("grid")] == [19, 39]
@@ -672,7 +675,7 @@ def test_without_tensorboard_its_logger_is_refused_in_one_line(tmp_path: Path, m
     for name in ("tensorboard", "tensorboardX", "torch.utils.tensorboard"):
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(ValueError, match=r"^logger=tensorboard needs a package: pip install tensorboard$"):
-        loggers.tensorboard(Subject("fit", "a", tmp_path, "a", None, {}))
+        loggers.tensorboard(RunInfo("fit", "a", tmp_path, "a", None, {}))
 
 
 def test_a_csv_has_each_step_once_after_a_resume_and_nothing_is_said_of_it(tmp_path: Path) -> None:
@@ -680,11 +683,11 @@ def test_a_csv_has_each_step_once_after_a_resume_and_nothing_is_said_of_it(tmp_p
 
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        for told in (rows(30), rows(50)):
-            logger = loggers.csv(Subject("fit", "a", tmp_path, "a", None, {}))
-            for row in told:
+        for logged in (rows(30), rows(50)):
+            logger = loggers.csv(RunInfo("fit", "a", tmp_path, "a", None, {}))
+            for row in logged:
                 logger.log_metrics({"loss": row["loss"]}, row["step"])
-            loggers.finish(logger, failed=False)
+            loggers.close(logger, failed=False)
     with (tmp_path / "csv" / "metrics.csv").open() as file:
         read_back = [(int(row["step"]), float(row["loss"])) for row in csv.DictReader(file)]
     assert read_back == [(row["step"], row["loss"]) for row in rows(50)]
@@ -694,11 +697,11 @@ def test_tensorboard_has_each_step_once_after_a_resume(tmp_path: Path) -> None:
     events = need_module("tensorboard.backend.event_processing.event_accumulator")
     from diffsweep.tracking import loggers
 
-    for told in (rows(30), rows(50)):
-        logger = loggers.tensorboard(Subject("fit", "a", tmp_path, "a", None, {}))
-        for row in told:
+    for logged in (rows(30), rows(50)):
+        logger = loggers.tensorboard(RunInfo("fit", "a", tmp_path, "a", None, {}))
+        for row in logged:
             logger.log_metrics({"loss": row["loss"]}, row["step"])
-        loggers.finish(logger, failed=False)
+        loggers.close(logger, failed=False)
     read = events.EventAccumulator(str(tmp_path / "tensorboard"))
     read.Reload()
     read_back = [(one.step, one.value) for one in read.Scalars("loss")]
@@ -714,10 +717,9 @@ def test_tensorboard_has_each_step_once_after_a_resume(tmp_path: Path) -> None:
     ],
 )
 def test_options_that_make_no_sense_are_refused_in_the_users_words(asked: dict[str, Any], words: str) -> None:
-    from diffsweep.tracking import loggers
 
     with pytest.raises(ValueError, match=words):
-        loggers.Wandb(**asked)
+        WandbSettings(**asked)
 
 
 def test_a_run_with_such_an_option_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -730,7 +732,7 @@ def test_a_run_with_such_an_option_leaves_nothing_behind(tmp_path: Path) -> None
 
 
 def test_pictures_are_in_the_order_of_their_steps(tmp_path: Path) -> None:
-    (tmp_path / wandb_run.PICTURES).mkdir()
+    (tmp_path / record_values.PICTURES).mkdir()
     for name in ("00000100.png", "00000020.png", "notes.png"):
-        (tmp_path / wandb_run.PICTURES / name).touch()
+        (tmp_path / record_values.PICTURES / name).touch()
     assert [step for step, _ in pictures(tmp_path)] == [20, 100]

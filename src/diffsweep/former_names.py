@@ -13,9 +13,9 @@ FORMER = {
     "diffsweep.entry.sweep_end.SweepTable": "diffsweep.report.callback.SweepTable",
     "diffsweep.scoring.model_metrics.Likelihood": "diffsweep.training.likelihood.Likelihood",
     "diffsweep.scoring.shipped_classifier.Shipped": "diffsweep.training.judge.Shipped",
-    "diffsweep.tracking.loggers.Wandb": "diffsweep.training.loggers.Wandb",
     "diffsweep.tracking.loggers.csv": "diffsweep.training.loggers.csv",
     "diffsweep.tracking.loggers.tensorboard": "diffsweep.training.loggers.tensorboard",
+    "diffsweep.tracking.wandb_settings.WandbSettings": "diffsweep.training.loggers.Wandb",
 }
 
 _CURRENT = {former: current for current, former in FORMER.items()}

@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import test_wandb
 from diffsweep.sweep.store.record import Fit
-from diffsweep.tracking.wandb_run import Place
+from diffsweep.tracking.wandb_settings import WandbSettings
 
-opened = test_wandb.tell(Fit(Path(sys.argv[1])), test_wandb.rows(50), Place(mode="offline"))
+opened = test_wandb.log(Fit(Path(sys.argv[1])), test_wandb.rows(50), WandbSettings(mode="offline"))
 os.kill(os.getpid(), signal.SIGKILL)

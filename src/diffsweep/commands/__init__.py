@@ -1,8 +1,9 @@
-"""`diffsweep COMMAND`: what is asked about runs, beside training them. Each command is one file here.
+"""The command line `diffsweep COMMAND`: everything about runs but training them. Each command is one file here.
 
-A command's file has `arguments(parser)`, which tells its parser what it takes, and `run(asked)`, which does it, returns
-the exit code, and has the command's help as its docstring. Only the file of the command that was typed is imported; it
-imports torch, or what is as slow, where it computes. A ValueError or an OSError is said in one line, with exit code 2.
+A command's file has `arguments(parser)`, which adds its arguments to its parser, and `run(options)`, which does the
+work by calling other folders, returns the exit code, and has the command's help as its docstring. Only the file of the
+command that was typed is imported; it imports torch, or what is as slow, where it computes. A ValueError or an OSError
+is printed as one line, with exit code 2.
 """
 
 from __future__ import annotations
@@ -46,17 +47,17 @@ def main(words: Sequence[str] | None = None) -> int:
             added.add_argument("--runs", metavar="DIR", default="runs", help="folder of the runs (default: runs)")
             command.arguments(added)
             added.set_defaults(run=command.run)
-    asked, rest = parser.parse_known_args(words)
+    options, rest = parser.parse_known_args(words)
     # argparse takes positional words from one place only; people write them between options as well.
-    if "filters" in asked and not any(word.startswith("-") for word in rest):
-        asked.filters += rest
-    elif "overrides" in asked:
+    if "filters" in options and not any(word.startswith("-") for word in rest):
+        options.filters += rest
+    elif "overrides" in options:
         # Options of train.py, such as --config-dir.
-        asked.overrides += rest
+        options.overrides += rest
     elif rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     try:
-        code = asked.run(asked)
+        code = options.run(options)
         sys.stdout.flush()
         return code
     except BrokenPipeError:

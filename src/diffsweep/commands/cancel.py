@@ -9,10 +9,10 @@ from diffsweep.report import status
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """What it takes."""
+    """Add the command's arguments to its parser."""
     parser.add_argument("sweep", metavar="SWEEP", help="its name, the beginning of it, or last")
 
 
-def run(asked: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> int:
     """Stop a sweep. Trainings save their state first; what is finished stays, and `resume` goes on from there."""
-    return status.cancel(Path(asked.runs), asked.sweep)
+    return status.cancel(Path(options.runs), options.sweep)

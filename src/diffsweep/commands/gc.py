@@ -12,27 +12,27 @@ from diffsweep.sweep.store import garbage
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """What it takes."""
+    """Add the command's arguments to its parser."""
     parser.add_argument("--yes", action="store_true", help="delete it")
     parser.add_argument("--older-than", metavar="DAYS", type=days, default=7.0, help="for abandoned trainings (7)")
 
 
-def run(asked: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> int:
     """What could be freed, with sizes; nothing is deleted without --yes.
 
     Checkpoints of finished trainings, leftovers of killed writers, leases that no longer count, and trainings that
     failed or stopped --older-than DAYS ago, have no result and belong to no sweep. Never a finished cell or its
     training, and never what anybody is at work on.
     """
-    if not Path(asked.runs).is_dir():
-        raise ValueError(f"--runs {asked.runs} is no folder")
-    older_than = asked.older_than * garbage.DAY
-    found = garbage.garbage(asked.runs, older_than)
+    if not Path(options.runs).is_dir():
+        raise ValueError(f"--runs {options.runs} is no folder")
+    older_than = options.older_than * garbage.DAY
+    found = garbage.garbage(options.runs, older_than)
     if not found:
         print("nothing to free")
         return 0
     titles = {
-        "fit": f"trainings without result, in no sweep, quiet for {asked.older_than:g} days",
+        "fit": f"trainings without result, in no sweep, quiet for {options.older_than:g} days",
         "checkpoint": "checkpoints of finished trainings",
         "temporary": "leftovers of killed writers",
         "lease": "old leases",
@@ -47,13 +47,13 @@ def run(asked: argparse.Namespace) -> int:
         if shown and len(ours) > len(shown):
             print(f"{'':>9}    and {len(ours) - len(shown)} more")
     total = sum(one.size for one in found)
-    if not asked.yes:
+    if not options.yes:
         print(f"{_size(total):>9}  in all; --yes frees it")
         return 0
 
     def free(one: garbage.Garbage) -> tuple[int, str]:
         try:
-            return garbage.free(one, asked.runs, older_than), ""
+            return garbage.free(one, options.runs, older_than), ""
         except OSError as error:
             return 0, f"{one.path}: {error.strerror or error}"
 

@@ -11,22 +11,22 @@ from hydra.core.override_parser.types import Quote, QuotedString
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """What it takes."""
+    """Add the command's arguments to its parser."""
     parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="as after `python train.py -m`")
 
 
-def run(asked: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> int:
     """What `python train.py -m OVERRIDE ...` would train and evaluate, what is done of it, what the rest may cost."""
-    return train(asked, "plan")
+    return train(options, "plan")
 
 
-def train(asked: argparse.Namespace, mode: str) -> int:
+def train(options: argparse.Namespace, mode: str) -> int:
     """Be `python train.py -m OVERRIDE ... mode=MODE`. Raises ValueError where there is none."""
     if not Path("train.py").is_file():
         raise ValueError("there is no train.py here: run this in the project's folder")
     # In quotes a folder may have any name.
-    runs = [f"paths.runs={QuotedString(asked.runs, Quote.single).with_quotes()}"] if asked.runs != "runs" else []
+    runs = [f"paths.runs={QuotedString(options.runs, Quote.single).with_quotes()}"] if options.runs != "runs" else []
     # Hydra reads the command line itself.
-    sys.argv = ["train.py", "-m", *asked.overrides, *runs, f"mode={mode}"]
+    sys.argv = ["train.py", "-m", *options.overrides, *runs, f"mode={mode}"]
     runpy.run_path("train.py", run_name="__main__")
     return 0

@@ -9,9 +9,9 @@ from diffsweep.commands.plan import arguments, train
 __all__ = ["arguments", "run"]
 
 
-def run(asked: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> int:
     """Fetch the data and weights that `python train.py -m OVERRIDE ...` needs, and compute the data's statistics.
 
     Run it where there is internet; the jobs then need none.
     """
-    return train(asked, "prefetch")
+    return train(options, "prefetch")

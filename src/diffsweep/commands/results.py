@@ -14,7 +14,7 @@ from diffsweep.sweep.store import query
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """What it takes."""
+    """Add the command's arguments to its parser."""
     parser.add_argument("filters", nargs="*", metavar="FILTER", help="name of a sweep, or a condition on a column")
     parser.add_argument("--format", choices=("table", "csv", "json", "parquet"), default="table")
     parser.add_argument(
@@ -26,7 +26,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", metavar="FILE", help="write to FILE instead (not for tables)")
 
 
-def run(asked: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> int:
     """Finished cells, best first; numbers that were measured differently come in tables of their own.
 
     FILTER is the name of a sweep, or a condition on a column of result.json:
@@ -38,37 +38,37 @@ def run(asked: argparse.Namespace) -> int:
     A table shows each number with half the width of its 95 % interval; * is the best, = what cannot be told from it.
     A CSV leaves out NAME_jackknife, 20 numbers in one text, which JSON and Parquet have.
     """
-    if asked.format == "table" and asked.out:
-        raise ValueError(f"--out {asked.out} needs --format csv, json or parquet")
-    if asked.format == "parquet" and not asked.out:
+    if options.format == "table" and options.out:
+        raise ValueError(f"--out {options.out} needs --format csv, json or parquet")
+    if options.format == "parquet" and not options.out:
         raise ValueError("--format parquet needs --out FILE: it is not text")
-    if asked.reverse and not asked.sort:
+    if options.reverse and not options.sort:
         raise ValueError("--reverse needs --sort COLUMN")
-    if asked.metric and asked.format != "table":
-        raise ValueError(f"--metric {asked.metric} is for tables: --sort {asked.metric} orders {asked.format}")
+    if options.metric and options.format != "table":
+        raise ValueError(f"--metric {options.metric} is for tables: --sort {options.metric} orders {options.format}")
     unreadable: list[str] = []
-    every = query.results(asked.runs, unreadable, jackknife=asked.format in ("json", "parquet"))
-    chosen: Sequence[Any] = query.select(every, asked.filters, asked.runs)
+    every = query.results(options.runs, unreadable, jackknife=options.format in ("json", "parquet"))
+    chosen: Sequence[Any] = query.select(every, options.filters, options.runs)
     if unreadable:
         more = f" and {len(unreadable) - 1} more" if len(unreadable) > 1 else ""
         print(f"left out as unreadable: {unreadable[0]}{more}", file=sys.stderr)
     if not every:
         raise ValueError(
-            f"no finished runs in {asked.runs}: `python train.py` makes one; --runs DIR looks in another folder"
+            f"no finished runs in {options.runs}: `python train.py` makes one; --runs DIR looks in another folder"
         )
     if not chosen:
-        raise ValueError(f"none of the {len(every):,} finished runs passes {' '.join(asked.filters)}")
-    if asked.format == "table":
-        limit = 50 if asked.limit is None else asked.limit
-        if asked.sort:
-            chosen = export.ordered(chosen, asked.sort, asked.reverse)
-        show_sweep(chosen, runs=asked.runs, ranked=not asked.sort, limit=limit or None, metric=asked.metric)
+        raise ValueError(f"none of the {len(every):,} finished runs passes {' '.join(options.filters)}")
+    if options.format == "table":
+        limit = 50 if options.limit is None else options.limit
+        if options.sort:
+            chosen = export.ordered(chosen, options.sort, options.reverse)
+        show_sweep(chosen, runs=options.runs, ranked=not options.sort, limit=limit or None, metric=options.metric)
         return 0
-    if asked.sort:
-        chosen = export.ordered(chosen, asked.sort, asked.reverse)
-    chosen = chosen[: asked.limit or None]
-    if asked.out:
-        export.write(chosen, asked.format, asked.out)
+    if options.sort:
+        chosen = export.ordered(chosen, options.sort, options.reverse)
+    chosen = chosen[: options.limit or None]
+    if options.out:
+        export.write(chosen, options.format, options.out)
     else:
-        sys.stdout.write(export.text(chosen, asked.format))
+        sys.stdout.write(export.text(chosen, options.format))
     return 0

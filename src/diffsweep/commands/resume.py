@@ -10,13 +10,13 @@ from diffsweep.report.status import find
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """What it takes."""
+    """Add the command's arguments to its parser."""
     parser.add_argument("sweep", metavar="SWEEP", help="its name, the beginning of it, or last")
 
 
-def run(asked: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> int:
     """Do what a sweep lacks, as it was launched: what is missing or failed, and only that.
 
     The settings are those that were planned, whatever the files in conf/ say now; the code is that of now.
     """
-    return 0 if launch.resume(find(Path(asked.runs), asked.sweep)) else 1
+    return 0 if launch.resume(find(Path(options.runs), options.sweep)) else 1

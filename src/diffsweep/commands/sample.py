@@ -13,7 +13,7 @@ from diffsweep.sweep.store.process import import_from
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """What it takes."""
+    """Add the command's arguments to its parser."""
     parser.add_argument("cell", metavar="CELL", help="a cell or fit (the beginning of its name), best or last")
     parser.add_argument("-n", metavar="N", type=whole, default=64, dest="count", help="how many (default: 64)")
     parser.add_argument("--seed", metavar="N", type=int, help="sample seed (default: the cell's own)")
@@ -31,8 +31,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config-dir", metavar="DIR", help="folder of options of your own")
 
 
-def run(asked: argparse.Namespace) -> int:
-    """Draw images from any finished run, without training: as it was evaluated, but for what is asked otherwise.
+def run(options: argparse.Namespace) -> int:
+    """Draw images from any finished run, without training: as it was evaluated, but for the options given.
 
     Image i with seed s is the image i that an evaluation with evaluation.seed=s draws. A sampler that is named gets as
     many network calls as the cell had, unless --nfe says otherwise. DIR gets 000000.png ..., grid.png (the first 100),
@@ -42,38 +42,38 @@ def run(asked: argparse.Namespace) -> int:
     import_from(Path.cwd())
     from diffsweep import results
 
-    what = results.asked(
-        asked.cell,
-        seed=asked.seed,
-        nfe=asked.nfe,
-        sampler=asked.sampler,
-        guidance=asked.guidance,
-        changes=asked.changes,
-        runs=asked.runs,
-        device=asked.device,
-        config_dir=asked.config_dir,
+    request = results.sample_request(
+        options.cell,
+        seed=options.seed,
+        nfe=options.nfe,
+        sampler=options.sampler,
+        guidance=options.guidance,
+        changes=options.changes,
+        runs=options.runs,
+        device=options.device,
+        config_dir=options.config_dir,
     )
     from diffsweep.runs import resample
 
-    out = Path(asked.out or f"samples/{what.name}")
+    out = Path(options.out or f"samples/{request.name}")
     resample.check_folder(out)
-    drawn = resample.redraw(what.cfg, what.fit, asked.count, seed=what.seed, follow=asked.gif)
-    files = resample.write(drawn, out, what.settings(drawn))
+    drawn = resample.redraw(request.cfg, request.fit, options.count, seed=request.seed, follow=options.gif)
+    files = resample.write(drawn, out, request.settings(drawn))
     if drawn.broken:
-        print(f"careful: {count(drawn.broken)} of {count(asked.count)} are not finite", file=sys.stderr)
-    chosen = " ".join(f"{group}={choice}" for group, choice in what.choices.items())
-    print(f"{count(asked.count)} of {what.record.signature} ({chosen or 'as it was trained'})")
-    print(f"{drawn.nfe:g} network calls a sample, seed {what.seed}, {duration(drawn.seconds)} on {drawn.device}\n")
+        print(f"careful: {count(drawn.broken)} of {count(options.count)} are not finite", file=sys.stderr)
+    chosen = " ".join(f"{group}={choice}" for group, choice in request.choices.items())
+    print(f"{count(options.count)} of {request.record.signature} ({chosen or 'as it was trained'})")
+    print(f"{drawn.nfe:g} network calls a sample, seed {request.seed}, {duration(drawn.seconds)} on {drawn.device}\n")
     for title, file in zip(("pictures", "numbers", "animation"), files, strict=False):
         print(f"{title:<10} {out / file.name}")
     print("\nnext:")
-    runs = [] if asked.runs == "runs" else ["--runs", asked.runs]
+    runs = [] if options.runs == "runs" else ["--runs", options.runs]
     if drawn.samples.ndim == 4:
-        told = ["evaluate", str(out / files[1].name), "--reference", what.choices.get("dataset", "DATASET"), *runs]
-        print(f"  diffsweep {shlex.join(told)}")
+        words = ["evaluate", str(out / files[1].name), "--reference", request.choices.get("dataset", "DATASET"), *runs]
+        print(f"  diffsweep {shlex.join(words)}")
         print("    # their score; tables compare equal numbers of samples (-n)")
-    other = "ddim" if what.choices.get("sampler") == "heun" else "heun"
-    told = ["sample", what.record.signature, "--sampler", other, "--seed", str(what.seed), *runs]
-    print(f"  diffsweep {shlex.join(told)}")
+    other = "ddim" if request.choices.get("sampler") == "heun" else "heun"
+    words = ["sample", request.record.signature, "--sampler", other, "--seed", str(request.seed), *runs]
+    print(f"  diffsweep {shlex.join(words)}")
     print("    # another sampler from the same noise")
     return 0

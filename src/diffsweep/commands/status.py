@@ -9,11 +9,11 @@ from diffsweep.report import status
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """What it takes."""
+    """Add the command's arguments to its parser."""
     parser.add_argument("sweep", nargs="?", metavar="SWEEP", help="its name, the beginning of it, or last")
     parser.add_argument("--watch", action="store_true", help="go on until the sweep is over")
 
 
-def run(asked: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> int:
     """What goes on in a sweep; without one, a line about each."""
-    return status.status(Path(asked.runs), asked.sweep, asked.watch)
+    return status.status(Path(options.runs), options.sweep, options.watch)

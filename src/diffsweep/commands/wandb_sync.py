@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from diffsweep.tracking.wandb_run import reachable
-from diffsweep.tracking.wandb_sync import sync
+from diffsweep.tracking.wandb_server import reachable
+from diffsweep.tracking.wandb_sync import Destination, sync
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """What it takes."""
+    """Add the command's arguments to its parser."""
     parser.add_argument("name", nargs="?", metavar="SWEEP_OR_RUN", help="sweep, last, or signature (default: all runs)")
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--online", dest="mode", action="store_const", const="online", help="send (the default)")
@@ -19,15 +19,15 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--entity", help="W&B team or user (default: that of the runs, or yours)")
 
 
-def run(asked: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> int:
     """Make the Weights & Biases runs of what has been done here, or complete them; what is complete is left alone.
 
     Everything comes from our own files (metrics.jsonl, config.yaml, result.json, samples.png), so runs that were killed
     offline lose nothing, and runs without logger=wandb can be shown as well. Of a whole sweep it also makes the
     summary and, with wandb-workspaces, a saved workspace and a report.
     """
-    mode = asked.mode or "online"
+    mode = options.mode or "online"
     why = reachable() if mode == "online" else None
     if why is not None:
         raise ValueError(f"W&B: {why}; --offline writes files for `wandb sync`")
-    return sync(Path(asked.runs), asked.name, mode, asked.project, asked.entity)
+    return sync(Path(options.runs), options.name, Destination(mode, options.project, options.entity))

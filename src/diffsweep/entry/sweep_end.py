@@ -121,11 +121,11 @@ def _show_in_wandb(plan: Plan) -> None:
     """Tell W&B of a sweep that is over, if its runs are shown there."""
     reads = all(plan.part(cell, "mode") == "read_only" for cell in plan.cells)
     if not reads and any((plan.part(cell, "logger") or {}).get("wandb") for cell in plan.cells):
-        from diffsweep.tracking.wandb_summary import place_of, summarise
+        from diffsweep.tracking.wandb_summary import settings_of, summarise
 
-        place = place_of(plan)
-        if place is not None:
-            summarise(plan, place)
+        settings = settings_of(plan)
+        if settings is not None:
+            summarise(plan, settings)
 
 
 def _planned(plan: Plan) -> Iterator[dict[str, Any]]:

@@ -11,7 +11,7 @@ bad (much training, an easy schedule) falls out of the difference.
 
 from diffsweep.results.comparison import compare
 from diffsweep.results.lookup import find, load_fit
-from diffsweep.results.resample import DEVICES, Asked, asked, sample
+from diffsweep.results.resample import DEVICES, SampleRequest, sample, sample_request
 from diffsweep.results.table import load
 
-__all__ = ["DEVICES", "Asked", "asked", "compare", "find", "load", "load_fit", "sample"]
+__all__ = ["DEVICES", "SampleRequest", "compare", "find", "load", "load_fit", "sample", "sample_request"]

@@ -9,43 +9,53 @@ from diffsweep.sweep.store import query
 from diffsweep.sweep.store.record import Cell, Fit
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import TypeAlias
+
+    import pandas as pd
+
     from diffsweep.diffusion import Denoiser
 
+    # What names a cell or a training: a signature or a word, a row of a table in any of pandas' forms, or itself.
+    Selector: TypeAlias = str | Fit | Cell | Mapping[str, object] | pd.Series | tuple[object, ...]
 
-def find(which: Any, runs: str | Path = "runs") -> Fit | Cell:
+
+def find(run: Selector, runs: str | Path = "runs") -> Fit | Cell:
     """The folder of a cell or of a training.
 
     Args:
-        which: a signature or the beginning of one, a row of `load`, `last` (the cell that was finished last), `best`
+        run: a signature or the beginning of one, a row of `load`, `last` (the cell that was finished last), `best`
             (the best of those that were measured as the last one was), or what this function returns.
-        runs: folder of all runs, if `which` does not say.
+        runs: folder of all runs, if `run` does not say.
 
     Raises:
         ValueError: if there is none, or several, or it has no model.
     """
-    if isinstance(which, (Fit, Cell)):
-        return which
-    if not isinstance(which, str):
-        row = which._asdict() if hasattr(which, "_asdict") else which
+    if isinstance(run, (Fit, Cell)):
+        return run
+    if not isinstance(run, str):
+        # A row of `itertuples` has this method of named tuples.
+        fields = getattr(run, "_asdict", None)
+        row: Any = run if fields is None else fields()
         try:
             known = row.get("folder")
             return Cell(Path(known)) if known else Fit(Path(runs) / "fits" / row["fit"]).cell(row["cell"])
         except (AttributeError, LookupError, TypeError):
-            raise ValueError(f"{which!r} is neither a signature nor a row of results.load") from None
-    if which in ("best", "last"):
-        return _chosen(which, runs)
+            raise ValueError(f"{run!r} is neither a signature nor a row of results.load") from None
+    if run in ("best", "last"):
+        return _chosen(run, runs)
     fits = [Fit(folder) for folder in sorted(Path(runs, "fits").glob("*")) if folder.name[0] != "."]
     records: list[Fit | Cell] = [*fits, *(cell for fit in fits for cell in fit.cells())]
-    found = [record for record in records if record.signature == which]
-    found = found or [record for record in records if which and record.signature.startswith(which)]
+    found = [record for record in records if record.signature == run]
+    found = found or [record for record in records if run and record.signature.startswith(run)]
     if not found:
         raise ValueError(
-            f"{which!r} is no cell or fit in {runs}, nor the beginning of one, nor best or last; "
+            f"{run!r} is no cell or fit in {runs}, nor the beginning of one, nor best or last; "
             "`diffsweep results --format csv` names them"
         )
     if len(found) > 1:
         named = ", ".join(record.signature for record in found[:6])
-        raise ValueError(f"{which!r} begins {len(found)} names in {runs}: {named}{' ...' if len(found) > 6 else ''}")
+        raise ValueError(f"{run!r} begins {len(found)} names in {runs}: {named}{' ...' if len(found) > 6 else ''}")
     return found[0]
 
 
@@ -64,13 +74,13 @@ def _chosen(word: str, runs: str | Path) -> Cell:
     return Cell.of(chosen, runs)
 
 
-def load_fit(which: Any, runs: str | Path = "runs") -> Denoiser:
+def load_fit(run: Selector, runs: str | Path = "runs") -> Denoiser:
     """The model of a finished training with its averaged weights, frozen, on the CPU: ``denoiser(x, level, labels)``.
 
     Arguments and errors as `find`; also ValueError if the training is not finished, or has no model.
     """
     from diffsweep.runs.load_fit import finished
 
-    record = find(which, runs)
+    record = find(run, runs)
     fit = record.fit if isinstance(record, Cell) else record
     return finished(fit.folder.parent.parent, fit.signature)

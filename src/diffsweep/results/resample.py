@@ -14,19 +14,20 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
     from torch import Tensor
 
+    from diffsweep.results.lookup import Selector
     from diffsweep.runs.resample import Redrawn
 
 
 DEVICES = ("auto", "cpu", "gpu", "cuda", "mps")
 
 
-class Asked(NamedTuple):
-    """What is to be drawn.
+class SampleRequest(NamedTuple):
+    """Samples that are to be drawn: of which run, with which config and seed.
 
     Attributes:
         record: the cell or training that was named.
         fit: the training.
-        cfg: its frozen config, with what was asked to be otherwise.
+        cfg: its frozen config, changed as requested.
         seed: sample seed.
         choices: options of conf/ by group, as far as they are recorded.
     """
@@ -70,8 +71,8 @@ class Asked(NamedTuple):
         }
 
 
-def asked(
-    which: Any,
+def sample_request(
+    run: Selector,
     *,
     seed: int | None = None,
     nfe: int | None = None,
@@ -81,8 +82,8 @@ def asked(
     runs: str | Path = "runs",
     device: str = "auto",
     config_dir: str | Path | None = None,
-) -> Asked:
-    """What `sample` draws: the frozen settings of a cell or training, but for those that are given.
+) -> SampleRequest:
+    """The request that `sample` draws: the frozen settings of a cell or training, changed by those that are given.
 
     Raises:
         ValueError: for a cell, an option, a setting or a device that is not there.
@@ -93,7 +94,7 @@ def asked(
 
     if config_dir is not None and not Path(config_dir).is_dir():
         raise ValueError(f"config_dir={config_dir} is no folder")
-    record = find(which, runs)
+    record = find(run, runs)
     fit = record.fit if isinstance(record, Cell) else record
     if (fit.result() or {}).get("external"):
         raise ValueError(f"{record.signature} has images that were made elsewhere, and no model")
@@ -131,16 +132,16 @@ def asked(
         accelerator=kind, devices=f"{number}," if number else 1, num_nodes=1, strategy="auto", threads=None
     )
     cfg.paths.runs = str(fit.folder.parent.parent)
-    return Asked(record, fit, cfg, cfg.evaluation.seed if seed is None else seed, choices)
+    return SampleRequest(record, fit, cfg, cfg.evaluation.seed if seed is None else seed, choices)
 
 
-def sample(which: Any, n: int = 64, *, show: bool = True, **settings: Any) -> Tensor:
+def sample(run: Selector, n: int = 64, *, show: bool = True, **settings: Any) -> Tensor:
     """Samples 0 ... n - 1 of any finished run, as `diffsweep sample` draws them.
 
     Number i with seed s is the image i of an evaluation with ``evaluation.seed=s``, rounding on another device aside.
 
     Args:
-        which: the run, as in `find`.
+        run: a cell or training, as in `find`.
         n: how many.
         show: whether to draw a bar when standard error is a terminal.
         settings: ``seed``; ``sampler`` and ``guidance``, options of conf/ (call it in the project's folder, or in one
@@ -156,8 +157,8 @@ def sample(which: Any, n: int = 64, *, show: bool = True, **settings: Any) -> Te
     """
     from diffsweep.runs.resample import redraw
 
-    what = asked(which, **settings)
-    return redraw(what.cfg, what.fit, n, seed=what.seed, show=show).samples
+    request = sample_request(run, **settings)
+    return redraw(request.cfg, request.fit, n, seed=request.seed, show=show).samples
 
 
 def _word(word: str) -> tuple[str, str]:

@@ -43,7 +43,7 @@ from diffsweep.sweep.store.record import (
     read_metrics,
 )
 from diffsweep.tracking import loggers
-from diffsweep.tracking.wandb_run import Subject
+from diffsweep.tracking.run_info import RunInfo
 from diffsweep.trainer import Interrupted, make_trainer
 from diffsweep.training.batches import Batches
 from diffsweep.training.checkpoint import Checkpoints
@@ -235,7 +235,7 @@ def _fit(
     glimpses = [
         Glimpses(cfg, parts, record, mirror, averaging, progress)
         for mirror in mirrors
-        if isinstance(mirror, loggers.WandbLogger) and mirror.wanted.samples_every
+        if isinstance(mirror, loggers.WandbLogger) and mirror.settings.samples_every
     ]
     trainer = make_trainer(
         cfg,
@@ -295,7 +295,7 @@ def _fit(
         checkpoint.unlink(missing_ok=True)
         for mirror in mirrors:
             rows = read_metrics(record.metrics_file)
-            loggers.trained(mirror, record.result() or {}, rows, record.checkpoints / "ema.safetensors")
+            loggers.log_fit(mirror, record.result() or {}, rows, record.checkpoints / "ema.safetensors")
     trainer.strategy.barrier()
 
 
@@ -316,7 +316,7 @@ def evaluate(
         result = _evaluate(cfg, parts, run, overrides, sweep, held)
         if result is not None:
             for mirror in mirrors:
-                loggers.evaluated(mirror, result, run.cell.samples_file)
+                loggers.log_result(mirror, result, run.cell.samples_file)
     return result
 
 
@@ -412,8 +412,8 @@ def _mirrored(
     mirrors = []
     if is_first_rank():
         config: Any = OmegaConf.to_container(cfg, resolve=True)
-        subject = Subject.of(kind, record.folder, config, run.choices, sweep)
-        mirrors = [make(cfg, f"logger.{name}")(subject) for name, entry in (cfg.logger or {}).items() if entry]
+        info = RunInfo.of(kind, record.folder, config, run.choices, sweep)
+        mirrors = [make(cfg, f"logger.{name}")(info) for name, entry in (cfg.logger or {}).items() if entry]
     failed = preempted = False
     try:
         yield mirrors
@@ -423,6 +423,6 @@ def _mirrored(
         raise
     finally:
         for mirror in mirrors:
-            hint = loggers.finish(mirror, failed=failed, preempted=preempted)
-            if hint:
-                say(f"W&B is offline; to send this run: {hint}")
+            command = loggers.close(mirror, failed=failed, preempted=preempted)
+            if command:
+                say(f"W&B is offline; to send this run: {command}")

@@ -1,34 +1,36 @@
-"""Mirrors of the record: Lightning's own CSV and TensorBoard loggers, and a W&B run per fit and per cell.
+"""Lightning's loggers of a fit or a cell: its CSV and TensorBoard loggers, and one that writes a W&B run.
 
-The files of a run are the record; a mirror that is lost can be made again from them.
+The files of a run are the record; what a logger has lost can be made again from them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from diffsweep.sweep.store.record import Fit, read_metrics
-from diffsweep.tracking.wandb_run import Mirror, Place, Subject, numbers
+from diffsweep.tracking.record_values import numbers
+from diffsweep.tracking.run_info import RunInfo
+from diffsweep.tracking.wandb_run import WandbRun
+from diffsweep.tracking.wandb_settings import WandbSettings
 
 
-def csv(subject: Subject) -> Logger:
+def csv(info: RunInfo) -> Logger:
     """metrics.csv in the folder's ``csv``; one that is resumed writes all of its lines again."""
-    _forget(subject.folder / "csv", "metrics.csv")
-    return CSVLogger(save_dir=subject.folder, name="", version="csv")
+    _forget(info.folder / "csv", "metrics.csv")
+    return CSVLogger(save_dir=info.folder, name="", version="csv")
 
 
-def tensorboard(subject: Subject) -> Logger:
+def tensorboard(info: RunInfo) -> Logger:
     """Events in the folder's ``tensorboard``; one that is resumed writes all of its lines again, in a file of its own.
 
     Raises:
         ValueError: if TensorBoard is not installed.
     """
-    folder = subject.folder / "tensorboard"
+    folder = info.folder / "tensorboard"
     _forget(folder, "events.out.tfevents.*")
     try:
         logger = TensorBoardLogger(save_dir=folder, name="", version="")
@@ -39,128 +41,83 @@ def tensorboard(subject: Subject) -> Logger:
 
 
 def _forget(folder: Path, pattern: str) -> None:
-    """Remove what an interrupted training has written: it is told again, from the record."""
+    """Remove what an interrupted training has written: it is logged again, from the record."""
     for old in folder.glob(pattern):
         old.unlink()
 
 
-@dataclass(frozen=True)
-class Wandb:
-    """How trainings and cells are shown in W&B; called with a subject, it begins or goes on with that one's run.
-
-    Attributes:
-        project: W&B project.
-        entity: W&B team or user; None is the user's default.
-        mode: "online", "offline", or "auto": online if there is a key and the server answers within 3 s.
-        samples_every: Training steps between pictures of samples of the averaged weights, >= 1; None for none.
-        samples: How many samples such a picture has, >= 1.
-        artifact: Whether to upload the averaged weights of a finished training.
-
-    Raises:
-        ValueError: for another value.
-    """
-
-    project: str = "diffsweep"
-    entity: str | None = None
-    mode: str = "auto"
-    samples_every: int | None = None
-    samples: int = 16
-    artifact: bool = False
-
-    def __post_init__(self) -> None:
-        # It says itself which project and which mode there are.
-        Place(self.project, self.entity, self.mode)
-        counts = {"samples": self.samples} | (
-            {} if self.samples_every is None else {"samples_every": self.samples_every}
-        )
-        for key, value in counts.items():
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"logger.wandb.{key}={value} must be a whole number, 1 or more")
-        if not isinstance(self.artifact, bool):
-            raise ValueError(f"logger.wandb.artifact={self.artifact} must be true or false")
-
-    @property
-    def place(self) -> Place:
-        """Where."""
-        return Place(self.project, self.entity, self.mode)
-
-    def __call__(self, subject: Subject) -> WandbLogger:
-        """The W&B run named by the subject's signature: the same run when a job resumes."""
-        return WandbLogger(Mirror.open(subject, self.place), subject, self)
-
-
 class WandbLogger(Logger):
-    """A W&B run as Lightning wants its loggers.
+    """A W&B run as a logger of Lightning.
 
     Args:
-        mirror: The run; None if W&B is not there, which is no reason to fail.
-        subject: What is logged.
-        wanted: What is shown of it.
+        run: The open run; None if W&B cannot be used, which is no reason to fail.
+        info: What is logged.
+        settings: What of it is shown.
     """
 
-    def __init__(self, mirror: Mirror | None, subject: Subject, wanted: Wandb) -> None:
+    def __init__(self, run: WandbRun | None, info: RunInfo, settings: WandbSettings) -> None:
         super().__init__()
-        self.mirror = mirror
-        self.subject = subject
-        self.wanted = wanted
+        self.run = run
+        self.info = info
+        self.settings = settings
 
     @property
     def name(self) -> str:
-        return self.subject.name
+        return self.info.name
 
     @property
     def version(self) -> str:
-        return self.subject.signature
+        return self.info.signature
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        if self.mirror is not None and step is not None:
-            self.mirror.row(metrics, step)
+        if self.run is not None and step is not None:
+            self.run.log_row(metrics, step)
 
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """The config is told when the run begins."""
+        """Nothing: the config is sent when the run begins. Lightning's signature."""
 
 
-def trained(logger: Logger, done: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], weights: Path) -> None:
-    """Tell a logger that the training is finished.
+def log_fit(logger: Logger, done: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], weights: Path) -> None:
+    """Log that a training is finished.
 
     Args:
         logger: Any.
-        done: What done.json says.
+        done: Content of done.json.
         rows: Of metrics.jsonl.
         weights: The averaged ones.
     """
-    if isinstance(logger, WandbLogger) and logger.mirror is not None:
-        logger.mirror.trained(done, rows, weights if logger.wanted.artifact else None)
+    if isinstance(logger, WandbLogger) and logger.run is not None:
+        logger.run.log_fit(done, rows, weights if logger.settings.artifact else None)
 
 
-def evaluated(logger: Logger, result: Mapping[str, Any], grid: Path) -> None:
-    """Tell a logger the result of a cell.
+def log_result(logger: Logger, result: Mapping[str, Any], grid: Path) -> None:
+    """Log the result of a cell.
 
     Args:
         logger: Any.
-        result: What result.json says.
+        result: Content of result.json.
         grid: The picture of its samples.
     """
     if not isinstance(logger, WandbLogger):
         logger.log_metrics(numbers(result))
-    elif logger.mirror is not None:
-        logger.mirror.evaluated(result, grid)
+    elif logger.run is not None:
+        logger.run.log_result(result, grid)
 
 
-def finish(logger: Logger, *, failed: bool, preempted: bool = False) -> str | None:
-    """End a logger's run; says how to send a W&B run that stayed offline.
+def close(logger: Logger, *, failed: bool, preempted: bool = False) -> str | None:
+    """End a logger's run; returns the command that sends a W&B run that was kept offline, else None.
 
     Args:
         logger: Any.
-        failed: Whether what is logged did.
+        failed: Whether the fit or cell did.
         preempted: Whether it was stopped and is to go on.
     """
     if not isinstance(logger, WandbLogger):
         logger.finalize("failed" if failed else "success")
         return None
-    if logger.mirror is None:
+    if logger.run is None:
         return None
-    fit = logger.subject.kind == "fit"
-    rows = read_metrics(Fit(logger.subject.folder).metrics_file) if failed and fit else []
-    logger.mirror.close(failed=failed, preempted=preempted, rows=rows)
-    return logger.mirror.hint
+    fit = logger.info.kind == "fit"
+    rows = read_metrics(Fit(logger.info.folder).metrics_file) if failed and fit else []
+    logger.run.close(failed=failed, preempted=preempted, rows=rows)
+    return logger.run.sync_command

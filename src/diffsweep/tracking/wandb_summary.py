@@ -18,7 +18,12 @@ from diffsweep.report.factors import factors
 from diffsweep.report.live import Names
 from diffsweep.sweep.plan.plan import Plan
 from diffsweep.sweep.store.record import CHOICES
-from diffsweep.tracking.wandb_run import OFFLINE, Mirror, Place, Subject, digest, noted, where
+from diffsweep.tracking.record_values import digest
+from diffsweep.tracking.run_info import RunInfo
+from diffsweep.tracking.wandb_folder import read_note
+from diffsweep.tracking.wandb_run import OFFLINE, WandbRun
+from diffsweep.tracking.wandb_server import server_and_project
+from diffsweep.tracking.wandb_settings import WandbSettings
 
 # Larger tables are cut by W&B anyway, and pictures are sent one by one.
 _ROWS = 10_000
@@ -28,66 +33,63 @@ _COLUMNS = ["rank", "best or tied", "name", *CHOICES, "guidance", "nfe", "metric
 _SPENT = ["sample_seconds", "fit_seconds", "parameters", "cell", "fit"]
 
 
-def place_of(plan: Plan) -> Place | None:
-    """Where the runs of a sweep are shown; None if they are not shown in W&B."""
+def settings_of(plan: Plan) -> WandbSettings | None:
+    """The W&B settings of a sweep's runs: those of its first cell that has any; None if there are none."""
     for cell in plan.cells:
-        place = Place.of(plan.config(cell))
-        if place is not None:
-            return place
+        settings = WandbSettings.of(plan.config(cell))
+        if settings is not None:
+            return settings
     return None
 
 
-def summarise(plan: Plan, place: Place) -> str:
-    """Tell W&B of a sweep, unless it has been told the same; returns what became of it, in a word. Never raises."""
+def summarise(plan: Plan, settings: WandbSettings) -> str:
+    """Make the W&B run of a sweep's summary, unless W&B has it; returns the outcome in a word. Never raises."""
     try:
-        return _summarise(plan, place)
+        return _summarise(plan, settings)
     except Exception as error:
         print(f"W&B: no summary of sweep {plan.name}: {' '.join(str(error).split())[:300]}", file=sys.stderr)
         return "failed"
 
 
-def _summarise(plan: Plan, place: Place) -> str:
+def _summarise(plan: Plan, settings: WandbSettings) -> str:
     results = {cell: result for cell in plan.cells if (result := plan.cell(cell).result()) is not None}
     if not results:
         return "no cell is finished"
     config = {"sweep": plan.name, "command": plan.command, "cells": len(plan.cells), "fits": len(plan.fits)}
-    subject = Subject("sweep summary", named(plan.name), plan.folder, f"{plan.name} summary", plan.name, config)
+    info = RunInfo("sweep summary", summary_id(plan.name), plan.folder, f"{plan.name} summary", plan.name, config)
     content = digest({cell: digest(result) for cell, result in results.items()})
-    note = noted(plan.folder)
-    kept = note.get("where") == where(place) or (note.get("where") == OFFLINE and place.mode != "online")
-    if note.get("record") == content and kept:
+    note = read_note(plan.folder)
+    kept = note.get("where") == OFFLINE and settings.mode != "online"
+    if note.get("record") == content and (kept or note.get("where") == server_and_project(settings)):
         return "complete already"
-    mirror = Mirror.open(subject, place, quiet=True, fall_back=place.mode != "online")
-    if mirror is None:
+    run = WandbRun.open(info, settings, quiet=True, fall_back=settings.mode != "online")
+    if run is None:
         return "failed"
-    if mirror.told == content:
-        mirror.complete(content)
+    if run.complete_for == content:
+        run.complete(content)
     else:
         try:
-            mirror.show(_shown(plan, list(results.values())), content)
+            run.log_tables(_tables(plan, list(results.values())), content)
         except Exception:
-            mirror.close(failed=True)
+            run.close(failed=True)
             raise
-    online = not mirror.offline and not mirror.lost
-    told, entity = mirror.close(), str(mirror.run.entity)
-    if not told:
+    if not run.close():
         return "failed"
-    if mirror.offline:
-        runs = [
+    if run.offline:
+        folders = [
             *(plan.run(cells[0]).fit.folder for cells in plan.fits.values()),
-            *(plan.cell(c).folder for c in results),
+            *(plan.cell(cell).folder for cell in results),
         ]
-        unsent = [folder for folder in runs if noted(folder).get("where") == OFFLINE]
+        unsent = [folder for folder in folders if read_note(folder).get("where") == OFFLINE]
         print(f"W&B is offline; to send these {len(unsent) + 1} runs: {plan.asking('wandb-sync')}", file=sys.stderr)
-        return "told (offline)"
-    print(f"W&B: {mirror.run.url}", file=sys.stderr)
-    if online:
-        for kind, url in saved(plan, list(results.values()), entity, place.project).items():
-            print(f"W&B {kind}: {url}", file=sys.stderr)
-    return "told"
+        return "logged (offline)"
+    print(f"W&B: {run.run.url}", file=sys.stderr)
+    for kind, url in saved_views(plan, list(results.values()), str(run.run.entity), settings.project).items():
+        print(f"W&B {kind}: {url}", file=sys.stderr)
+    return "logged"
 
 
-def named(sweep: str) -> str:
+def summary_id(sweep: str) -> str:
     """The id of a sweep's summary in W&B. Sweeps whose names differ in what is not allowed there do not share one."""
     name = f"summary-{re.sub('[^A-Za-z0-9_-]', '-', sweep)}"
     return name if len(name) <= 64 and name.endswith(sweep) else f"{name[:51]}-{digest({'sweep': sweep})}"
@@ -108,7 +110,7 @@ def ranked(results: Sequence[Mapping[str, Any]]) -> list[tuple[int | None, bool,
     return rows
 
 
-def _shown(plan: Plan, results: list[dict[str, Any]]) -> dict[str, Any]:
+def _tables(plan: Plan, results: list[dict[str, Any]]) -> dict[str, Any]:
     import wandb
 
     names, rows = Names.of(plan), ranked(results)
@@ -171,7 +173,7 @@ def _plots(results: Sequence[Mapping[str, Any]], names: Names) -> dict[str, Any]
     return plots
 
 
-def saved(plan: Plan, results: Sequence[Mapping[str, Any]], entity: str, project: str) -> dict[str, str]:
+def saved_views(plan: Plan, results: Sequence[Mapping[str, Any]], entity: str, project: str) -> dict[str, str]:
     """URLs of the sweep's saved workspace and report, made once in a project; none without wandb-workspaces, or if W&B
     refuses.
     """

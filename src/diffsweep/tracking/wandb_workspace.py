@@ -1,4 +1,4 @@
-"""What a team looks at in W&B: panels by group, curves over network calls, pictures side by side; saved views.
+"""Saved views of a sweep in W&B: panels by group, curves over network calls, pictures side by side.
 
 Made by wandb-workspaces, an optional package. A `workspace` can be built without login; a `report` cannot, for its sets
 of runs ask for the project's id.
@@ -14,7 +14,8 @@ from typing import Any
 from diffsweep.report import statistics
 from diffsweep.report.factors import factors
 from diffsweep.sweep.store.record import CHOICES
-from diffsweep.tracking.wandb_run import GRID, LONGEST
+from diffsweep.tracking.wandb_run import GRID
+from diffsweep.tracking.wandb_settings import LONGEST
 
 Result = Mapping[str, Any]
 
@@ -56,13 +57,15 @@ def report(entity: str, project: str, sweep: str, results: Sequence[Result]) -> 
     main = _main(results)
     best = min(results, key=lambda result: statistics.rank(result, main))
     tied = len(statistics.tied([one for one in results if statistics.protocol(one) == statistics.protocol(best)], main))
-    told = f"{main} {best.get(main):.4g}" if statistics.finite(best, main) is not None else "no cell has finite samples"
+    value = (
+        f"{main} {best.get(main):.4g}" if statistics.finite(best, main) is not None else "no cell has finite samples"
+    )
     choices = ", ".join(f"{group}={best.get(group)}" for group in CHOICES)
     # The panels follow what is logged later; these words do not.
     now = time.strftime("%Y-%m-%d at %H:%M UTC", time.gmtime())
     blocks: list[Any] = [
         wr.MarkdownBlock(
-            f"{len(results)} finished cells on {now}. Best: {choices} with {told}"
+            f"{len(results)} finished cells on {now}. Best: {choices} with {value}"
             + (f"; {tied - 1} more cannot be told from it." if tied > 1 else ".")
         )
     ]

@@ -18,7 +18,7 @@ from diffsweep.evaluation.pictures import grid
 from diffsweep.runs.build import Parts
 from diffsweep.sweep.store.record import Fit
 from diffsweep.tracking.loggers import WandbLogger
-from diffsweep.tracking.wandb_run import PICTURES
+from diffsweep.tracking.record_values import PICTURES
 from diffsweep.training.ema import averaged
 from diffsweep.training.progress import Progress
 
@@ -55,15 +55,15 @@ class Glimpses(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         step = trainer.global_step
-        every = self.logger.wanted.samples_every
+        every = self.logger.settings.samples_every
         if not every or step % every or not trainer.is_global_zero:
             return
         started = time.monotonic()
         path = self.fit.folder / PICTURES / f"{step:08d}.png"
         with torch.random.fork_rng(), torch.no_grad(), trainer.precision_plugin.forward_context():
             grid(self._drawn(trainer, pl_module), path)
-        if self.logger.mirror is not None:
-            self.logger.mirror.picture(path, step - 1)
+        if self.logger.run is not None:
+            self.logger.run.log_picture(path, step - 1)
         self.progress.leave_out(time.monotonic() - started)
 
     def _drawn(self, trainer: Trainer, module: LightningModule) -> torch.Tensor:
@@ -71,5 +71,5 @@ class Glimpses(Callback):
         denoiser = copy.deepcopy(parts.denoiser)
         denoiser.backbone.load_state_dict(averaged(self.averaging, trainer, module))
         sampling = parts.sampling(denoiser.requires_grad_(False), asked.seed).to(trainer.strategy.root_device)
-        chunks = torch.arange(self.logger.wanted.samples).split(asked.batch_size)
+        chunks = torch.arange(self.logger.settings.samples).split(asked.batch_size)
         return torch.cat([sampling.predict_step(chunk, 0).samples for chunk in chunks])

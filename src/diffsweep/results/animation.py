@@ -1,0 +1,51 @@
+"""How the samples of finished cells arise from noise, step by step, for the animations of a report."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from diffsweep.results.resample import sample_request
+from diffsweep.sweep.store.process import import_from
+from diffsweep.sweep.store.record import Cell
+
+# The most cells that are animated, and the most samples of each.
+_CELLS, _SAMPLES = 24, 16
+
+
+def animations(ranked: Sequence[Mapping[str, Any]], count: int, runs: Path) -> dict[str, dict[str, Any]]:
+    """Cell -> animation of its first `count` samples, for the first 24 cells of `ranked` that have a model.
+
+    They are drawn anew, without training. Raises ValueError for more samples than a page can show.
+    """
+    if count > _SAMPLES:
+        raise ValueError(f"--animate {count} is too much for one page: at most {_SAMPLES}")
+    import_from(Path.cwd())
+    from diffsweep.report.animation import motion
+    from diffsweep.runs import resample
+
+    own = [result for result in ranked if result.get("images") is None][:_CELLS]
+    animated = {}
+    for result in tqdm(own, "animating", unit="cell", disable=None, leave=False):
+        cell = Cell.of(result, runs)
+        try:
+            request = sample_request(cell)
+            # Of a few points nobody sees where they go.
+            points = len(request.cfg.dataset.get("shape") or ()) == 1
+            drawn = resample.redraw(
+                request.cfg,
+                request.fit,
+                resample.POINTS if points else count,
+                seed=request.seed,
+                follow=True,
+                show=False,
+            )
+        except ValueError as error:
+            print(f"not animated: {cell.signature}: {' '.join(str(error).split())}", file=sys.stderr)
+            continue
+        animated[cell.signature] = motion([(left.numpy(), right.numpy()) for left, right in drawn.frames])
+    return animated

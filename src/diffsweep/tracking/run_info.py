@@ -1,0 +1,84 @@
+"""How a fit or a cell is called and described in a logger: id, name, group, and a config without depth."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from diffsweep.sweep.store.record import CHOICES
+
+# Of the config: what says nothing about a run; and, of a fit, what is done with its weights only.
+_APART = ("hydra", "logger", "mode", "paths", "resources")
+_OF_CELLS = ("sampler", "guidance", "evaluation")
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """A run of a logger: that of a fit, of a cell, or of the summary of a sweep.
+
+    Attributes:
+        kind: W&B's job type.
+        signature: its id, so that whoever resumes goes on in the same log.
+        folder: its folder.
+        name: for people, as "unet cosine v".
+        group: the sweep it belongs to, if any.
+        config: what W&B shows as its config.
+        batch_size: images per training step.
+    """
+
+    kind: Literal["fit", "cell", "sweep summary"]
+    signature: str
+    folder: Path
+    name: str
+    group: str | None
+    config: Mapping[str, Any]
+    batch_size: int = 1
+
+    @classmethod
+    def of(
+        cls,
+        kind: Literal["fit", "cell"],
+        folder: Path,
+        config: Mapping[str, Any],
+        choices: Mapping[str, Any],
+        group: str | None,
+    ) -> RunInfo:
+        """A fit or a cell in its folder, from its resolved config and what was chosen of each group."""
+        left_out = _OF_CELLS if kind == "fit" else ()
+        # The choices of a fit that belongs to no cell and no sweep are not recorded.
+        shown = (
+            [str(choices.get(name) or "?") for name in CHOICES if name not in left_out] if choices else [folder.name]
+        )
+        known = {kind: folder.name} | ({"fit": folder.parent.parent.name} if kind == "cell" else {})
+        batch = (config.get("training") or {}).get("batch_size")
+        size = batch if isinstance(batch, int) else 1
+        return cls(
+            kind, folder.name, folder, " ".join(shown), group, flat_config(config, choices, left_out) | known, size
+        )
+
+
+def flat_config(config: Mapping[str, Any], choices: Mapping[str, Any], left_out: Sequence[str] = ()) -> dict[str, Any]:
+    """A config without depth: first what was chosen of each group, then all settings as `sampler/nfe`.
+
+    A part is named by its class, as `sampler/solver`: "Heun". There are no dots in keys, which W&B takes for depth.
+    """
+    first = [*CHOICES, "guidance"]
+    entries: dict[str, Any] = {name: choices[name] for name in first if choices.get(name) and name not in left_out}
+    for key, below in config.items():
+        if key not in (*_APART, *left_out):
+            for name, value in _leaves(str(key), below):
+                entries.setdefault(name, value)
+    return entries
+
+
+def _leaves(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if not isinstance(value, Mapping):
+        yield name, value
+        return
+    for key, below in value.items():
+        if key == "_target_":
+            yield name, str(below).rpartition(".")[2]
+        elif not str(key).startswith("_"):
+            yield from _leaves(f"{name}/{key}", below)
