@@ -6,11 +6,13 @@ import ast
 import re
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
+import floor_plan
+from floor_plan import folder_of, import_graph, imports, reaches, sources
 from processes import loaded
 
 ROOT = Path(__file__).parent.parent
@@ -89,44 +91,12 @@ def test_help_loads_no_torch_and_names_every_group() -> None:
     assert len(printed.splitlines()) <= 50, "--help is meant to be short"
 
 
-def imports(path: Path) -> Iterator[tuple[str, bool]]:
-    """Every module that a source file names in an import, and whether it is imported when the file is."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    late = {
-        id(below)
-        for node in ast.walk(tree)
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
-        or (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
-        for below in ast.walk(node)
-    }
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            for name in node.names:
-                yield name.name, id(node) not in late
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path} has a relative import; the arrows are read from absolute ones"
-            for name in node.names:
-                # `from a import b` may name the module a.b; a.b.c of a class is cut by the prefix tests below.
-                yield f"{node.module}.{name.name}", id(node) not in late
-
-
-def folder_of(path: Path) -> str:
-    """The folder of the floor plan that a file lies in: a room, or a floor of `sweep`."""
-    parts = path.relative_to(PACKAGE).parts[:-1]
-    return "/".join(parts[: 2 if parts[:1] == ("sweep",) else 1])
-
-
-def sources() -> list[Path]:
-    return sorted(PACKAGE.rglob("*.py"))
+def reaches_any(name: str, places: Iterable[str]) -> bool:
+    return any(reaches(name, place) for place in places)
 
 
 def test_every_folder_has_its_arrows() -> None:
     assert {folder_of(path) for path in sources()} == set(ARROWS)
-
-
-def reaches(name: str, places: Iterable[str]) -> bool:
-    """Whether the dotted name is one of the places or lies in one."""
-    return any((name + ".").startswith(place + ".") for place in places)
 
 
 @pytest.mark.parametrize("path", sources(), ids=lambda path: str(path.relative_to(PACKAGE)))
@@ -140,9 +110,9 @@ def test_imports_follow_the_arrows(path: Path) -> None:
         if rest == "__version__":
             continue
         allowed = {*ARROWS[folder], *GROUND, *([folder.replace("/", ".")] if folder else [])}
-        assert reaches(rest, allowed), f"{path} imports {name}"
+        assert reaches_any(rest, allowed), f"{path} imports {name}"
         light = folder in ("", "commands", "entry", "results")
-        assert not (light and at_once and reaches(rest, COMPUTING)), f"{path} imports {name} before it is needed"
+        assert not (light and at_once and reaches_any(rest, COMPUTING)), f"{path} imports {name} before it is needed"
 
 
 def test_plugins_are_thin() -> None:
@@ -159,18 +129,36 @@ def test_plugins_are_thin() -> None:
 
 
 def test_no_circle_between_folders() -> None:
-    edges: dict[str, set[str]] = {folder: set() for folder in ARROWS}
-    for path in sources():
-        for name, _ in imports(path):
-            top, _, rest = name.partition(".")
-            targets = [folder for folder in ARROWS if folder and reaches(rest, [folder.replace("/", ".")])]
-            if top == "diffsweep" and targets and (target := max(targets, key=len)) != folder_of(path):
-                edges[folder_of(path)].add(target)
-    while edges:
-        leaves = {folder for folder, targets in edges.items() if not targets & set(edges)}
-        assert leaves, f"a circle among {sorted(edges)}"
+    rest = dict(import_graph())
+    while rest:
+        leaves = [folder for folder, used in rest.items() if not used & rest.keys()]
+        assert leaves, f"a circle among {sorted(rest)}"
         for folder in leaves:
-            del edges[folder]
+            del rest[folder]
+
+
+def test_the_floor_plan_in_the_docs_shows_the_imports_of_today() -> None:
+    drawn = floor_plan.drawn_graph(floor_plan.PICTURE.read_text(encoding="utf-8"))
+    assert drawn == import_graph(), "imports between folders have changed: run `python docs/floor_plan.py`"
+    again = floor_plan.picture(drawn)
+    assert again == floor_plan.picture(drawn)
+    assert floor_plan.drawn_graph(again) == drawn
+
+
+def test_a_floor_plan_shows_only_arrows_that_no_others_imply() -> None:
+    used = {"data": set[str](), "entry": {"runs", "data"}, "runs": {"data"}}
+    shown = floor_plan.picture({folder: frozenset(below) for folder, below in used.items()})
+    assert shown.count("marker-end") == 2
+    assert "entry uses data, runs" in shown
+
+
+def test_the_files_that_a_folder_describes_are_there() -> None:
+    """A folder's docstring is the map of its files; it describes every folder in a few lines."""
+    for folder in sorted(set(map(folder_of, sources())) - {""}):
+        text = ast.get_docstring(ast.parse((PACKAGE / folder / "__init__.py").read_text(encoding="utf-8"))) or ""
+        assert len(text.splitlines()) >= 3, f"{folder}/__init__.py does not say what lives there"
+        absent = [name for name in re.findall(r"\b\w+\.py\b", text) if not (PACKAGE / folder / name).is_file()]
+        assert not absent, f"{folder}/__init__.py describes {absent}, which are not there"
 
 
 def undocumented(tree: ast.Module) -> list[str]:

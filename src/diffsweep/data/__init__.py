@@ -1,1 +1,6 @@
-"""Datasets: real images kept as uint8 in memory, and points with a known density."""
+"""Datasets: real images kept as uint8 in memory, and points of the plane with a known density.
+
+A dataset is one file with one class, named by a YAML of conf/dataset. It knows the shape of an example, its labels, the
+standard deviation of its values, how to load a split, and how to turn what a network sees into stored values. plane.py
+is what the toy densities share, examples.py a set of examples read by number; idx.py and cifar10.py read file formats.
+"""

@@ -1,1 +1,7 @@
-"""How good samples are: feature extractors, the Frechet distance, reference statistics and pictures."""
+"""Measures of samples: distances between sets of features, their intervals, and the extractors of features.
+
+metric.py says what a metric is, evaluate.py applies those of a cell to samples and reference; each metric is a file
+(frechet, mmd, kernel, wasserstein, accuracy, ...). extractor.py says what an extractor is; inception, efficientnet,
+timm_features and classifier are extractors. reference.py computes statistics of real data once and keeps them on disk,
+images.py reads foreign images, pictures.py draws grids and animations.
+"""

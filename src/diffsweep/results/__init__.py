@@ -6,7 +6,8 @@
     >>> images = results.sample("best", 64, sampler="heun")         # doctest: +SKIP
 
 A choice is compared on pairs of cells that differ in nothing else, so that whatever makes all cells of a kind good or
-bad (much training, an easy schedule) falls out of the difference.
+bad (much training, an easy schedule) falls out of the difference. table.py loads, lookup.py finds a run by its name,
+resample.py draws again, comparison.py compares, animation.py and external_config.py serve commands.
 """
 
 from diffsweep.results.comparison import compare

@@ -1,1 +1,6 @@
-"""What lies on the disk: records of fits and cells, leases, signatures, results of all runs, garbage."""
+"""Files of runs on the disk: records of fits and cells, leases, signatures, logs of metrics, queries over all results.
+
+record.py knows the folders of a fit and a cell, signature.py their names, lease.py who works on them, metrics_log.py
+their metrics, query.py reads all results, garbage.py finds what can be deleted, process.py identifies a process,
+provenance.py says which code and versions made a result. One writer per file, and every file appears whole.
+"""
