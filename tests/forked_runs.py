@@ -1,10 +1,10 @@
-"""`python train.py ...` in processes that need not import torch again: forks of one process that has imported it.
+"""`python train.py ...` and `python -m diffsweep ...` as forks of one process that has imported torch and Lightning.
 
-To import torch and Lightning takes five seconds of a processor, a tiny run takes less than one. A fork is told its
-command line, folder and environment and then executes train.py as Python would; and so are the Python processes that
-it starts to train or to evaluate (`_FORKED`), which import this package anew, from where they are told to. What an
-environment variable does while a library is imported (`OMP_NUM_THREADS`) is done already, and what is to be seen of the
-imports themselves needs a process of its own: `subprocess.run`.
+The imports take five seconds of a processor, a tiny run takes less than one. A fork is told its command line, folder
+and environment and then does what Python would; and so are the Python processes that it starts to train or to evaluate
+(`_FORKED`), which import this package anew, from where they are told to. What an environment variable does while a
+library is imported (`OMP_NUM_THREADS`) is done already, and what is to be seen of the imports themselves needs a
+process of its own: `subprocess.run`.
 """
 
 from __future__ import annotations
@@ -23,29 +23,32 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parent.parent
-_SCRIPT = ROOT / "train.py"
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["diffsweep.training.stages", "diffsweep.report.terminal", "hydra"])
+_IMPORTED = ["diffsweep.runs.stages", "diffsweep.report.terminal", "diffsweep.entry.train"]
+_CONTEXT.set_forkserver_preload(_IMPORTED)
 # What `python -m` runs of those processes that train or evaluate.
-_FORKED = (["diffsweep.worker", "serve"], ["diffsweep.trial"])
+_FORKED = (["diffsweep.entry.worker", "serve"], ["diffsweep.entry.trial"])
 
 
 class Run:
-    """A running train.py; to be used as a `subprocess.Popen` with pipes and text is.
+    """A running Python; to be used as a `subprocess.Popen` with pipes and text is.
 
     `stdout_file` and `stderr_file` hold what it has written so far.
     """
 
-    def __init__(self, words: Sequence[str], cwd: Path, env: Mapping[str, str]) -> None:
-        """Start `python train.py WORD ...` in the folder `cwd` with the environment `env`, in a session of its own."""
-        self.args = [sys.executable, str(_SCRIPT), *words]
+    def __init__(self, arguments: Sequence[str], cwd: Path, env: Mapping[str, str]) -> None:
+        """Start `python ARGUMENT ...`, a script or `-m` and a module, in the folder `cwd` with the environment `env`.
+
+        In a session of its own, as a shell gives to what it starts: Ctrl-C then reaches all of it and not the tests.
+        """
+        self.args = [sys.executable, *arguments]
         self._folder = tempfile.TemporaryDirectory(prefix="run-")
         self.stdout_file, self.stderr_file = (Path(self._folder.name) / name for name in ("stdout", "stderr"))
         for file in (self.stdout_file, self.stderr_file):
             file.touch()
-        arguments = (self.args[1:], cwd, dict(env), self.stdout_file, self.stderr_file)
-        self._process = _CONTEXT.Process(target=_train, args=arguments)
+        self._process = _CONTEXT.Process(
+            target=_python, args=(self.args[1:], cwd, dict(env), self.stdout_file, self.stderr_file)
+        )
         self._process.start()
 
     @property
@@ -85,9 +88,11 @@ class Run:
         self.send_signal(signal.SIGKILL)
 
 
-def run(words: Sequence[str], cwd: Path, env: Mapping[str, str], timeout: float) -> subprocess.CompletedProcess[str]:
-    """`python train.py WORD ...` to its end. Raises subprocess.TimeoutExpired after `timeout` seconds."""
-    process = Run(words, cwd, env)
+def run(
+    arguments: Sequence[str], cwd: Path, env: Mapping[str, str], timeout: float
+) -> subprocess.CompletedProcess[str]:
+    """`python ARGUMENT ...` to its end. Raises subprocess.TimeoutExpired after `timeout` seconds."""
+    process = Run(arguments, cwd, env)
     try:
         stdout, stderr = process.communicate(timeout)
     finally:
@@ -108,8 +113,9 @@ class _Popen(subprocess.Popen[Any]):
         super().__init__(args, *more, **options)
 
 
-def _train(argv: list[str], cwd: Path, env: dict[str, str], stdout: Path, stderr: Path) -> None:
-    """Become `python ARGV` in the folder, with the environment and the files for output."""
+def _python(arguments: list[str], cwd: Path, env: dict[str, str], stdout: Path, stderr: Path) -> None:
+    """Become `python ARGUMENT ...` in the folder, with the environment and the files for output."""
+    assert sys.modules.keys() >= {*_IMPORTED}, "the process that forks could not import what it should"
     os.setsid()
     for place, path in enumerate((os.devnull, stdout, stderr)):
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
@@ -117,8 +123,12 @@ def _train(argv: list[str], cwd: Path, env: dict[str, str], stdout: Path, stderr
         os.close(descriptor)
     os.chdir(cwd)
     subprocess.Popen = _Popen
-    _begin(argv, _SCRIPT.parent, env)
-    runpy.run_path(argv[0], run_name="__main__")
+    if arguments[0] == "-m":
+        _begin(arguments[1:], cwd, env)
+        runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)
+    else:
+        _begin(arguments, Path(arguments[0]).parent, env)
+        runpy.run_path(arguments[0], run_name="__main__")
 
 
 def _module(words: list[str], env: dict[str, str]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 import signal
-import subprocess
 import time
 from collections import Counter
 from contextlib import suppress
@@ -15,6 +14,7 @@ import psutil
 import pytest
 
 import brake
+import forked_runs
 from test_sweep import TINY, command, gone, last_sweep, resume, run, start
 
 KILLS = 50
@@ -56,12 +56,11 @@ class Watched:
         return (told / (FITS * STEPS / 10) + scored / (FITS * CELLS)) / 2
 
 
-def family(launcher: subprocess.Popen[str]) -> tuple[psutil.Process | None, list[psutil.Process]]:
+def family(launcher: forked_runs.Run) -> tuple[psutil.Process | None, list[psutil.Process]]:
     """The process that forks, and the jobs."""
     with suppress(psutil.NoSuchProcess):
         for server in psutil.Process(launcher.pid).children():
-            if "serve" in server.cmdline():
-                return server, server.children()
+            return server, server.children()
     return None, []
 
 

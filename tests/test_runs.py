@@ -26,8 +26,9 @@ PATIENCE = 400
 pytestmark = pytest.mark.slow
 
 
-def words(runs: Path, *overrides: str) -> list[str]:
-    return [*TINY, f"paths.runs={runs}", *overrides]
+def arguments(runs: Path, *overrides: str) -> list[str]:
+    """Of Python, for a run."""
+    return [str(ROOT / "train.py"), *TINY, f"paths.runs={runs}", *overrides]
 
 
 def environment(runs: Path) -> dict[str, str]:
@@ -36,7 +37,7 @@ def environment(runs: Path) -> dict[str, str]:
 
 
 def train(runs: Path, *overrides: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-    done = forked_runs.run(words(runs, *overrides), Path.cwd(), environment(runs), PATIENCE)
+    done = forked_runs.run(arguments(runs, *overrides), Path.cwd(), environment(runs), PATIENCE)
     assert not check or done.returncode == 0, done.stderr
     return done
 
@@ -44,7 +45,7 @@ def train(runs: Path, *overrides: str, check: bool = True) -> subprocess.Complet
 def train_in_new_python(runs: Path, *overrides: str, options: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
     """As `train`, in a process that has imported nothing; `options` of Python."""
     return subprocess.run(
-        [sys.executable, *options, str(ROOT / "train.py"), *words(runs, *overrides)],
+        [sys.executable, *options, *arguments(runs, *overrides)],
         capture_output=True,
         text=True,
         env=environment(runs),
@@ -54,7 +55,7 @@ def train_in_new_python(runs: Path, *overrides: str, options: Sequence[str] = ()
 
 
 def start(runs: Path, *overrides: str) -> forked_runs.Run:
-    return forked_runs.Run(words(runs, *overrides), Path.cwd(), environment(runs))
+    return forked_runs.Run(arguments(runs, *overrides), Path.cwd(), environment(runs))
 
 
 def one(runs: Path, pattern: str) -> Path:

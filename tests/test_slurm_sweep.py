@@ -158,7 +158,7 @@ def test_what_is_edited_while_jobs_wait_changes_nothing(cluster: Cluster, tmp_pa
         )
         assert done.returncode == 0, done.stderr
         (root / "faults.py").write_text("raise SystemExit('the edited module')\n")
-        (root / "src" / "diffsweep" / "training" / "stages.py").write_text("raise SystemExit('the edited package')\n")
+        (root / "src" / "diffsweep" / "runs" / "stages.py").write_text("raise SystemExit('the edited package')\n")
         (root / "conf" / "sampler" / "ddim.yaml").write_text("nfe: 1\n")
     finally:
         cluster.scontrol("update", "nodename=gpu[1-4]", "state=resume")

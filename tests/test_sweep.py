@@ -19,10 +19,12 @@ import psutil
 import pytest
 
 import brake
+import forked_runs
 from diffsweep.sweep.execute.local_pool import Pool, Room
 from diffsweep.sweep.execute.retry import Follow
 from diffsweep.sweep.plan.jobs import Todo
 from diffsweep.sweep.plan.plan import Plan, Signed
+from processes import PROGRAMS
 from tiny import TINY
 
 ROOT = Path(__file__).parent.parent
@@ -31,139 +33,49 @@ SHORT = [*TINY, "training.steps=40"]
 PATIENCE = 300
 slow = pytest.mark.slow
 
-# The user's own modules. What they note goes to files of the folder that the user stands in.
-MINE = """
-import json, os, signal
-import torch
-from diffsweep.diffusion.loss import SquaredError
-
-def note(name, **what):
-    with open(name, "a") as file:
-        file.write(json.dumps(what) + "\\n")
-
-environment = {"cuda": os.environ.get("CUDA_VISIBLE_DEVICES"), "omp": os.environ.get("OMP_NUM_THREADS")}
-note("imports.jsonl", torch=torch.get_num_threads(), **environment)
-counted = False
-
-class Counted(SquaredError):
-    def __call__(self, prediction, target):
-        global counted
-        if torch.is_grad_enabled() and not counted:
-            counted = True
-            note("trainings.jsonl", pid=os.getpid())
-        return super().__call__(prediction, target)
-
-class Good:
-    order = 1
-    nfe = staticmethod(lambda steps: steps)
-    plan = staticmethod(lambda legs, schedule: None)
-
-    def aim(self, denoise, x, t, s, memory):
-        return denoise(x, t), None
-
-class Raise(Good):
-    def aim(self, denoise, x, t, s, memory):
-        if len(x) == 64:  # Not in the rehearsal that comes before every training.
-            raise RuntimeError("no aim today")
-        return denoise(x, t), None
-
-class Kill(Good):
-    def aim(self, denoise, x, t, s, memory):
-        if len(x) == 64:
-            note("kills.jsonl", pid=os.getpid())
-            os.kill(os.getpid(), signal.SIGKILL)
-        return denoise(x, t), None
-"""
-LISTENER = """
-import json, os
-from pathlib import Path
-from hydra.experimental.callback import Callback
-
-class Listener(Callback):
-    def note(self, event, config, **more):
-        with open(Path(config.hydra.runtime.cwd) / "heard.jsonl", "a") as file:
-            file.write(json.dumps({"event": event, "pid": os.getpid(), **more}) + "\\n")
-
-    def on_multirun_start(self, config, **kwargs):
-        self.note("multirun_start", config)
-
-    def on_multirun_end(self, config, **kwargs):
-        self.note("multirun_end", config)
-
-    def on_job_start(self, config, **kwargs):
-        hydra = config.hydra
-        told = {"num": hydra.job.num, "task": list(hydra.overrides.task), "choices": dict(hydra.runtime.choices)}
-        self.note("job_start", config, **told, steps=config.training.steps, solver=config.sampler.solver._target_)
-
-    def on_job_end(self, config, job_return, **kwargs):
-        value = job_return._return_value
-        value = value if isinstance(value, float) else str(value)
-        self.note("job_end", config, num=config.hydra.job.num, status=job_return.status.name, value=value)
-"""
-# A sweeper that writes down what its launcher returns.
-TINY_SWEEPER = """
-import json
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-
-class Told(BasicSweeper):
-    def __init__(self, params=None):
-        super().__init__(None, params)
-
-    def setup(self, **given):
-        super().setup(**given)
-        launch = self.launcher.launch
-
-        def telling(batch, initial_job_idx):
-            with open("returned.jsonl", "a") as file:
-                for back in launch(batch, initial_job_idx):
-                    value = back._return_value
-                    value = value if isinstance(value, float) else f"{type(value).__name__}: {value}"
-                    told = {"overrides": back.overrides, "status": back.status.name, "value": value}
-                    file.write(json.dumps(told) + "\\n")
-            return []
-
-        self.launcher.launch = telling
-"""
-
 
 def environment(**more: str) -> dict[str, str]:
     hidden = ("PYTHONPATH", "HYDRA_FULL_ERROR", "OMP_NUM_THREADS")
     return {key: value for key, value in os.environ.items() if key not in hidden} | {"WANDB_MODE": "offline"} | more
 
 
-def command(*words: str, root: Path = ROOT) -> list[str]:
-    return [sys.executable, str(root / "train.py"), *words]
+def command(*words: str) -> list[str]:
+    """The arguments of Python that start train.py."""
+    return [str(ROOT / "train.py"), *words]
 
 
-def start(cwd: Path, words: Sequence[str], **more: str) -> subprocess.Popen[str]:
-    # A session of its own, as a shell gives to what it starts: Ctrl-C then reaches all of it and not us.
-    return subprocess.Popen(
-        words,
+def resume(sweep: str = "last") -> list[str]:
+    """The arguments of Python that resume a sweep."""
+    return ["-m", "diffsweep", "resume", sweep]
+
+
+def start(cwd: Path, arguments: Sequence[str], **more: str) -> forked_runs.Run:
+    return forked_runs.Run(arguments, cwd, environment(**more))
+
+
+def run(cwd: Path, arguments: Sequence[str], expect: int = 0, **more: str) -> subprocess.CompletedProcess[str]:
+    done = forked_runs.run(arguments, cwd, environment(**more), PATIENCE)
+    assert done.returncode == expect, done.stdout + done.stderr
+    return done
+
+
+def run_in_new_python(cwd: Path, arguments: Sequence[str], **more: str) -> subprocess.CompletedProcess[str]:
+    """As `run`, in a process that has imported nothing."""
+    done = subprocess.run(
+        [sys.executable, *arguments],
         cwd=cwd,
         env=environment(**more),
+        capture_output=True,
         text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
+        timeout=PATIENCE,
+        check=False,
     )
-
-
-def run(cwd: Path, words: Sequence[str], expect: int = 0, **more: str) -> subprocess.CompletedProcess[str]:
-    process = start(cwd, words, **more)
-    try:
-        stdout, stderr = process.communicate(timeout=PATIENCE)
-    finally:
-        process.kill()
-    assert process.returncode == expect, stdout + stderr
-    return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done
 
 
 def train(cwd: Path, *overrides: str, expect: int = 0, **more: str) -> subprocess.CompletedProcess[str]:
     return run(cwd, command(*overrides), expect, **more)
-
-
-def resume(sweep: str = "last") -> list[str]:
-    return [sys.executable, "-m", "diffsweep", "resume", sweep]
 
 
 def told(done: subprocess.CompletedProcess[str]) -> list[str]:
@@ -174,8 +86,8 @@ def told(done: subprocess.CompletedProcess[str]) -> list[str]:
 
 def own(cwd: Path) -> Path:
     cwd.mkdir(parents=True, exist_ok=True)
-    (cwd / "mine.py").write_text(MINE)
-    (cwd / "listener.py").write_text(LISTENER)
+    for name in ("mine.py", "listener.py"):
+        shutil.copy(PROGRAMS / name, cwd)
     return cwd
 
 
@@ -220,7 +132,8 @@ def grid(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.Com
     cwd = own(tmp_path_factory.mktemp("grid"))
     counted, listener = "diffuser.loss._target_=mine.Counted", "+hydra.callbacks.mine._target_=listener.Listener"
     # As if the user stood in the checkout: its modules, for callbacks too.
-    return cwd, train(cwd, "-m", *SHORT, counted, *AXES, listener, PYTHONPATH=str(cwd))
+    words = command("-m", *SHORT, counted, *AXES, listener)
+    return cwd, run_in_new_python(cwd, words, PYTHONPATH=str(cwd))
 
 
 @slow
@@ -263,7 +176,7 @@ def test_the_same_sweep_again_starts_nothing_and_shows_the_same(
     cwd, before = grid
     files = everything(cwd)
     words = command("-m", *SHORT, "diffuser.loss._target_=mine.Counted", *AXES)
-    again = run(cwd, [words[0], "-X", "importtime", *words[1:]])
+    again = run_in_new_python(cwd, ["-X", "importtime", *words])
     imported = {row.rpartition("|")[2].strip() for row in again.stderr.splitlines() if row.startswith("import time:")}
     assert "hydra" in imported
     assert not imported & {"torch", "lightning", "wandb"}
@@ -343,7 +256,7 @@ def faults(cwd: Path, *words: str, expect: int = 1) -> subprocess.CompletedProce
         "optimizer.lr=1e-3,1e30",
         "training.clip=null",
         "trainer.threads=null",
-        "hydra.sweeper._target_=hydra_plugins.told.Told",
+        "hydra.sweeper._target_=hydra_plugins.recording_sweeper.RecordingSweeper",
         *words,
         expect=expect,
         PYTHONPATH=str(cwd / "plugins"),
@@ -354,9 +267,9 @@ def faults(cwd: Path, *words: str, expect: int = 1) -> subprocess.CompletedProce
 def test_what_fails_costs_only_itself_says_why_and_is_all_that_is_done_again(tmp_path: Path) -> None:
     """A cell that raises, one whose process is killed, and a fit that diverges; then every mode; then the repair."""
     own(tmp_path)
-    plugin = tmp_path / "plugins" / "hydra_plugins" / "told.py"
-    plugin.parent.mkdir(parents=True)
-    plugin.write_text(TINY_SWEEPER)
+    plugins = tmp_path / "plugins" / "hydra_plugins"
+    plugins.mkdir(parents=True)
+    shutil.copy(PROGRAMS / "recording_sweeper.py", plugins)
     done = faults(tmp_path, "hydra.launcher.retries=2")
     (result,) = results(tmp_path).values()
     assert "mine.Good" in result["overrides"]
@@ -411,7 +324,7 @@ def test_what_fails_costs_only_itself_says_why_and_is_all_that_is_done_again(tmp
     assert len(noted(tmp_path / "kills.jsonl")) == 3
 
     # Repaired: only what is missing is done, and the fit that diverges still costs only its own cells.
-    (tmp_path / "mine.py").write_text(MINE.replace("len(x) == 64", "False"))
+    (tmp_path / "mine.py").write_text((PROGRAMS / "mine.py").read_text().replace("len(x) == 64", "False"))
     before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/fits/*/cells/*/result.json")}
     weights = {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/fits/*/checkpoints/ema.safetensors")}
     again = run(tmp_path, resume(sweep), expect=1)
@@ -425,12 +338,10 @@ def test_what_fails_costs_only_itself_says_why_and_is_all_that_is_done_again(tmp
     assert not list(tmp_path.glob(f"runs/fits/{result['fit']}/cells/*/error.txt"))
 
     # All anew, the training too.
-    time.sleep(1.1)
-    created = {one["cell"]: one["created"] for one in results(tmp_path).values()}
+    written = {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/fits/*/cells/*/result.json")}
     good = ["sampler=ddim", "sampler.solver._target_=mine.Good", "optimizer.lr=1e-3", "training.clip=null"]
     train(tmp_path, "-m", *SHORT, *good, "mode=force")
-    changed = [cell for cell, result in results(tmp_path).items() if result["created"] != created[cell]]
-    assert changed == [result["cell"]]
+    assert [path.parent.name for path, stamp in written.items() if path.stat().st_mtime_ns != stamp] == [result["cell"]]
     assert all(path.stat().st_mtime_ns != stamp for path, stamp in weights.items())
 
 
@@ -446,7 +357,7 @@ def test_data_are_fetched_before_without_any_training(tmp_path: Path) -> None:
 # ---- interruptions
 
 
-LONG = [*TINY, "training.steps=2000", "trainer.checkpoint_seconds=10000", "sampler=ddim,heun", brake.LOSS]
+LONG = [*TINY, "training.steps=700", "trainer.checkpoint_seconds=10000", "sampler=ddim,heun", brake.LOSS]
 
 
 def steps(cwd: Path) -> int:
@@ -475,15 +386,15 @@ def test_whoever_is_stopped_or_killed_the_resumed_sweep_ends_with_the_bits_of_an
     pace = brake.environment(rough / "brake")
     (rough / "brake").touch()
 
-    def begin(words: list[str]) -> tuple[subprocess.Popen[str], psutil.Process, list[psutil.Process]]:
+    def begin(words: list[str]) -> tuple[forked_runs.Run, psutil.Process, list[psutil.Process]]:
         process = start(rough, words, **pace)
         # Some way further than the last one had come.
-        wait_for(lambda: steps(rough) > at + 50 or process.poll() is not None, "a training")
+        wait_for(lambda: steps(rough) > at + 20 or process.poll() is not None, "a training")
         assert process.poll() is None, process.communicate()
         (server,) = psutil.Process(process.pid).children()
         return process, server, [server, *server.children(recursive=True)]
 
-    def end(process: subprocess.Popen[str], family: list[psutil.Process], code: int) -> str:
+    def end(process: forked_runs.Run, family: list[psutil.Process], code: int) -> str:
         nonlocal at
         said = "".join(process.communicate(timeout=PATIENCE))
         assert process.returncode == code, said
@@ -561,18 +472,25 @@ def test_what_is_edited_while_jobs_wait_changes_nothing(tmp_path: Path) -> None:
 
     subprocess.run(["git", "init", "-q", str(root)], check=True)
     before = commit()
-    words = ["-m", *TINY, "training.steps=1500", "sampler=ddim", "sampler.solver._target_=mine.Good", brake.LOSS]
+    words = ["-m", *TINY, "training.steps=300", "sampler=ddim", "sampler.solver._target_=mine.Good", brake.LOSS]
     words += ["schedule=cosine,linear", "hydra.launcher.jobs=1"]
     pace = brake.environment(tmp_path / "brake")
     (tmp_path / "brake").touch()
     path = os.pathsep.join([str(root / "src"), pace["PYTHONPATH"]])
-    process = start(root, command(*words, root=root), **pace | {"PYTHONPATH": path})
+    process = subprocess.Popen(
+        [sys.executable, str(root / "train.py"), *words],
+        cwd=root,
+        env=environment(**pace | {"PYTHONPATH": path}),
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
     wait_for(lambda: steps(root) or process.poll() is not None, "a training")
     assert process.poll() is None, process.communicate()
     assert len(list(root.glob("runs/fits/*"))) == 1
     (root / "mine.py").write_text("raise SystemExit('the edited module')\n")
     package = root / "src" / "diffsweep"
-    for name in ("training/stages.py", "training/sample.py", "evaluation/pictures.py", "diffusion/solvers/__init__.py"):
+    for name in ("runs/stages.py", "scoring/sampling.py", "evaluation/pictures.py", "diffusion/solvers/__init__.py"):
         assert (package / name).exists()
         (package / name).write_text("raise SystemExit('the edited package')\n")
     (root / "conf" / "sampler" / "ddim.yaml").write_text("nfe: 1\n")
@@ -634,7 +552,7 @@ def test_a_student_waits_for_the_teacher_that_is_trained_in_the_same_sweep(tmp_p
     options.mkdir(parents=True)
     head = "# @package _global_\ndefaults:\n"
     (options / "b_teacher.yaml").write_text(head + "  - override /diffuser: edm\n")
-    words = ["--config-dir", "own", "-m", *TINY, "training.steps=300"]
+    words = ["--config-dir", "own", "-m", *TINY, "training.steps=100"]
     plan = train(tmp_path, *words, "experiment=b_teacher", "mode=plan").stdout
     found = re.search(r"train (\w{12}) ", plan)
     assert found, plan
@@ -656,7 +574,7 @@ def test_a_student_waits_for_the_teacher_that_is_trained_in_the_same_sweep(tmp_p
 def test_of_two_sweeps_at_once_each_shared_fit_is_trained_once(tmp_path: Path) -> None:
     """One of them is Hydra's own sweeper, which hands its cells over in batches."""
     own(tmp_path)
-    words = ["-m", *TINY, "training.steps=600", "diffuser.loss._target_=mine.Counted", "schedule=cosine,linear"]
+    words = ["-m", *TINY, "training.steps=200", "diffuser.loss._target_=mine.Counted", "schedule=cosine,linear"]
     first = start(tmp_path, command(*words, "sampler=ddim,heun"))
     batches = ["hydra/sweeper=basic", "hydra.sweeper.max_batch_size=3"]
     second = start(tmp_path, command(*words, "sampler=heun,euler_ancestral", *batches))
@@ -666,7 +584,7 @@ def test_of_two_sweeps_at_once_each_shared_fit_is_trained_once(tmp_path: Path) -
     assert len(results(tmp_path)) == 6
     assert all("4 runs of 2 trainings" in stdout for stdout, _ in said)
     for fit in tmp_path.glob("runs/fits/*"):
-        assert [row["step"] for row in noted(fit / "metrics.jsonl")] == list(range(9, 600, 10))
+        assert [row["step"] for row in noted(fit / "metrics.jsonl")] == list(range(9, 200, 10))
 
 
 # ---- who gets what, without any process
