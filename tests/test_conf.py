@@ -21,10 +21,12 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from diffsweep.diffusion.times import LogNormal
 from diffsweep.diffusion.weight import EDM
+from diffsweep.former_names import FORMER
 from diffsweep.runs.build import Parts
+from diffsweep.runs.instantiate import make
 from diffsweep.runs.stages import complete
 from diffsweep.sweep.store.record import Run
-from diffsweep.sweep.store.signature import canonical, resolved
+from diffsweep.sweep.store.signature import canonical, cell_signature, resolved
 
 ROOT = Path(__file__).parent.parent
 CONF = ROOT / "conf"
@@ -171,6 +173,13 @@ def test_keys_are_the_constructors_parameters(path: Path) -> None:
                 name for name, parameter in known.items() if not partial or parameter.default is not parameter.empty
             }
             assert wanted <= given, f"{choice(path)} does not list {wanted - given} of {node._target_}"
+
+
+@pytest.mark.parametrize(("current", "former"), FORMER.items())
+def test_a_class_under_its_former_name_is_signed_and_made_as_under_its_own(current: str, former: str) -> None:
+    configs = [OmegaConf.create({"part": {"_target_": name, "_partial_": True}}) for name in (current, former)]
+    assert cell_signature(configs[0]) == cell_signature(configs[1])
+    assert [make(cfg, "part").func for cfg in configs] == [get_object(current)] * 2
 
 
 def test_defaults_in_python_are_those_of_the_yaml() -> None:

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from diffsweep.diffusion import Denoiser, Schedule
 from diffsweep.diffusion.objective import Objective
+from diffsweep.former_names import with_current_targets
 
 
 def make(cfg: DictConfig, key: str, **kwargs: Any) -> Any:
@@ -21,7 +22,7 @@ def make(cfg: DictConfig, key: str, **kwargs: Any) -> Any:
             cannot be loaded and why.
     """
     try:
-        return instantiate(OmegaConf.select(cfg, key), **kwargs)
+        return instantiate(_moved(OmegaConf.select(cfg, key)), **kwargs)
     except InstantiationException as error:
         cause = error.__cause__
         if isinstance(cause, (ValueError, OSError)):
@@ -34,6 +35,15 @@ def make(cfg: DictConfig, key: str, **kwargs: Any) -> Any:
 def make_denoiser(cfg: DictConfig, dataset: Any, schedule: Schedule, diffuser: Objective) -> Denoiser:
     """The untrained model of a config: a training and whoever reads its weights later must build the same."""
     return diffuser.build(make(cfg, "backbone"), schedule, dataset.sigma_data)
+
+
+def _moved(node: Any) -> Any:
+    """`node` with the paths of today in place of former ones, which a user's own YAML may still name."""
+    if not OmegaConf.is_config(node):
+        return node
+    plain = OmegaConf.to_container(node)
+    moved = with_current_targets(plain)
+    return node if moved == plain else OmegaConf.create(moved, parent=node._get_parent())
 
 
 def _unloaded(error: InstantiationException) -> str:

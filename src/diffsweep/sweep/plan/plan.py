@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from diffsweep.files import read_json, write_atomic
+from diffsweep.former_names import with_current_targets
 from diffsweep.sweep.store.process import now
 from diffsweep.sweep.store.record import Cell, Fit, Run
 
@@ -143,9 +144,9 @@ class Plan:
                 content["command"],
                 content["created"],
                 tasks,
-                content["parts"],
+                with_current_targets(content["parts"]),
                 tuple(content["warnings"]),
-                content["hydra"],
+                with_current_targets(content["hydra"]),
             )
         except (KeyError, TypeError) as error:
             raise ValueError(f"{folder / 'plan.json'} is no plan that this version can read ({error!r})") from error

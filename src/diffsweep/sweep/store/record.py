@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from diffsweep.files import CannotWriteError, atomic, make_folder, read_bytes, read_json, write_atomic, write_json
+from diffsweep.former_names import with_current_targets
 from diffsweep.sweep.store.metrics_log import Metrics, read_metrics
 from diffsweep.sweep.store.process import Process
 from diffsweep.sweep.store.provenance import provenance
@@ -87,7 +88,7 @@ class Record:
             read = yaml.load(read_bytes(self.config_file), Loader=loader)
         except (OSError, yaml.YAMLError):
             return {}
-        return read if isinstance(read, dict) else {}
+        return with_current_targets(read) if isinstance(read, dict) else {}
 
     def write_status(self, state: State, **fields: str | float | bool | None) -> None:
         """Say what goes on: `state` and any further `fields`; adds time, host, pid and the SLURM job if there is one.

@@ -1,0 +1,163 @@
+"""A runs folder that version 0.1 has written is read, shown, sampled and continued, and its numbers stay.
+
+`data/runs_of_0.1.tar.gz` holds
+
+    runs/           a sweep, named `old`: samplers ddim and heun, schedules cosine, linear and sigmoid. The cell of heun
+                    and linear is missing, and the training with sigmoid was interrupted. Its configs name a callback,
+                    a logger, an optimizer, a validation and a classifier of this package. Beside it a single run on
+                    points.
+    results.json    what `diffsweep results --format json` said of all cells before one was removed, but for
+                    NAME_jackknife
+    samples.npz     the first samples of ddim and linear, as `diffsweep sample` drew them
+
+Absolute paths in it are written as @CWD@ (where the commands were given) and @CONF@.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from diffsweep import results
+
+ROOT = Path(__file__).parent.parent
+ARCHIVE = Path(__file__).parent / "data" / "runs_of_0.1.tar.gz"
+MISSING = {("heun", "linear"), ("ddim", "sigmoid"), ("heun", "sigmoid")}
+
+Result = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def old(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder in which the commands were given; for reading only."""
+    folder = tmp_path_factory.mktemp("old")
+    with tarfile.open(ARCHIVE) as archive:
+        archive.extractall(folder, filter="data")
+    return folder
+
+
+@pytest.fixture
+def cwd(old: Path, tmp_path: Path) -> Path:
+    """Another such folder, with the paths that belong to it."""
+    folder = tmp_path / "old"
+    shutil.copytree(old, folder)
+    for name in ("plan.json", "multirun.yaml"):
+        file = folder / "runs" / "sweeps" / "old" / name
+        text = file.read_text(encoding="utf-8")
+        file.write_text(text.replace("@CWD@", str(folder)).replace("@CONF@", str(ROOT / "conf")), encoding="utf-8")
+    return folder
+
+
+def said(folder: Path, *command: str) -> str:
+    """The output of `python COMMAND`; what goes to stderr comes first."""
+    done = subprocess.run([sys.executable, *command], cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stderr + done.stdout
+
+
+def diffsweep(folder: Path, *words: str) -> str:
+    return said(folder, "-m", "diffsweep", *words)
+
+
+def known(old: Path) -> dict[str, Result]:
+    """Every cell's result as the old version showed it, by the cell's name."""
+    return {result["cell"]: result for result in json.loads((old / "results.json").read_text(encoding="utf-8"))}
+
+
+def shown(folder: Path) -> dict[str, Result]:
+    table = json.loads(diffsweep(folder, "results", "--format", "json"))
+    return {
+        result["cell"]: {key: value for key, value in result.items() if not key.endswith("_jackknife")}
+        for result in table
+    }
+
+
+def is_missing(result: Result) -> bool:
+    return (result["sampler"], result["schedule"]) in MISSING and result["dataset"] == "digits"
+
+
+def test_results_show_the_numbers_of_then(old: Path) -> None:
+    assert shown(old) == {cell: result for cell, result in known(old).items() if not is_missing(result)}
+
+
+def test_results_in_python_are_found(old: Path) -> None:
+    then = known(old)
+    table = results.load(old / "runs", "dataset=digits")
+    assert sorted(table["cell"]) == sorted(
+        cell for cell, result in then.items() if result["dataset"] == "digits" and not is_missing(result)
+    )
+    for row in table.to_dict("records"):
+        assert row["fd_digits"] == then[row["cell"]]["fd_digits"]
+        assert results.find(row, old / "runs").signature == row["cell"]
+    last = max(then.values(), key=lambda result: result["created"])
+    assert results.find("last", old / "runs").signature == last["cell"]
+
+
+def test_status_tells_what_is_missing(cwd: Path) -> None:
+    text = diffsweep(cwd, "status", "old")
+    assert "3/6 cells" in text
+    assert "2/3 trainings" in text
+
+
+def test_a_report_has_the_numbers_of_then(cwd: Path, old: Path) -> None:
+    diffsweep(cwd, "report", "old")
+    text = (cwd / "runs" / "sweeps" / "old" / "report.html").read_text(encoding="utf-8")
+    found = re.search(r'id="data">(.*?)</script>', text, re.DOTALL)
+    assert found is not None
+    for result in known(old).values():
+        if result["dataset"] == "digits" and not is_missing(result):
+            assert json.dumps(result["fd_digits"]) in found[1]
+
+
+def test_samples_are_drawn_as_then(cwd: Path, old: Path) -> None:
+    (cell,) = (
+        cell for cell, result in known(old).items() if (result["sampler"], result["schedule"]) == ("ddim", "linear")
+    )
+    diffsweep(cwd, "sample", cell[:8], "-n", "12", "--device", "cpu", "--out", "drawn")
+    now, then = np.load(cwd / "drawn" / "samples.npz"), np.load(old / "samples.npz")
+    assert sorted(now) == sorted(then)
+    for name in now:
+        # Other processors round otherwise, and a sample is stored in whole numbers.
+        assert np.abs(now[name].astype(int) - then[name].astype(int)).max() <= 1
+
+
+def check_continued(folder: Path, old: Path) -> None:
+    """Cells of then are as they were; those that were missing have the numbers of an undisturbed sweep."""
+    now, then = shown(folder), known(old)
+    for cell, result in now.items():
+        if is_missing(result):
+            for key in ("fd_digits", "kd_digits", "coverage_digits", "fd_digits_floor", "nfe", "parameters", "steps"):
+                assert result[key] == pytest.approx(then[cell][key], rel=0.02), (cell, key)
+        else:
+            assert result == then[cell]
+
+
+def test_a_sweep_is_resumed_with_its_plan_and_its_checkpoint(cwd: Path, old: Path) -> None:
+    diffsweep(cwd, "resume", "old")
+    logs = (log.read_text(encoding="utf-8") for log in (cwd / "runs" / "sweeps" / "old" / "logs").glob("fit-*.log"))
+    assert any("going on from its checkpoint" in log for log in logs)
+    check_continued(cwd, old)
+    assert set(shown(cwd)) == set(known(old))
+    assert (cwd / "runs" / "sweeps" / "old" / "report.html").exists()
+
+
+def test_the_same_command_finds_what_is_done_and_goes_on_from_the_checkpoint(cwd: Path, old: Path) -> None:
+    plan = json.loads((cwd / "runs" / "sweeps" / "old" / "plan.json").read_text(encoding="utf-8"))
+    overrides = shlex.split(plan["command"])[3:]
+    (points,) = (result for result in known(old).values() if result["dataset"] == "mixture")
+    assert "already done" in said(cwd, str(ROOT / "train.py"), *points["overrides"].split())
+    words = [word for word in overrides if word.partition("=")[0] not in ("sampler", "schedule")]
+    text = said(cwd, str(ROOT / "train.py"), *words, "sampler=heun", "schedule=sigmoid")
+    assert "going on from its checkpoint" in text
+    check_continued(cwd, old)
+    assert len(shown(cwd)) == 5
