@@ -96,10 +96,10 @@ def show_sweep(
 
     `results` are contents of result.json files; NAME_jackknife is read from the folder `runs` where it is left out.
     `metric` is a number to rank by other than the main one of each cell. Cells that were measured differently
-    (`compare.PROTOCOL`) come in tables of their own.
+    (`statistics.PROTOCOL`) come in tables of their own.
 
     A failure needs `fit` and `cell` and may have `overrides`, `name` (what distinguishes it), `state` (as in
-    `sweep.look`), `reason` (one line), `error` and `log` (paths); what is absent is read from the folder `runs`.
+    `sweep.status`), `reason` (one line), `error` and `log` (paths); what is absent is read from the folder `runs`.
 
     Raises ValueError for a `metric` that no result has.
     """
