@@ -20,8 +20,7 @@ import pytest
 
 import processes
 from diffsweep import commands
-from diffsweep.commands import gc
-from diffsweep.report import export, leaderboard
+from diffsweep.report import export, garbage_table, leaderboard
 from diffsweep.sweep.store import garbage
 from diffsweep.sweep.store.lease import Lease
 from diffsweep.sweep.store.process import Process
@@ -281,7 +280,7 @@ def test_commands_answer_without_heavy_imports(runs: Path) -> None:
 def aged(path: Path, seconds: float) -> None:
     """Everything at and below `path` was last changed so long ago."""
     for one in [path, *path.rglob("*")]:
-        os.utime(one, (time.time() - seconds, time.time() - seconds))
+        os.utime(one, (time.time() - seconds, time.time() - seconds), follow_symlinks=False)
 
 
 def stopped(runs: Path, name: str = "lost", seconds: float = 30 * garbage.DAY) -> Fit:
@@ -342,10 +341,10 @@ def test_garbage_is_listed_and_only_deleted_when_told(run: Call, runs: Path) -> 
         hidden.relative_to(runs).as_posix(),
     }
     freed = sum(len(before[name]) for name in gone)
-    assert f"{gc._size(freed)}  freed" in out
+    assert f"{garbage_table.size(freed)}  freed" in out
     assert everything(runs / "fits/f1") == finished
     assert sorted(path.name for path in fit.folder.iterdir()) == ["lease-000001.json", "lease-000002.json"]
-    assert "lost" not in run("gc")[1]
+    assert "ckpt" not in run("gc")[1]
 
 
 def test_a_training_is_kept_while_young_or_planned(runs: Path) -> None:
@@ -416,15 +415,15 @@ def test_a_training_that_starts_while_it_is_freed_waits_and_then_starts_anew(
     fit = stopped(runs)
     (found,) = garbage.garbage(runs)
     started: list[subprocess.Popen[str]] = []
-    remove = garbage.shutil.rmtree
+    remove = garbage._unlink
 
-    def slowly(path: Path) -> None:
+    def slowly(path: Path) -> int:
         if not started:
             started.append(processes.start("wait_for_lease", fit.folder))
             assert processes.line(started[0]) == "waiting"
-        remove(path)
+        return remove(path)
 
-    monkeypatch.setattr(garbage.shutil, "rmtree", slowly)
+    monkeypatch.setattr(garbage, "_unlink", slowly)
     assert garbage.free(found, runs) > 1000
     out, _ = started[0].communicate(timeout=60)
     assert (out, started[0].returncode) == ("True\n", 0)
@@ -461,8 +460,82 @@ def test_what_the_disk_refuses_is_said(run: Call, runs: Path, monkeypatch: pytes
     def refuse(path: Path) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(garbage.shutil, "rmtree", refuse)
+    monkeypatch.setattr(garbage, "_unlink", refuse)
     code, out, err = run("gc", "--yes")
     assert code == 1
     assert "0 B  freed" in out
     assert "Permission denied" in err
+
+
+def test_only_what_a_training_writes_is_freed(run: Call, runs: Path) -> None:
+    fit = stopped(runs)
+    (fit.folder / "wandb" / "offline-run-1-lost").mkdir(parents=True)
+    (fit.folder / "wandb" / "offline-run-1-lost" / "run.wandb").write_bytes(b"x")
+    (fit.folder / "wandb" / "latest-run").symlink_to("offline-run-1-lost")
+    mine = {fit.folder / "notes.md": "why it diverged", fit.folder / "checkpoints" / "exported.onnx": "x"}
+    mine |= {runs / "fits" / "pictures" / "of.png": "x", runs / "cache" / ".mine.tmp": "x"}
+    for path, text in mine.items():
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    aged(runs, 30 * garbage.DAY)
+    code, out, err = run("gc", "--yes")
+    assert (code, err) == (0, "")
+    assert not any(str(path) in out for path in mine)
+    assert {path: path.read_text() for path in mine} == mine
+    left = {path.relative_to(fit.folder).as_posix() for path in fit.folder.rglob("*")}
+    assert {name for name in left if "lease" not in name} == {"notes.md", "checkpoints", "checkpoints/exported.onnx"}
+    assert "fit" not in kinds(runs).values()
+
+
+@pytest.mark.parametrize("linked", ["fits", "fits/lost", "fits/lost/checkpoints", "fits/f0/checkpoints", "cache"])
+def test_no_link_is_followed(linked: str, run: Call, runs: Path, tmp_path: Path) -> None:
+    """What lies behind a link belongs to somebody else, or is freed where it lies."""
+    stopped(runs)
+    (runs / "fits/f0/checkpoints").mkdir()
+    (runs / "fits/f0/checkpoints/last.ckpt").write_bytes(b"x")
+    (runs / "cache").mkdir()
+    (runs / "cache" / ".reference.host-1-abc.tmp.safetensors").write_bytes(b"x")
+    elsewhere = tmp_path / "elsewhere"
+    (runs / linked).rename(elsewhere)
+    (runs / linked).symlink_to(elsewhere)
+    aged(tmp_path, 30 * garbage.DAY)
+    before = everything(elsewhere)
+    assert run("gc", "--yes")[0] == 0
+    assert everything(elsewhere) == before
+    assert (runs / linked).is_symlink()
+
+
+def test_a_link_that_appears_after_the_listing_is_not_followed(runs: Path, tmp_path: Path) -> None:
+    fit = stopped(runs)
+    found = garbage.garbage(runs)
+    fit.folder.rename(tmp_path / "elsewhere")
+    fit.folder.symlink_to(tmp_path / "elsewhere")
+    before = everything(tmp_path / "elsewhere")
+    assert [garbage.free(one, runs) for one in found] == [0]
+    assert everything(tmp_path / "elsewhere") == before
+
+
+def test_a_folder_of_runs_may_itself_be_a_link(run: Call, runs: Path, tmp_path: Path) -> None:
+    stopped(runs)
+    runs.rename(tmp_path / "scratch")
+    runs.symlink_to(tmp_path / "scratch")
+    assert run("gc", "--yes")[0] == 0
+    assert not (tmp_path / "scratch/fits/lost/checkpoints").exists()
+
+
+def test_a_search_keeps_what_it_may_resume_and_not_what_it_has_pruned(run: Call, runs: Path) -> None:
+    for name, reason in (("waits", "interrupted"), ("pruned", "pruned"), ("young", "pruned"), ("wanted", "pruned")):
+        fit = stopped(runs, name)
+        with Lease(fit.folder).acquire():
+            fit.write_status("waiting", step=3, steps=20, reason=reason)
+        aged(fit.folder, 60 if name == "young" else 2 * garbage.HOUR if reason == "pruned" else 30 * garbage.DAY)
+    study, sweep = runs / "sweeps/night", runs / "sweeps/s"
+    study.mkdir(parents=True)
+    sweep.mkdir()
+    (study / "search.json").write_text(json.dumps({"storage": ""}))
+    trials = [{"user_attr": {"result": f"{runs}/fits/{name}/cells/c/result.json"}} for name in ("waits", "pruned")]
+    (study / "journal.log").write_text("".join(json.dumps(trial) + "\n" for trial in trials))
+    (sweep / "plan.json").write_text(json.dumps({"tasks": [{"fit": "wanted", "cell": "c"}]}))
+    assert [name for name, kind in kinds(runs).items() if kind == "fit"] == ["fits/pruned"]
+    assert "stopped at step 3 of 20: pruned" in run("gc", "--yes")[1]
+    assert "fit" not in kinds(runs).values()

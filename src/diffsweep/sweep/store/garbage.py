@@ -2,21 +2,26 @@
 
 Nothing that is finished is ever garbage. Whoever frees a training holds its lease and looks again; the highest lease
 file stays behind, for without it two processes that look just then could both take the lease.
+
+Only what carries our mark is deleted: a folder counts as a training if it holds a lease or a status of ours, and of it
+go only files that a training writes; a temporary file is known by the name that `files.atomic` gives. No link is
+followed.
 """
 
 from __future__ import annotations
 
 import os
 import re
-import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from diffsweep.files import read_json
+from diffsweep.files import read_bytes, read_json
 from diffsweep.sweep.store.lease import Busy, Lease
 from diffsweep.sweep.store.record import Fit
 
@@ -29,38 +34,57 @@ Kind = Literal["fit", "checkpoint", "temporary", "lease"]
 HOUR = 3600.0
 DAY = 24 * HOUR
 
-_TEMPORARY = re.compile(r"\..+\.tmp(\.\w+)?")
+# As `files.atomic` calls them: host, process, a random number.
+_TEMPORARY = re.compile(r"\..*\.[A-Za-z0-9-]*-\d+-[0-9a-f]+\.tmp(\.\w+)?")
 _LEASE = re.compile(r"lease-\d{6,}\.json")
+
+# Files of a training and of its cells, relative to its folder, and folders whose files are all a logger's.
+_RECORD = r"config\.yaml|status\.json|error\.txt|samples\.png"
+_OURS = re.compile(
+    rf"{_RECORD}|metrics\.jsonl|checkpoints/[^/]+\.(ckpt|safetensors)|samples/\d+\.png"
+    rf"|(cells/[^/]+/)?((csv|tensorboard|wandb)/.+|{_LEASE.pattern}|(.+/)?{_TEMPORARY.pattern})|cells/[^/]+/({_RECORD})"
+)
+# What a training says that its search has stopped, see `runs.stages`.
+_PRUNED = "pruned"
 
 
 @dataclass(frozen=True)
 class Garbage:
-    """One thing that could be freed: a file, or what an abandoned training left in its folder. `size` in bytes."""
+    """One thing that could be freed: a file, or the `files` that an abandoned training left in its folder.
+
+    `size` is in bytes.
+    """
 
     kind: Kind
     path: Path
     size: int
     why: str
+    files: int = 1
 
 
 def garbage(runs: str | Path, older_than: float = 7 * DAY) -> list[Garbage]:
     """What could be freed below the folder `runs`; nothing is changed.
 
-    A training without result counts once nothing in its folder has changed for `older_than` seconds and no plan.json
-    below `runs/sweeps` names it. Nothing counts in the folder of a training in which anybody is at work.
+    A training without result counts once nothing in its folder has changed for `older_than` seconds and no sweep or
+    search below `runs/sweeps` names it; one that a search has pruned counts after an hour, unless a sweep names it.
+    Nothing counts in the folder of a training in which anybody is at work.
 
     Raises ValueError for a plan.json that cannot be read: it might name any training.
     """
     runs = Path(runs)
     planned = _planned(runs)
     found: list[Garbage] = []
-    for fit in (Fit(path) for path in _folders(runs / "fits")):
+    fits = runs / "fits"
+    for fit in (Fit(path) for path in _folders(fits) if not fits.is_symlink()):
         tree = _tree(fit.folder)
-        if not _finished(fit, tree) and fit.signature not in planned and _quiet(_paths(tree), older_than):
-            left = _but_leases(fit, tree)
+        if not _is_training(fit, tree):
+            continue
+        wait = _patience(fit, older_than)
+        if not _finished(fit, tree) and not _planned_in(planned, fit) and _quiet(_paths(tree), wait):
+            left = _deletable(fit, tree)
             # Whether a holder elsewhere lives shows only to those who watch; its last sign of life is old, though.
-            if left and not _at_work(tree, unless_elsewhere=older_than >= HOUR):
-                found.append(Garbage("fit", fit.folder, sum(map(_size, left)), _why(fit)))
+            if left and not _at_work(tree, unless_elsewhere=wait >= HOUR):
+                found.append(Garbage("fit", fit.folder, sum(map(_size, left)), _why(fit), len(left)))
             continue
         files = [*_old_leases(tree), *_temporaries(tree)]
         if "last.ckpt" in tree.get(fit.checkpoints, ()) and fit.done:
@@ -80,8 +104,11 @@ def free(one: Garbage, runs: str | Path, older_than: float = 7 * DAY) -> int:
     `older_than` as for `garbage`. A training whose holder on another host is silent is watched for a minute first.
     Raises OSError if the disk refuses, and ValueError as `garbage` does.
     """
+    runs = Path(runs)
+    if any(path.is_symlink() for path in one.path.parents if path.is_relative_to(runs) and path != runs):
+        return 0
     if one.kind == "fit":
-        return _free_fit(Fit(one.path), Path(runs), older_than)
+        return 0 if one.path.is_symlink() else _free_fit(Fit(one.path), runs, older_than)
     if one.kind == "checkpoint":
         fit = Fit(one.path.parent.parent)
         try:
@@ -90,6 +117,20 @@ def free(one: Garbage, runs: str | Path, older_than: float = 7 * DAY) -> int:
         except Busy:
             return 0
     return _unlink(one.path)
+
+
+def free_all(found: Sequence[Garbage], runs: str | Path, older_than: float = 7 * DAY) -> Iterator[tuple[int, str]]:
+    """`free` of each piece, many at once: (bytes, why the disk refused, if it did), in the order of `found`."""
+
+    def freed(one: Garbage) -> tuple[int, str]:
+        try:
+            return free(one, runs, older_than), ""
+        except OSError as error:
+            return 0, f"{one.path}: {error.strerror or error}"
+
+    # Waiting for word from holders on other hosts takes a minute each, but not one after another.
+    with ThreadPoolExecutor(32) as pool:
+        yield from pool.map(freed, found)
 
 
 def _free_fit(fit: Fit, runs: Path, older_than: float) -> int:
@@ -105,36 +146,81 @@ def _free_fit(fit: Fit, runs: Path, older_than: float) -> int:
     with held:
         tree = _tree(fit.folder)
         cells = {place: names for place, names in tree.items() if place != fit.folder}
-        in_use = fit.signature in _planned(runs) or _finished(fit, tree) or _at_work(cells)
-        if in_use or not _quiet(_but_leases(fit, tree), older_than):
+        in_use = _planned_in(_planned(runs), fit) or _finished(fit, tree) or _at_work(cells)
+        if in_use or not _quiet(_but_leases(fit, tree), _patience(fit, older_than)):
             return 0
         # The checkpoint first: what is left if we are killed is a training that begins anew, not one with gaps.
-        for path in sorted(fit.folder.iterdir(), key=lambda path: path.name != "checkpoints"):
-            if _LEASE.fullmatch(path.name):
-                continue
+        for path in sorted(_deletable(fit, tree), key=lambda path: path.parent.name != "checkpoints"):
             if not held.still_held():
                 break
-            if path.is_dir() and not path.is_symlink():
-                freed += sum(map(_size, _paths(_tree(path))))
-                shutil.rmtree(path)
-            else:
-                freed += _unlink(path)
+            freed += _unlink(path)
+        for place in sorted(cells, key=lambda place: -len(place.parts)):
+            # A folder that holds anything else stays.
+            with suppress(OSError):
+                place.rmdir()
     return freed
 
 
-def _planned(runs: Path) -> set[str]:
-    """The fits that any sweep names."""
-    paths = list((runs / "sweeps").glob("*/plan.json"))
-    return set().union(*(_fits_of(path, *_stamp(path)) for path in paths))
+@dataclass(frozen=True)
+class _Planned:
+    """The fits that sweeps name, and those that trials of searches have asked for."""
+
+    sweeps: frozenset[str]
+    searches: frozenset[str]
+
+
+def _planned(runs: Path) -> _Planned:
+    sweeps = [_fits_of_plan(path, *_stamp(path)) for path in (runs / "sweeps").glob("*/plan.json")]
+    searches = [_fits_of_search(path, *_stamp(path)) for path in (runs / "sweeps").glob("*/search.json")]
+    return _Planned(frozenset().union(*sweeps), frozenset().union(*searches))
+
+
+def _planned_in(planned: _Planned, fit: Fit) -> bool:
+    """Whether a sweep or a search may still want this training."""
+    return fit.signature in planned.sweeps or (fit.signature in planned.searches and not _is_pruned(fit))
 
 
 @cache
-def _fits_of(path: Path, *stamp: int) -> frozenset[str]:
+def _fits_of_plan(path: Path, *stamp: int) -> frozenset[str]:
     content = read_json(path) or {"tasks": []}
     try:
         return frozenset(str(task["fit"]) for task in content["tasks"])
     except (KeyError, TypeError) as error:
         raise ValueError(f"{path} is corrupt ({error!r}) and might name any training: delete it first") from error
+
+
+# In a journal of Optuna a trial's attribute `result` is the path of the result.json that it asks for.
+_RESULT = re.compile(rb'"result": *"(?:[^"]*/)?fits/([^/"]+)/cells/')
+
+
+def _fits_of_search(path: Path, *stamp: int) -> frozenset[str]:
+    content = read_json(path) or {}
+    journal = Path(str(content.get("storage") or path.with_name("journal.log")))
+    try:
+        return frozenset(name.decode(errors="replace") for name in _RESULT.findall(read_bytes(journal)))
+    except FileNotFoundError:
+        return frozenset()
+
+
+def _is_training(fit: Fit, tree: Tree) -> bool:
+    """Whether the folder carries our mark: a lease, or a status or result that a training has written."""
+    return any(map(_LEASE.fullmatch, tree.get(fit.folder, ()))) or "state" in _status(fit) or fit.done
+
+
+def _status(fit: Fit) -> dict[str, Any]:
+    try:
+        return fit.status() or {}
+    except (ValueError, OSError):
+        return {}
+
+
+def _is_pruned(fit: Fit) -> bool:
+    return _status(fit).get("reason") == _PRUNED
+
+
+def _patience(fit: Fit, older_than: float) -> float:
+    """For how many seconds a training must have been quiet; a pruned one never goes on."""
+    return min(older_than, HOUR) if _is_pruned(fit) else older_than
 
 
 def _finished(fit: Fit, tree: Tree) -> bool:
@@ -153,10 +239,7 @@ def _at_work(tree: Tree, unless_elsewhere: bool = False) -> bool:
 
 
 def _why(fit: Fit) -> str:
-    try:
-        status = fit.status() or {}
-    except ValueError:
-        status = {}
+    status = _status(fit)
     reason = fit.error() or status.get("reason")
     step, steps = status.get("step"), status.get("steps")
     reached = f" at step {step} of {steps}" if step is not None and steps is not None else ""
@@ -178,7 +261,16 @@ def _temporaries(tree: Tree) -> Iterator[Garbage]:
 
 
 def _tree(folder: Path) -> Tree:
-    return {Path(place): names for place, _, names in os.walk(folder)}
+    # A link to a folder is a name as that of a file, and what it leads to is not looked at.
+    return {
+        Path(place): [*names, *(name for name in folders if Path(place, name).is_symlink())]
+        for place, folders, names in os.walk(folder)
+    }
+
+
+def _deletable(fit: Fit, tree: Tree) -> list[Path]:
+    """The files of a training that it has written itself; its own leases are not among them."""
+    return [path for path in _but_leases(fit, tree) if _OURS.fullmatch(path.relative_to(fit.folder).as_posix())]
 
 
 def _but_leases(fit: Fit, tree: Tree) -> list[Path]:
@@ -191,7 +283,9 @@ def _paths(tree: Tree) -> list[Path]:
 
 def _folders(folder: Path) -> list[Path]:
     try:
-        return sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")
+        return sorted(
+            path for path in folder.iterdir() if path.is_dir() and not path.is_symlink() and path.name[0] != "."
+        )
     except OSError:
         return []
 
