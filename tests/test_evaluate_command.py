@@ -321,7 +321,7 @@ def test_folders_may_be_called_as_people_call_them(run: Call, tmp_path: Path) ->
         (["{single}", "{packed}", "--reference", "digits"], "give one folder or file"),
         (["img=1.png", "img=2.png", "--reference", "digits"], "img"),
         (["b.png", "--reference", "digits"], "b.png comes after"),
-        (["--reference", "digits", "extractor=nothing"], "valid ones"),
+        (["--reference", "digits", "extractor=nothing"], "--help lists all"),
         (["--reference", "digits", "extractor=fashion_mnist"], "does not take images of shape (1, 8, 8)"),
         (["--reference", "digits", "evaluation.reference=both"], "train or test"),
         (["--reference", "digits", "evaluation.batch_size=none"], "batch_size"),

@@ -6,7 +6,6 @@ cells when others fail, so a failed job raises nothing here: it is in what `swee
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,30 +42,20 @@ class GridSweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> list[JobReturn]:
         """Launch every combination of `arguments`; what each job returned, in order, the failed ones included.
 
-        Raises CompactHydraException, in one line, for what Hydra or the launcher refuses, and for an empty sweep; with
-        HYDRA_FULL_ERROR=1, what they raised.
+        Raises CompactHydraException, in one line, for what Hydra or the launcher refuses, and for an empty sweep.
         """
-        from hydra.errors import CompactHydraException, HydraException
-
-        from diffsweep.entry.launch import Refusal
-        from diffsweep.sweep.plan.compose import in_one_line
+        from diffsweep.mistakes import compact
         from diffsweep.sweep.plan.prepare import mode
 
         assert self.config is not None
         assert self.launcher is not None
-        try:
+        with compact():
             batch = self._batch(arguments)
             if mode(self.config) not in ("plan", "prefetch"):
                 folder = Path(self.config.hydra.sweep.dir)
                 folder.mkdir(parents=True, exist_ok=True)
                 OmegaConf.save(self.config, folder / "multirun.yaml")
             return list(self.launcher.launch(batch, initial_job_idx=0))
-        except Refusal:
-            raise
-        except (HydraException, ValueError) as error:
-            if os.environ.get("HYDRA_FULL_ERROR") == "1":
-                raise
-            raise CompactHydraException(in_one_line(error)) from error.__cause__
 
     def _batch(self, arguments: list[str]) -> list[list[str]]:
         from hydra.core.override_parser.overrides_parser import OverridesParser

@@ -70,16 +70,14 @@ class OptunaSweeper(Sweeper):
         """Search to the end. Raises CompactHydraException, in one line, for a user's mistake, SystemExit(1) if trials
         failed.
         """
-        from hydra.errors import CompactHydraException, HydraException
-
         from diffsweep.entry.trial import Worker
-        from diffsweep.sweep.plan.compose import in_one_line
+        from diffsweep.mistakes import compact
         from diffsweep.sweep.search import supervisor
         from diffsweep.sweep.search.workers import crew
 
         assert self.config is not None
         assert self.hydra_context is not None
-        try:
+        with compact():
             search = self._search(arguments)
             # A typing error is found here, before anything is written.
             overrides = search.overrides(search.example())
@@ -93,10 +91,6 @@ class OptunaSweeper(Sweeper):
             OmegaConf.save(self.config, search.folder / "multirun.yaml")
             detach = bool(self.config.hydra.launcher.get("detach", False))
             code = supervisor.run(search, crew(search, source, Worker), detach=detach)
-        except HydraException as error:
-            raise CompactHydraException(in_one_line(error)) from error.__cause__
-        except (ValueError, OSError) as error:
-            raise CompactHydraException(" ".join(str(error).split())) from error
         if code:
             raise SystemExit(code)
 

@@ -2,8 +2,7 @@
 
 A command's file has `arguments(parser)`, which adds its arguments to its parser, and `run(options)`, which does the
 work by calling other folders, returns the exit code, and has the command's help as its docstring. Only the file of the
-command that was typed is imported; it imports torch, or what is as slow, where it computes. A ValueError or an OSError
-is printed as one line, with exit code 2.
+command that was typed is imported; it imports torch, or what is as slow, where it computes.
 """
 
 from __future__ import annotations
@@ -14,6 +13,8 @@ import inspect
 import os
 import sys
 from collections.abc import Sequence
+
+from diffsweep.mistakes import report
 
 # Name -> what it is for, in one line; its file is called alike.
 COMMANDS = {
@@ -64,8 +65,7 @@ def main(words: Sequence[str] | None = None) -> int:
         # Whoever read has seen enough; what is still buffered must not be tried again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except (ValueError, OSError) as error:
-        print(f"diffsweep: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
         return 130
+    except Exception as error:
+        return report(error, "diffsweep: ")

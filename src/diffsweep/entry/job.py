@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from diffsweep.mistakes import report
 from diffsweep.ranks import is_first_rank
 from diffsweep.sweep.plan.jobs import Job
 from diffsweep.sweep.plan.plan import Plan
@@ -50,7 +50,7 @@ def _fit(plan: Plan, job: Job) -> int:
     try:
         stages.train(OmegaConf.create(plan.config(cell)), plan.run(cell), plan.name)
     except Exception as error:
-        _show(error)
+        report(error)
         return 1
     return 0
 
@@ -80,14 +80,7 @@ def _cells(plan: Plan, job: Job, tell: Tell) -> int:
             back.status = JobStatus.COMPLETED
         except Exception as error:
             back.return_value, back.status, failed = error, JobStatus.FAILED, True
-            _show(error)
+            report(error)
         callbacks.on_job_end(config=whole, job_return=back)
         tell({"cell": cell, "done": back.status == JobStatus.COMPLETED})
     return int(failed)
-
-
-def _show(error: Exception) -> None:
-    if isinstance(error, ValueError | OSError) and os.environ.get("HYDRA_FULL_ERROR") != "1":
-        print(" ".join(str(error).split()), file=sys.stderr, flush=True)
-    else:
-        traceback.print_exception(error)

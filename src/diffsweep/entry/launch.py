@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hydra.errors import CompactHydraException
-
 from diffsweep.entry import sweep_end
+from diffsweep.mistakes import is_mistake
 from diffsweep.sweep.plan import prepare as sweep
 from diffsweep.sweep.plan.hydra_job import returned
 from diffsweep.sweep.plan.jobs import Launched, Todo
@@ -25,36 +22,26 @@ if TYPE_CHECKING:
 Start = Callable[[Plan, Todo], None]
 
 
-class Refusal(CompactHydraException):
-    """A sweep that does not begin, for a user's mistake: Hydra answers with its one line."""
-
-
-@contextmanager
-def refused() -> Iterator[None]:
-    """A user's mistake inside of the block becomes a `Refusal`."""
-    try:
-        yield
-    except (ValueError, OSError) as error:
-        if os.environ.get("HYDRA_FULL_ERROR") == "1":
-            raise
-        raise Refusal(" ".join(str(error).split())) from error
-
-
 def launch(
     start: Start, loader: ConfigLoader, config: DictConfig, batch: Sequence[Sequence[str]], first: int
 ) -> list[JobReturn]:
     """Plan and run `batch`, whose first task has the number `first`, with `start` for the jobs; one return per task.
 
-    A failed task is in what is returned and raises nothing. Raises CompactHydraException, in one line, for a user's
-    mistake, before anything runs; KeyboardInterrupt.
+    A failed task is in what is returned and raises nothing. Raises KeyboardInterrupt, and for a user's mistake what
+    `mistakes.is_mistake` knows, before anything runs.
     """
-    with refused():
+    try:
         plan = sweep.begin(loader, config, batch, first)
         try:
             run(plan, sweep.mode(config), start)
         except ValueError:
             sweep.withdraw(plan)
             raise
+    except Exception as error:
+        if is_mistake(error):
+            # It has not begun, so there is nothing to show.
+            sweep_end.forget()
+        raise
     return [returned(plan, task) for task in plan.tasks if task.num >= first]
 
 

@@ -11,22 +11,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from hydra._internal import utils as hydra_utils
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import CompactHydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 
 from diffsweep.entry import sweep_end
-from diffsweep.entry.launch import Refusal
+from diffsweep.mistakes import is_mistake, one_line, report
 from diffsweep.report import terminal
 from diffsweep.sweep.plan import prepare
 from diffsweep.sweep.store.process import import_from
 from diffsweep.sweep.store.record import Run, write_json
-
-
-class Refused(CompactHydraException):
-    """A user's mistake: Hydra prints its one line and no traceback."""
 
 
 def job(cfg: DictConfig) -> float | None:
@@ -35,8 +30,8 @@ def job(cfg: DictConfig) -> float | None:
     A `_target_` may name a module of the working folder: a user's own solver needs no installation.
 
     Raises:
-        Refused: with one line for a bad value, bad choices, unreadable data, a folder that cannot be written, or a
-            `_target_` that cannot be loaded.
+        SystemExit: in a single run, after the line about a bad value, bad choices, a folder that cannot be written, or
+            a `_target_` that cannot be loaded. In a sweep what these raise.
     """
     hydra = HydraConfig.get()
     single = hydra.mode != RunMode.MULTIRUN
@@ -71,13 +66,11 @@ def job(cfg: DictConfig) -> float | None:
             result = complete(cfg, run, overrides, None if single else Path(hydra.sweep.dir).name)
         elif single:
             print("already done", file=sys.stderr)
-    except (ValueError, OSError) as error:
-        note["reason"] = " ".join(str(error).split())
-        if os.environ.get("HYDRA_FULL_ERROR") == "1":
-            raise
-        raise Refused(note["reason"]) from error
     except Exception as error:
-        note["reason"] = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        note["reason"] = one_line(error)
+        if single and is_mistake(error):
+            # Past Hydra, which would add a line of its own.
+            raise SystemExit(report(error)) from None
         raise
     finally:
         if not single:
@@ -106,6 +99,8 @@ def run(main: Callable[[], object]) -> None:
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun"))
     # A callback of the user's is loaded before any job is.
     import_from(Path.cwd())
+    # Hydra answers a mistake with up to fifty lines; ours are told in one place.
+    hydra_utils.run_and_report = lambda function: function()
     try:
         main()
     except KeyboardInterrupt:
@@ -113,17 +108,8 @@ def run(main: Callable[[], object]) -> None:
     except BrokenPipeError:
         # Whoever read our output has seen enough.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    except SystemExit as stop:
-        mistake = stop.__context__
-        if isinstance(mistake, Refusal):
-            # It has not begun, so there is nothing to show.
-            sweep_end.forget()
-        if isinstance(mistake, CompactHydraException):
-            parent: Any = getattr(mistake.__cause__, "parent_node", None)
-            if isinstance(mistake.__cause__, ConfigKeyError | ConfigAttributeError) and OmegaConf.is_dict(parent):
-                print(f"valid keys there: {', '.join(sorted(map(str, parent)))}", file=sys.stderr)
-            raise SystemExit(2) from None
-        raise
+    except Exception as error:
+        code = report(error)
     finally:
         finished = sweep_end.show_last()
     if code or not finished:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from diffsweep.mistakes import is_mistake, one_line
 from diffsweep.sweep.search.study import PATIENCE, Mistake, Search
 from diffsweep.sweep.store.lease import Busy, Lease
 from diffsweep.sweep.store.process import import_from
@@ -92,32 +93,22 @@ def _work(search: Search, study: Study, storage: BaseStorage, trial: Trial) -> N
         raise
     except Exception as error:
         mistake = str(error) if isinstance(error, Mistake) else None
-        trial.set_user_attr("reason", _reason(error))
-        print(f"trial {trial.number} failed: {_reason(error)}", file=sys.stderr, flush=True)
-        if not isinstance(error, ValueError):
+        trial.set_user_attr("reason", one_line(error))
+        print(f"trial {trial.number} failed: {one_line(error)}", file=sys.stderr, flush=True)
+        if not is_mistake(error):
             traceback.print_exception(error)
     study.tell(trial, values, state, skip_if_finished=True)
     if mistake is not None:
         study.set_user_attr("mistake", mistake)
 
 
-def _reason(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return text if isinstance(error, ValueError) else f"{type(error).__name__}: {text}"
-
-
 def _values(search: Search, trial: Trial) -> list[float]:
-    from hydra.errors import HydraException
     from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
 
     overrides = search.overrides(trial.params)
     print(f"trial {trial.number}: {' '.join(overrides)}", file=sys.stderr, flush=True)
-    try:
-        cfg, choices = search.compose(overrides)
-        OmegaConf.resolve(cfg)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ValueError(str(error)) from error
+    cfg, choices = search.compose(overrides)
+    OmegaConf.resolve(cfg)
     run = Run.of(cfg, {group: option for group, option in choices.items() if option is not None})
     trial.set_user_attr("cell", run.cell.signature)
     trial.set_user_attr("result", str(run.cell.result_file))

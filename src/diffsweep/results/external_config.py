@@ -10,7 +10,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 
-from diffsweep.sweep.plan.compose import in_one_line
+from diffsweep.mistakes import one_line
 from diffsweep.sweep.store.process import import_from
 
 
@@ -60,4 +60,4 @@ def compose_external(words: Sequence[str], reference: str, runs: str) -> tuple[D
             cfg.paths.runs = runs
             return cfg, is_dataset
     except HydraException as error:
-        raise ValueError(in_one_line(error)) from error
+        raise ValueError(one_line(error)) from error

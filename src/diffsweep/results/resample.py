@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from diffsweep.mistakes import one_line
 from diffsweep.results.lookup import find
 from diffsweep.sweep.store.record import CHOICES, Cell, Fit
 
@@ -174,8 +175,6 @@ def _set(cfg: DictConfig, words: Sequence[str], group: str) -> None:
     from hydra.errors import HydraException
     from omegaconf import OmegaConf
 
-    from diffsweep.sweep.plan.compose import in_one_line
-
     for word in words:
         key = word.partition("=")[0]
         parent, _, last = key.rpartition(".")
@@ -188,7 +187,7 @@ def _set(cfg: DictConfig, words: Sequence[str], group: str) -> None:
         try:
             OmegaConf.update(cfg, key, OverridesParser.create().parse_override(word).value())
         except HydraException as error:
-            raise ValueError(in_one_line(error)) from error
+            raise ValueError(one_line(error)) from error
 
 
 def _composed(group: str, option: str, words: Sequence[str], config_dir: str | Path | None) -> Any:
@@ -196,8 +195,6 @@ def _composed(group: str, option: str, words: Sequence[str], config_dir: str | P
     from hydra import compose, initialize_config_dir
     from hydra.errors import HydraException
     from omegaconf import OmegaConf
-
-    from diffsweep.sweep.plan.compose import in_one_line
 
     conf = Path("conf").absolute()
     if not (conf / "config.yaml").is_file():
@@ -207,5 +204,5 @@ def _composed(group: str, option: str, words: Sequence[str], config_dir: str | P
         with initialize_config_dir(str(conf), version_base="1.3"):
             composed = compose("config", overrides=[search, f"{group}={option}", *words])
     except HydraException as error:
-        raise ValueError(in_one_line(error)) from error
+        raise ValueError(one_line(error)) from error
     return OmegaConf.create(OmegaConf.to_container(composed[group], resolve=False))  # type: ignore[arg-type]

@@ -65,21 +65,11 @@ def compose(loader: ConfigLoader, master: DictConfig, batch: Iterable[Sequence[s
 
     `loader` is the `config_loader` of a launcher's `HydraContext`, `master` the config that its `setup` is given.
 
-    Raises Hydra's own exception for the first cell that Hydra refuses (`in_one_line` shortens it), and ValueError for
-    one with a missing value (`???`) or an interpolation that fails.
+    Raises Hydra's own exception for the first cell that Hydra refuses (`mistakes.one_line` shortens it), and ValueError
+    for one with a missing value (`???`) or an interpolation that fails.
     """
     composer = _Composer(loader, master)
     return (composer.cell(tuple(overrides)) for overrides in batch)
-
-
-def in_one_line(error: Exception) -> str:
-    """What `error`, raised for a user's mistake, says: without Hydra's list of searched places, in one line."""
-    options = getattr(error, "options", None)
-    if options:
-        return f"no such option: {getattr(error, 'missing_cfg_file', '')}; valid ones: {', '.join(options)}"
-    said = " ".join(re.split(r"\n(?:Config s|S)earch path:|\nSee https?:", str(error))[0].split())
-    override = getattr(error, "override", None)
-    return f"cannot read {override}: {said}" if override else said
 
 
 class _Override(NamedTuple):
