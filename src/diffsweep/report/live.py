@@ -18,6 +18,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from diffsweep import messages
 from diffsweep.report.format import count, duration, number, with_error
 from diffsweep.report.statistics import larger_is_better
 from diffsweep.sweep.plan.plan import Plan
@@ -264,7 +265,7 @@ class LiveView:
     def __init__(self, plan: Plan, console: Console | None = None) -> None:
         self.plan = plan
         # Standard output is for the table.
-        self.console = console or Console(stderr=True)
+        self.console = console or messages.console(stderr=True)
         self.names = Names.of(plan)
         self._live: Live | None = None
         self._before: Look | None = None
@@ -292,7 +293,8 @@ class LiveView:
         if self._live is not None:
             size = self.console.size
             # One line less than there is: a full screen scrolls.
-            self._live.update(view(self.plan, self.names, look, size.width, size.height - 1), refresh=True)
+            picture = view(self.plan, self.names, look, size.width, size.height - 1)
+            self._live.update(messages.Printable(picture), refresh=True)
         else:
             for line in self._news(look):
                 self.console.print(Text(_line(line)), soft_wrap=True)

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from diffsweep import messages
 from diffsweep.report.live import LiveView, Names, standing, things, view
 from diffsweep.sweep.plan.jobs import Launched
 from diffsweep.sweep.plan.plan import Plan
@@ -21,7 +22,6 @@ from diffsweep.sweep.status.sweep_state import Item, Look
 from diffsweep.sweep.store.lease import Lease
 from diffsweep.sweep.store.process import Process
 
-_UNBOUNDED = 10_000
 _NEWEST = 5
 # Jobs save their state when they are told to stop: a launcher waits a minute for them.
 _PATIENCE = 90.0
@@ -65,7 +65,7 @@ def status(runs: Path, sweep: str | None, watch: bool) -> int:
 
     `watch`: go on showing it until it is over or Ctrl-C. Returns the exit code, 0. Raises ValueError as `find`.
     """
-    console = _console()
+    console = messages.console()
     if sweep is None and not watch:
         _list(runs, console)
         return 0
@@ -84,7 +84,7 @@ def cancel(runs: Path, sweep: str) -> int:
     """
     folder = find(runs, sweep)
     plan, launched = Plan.read(folder), Launched.read(folder)
-    console = _console()
+    console = messages.console()
     if launched is None or launched.ended:
         _say(console, f"sweep {plan.name} has no jobs")
     elif launched.kind == "slurm":
@@ -231,11 +231,6 @@ def _cancel_slurm(plan: Plan, console: Console) -> bool:
         time.sleep(1.0)
     _say(console, f"SLURM still has {', '.join(left[:_NEWEST])}: they may need a moment to save their state")
     return False
-
-
-def _console() -> Console:
-    console = Console()
-    return console if console.is_terminal else Console(width=_UNBOUNDED)
 
 
 def _say(console: Console, text: str) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from diffsweep import messages
 from diffsweep.files import atomic
 from diffsweep.sweep.search.study import Search
 
@@ -56,16 +57,13 @@ def show(search: Search, study: Study) -> None:
     from importlib.util import find_spec
 
     from optuna.trial import TrialState
-    from rich.console import Console
     from rich.text import Text
 
     counts = dict.fromkeys(TrialState, 0)
     for trial in study.get_trials(deepcopy=False):
         counts[trial.state] += 1
     said = [f"{counts[state]} {state.name.lower()}" for state in TrialState if counts[state]]
-    console = Console()
-    # Lines for grep and awk are never wrapped; rich takes a pipe for 80 columns wide.
-    console = console if console.is_terminal else Console(width=10_000)
+    console = messages.console()
     console.print(Text(f"study {search.name}: {', '.join(said)}"))
     best = study.best_trials if len(search.directions) > 1 else [study.best_trial]
     front = {trial.number for trial in best}
