@@ -72,6 +72,7 @@ class OptunaSweeper(Sweeper):
         """
         from diffsweep.entry.trial import Worker
         from diffsweep.mistakes import compact
+        from diffsweep.sweep.plan.unread_keys import refuse_unread
         from diffsweep.sweep.search import supervisor
         from diffsweep.sweep.search.workers import crew
 
@@ -82,6 +83,7 @@ class OptunaSweeper(Sweeper):
             # A typing error is found here, before anything is written.
             overrides = search.overrides(search.example())
             cfg = self.hydra_context.config_loader.load_sweep_config(self.config, overrides)
+            refuse_unread(cfg)
             if not _allowed(cfg, search):
                 return
             runtime = self.config.hydra.runtime

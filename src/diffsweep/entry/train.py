@@ -20,6 +20,8 @@ from diffsweep.entry import sweep_end
 from diffsweep.mistakes import is_mistake, one_line, report
 from diffsweep.report import terminal
 from diffsweep.sweep.plan import prepare
+from diffsweep.sweep.plan.added_parameters import accept_added_parameters
+from diffsweep.sweep.plan.unread_keys import refuse_unread
 from diffsweep.sweep.store.process import import_from
 from diffsweep.sweep.store.record import Run, write_json
 
@@ -45,6 +47,7 @@ def job(cfg: DictConfig) -> float | None:
     note: dict[str, Any] = {"overrides": " ".join(overrides)}
     import_from(hydra.runtime.cwd)
     try:
+        refuse_unread(cfg)
         run = Run.of(cfg, OmegaConf.to_container(hydra.runtime.choices))  # type: ignore[arg-type]
         note |= {"fit": run.fit.signature, "cell": run.cell.signature}
         asked = prepare.mode(cfg)
@@ -101,6 +104,9 @@ def run(main: Callable[[], object]) -> None:
     import_from(Path.cwd())
     # Hydra answers a mistake with up to fifty lines; ours are told in one place.
     hydra_utils.run_and_report = lambda function: function()
+    accept_added_parameters()
+    # No option of that group is chosen before, so Hydra would only add one.
+    sys.argv[1:] = [f"+{word}" if word.startswith("sweeps=") else word for word in sys.argv[1:]]
     try:
         main()
     except KeyboardInterrupt:

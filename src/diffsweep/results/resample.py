@@ -196,9 +196,12 @@ def _composed(group: str, option: str, words: Sequence[str], config_dir: str | P
     from hydra.errors import HydraException
     from omegaconf import OmegaConf
 
+    from diffsweep.sweep.plan.added_parameters import accept_added_parameters
+
     conf = Path("conf").absolute()
     if not (conf / "config.yaml").is_file():
         raise ValueError(f"there is no conf/config.yaml here to find {group}={option} in: go to the project's folder")
+    accept_added_parameters()
     search = f"hydra.searchpath=[{f'file://{Path(config_dir).absolute()}' if config_dir else ''}]"
     try:
         with initialize_config_dir(str(conf), version_base="1.3"):

@@ -15,6 +15,7 @@ from diffsweep.sweep.plan.compose import compose
 from diffsweep.sweep.plan.hydra_job import frozen
 from diffsweep.sweep.plan.jobs import Job, Launched, Todo
 from diffsweep.sweep.plan.plan import MODES, Plan, Signed
+from diffsweep.sweep.plan.unread_keys import refuse_unread
 from diffsweep.sweep.store.lease import Busy, Lease
 from diffsweep.sweep.store.process import Process
 from diffsweep.sweep.store.record import Run
@@ -42,7 +43,9 @@ def begin(loader: ConfigLoader, master: DictConfig, batch: Sequence[Sequence[str
         command = shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]])
         plan = Plan(folder, runs, command, hydra=frozen(master))
     sign = Signer().sign
-    plan = plan.adding((Signed(*one, *sign(one.config)) for one in compose(loader, master, batch)), first)
+    plan = plan.adding(
+        (Signed(*one, *sign(one.config)) for one in compose(loader, master, batch, refuse_unread)), first
+    )
     # Absolute, as the jobs will read it.
     plan = replace(plan, runs=plan.runs.absolute())
     if mode(master) not in ("plan", "prefetch"):

@@ -22,7 +22,9 @@ from typing import TYPE_CHECKING, Any
 
 from diffsweep.files import read_bytes, read_json, write_atomic, write_json
 from diffsweep.sweep import slurm
+from diffsweep.sweep.plan.added_parameters import accept_added_parameters
 from diffsweep.sweep.plan.plan import Signed
+from diffsweep.sweep.plan.unread_keys import refuse_unread
 from diffsweep.sweep.search.space import axis, suggest
 from diffsweep.sweep.store.lease import Busy, Lease
 from diffsweep.sweep.store.process import Process
@@ -259,12 +261,13 @@ class Search:
     def compose(self, overrides: Sequence[str]) -> tuple[DictConfig, dict[str, str | None]]:
         """The config that overrides ask for, and the option of each group; Hydra's state stays as it was.
 
-        Raises Hydra's exceptions for overrides that it refuses.
+        Raises Hydra's exceptions for overrides that it refuses, ValueError for a key that nothing reads.
         """
         from hydra import compose, initialize_config_dir
         from hydra.core.global_hydra import GlobalHydra
         from omegaconf import OmegaConf, flag_override
 
+        accept_added_parameters()
         main, *others = (str((self.folder / path).absolute()) for path in self.configs)
         path = [f"hydra.searchpath=[{','.join(f'file://{other}' for other in others)}]"] if others else []
         job = self.hydra["job"]
@@ -278,6 +281,7 @@ class Search:
         choices: Any = OmegaConf.to_container(cfg.hydra.runtime.choices)
         with flag_override(cfg, ["struct", "readonly"], False):
             del cfg["hydra"]
+        refuse_unread(cfg)
         return cfg, choices
 
     def signed(self, params: Mapping[str, Any]) -> Signed:
