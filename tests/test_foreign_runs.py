@@ -5,16 +5,24 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 from rich.text import Text
 
-from diffsweep import commands, messages
+from diffsweep import commands, messages, results
 from diffsweep.report import export
+from diffsweep.runs.build import Parts
 from diffsweep.sweep.store.lease import Lease
 from diffsweep.sweep.store.record import Fit
+from finished_runs import CONF, composed, finish
+
+POINTS = ["dataset=moons", "backbone=mlp", "backbone.width=16", "backbone.depth=1", "training.steps=20"]
+POINTS += ["training.warmup=5", "evaluation.samples=64", "trainer.progress=false", "sampler.nfe=4"]
 
 # Sets the title of the window, moves the cursor up, writes in the other direction.
 HOSTILE = "a\x1b]0;owned\x07\x1b[1A\x9b2J\u202egnp.x"
@@ -101,3 +109,95 @@ def test_no_cell_of_a_csv_is_a_formula(run: Call, hostile: Path) -> None:
     assert header == [f"'={index}" for index in range(len(row))]
     assert row == list((texts | kept).values())
     assert "\n=" not in run("results", "--format", "csv")[1]
+
+
+EVIL = "raise SystemExit('code of the runs folder was run')\n"
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The runs folder of one small training."""
+    runs = tmp_path_factory.mktemp("project") / "runs"
+    finish(runs, *POINTS)
+    return runs
+
+
+@pytest.fixture
+def foreign(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of its runs, which somebody else may have altered, in a project of the user's."""
+    shutil.copytree(trained, tmp_path / "runs")
+    (tmp_path / "conf").symlink_to(CONF)
+    (tmp_path / "evil.py").write_text(EVIL)
+    monkeypatch.syspath_prepend(tmp_path)
+    return tmp_path / "runs"
+
+
+def alter(runs: Path, key: str, value: object) -> None:
+    """Write a value into every config.yaml of a runs folder."""
+    for path in runs.rglob("config.yaml"):
+        config = OmegaConf.load(path)
+        OmegaConf.update(config, key, value, force_add=True)
+        OmegaConf.save(config, path)
+
+
+TARGETS = [
+    "os.system",
+    "torch.os.system",
+    "torch.hub.load",
+    "subprocess.Popen",
+    "hydra.utils.get_method",
+    "diffsweep.commands.main",
+    "diffsweep.evaluation.pictures.grid",
+    "diffsweep.files.write_atomic",
+]
+
+
+@pytest.mark.parametrize(
+    ("key", "target"),
+    [(key, "evil.Net") for key in ("sampler.solver", "dataset", "backbone", "schedule", "guidance")]
+    + [("sampler.solver", target) for target in TARGETS],
+)
+def test_a_config_of_somebody_else_chooses_no_code(key: str, target: str, foreign: Path, run: Call) -> None:
+    alter(foreign, f"{key}._target_", target)
+    for words in (["sample", "last", "-n", "2"], ["sample", next(foreign.glob("fits/*")).name, "-n", "2"]):
+        code, out, err = run(*words)
+        assert (code, out) == (2, "")
+        assert f"{key}._target_={target}" in err
+        assert "--trust" in err
+        assert len(err.splitlines()) == 1
+    with pytest.raises(ValueError, match=re.escape(target)):
+        results.sample("last", 2, runs=foreign, show=False)
+    if key in ("dataset", "backbone", "schedule"):
+        with pytest.raises(ValueError, match=re.escape(target)):
+            results.load_fit("last", foreign)
+
+
+def test_a_config_of_somebody_else_reads_no_other_key(foreign: Path, run: Call) -> None:
+    alter(foreign, "logger", {"evil": {"_target_": "evil.Net"}})
+    alter(foreign, "sampler.solver", "${logger.evil}")
+    code, _, err = run("sample", "last", "-n", "2")
+    assert code == 2
+    assert "sampler.solver=${logger.evil}" in err
+
+
+def test_what_is_trusted_is_imported(foreign: Path, run: Call, tmp_path: Path) -> None:
+    """By the user's word, or because the user's own configuration names it."""
+    (foreign.parent / "own_solver.py").write_text(
+        "from diffsweep.diffusion.solvers import Euler\n\n\nclass Mine(Euler): ...\n"
+    )
+    alter(foreign, "sampler.solver._target_", "own_solver.Mine")
+    assert run("sample", "last", "-n", "2")[0] == 2
+    assert run("sample", "last", "-n", "2", "--trust", "--out", "a")[0] == 0
+    (tmp_path / "mine" / "sampler").mkdir(parents=True)
+    (tmp_path / "mine" / "sampler" / "mine.yaml").write_text("solver:\n  _target_: own_solver.Mine\n")
+    assert run("sample", "last", "-n", "2", "--config-dir", str(tmp_path / "mine"), "--out", "b")[0] == 0
+    assert results.sample("last", 2, runs=foreign, show=False, trust=True).shape == (2, 2)
+    assert run("sample", "last", "-n", "2")[0] == 2, "the next call trusts no more than the first"
+
+
+def test_a_teacher_of_somebody_else_chooses_no_code(foreign: Path) -> None:
+    alter(foreign, "backbone._target_", "evil.Net")
+    fit = next(foreign.glob("fits/*")).name
+    cfg, _ = composed(foreign, *POINTS, "diffuser=consistency_distillation", f"diffuser.teacher={fit}")
+    with pytest.raises(ValueError, match=r"backbone\._target_=evil\.Net"):
+        Parts.of(cfg)
