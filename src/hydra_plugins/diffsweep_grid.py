@@ -47,13 +47,13 @@ class GridSweeper(Sweeper):
         Raises CompactHydraException, in one line, for what Hydra or the launcher refuses, and for an empty sweep.
         """
         from diffsweep.mistakes import compact
-        from diffsweep.sweep.plan.prepare import mode
+        from diffsweep.sweep.plan.mode import Mode
 
         assert self.config is not None
         assert self.launcher is not None
         with compact():
             batch = self._batch(arguments)
-            if mode(self.config) in ("plan", "prefetch"):
+            if not Mode.of(self.config).writes_plan:
                 return list(self.launcher.launch(batch, initial_job_idx=0))
             with _noted(self.config, Path(self.config.hydra.sweep.dir)):
                 return list(self.launcher.launch(batch, initial_job_idx=0))

@@ -16,14 +16,14 @@ from rich.text import Text
 
 from diffsweep import messages
 from diffsweep.report.format import duration
-from diffsweep.sweep.plan.jobs import Todo
+from diffsweep.sweep.plan.jobs import RemainingWork
 from diffsweep.sweep.plan.plan import Plan
 from diffsweep.sweep.store.query import results
 
 _SHOWN = 20
 
 
-def show_plan(plan: Plan, todo: Todo, console: Console | None = None) -> None:
+def show_plan(plan: Plan, todo: RemainingWork, console: Console | None = None) -> None:
     """Print what is to be trained and evaluated, and how long it is likely to take, one job after another."""
     console = console or messages.console()
     known = Costs(results(plan.runs))

@@ -29,6 +29,7 @@ from diffsweep.scoring.measure import measure
 from diffsweep.scoring.model_metrics import measure_model
 from diffsweep.scoring.sampling import draw
 from diffsweep.scoring.weights import load_weights
+from diffsweep.sweep.store.blocked import BlockedError
 from diffsweep.sweep.store.lease import Lease
 from diffsweep.sweep.store.record import (
     CHOICES,
@@ -96,7 +97,7 @@ def score(cfg: DictConfig, run: Run, overrides: list[str], sweep: str | None = N
     """
     with _recorded(run.cell):
         if not run.fit.done:
-            raise ValueError(f"not run: fit {run.fit.signature} failed: {run.fit.error() or 'it was never trained'}")
+            raise BlockedError(run.fit.signature, run.fit.error() or "it was never trained")
         return _score(cfg, build(cfg), run, overrides, sweep)
 
 
@@ -131,7 +132,8 @@ def _recorded(record: Record) -> Iterator[None]:
     except Exception as error:
         if is_first_rank():
             with contextlib.suppress(OSError, CannotWriteError):
-                record.write_status("failed", reason=record.write_error(error))
+                blocked = {"blocked_by": error.fit} if isinstance(error, BlockedError) else {}
+                record.write_status("failed", reason=record.write_error(error), **blocked)
         raise
 
 
@@ -256,7 +258,8 @@ def _fit(
     except Exception as error:
         if is_first_rank():
             with contextlib.suppress(OSError, CannotWriteError):
-                record.write_status("failed", reason=record.write_error(error))
+                blocked = {"blocked_by": error.fit} if isinstance(error, BlockedError) else {}
+                record.write_status("failed", reason=record.write_error(error), **blocked)
         raise
     if checkpoints.stopped_by is not None:
         if is_first_rank():
