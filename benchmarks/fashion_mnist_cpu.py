@@ -35,9 +35,9 @@ from diffsweep.data.fashion_mnist import FashionMNIST
 from diffsweep.evaluation.classifier import classifier
 from diffsweep.evaluation.frechet import frechet_distance
 from diffsweep.evaluation.moments import Moments
-from diffsweep.runs.build import Parts
+from diffsweep.runs.build import Components
 from diffsweep.runs.instantiate import make
-from diffsweep.training.module import DECAYS
+from diffsweep.settings import DECAYS
 
 HERE = Path(__file__).parent
 SIDE = 28
@@ -164,21 +164,23 @@ class Ours(Contestant):
         super().__init__(Recipe(training.batch_size, lr, training.warmup, training.decay, training.clip), seed)
 
     def build(self) -> nn.Module:
-        self.parts = Parts.of(self.config)
-        return self.parts.denoiser
+        self.components = Components.of(self.config)
+        return self.components.scoring.model.denoiser
 
     def optimize(self) -> list[torch.optim.Optimizer]:
         return [make(self.config, "optimizer")(self.model.parameters())]
 
     def loss(self, x: Tensor) -> Tensor:
-        return self.parts.diffuser(self.parts.denoiser, x, generator=self.generator).mean()
+        model = self.components.scoring.model
+        return self.components.fitting.objective(model.denoiser, x, generator=self.generator).mean()
 
     def ema(self, step: int) -> float:
         return min(self.config.ema.decay, (1 + step) / (10 + step))
 
     def sample(self, n: int, nfe: int) -> Tensor:
-        sampler = replace(self.parts.sampler, nfe=nfe)
-        return sampler(self.parts.denoiser, torch.randn(n, 1, SIDE, SIDE), schedule=self.parts.schedule)
+        scoring = self.components.scoring
+        sampler = replace(scoring.sampler, nfe=nfe)
+        return sampler(scoring.model.denoiser, torch.randn(n, 1, SIDE, SIDE), schedule=scoring.model.schedule)
 
 
 class SmallDiffusion(Contestant):

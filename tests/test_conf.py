@@ -22,7 +22,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from diffsweep.diffusion.times import LogNormal
 from diffsweep.diffusion.weight import EDM
 from diffsweep.former_names import FORMER
-from diffsweep.runs.build import Parts
+from diffsweep.runs.build import Components
 from diffsweep.runs.instantiate import make
 from diffsweep.runs.stages import complete
 from diffsweep.sweep.store.record import Run
@@ -149,8 +149,8 @@ def test_every_option_composes_and_builds(path: Path) -> None:
     assert OmegaConf.select(cfg, package(path)) is not None or path.stem == "none"
     if choice(path) in UNAVAILABLE:
         return
-    parts = Parts.of(cfg)
-    optimizer = instantiate(cfg.optimizer)(parts.denoiser.parameters())
+    components = Components.of(cfg)
+    optimizer = instantiate(cfg.optimizer)(components.scoring.model.denoiser.parameters())
     assert isinstance(optimizer, torch.optim.Optimizer)
     for logger in (cfg.logger or {}).values():
         assert callable(instantiate(logger))
@@ -235,7 +235,7 @@ def test_debug_is_short_and_what_is_asked_for_wins() -> None:
 def test_every_experiment_builds_at_every_scale(path: Path, trainer: Path) -> None:
     cfg = composed(choice(path), choice(trainer), *COMPANIONS.get(choice(trainer), []))
     assert resolved(cfg)
-    Parts.of(cfg)
+    Components.of(cfg)
     assert {str(key) for key in cfg} == {str(key) for key in composed()}, "an experiment sets a key that nothing reads"
 
 
@@ -326,7 +326,7 @@ def test_parts_of_an_objective_inside_another_are_chosen_in_their_place() -> Non
         "diffuser/weight@diffuser.objective.weight.base=edm",
         "backbone.inputs=2",
     )
-    objective: Any = Parts.of(cfg).diffuser.get_submodule("objective")
+    objective: Any = Components.of(cfg).fitting.objective.get_submodule("objective")
     assert objective.times.base == LogNormal()
     assert objective.weight.base == EDM(cfg.dataset.sigma_data)
 

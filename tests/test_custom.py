@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from diffsweep.sweep.plan.plan import Plan
-from diffsweep.sweep.status.monitor import Monitor
+from diffsweep.sweep.status.monitor import Watch
 
 ROOT = Path(__file__).parent.parent
 
@@ -176,7 +176,7 @@ def test_a_file_that_no_longer_fits_is_said_in_one_line(tmp_path: Path) -> None:
     assert sweep.returncode == 1, sweep.stderr
     assert "Traceback" not in sweep.stdout + sweep.stderr
     plan = Plan.read(tmp_path / "sweep")
-    look = Monitor(plan, poll_seconds=0).read()
+    look = Watch(plan, every=0).look()
     for (_, _, words), task in zip(MISTAKES.values(), plan.tasks, strict=False):
         assert re.search(words, look.cells[task.cell].reason)
         assert look.cells[task.cell].reason in sweep.stdout

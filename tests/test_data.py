@@ -27,6 +27,7 @@ from diffsweep.data.spirals import Spirals
 from diffsweep.data.swissroll import SwissRoll
 from diffsweep.training.batches import Batches
 from prerequisites import need_cifar10, need_fashion_mnist
+from settings import training_settings
 
 CONF = Path(__file__).parents[1] / "conf"
 IMAGES, LABELS = "t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"
@@ -250,7 +251,7 @@ def test_noise_has_the_shape_that_the_network_sees() -> None:
     def draw(shape: tuple[int, ...], stream: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         return torch.rand(shape[0], generator=stream), torch.randn(shape, generator=stream)
 
-    (batch,) = Batches(train.x, train.labels, draw, size=5, steps=1, seed=0, shape=dataset.shape)
+    (batch,) = Batches(train.x, train.labels, draw, training_settings(steps=1, batch_size=5), shape=dataset.shape)
     assert dataset.encode(batch.x0).shape == batch.eps.shape == (5, 8, 8, 8)
 
 

@@ -21,8 +21,9 @@ from diffsweep import commands
 from diffsweep.data.digits import Digits
 from diffsweep.evaluation.features import Features
 from diffsweep.evaluation.images import Images
+from diffsweep.runs.build import evaluation_settings, make_evaluation
 from diffsweep.runs.load_fit import finished
-from diffsweep.scoring.measure import make_evaluation, measure
+from diffsweep.scoring.measure import measure
 from diffsweep.sweep.store import garbage
 from diffsweep.sweep.store.record import Fit
 
@@ -85,7 +86,7 @@ def measured(x: Tensor, cache: Path, *overrides: str, labels: Tensor | None = No
         cfg = compose("config", overrides=["dataset=digits", *asked])
     evaluation = make_evaluation(cfg)
     features = Features.collect(evaluation.extractor.batches(x, 250), labels, evaluation.outputs)
-    return measure(cfg, Digits(), evaluation, features, 0, show=False)
+    return measure(Digits(), evaluation, evaluation_settings(cfg), features, 0, show=False)
 
 
 def test_pictures_and_archive_have_the_numbers_of_a_run_with_these_samples(run: Call, tmp_path: Path) -> None:

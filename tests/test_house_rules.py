@@ -24,7 +24,7 @@ GROUPS = sorted({path.parent.name for path in (ROOT / "conf").glob("*/*.yaml")})
 HEAVY = {"lightning", "matplotlib", "numpy", "pandas", "PIL", "scipy", "sklearn", "torch", "torchvision", "wandb"}
 
 # Files at the root of the package that every folder may import; they import one another only.
-GROUND = {"files", "former_names", "messages", "mistakes", "random_streams", "ranks", "trainer"}
+GROUND = {"files", "former_names", "messages", "mistakes", "random_streams", "ranks", "settings", "trainer"}
 
 # Folder -> what of ours it may import besides itself and the ground. Below `sweep/`, floor by floor.
 ARROWS = {
@@ -37,8 +37,8 @@ ARROWS = {
     "evaluation": set[str](),
     "report": {"sweep"},
     "results": {"diffusion", "report", "runs", "sweep"},
-    "runs": {"diffusion", "evaluation", "scoring", "sweep.store", "tracking", "training"},
-    "scoring": {"diffusion", "evaluation", "sweep.store"},
+    "runs": {"data", "diffusion", "evaluation", "scoring", "sweep.store", "tracking", "training"},
+    "scoring": {"data", "diffusion", "evaluation", "sweep.store"},
     "sweep": set[str](),
     "sweep/execute": {"sweep.plan", "sweep.slurm", "sweep.status", "sweep.store"},
     "sweep/plan": {"sweep.store"},
@@ -46,7 +46,7 @@ ARROWS = {
     "sweep/status": {"sweep.plan", "sweep.slurm", "sweep.store"},
     "sweep/store": set[str](),
     "tracking": {"report", "sweep"},
-    "training": {"diffusion", "evaluation", "scoring", "sweep.store", "tracking"},
+    "training": {"data", "diffusion", "evaluation", "scoring", "sweep.store", "tracking"},
 }
 
 # What is typed often imports these only where something must be computed.

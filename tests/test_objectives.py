@@ -25,6 +25,7 @@ from diffsweep.diffusion.times import Cosine as CosineTimes
 from diffsweep.diffusion.times import LogNormal, LogSNR, LossAware, Uniform, uniforms
 from diffsweep.diffusion.weight import SNR, Learned, Output
 from diffsweep.training.batches import Batches
+from settings import training_settings
 
 Backbone = Callable[[Tensor, Tensor], Tensor]
 
@@ -372,18 +373,9 @@ def test_a_self_conditioned_trajectory_repeats_itself() -> None:
     assert denoiser(noise, CLEAN).isfinite().all()
 
 
-def batches(**changes: object) -> Batches:
-    settings = {
-        "x": torch.arange(64.0)[:, None],
-        "labels": torch.arange(64) % 4,
-        "draw": plain().draw,
-        "size": 32,
-        "steps": 40,
-        "seed": 3,
-        "classes": 4,
-        "drop_labels": 0.25,
-    }
-    return Batches(**(settings | changes))  # pyright: ignore[reportArgumentType]
+def batches(classes: int = 4, drop_labels: float = 0.25, **place: int) -> Batches:
+    settings = training_settings(steps=40, batch_size=32, drop_labels=drop_labels)
+    return Batches(torch.arange(64.0)[:, None], torch.arange(64) % 4, plain().draw, settings, classes, **place)
 
 
 def test_labels_are_dropped_and_nothing_else_changes() -> None:

@@ -32,8 +32,8 @@ from diffsweep.evaluation.mmd import MMD
 from diffsweep.evaluation.pairs import among, discrepancy
 from diffsweep.evaluation.wasserstein import Wasserstein
 from diffsweep.runs import stages
-from diffsweep.scoring import measure
-from diffsweep.scoring.measure import make_evaluation
+from diffsweep.runs.build import evaluation_settings, make_evaluation
+from diffsweep.scoring.measure import Baseline
 from diffsweep.scoring.model_metrics import Likelihood, ModelMetric, measure_model
 from diffsweep.sweep.store.record import Run
 from known import Known
@@ -271,7 +271,9 @@ def test_the_floor_and_what_is_known_of_real_points_are_computed_once(tmp_path: 
         evaluation: Evaluation = evaluation, *overrides: str, **asked: bool
     ) -> tuple[Real, dict[str, float], int]:
         before = Counted.times
-        found = measure.Known.of(config(f"paths.cache={tmp_path}", *overrides), dataset, evaluation, **asked)
+        found = Baseline.of(
+            dataset, evaluation, evaluation_settings(config(f"paths.cache={tmp_path}", *overrides)), **asked
+        )
         return found.reference, dict(found.floor), Counted.times - before
 
     reference, floor, times = known()

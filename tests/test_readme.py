@@ -22,7 +22,7 @@ from hydra.utils import instantiate
 
 from diffsweep.diffusion import CLEAN, GaussianMixture
 from diffsweep.diffusion.schedules import Cosine
-from diffsweep.runs.build import Parts
+from diffsweep.runs.build import Components
 from diffsweep.sweep.store.record import CHOICES
 
 ROOT = Path(__file__).parent.parent
@@ -100,7 +100,7 @@ def table_rows(page: str) -> dict[str, set[str]]:
 @pytest.mark.parametrize("line", command_lines())
 def test_every_command_composes_and_builds(line: str) -> None:
     for overrides in cells(line):
-        Parts.of(config(overrides))
+        Components.of(config(overrides))
 
 
 def test_commands_are_found_and_swept_as_hydra_sweeps_them() -> None:
@@ -166,7 +166,7 @@ def test_the_sampler_that_is_added_is_found_and_has_its_order(tmp_path: Path, mo
     (conf / "sampler" / f"{name}.yaml").write_text(yaml)
 
     cfg = config([f"sampler={name}"], conf)
-    Parts.of(cfg)
+    Components.of(cfg)
     oracle = GaussianMixture.of([0.3, 0.7], [[-1.0], [0.8]], [0.3, 0.5])
     noise = torch.special.ndtri((torch.arange(100, dtype=torch.float64) + 0.5) / 100)[:, None]
     errors, steps = [], [32, 64, 128]

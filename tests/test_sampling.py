@@ -5,14 +5,13 @@ from __future__ import annotations
 import functools
 import os
 import signal
-from typing import Any
 
 import pytest
 import torch
 from lightning import Trainer
 from torch import Tensor, nn
 
-from diffsweep.data.examples import decode
+from diffsweep.data.examples import Dataset, Examples, Split
 from diffsweep.diffusion import Denoiser, Sampler
 from diffsweep.diffusion.schedules import Cosine
 from diffsweep.diffusion.solvers import Euler
@@ -21,7 +20,7 @@ from diffsweep.diffusion.target import X0
 from diffsweep.evaluation.evaluate import Evaluation
 from diffsweep.evaluation.extractor import Extractor
 from diffsweep.evaluation.frechet import Frechet
-from diffsweep.scoring.sampling import Drawn, Sampling, draw
+from diffsweep.scoring.sampling import FeatureExtraction, Model, SampleSet, Sampling, draw
 
 trainer = functools.partial(
     Trainer,
@@ -54,25 +53,40 @@ class Backbone(nn.Module):
         return torch.where(broken, torch.nan, torch.sin(3 * x))
 
 
-def drawn(n: int = 30, batch_size: int = 7, breaks_at: float = float("inf"), **changes: Any) -> Drawn:
-    settings: dict[str, Any] = {
-        "decode": functools.partial(decode, like=torch.uint8),
-        "shape": (1, 4, 4),
-        "classes": 3,
-        "seed": 7,
-        "extractor": Extractor(Means(), "means", 8, "means", ("features", "logits")),
-        "outputs": ["logits"],
-        "shown": 10,
-    }
-    denoiser = Denoiser(Backbone(breaks_at), Cosine(), X0())
-    sampling = Sampling(denoiser, Sampler(Euler(), Time(), 6), Cosine(), **(settings | changes))
+class Squares(Dataset):
+    """Images of 4 x 4 pixels, of which only the shape is used."""
+
+    name = "squares"
+
+    def __init__(self, classes: int) -> None:
+        super().__init__((1, 4, 4), classes, sigma_data=0.5)
+
+    def load(self, split: Split) -> Examples:
+        raise NotImplementedError
+
+
+EXTRACTOR = Extractor(Means(), "means", 8, "means", ("features", "logits"))
+SHOWN_TEN = FeatureExtraction(EXTRACTOR, ["logits"], shown=10)
+ALL_SHOWN = FeatureExtraction(EXTRACTOR, ["logits"], shown=30)
+
+
+def drawn(
+    n: int = 30,
+    batch_size: int = 7,
+    breaks_at: float = float("inf"),
+    classes: int = 3,
+    conditional: bool = True,
+    extraction: FeatureExtraction = SHOWN_TEN,
+) -> SampleSet:
+    model = Model(Denoiser(Backbone(breaks_at), Cosine(), X0()), Cosine(), Squares(classes), conditional)
+    sampling = Sampling(model, Sampler(Euler(), Time(), 6), seed=7, extraction=extraction)
     found = draw(sampling, trainer, n, batch_size, show=False)
     assert found is not None
     return found
 
 
 def test_features_are_those_of_the_pictures_and_pictures_are_kept_no_more_than_are_shown() -> None:
-    found, every = drawn(), drawn(shown=30)
+    found, every = drawn(), drawn(extraction=ALL_SHOWN)
     assert found.features is not None
     assert (len(found.samples), len(every.samples), len(found.features)) == (10, 30, 30)
     assert torch.equal(found.samples, every.samples[:10])
@@ -102,7 +116,7 @@ def test_labels_are_those_that_were_asked_for_if_the_model_was_told_any() -> Non
 
 
 def test_broken_samples_are_counted_shown_grey_and_not_scored() -> None:
-    whole, found = drawn(shown=30), drawn(shown=30, breaks_at=0.8)
+    whole, found = drawn(extraction=ALL_SHOWN), drawn(breaks_at=0.8, extraction=ALL_SHOWN)
     assert found.features is not None
     grey = found.samples.eq(128).flatten(1).all(dim=1)
     assert 0 < found.broken < 15
@@ -150,7 +164,7 @@ def test_one_pass_of_the_network_serves_all_metrics() -> None:
 
     extractor = Extractor(Counting(), "means", 8, "means", ("features", "logits"))
     evaluation = Evaluation(extractor, [Frechet(), Frechet()])
-    found = drawn(extractor=extractor, outputs=evaluation.outputs)
+    found = drawn(extraction=FeatureExtraction(extractor, evaluation.outputs))
     assert found.features is not None
     assert sum(passes) == 30
     assert set(found.features.outputs) == {"features"}

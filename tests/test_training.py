@@ -7,6 +7,8 @@ import math
 import pytest
 import torch
 
+from diffsweep.data.examples import Dataset, Examples, Split
+from diffsweep.data.modality import Modality
 from diffsweep.diffusion import Denoiser, Sampler
 from diffsweep.diffusion.noise import SDE
 from diffsweep.diffusion.schedules import Cosine
@@ -14,21 +16,23 @@ from diffsweep.diffusion.solvers import Euler
 from diffsweep.diffusion.spacing import Time
 from diffsweep.diffusion.target import V
 from diffsweep.random_streams import generator
-from diffsweep.scoring.sampling import Sampling
+from diffsweep.scoring.sampling import Model, Sampling
 from diffsweep.training.batches import Batch, Batches
 from diffsweep.training.ema import ema
-from diffsweep.training.module import Recipe
 from diffsweep.training.muon import Muon, orthogonal
+from settings import training_settings
 
 
 def draw(shape: tuple[int, ...], stream: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.rand(shape[0], generator=stream), torch.randn(shape, generator=stream)
 
 
-def batches(**changes: object) -> Batches:
-    x = torch.arange(10.0)[:, None].repeat(1, 3)
-    settings = {"x": x, "labels": torch.arange(10), "draw": draw, "size": 4, "steps": 12, "seed": 3}
-    return Batches(**(settings | changes))  # pyright: ignore[reportArgumentType]
+X = torch.arange(10.0)[:, None].repeat(1, 3)
+
+
+def batches(x: torch.Tensor = X, start: int = 0, rank: int = 0, ranks: int = 1, **changes: object) -> Batches:
+    labels = torch.arange(len(x))
+    return Batches(x, labels, draw, training_settings(**changes), start=start, rank=rank, ranks=ranks)
 
 
 def same(a: Batch, b: Batch) -> bool:
@@ -62,7 +66,7 @@ def test_ranks_share_the_batch_of_one() -> None:
 
 def test_flips_mirror_half_of_the_images() -> None:
     images = torch.tensor([0, 1], dtype=torch.uint8).expand(64, 1, 2, 2)
-    batch = next(iter(batches(x=images, labels=torch.zeros(64).long(), size=64, flip=True)))
+    batch = next(iter(batches(images, batch_size=64, flip=True)))
     mirrored = (batch.x0[:, 0, 0, 0] == 1).float().mean()
     assert 0.25 < float(mirrored) < 0.75
 
@@ -78,13 +82,16 @@ def test_streams_differ_by_purpose_and_number() -> None:
 
 
 def test_the_learning_rate_rises_and_falls() -> None:
-    recipe = Recipe(steps=110, warmup=10, decay="linear", clip=None, seed=0)
-    assert recipe.factor(0) == pytest.approx(0.1)
-    assert recipe.factor(9) == pytest.approx(1.0)
-    assert recipe.factor(60) == pytest.approx(0.5)
-    assert recipe.factor(110) == 0
-    assert Recipe(110, 10, "cosine", None, 0).factor(60) == pytest.approx(0.5)
-    assert Recipe(110, 10, "constant", None, 0).factor(100) == 1
+    linear, cosine, constant = (
+        training_settings(steps=110, warmup=10, decay=decay).learning_rate_factor
+        for decay in ("linear", "cosine", "constant")
+    )
+    assert linear(0) == pytest.approx(0.1)
+    assert linear(9) == pytest.approx(1.0)
+    assert linear(60) == pytest.approx(0.5)
+    assert linear(110) == 0
+    assert cosine(60) == pytest.approx(0.5)
+    assert constant(100) == 1
 
 
 @pytest.mark.parametrize(
@@ -94,12 +101,12 @@ def test_the_learning_rate_rises_and_falls() -> None:
         ({"warmup": -1}, "training.warmup=-1 must be a whole number, 0 or more"),
         ({"decay": "sqrt"}, "training.decay=sqrt is unknown: choose one of constant, linear, cosine"),
         ({"clip": -1.0}, "training.clip=-1.0 must be above 0"),
+        *[({"ema_decay": value}, r"ema\.decay=") for value in (-0.1, 1.0, math.nan)],
     ],
 )
-def test_impossible_recipes_are_refused(change: dict[str, object], message: str) -> None:
-    settings = {"steps": 10, "warmup": 0, "decay": "linear", "clip": None, "seed": 0}
+def test_impossible_settings_are_refused(change: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Recipe(**(settings | change))  # pyright: ignore[reportArgumentType]
+        training_settings(**change)
 
 
 def test_the_average_warms_up() -> None:
@@ -112,9 +119,6 @@ def test_the_average_warms_up() -> None:
         decay = min(0.9, (1 + n) / (10 + n))
         expected = decay * expected + (1 - decay) * value
     assert float(average[0]) == pytest.approx(expected, rel=1e-5)
-    for wrong in (-0.1, 1.0, math.nan):
-        with pytest.raises(ValueError, match=r"ema\.decay="):
-            ema(wrong)
 
 
 def test_orthogonal_keeps_directions_and_levels_their_lengths() -> None:
@@ -166,6 +170,19 @@ def test_muon_trains_vectors_as_adam_and_goes_on_from_its_state() -> None:
         Muon([ours], lr=-1)
 
 
+class Floats(Dataset):
+    """Unlabelled images that are stored as the network sees them."""
+
+    name = "floats"
+
+    def __init__(self) -> None:
+        super().__init__((1, 4, 4), classes=0, sigma_data=0.5)
+        self.modality = Modality("floats", torch.float32, None)
+
+    def load(self, split: Split) -> Examples:
+        raise NotImplementedError
+
+
 class Backbone(torch.nn.Module):
     def forward(self, x: torch.Tensor, logsnr: torch.Tensor, condition: torch.Tensor | None = None) -> torch.Tensor:
         return torch.sin(x * 3) * logsnr.view(-1, 1, 1, 1).clamp(-1, 1)
@@ -174,9 +191,8 @@ class Backbone(torch.nn.Module):
 @pytest.mark.parametrize("eta", [0.0, 1.0])
 def test_sample_i_does_not_know_its_batch(eta: float) -> None:
     denoiser = Denoiser(Backbone(), Cosine(), V())
-    sampling = Sampling(
-        denoiser, Sampler(Euler(), Time(), 6, SDE(eta)), Cosine(), lambda x: x, shape=(1, 4, 4), classes=0, seed=7
-    )
+    model = Model(denoiser, Cosine(), Floats(), conditional=False)
+    sampling = Sampling(model, Sampler(Euler(), Time(), 6, SDE(eta)), seed=7)
     together = sampling.predict_step(torch.arange(12), 0)
     assert together.numbers.tolist() == list(range(12))
     for some in ([5], [11, 0], [3, 4, 5, 6]):
@@ -193,7 +209,6 @@ def test_sample_i_starts_from_the_same_noise_with_every_sampler() -> None:
             return x * 0
 
     for sampler in (Sampler(Euler(), Time(), 1), Sampler(Euler(), Time(), 1, SDE(1.0))):
-        Sampling(Denoiser(Seen(), Cosine(), V()), sampler, Cosine(), lambda x: x, (1, 4, 4), 0, 7).predict_step(
-            torch.arange(3), 0
-        )
+        model = Model(Denoiser(Seen(), Cosine(), V()), Cosine(), Floats(), conditional=False)
+        Sampling(model, sampler, seed=7).predict_step(torch.arange(3), 0)
     torch.testing.assert_close(starts[0], starts[1])

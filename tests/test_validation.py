@@ -18,12 +18,12 @@ from lightning import Trainer
 from omegaconf import DictConfig, OmegaConf
 
 from diffsweep.runs import stages
-from diffsweep.runs.build import Parts
+from diffsweep.runs.build import Components
 from diffsweep.sweep.store.record import Fit, Run, read_metrics
 from diffsweep.sweep.store.signature import fit_signature, resolved
 from diffsweep.trainer import WholeFiles
 from diffsweep.training.progress import Progress
-from diffsweep.training.scoring_callbacks import Draft, Scorer, Watch
+from diffsweep.training.scoring_callbacks import IntermediateEvaluation, PruningPolicy, WeightsEvaluator
 from diffsweep.training.validation import Best, Validation
 from tiny import TINY
 
@@ -139,7 +139,7 @@ def test_the_last_step_is_evaluated_whatever_the_others(tmp_path: Path) -> None:
     # An evaluation is no rung: a search that prunes goes on beside it.
     cfg, run = config(tmp_path, "training.steps=7", "validation=best", "validation.every=5")
     rungs: dict[int, float] = {}
-    watch = Watch((5,), 64, lambda step, name, value: bool(rungs.update({step: value})))
+    watch = PruningPolicy((5,), 64, lambda step, name, value: bool(rungs.update({step: value})))
     stages.complete(cfg, run, [], None, watch)
     assert list(curve(run)) == [5, 7]
     assert list(rungs) == [5]
@@ -151,7 +151,7 @@ def test_the_last_step_is_evaluated_whatever_the_others(tmp_path: Path) -> None:
 def scripted(monkeypatch: pytest.MonkeyPatch, *values: float) -> None:
     """Evaluations find these, one after the other."""
     found = iter(values)
-    monkeypatch.setattr(Scorer, "__call__", lambda self, weights, trainer: next(found))
+    monkeypatch.setattr(WeightsEvaluator, "__call__", lambda self, weights, trainer: next(found))
 
 
 def test_a_training_ends_when_patience_does_and_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -223,17 +223,19 @@ def test_the_best_weights_are_a_copy() -> None:
 
 def test_broken_weights_are_scored_nan(tmp_path: Path) -> None:
     cfg, _ = config(tmp_path, "validation=curve", *EVERY)
-    parts = Parts.of(cfg)
-    assert parts.validation is not None
-    scorer = Scorer(cfg, parts, parts.dataset.load("train"), Draft.of(parts.validation))
+    fitting = Components.of(cfg).fitting
+    model = fitting.scoring.model
+    assert fitting.validation is not None
+    evaluation = IntermediateEvaluation.of(fitting.validation, tmp_path)
+    scorer = WeightsEvaluator(model, model.dataset.load("train"), evaluation)
     trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
-    given = {name: value.clone() for name, value in parts.denoiser.backbone.state_dict().items()}
+    given = {name: value.clone() for name, value in model.denoiser.backbone.state_dict().items()}
     before = torch.get_rng_state()
     assert math.isfinite(scorer(given, trainer))
     for broken in (math.nan, math.inf):
         assert math.isnan(scorer({name: value * broken for name, value in given.items()}, trainer))
     assert torch.equal(torch.get_rng_state(), before)
-    assert all(parameter.requires_grad for parameter in parts.denoiser.parameters())
+    assert all(parameter.requires_grad for parameter in model.denoiser.parameters())
 
 
 # Kills
@@ -337,11 +339,11 @@ def test_where_the_extractors_weights_lie_is_no_part_of_the_name() -> None:
 
 def test_the_sampler_of_an_evaluation_is_chosen_in_its_place() -> None:
     cfg = composed("validation=best", "sampler@validation.sampler=ddim", "validation.sampler.nfe=10", "sampler=heun")
-    validation = Parts.of(cfg).validation
+    validation = Components.of(cfg).fitting.validation
     assert isinstance(validation, Validation)
     assert (validation.sampler.nfe, type(validation.sampler.solver).__name__) == (10, "Euler")
     assert validation.extractor.space == "digits"
-    assert Parts.of(composed()).validation is None
+    assert Components.of(composed()).fitting.validation is None
 
 
 # Mistakes
@@ -365,5 +367,5 @@ def test_bad_values_are_refused_in_one_line(override: str, words: str) -> None:
     pure = ["schedule=rectified", "sampler/spacing@validation.sampler.spacing=time"] if "heun" in override else []
     cfg = composed("validation=best", override, *pure)
     with pytest.raises(ValueError, match=r"^[^\n]*$") as caught:
-        Parts.of(cfg)
+        Components.of(cfg)
     assert words in str(caught.value)

@@ -468,18 +468,16 @@ def test_a_server_that_fails_costs_a_line_and_no_run(
 @pytest.fixture
 def swept(server: Server, tmp_path: Path) -> tuple[Any, list[dict[str, Any]]]:
     """A sweep of three cells of one fit, done; its plan, and its results."""
-    from diffsweep.sweep.plan.plan import Plan, SignedConfig
+    from diffsweep.sweep.plan.plan import Plan, Signed
 
     fit = trained(tmp_path, "aaaaaaaaaa07")
     asked = [("cccccccccc71", 0.9, 5, "ddim"), ("cccccccccc72", 0.5, 20, "ddim"), ("cccccccccc73", 0.52, 20, "heun")]
     results = [evaluated(fit, *one) for one in asked]
     signed = [
-        SignedConfig(
-            str(one["overrides"]).split(), CONFIG, CHOICES | {"sampler": one["sampler"]}, fit.signature, one["cell"]
-        )
+        Signed(str(one["overrides"]).split(), CONFIG, CHOICES | {"sampler": one["sampler"]}, fit.signature, one["cell"])
         for one in results
     ]
-    plan = Plan(tmp_path / "sweeps" / "night", tmp_path, "train.py -m sampler=ddim,heun").with_tasks(signed)
+    plan = Plan(tmp_path / "sweeps" / "night", tmp_path, "train.py -m sampler=ddim,heun").adding(signed)
     plan.write()
     return plan, results
 
@@ -603,7 +601,7 @@ def test_a_training_that_is_preempted_is_one_run_and_does_not_notice_that_it_is_
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from diffsweep.runs import stages
-    from diffsweep.training.scoring_callbacks import Watch
+    from diffsweep.training.scoring_callbacks import PruningPolicy
 
     shown = ["logger=wandb", "logger.wandb.mode=online", "logger.wandb.artifact=true"]
     pictured = ["logger.wandb.samples_every=20", "logger.wandb.samples=4"]
@@ -614,7 +612,7 @@ def test_a_training_that_is_preempted_is_one_run_and_does_not_notice_that_it_is_
         return False
 
     with pytest.raises(SystemExit):
-        stages.complete(cfg, run, [], "dusk", Watch((20,), 16, preempt))
+        stages.complete(cfg, run, [], "dusk", PruningPolicy((20,), 16, preempt))
     fit, cell = server.runs[run.fit.signature], run.cell.signature
     assert (fit.finished, fit.preempting, fit.job_type, fit.group) == (1, True, "fit", "dusk")
     assert cell not in server.runs

@@ -14,13 +14,18 @@ from lightning import Trainer
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch.plugins.io import CheckpointIO
-from omegaconf import DictConfig
 
 from diffsweep.files import atomic
+from diffsweep.settings import TrainerSettings
 
 
-def make_trainer(cfg: DictConfig, folder: Path, **kwargs: Any) -> Trainer:
-    """A quiet Lightning trainer on the devices that the config names; all its files stay below ``folder``.
+def make_trainer(settings: TrainerSettings, folder: Path, **kwargs: Any) -> Trainer:
+    """A quiet Lightning trainer on the devices of the settings; all its files stay below ``folder``.
+
+    Args:
+        settings: Devices and number format.
+        folder: Where it may write.
+        kwargs: Further arguments of Lightning's trainer.
 
     Raises:
         ValueError: if the devices are not there, or do not match the SLURM job's tasks.
@@ -29,15 +34,17 @@ def make_trainer(cfg: DictConfig, folder: Path, **kwargs: Any) -> Trainer:
         logging.getLogger(name).setLevel(logging.WARNING)
     for noise in ("does not have many workers", "LeafSpec", "not resumable", "`srun` command is available"):
         warnings.filterwarnings("ignore", message=f".*{noise}.*")
-    placement = {key: cfg.trainer[key] for key in ("accelerator", "devices", "num_nodes", "strategy", "precision")}
-    if cfg.trainer.threads is not None:
-        torch.set_num_threads(cfg.trainer.threads)
+    placement: dict[str, Any] = {
+        key: getattr(settings, key) for key in ("accelerator", "devices", "num_nodes", "strategy", "precision")
+    }
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
     try:
         return Trainer(
             **placement,
-            deterministic=cfg.trainer.deterministic,
+            deterministic=settings.deterministic,
             default_root_dir=folder,
-            plugins=[WholeFiles(), _environment(cfg)],
+            plugins=[WholeFiles(), _environment(settings)],
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
@@ -46,19 +53,19 @@ def make_trainer(cfg: DictConfig, folder: Path, **kwargs: Any) -> Trainer:
         )
     except Exception as error:
         # Lightning raises its own MisconfigurationException and RuntimeError for devices that are not there.
-        settings = " ".join(f"trainer.{key}={value}" for key, value in placement.items())
+        words = " ".join(f"trainer.{key}={value}" for key, value in placement.items())
         reason = " ".join(str(error).split())
-        raise ValueError(f"no such trainer here ({settings}): {reason}; trainer=cpu runs everywhere") from error
+        raise ValueError(f"no such trainer here ({words}): {reason}; trainer=cpu runs everywhere") from error
 
 
-def _environment(cfg: DictConfig) -> LightningEnvironment | SLURMEnvironment:
+def _environment(settings: TrainerSettings) -> LightningEnvironment | SLURMEnvironment:
     # Without a step (sbatch without srun) SLURM's variables describe the batch script, not the tasks of a training.
     if "SLURM_STEP_ID" not in os.environ or not SLURMEnvironment.detect():
         return LightningEnvironment()
-    devices, tasks = cfg.trainer.devices, int(os.environ["SLURM_NTASKS"])
-    if isinstance(devices, int) and devices > 0 and devices * cfg.trainer.num_nodes != tasks:
+    devices, tasks = settings.devices, int(os.environ["SLURM_NTASKS"])
+    if isinstance(devices, int) and devices > 0 and devices * settings.num_nodes != tasks:
         raise ValueError(
-            f"trainer.devices={devices} x trainer.num_nodes={cfg.trainer.num_nodes} must equal the SLURM job's "
+            f"trainer.devices={devices} x trainer.num_nodes={settings.num_nodes} must equal the SLURM job's "
             f"{tasks} tasks: each task drives one device"
         )
     return SLURMEnvironment(auto_requeue=False)

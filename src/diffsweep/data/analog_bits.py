@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from diffsweep.data.examples import Dataset, Examples, Split, decode, fixed
+from diffsweep.data.modality import IMAGES
 
 PLACES = (128, 64, 32, 16, 8, 4, 2, 1)
 
@@ -53,7 +54,7 @@ class AnalogBits(Dataset):
 
     def __init__(self, inner: Dataset, shape: tuple[int, ...], classes: int, sigma_data: float = 1.0) -> None:
         super().__init__(shape, classes, sigma_data)
-        if len(inner.stored) != 3:
+        if inner.modality != IMAGES:
             raise ValueError(f"dataset.inner={inner.name} holds points {inner.stored}: analog bits need uint8 images")
         # No class variable here: it is called after its images.
         self.name = f"{inner.name}_bits"  # pyright: ignore[reportAttributeAccessIssue]
@@ -62,7 +63,7 @@ class AnalogBits(Dataset):
         fixed(self.name, "classes", self.classes, inner.classes)
         fixed(self.name, "sigma_data", self.sigma_data, 1.0)
         self.inner = inner
-        self.stored = inner.stored
+        self.stored, self.modality = inner.stored, inner.modality
         self.encode, self.decode = to_bits, from_bits
 
     def load(self, split: Split) -> Examples:

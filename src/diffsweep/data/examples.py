@@ -9,6 +9,8 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from diffsweep.data.modality import IMAGES, POINTS, Modality
+
 Split = Literal["train", "test"]
 
 
@@ -89,6 +91,7 @@ class Dataset(ABC):
         name: short name, as in `dataset=NAME`.
         shape: of one example as a network sees it, without N: (C, H, W) or (D,).
         stored: its shape as stored; the same, unless `encode` changes it.
+        modality: the kind of the stored data; a dataset whose `stored` shape does not tell it states its own.
         encode: from stored examples (N, *stored) to what a network sees, float (N, *shape).
         decode: its inverse, given also the dtype of the stored data.
         classes: number of labels, 0..classes-1.
@@ -100,6 +103,7 @@ class Dataset(ABC):
 
     def __init__(self, shape: tuple[int, ...], classes: int, sigma_data: float) -> None:
         self.shape = self.stored = tuple(int(size) for size in shape)
+        self.modality: Modality = IMAGES if len(self.stored) == 3 else POINTS
         # Values, not methods: a dataset that wraps another may put its own in their place.
         self.encode: Callable[[Tensor], Tensor] = encode
         self.decode: Callable[[Tensor, torch.dtype], Tensor] = decode

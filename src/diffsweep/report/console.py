@@ -6,12 +6,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from diffsweep.messages import console
+UNBOUNDED = 10_000
 
 
 def here() -> Console:
     """The console of standard output."""
-    return console()
+    console = Console()
+    # Lines for grep and awk are never wrapped; rich takes a pipe for 80 columns wide.
+    return console if console.is_terminal else Console(width=UNBOUNDED)
 
 
 def sign_of(console: Console) -> str:

@@ -36,7 +36,7 @@ def animations(ranked: Sequence[Mapping[str, Any]], count: int, runs: Path) -> d
             request = sample_request(cell)
             # Of a few points nobody sees where they go.
             points = len(request.cfg.dataset.get("shape") or ()) == 1
-            drawn = resample.redraw(
+            drawn = resample.resample(
                 request.cfg,
                 request.fit,
                 resample.POINTS if points else count,

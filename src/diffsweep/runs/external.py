@@ -24,17 +24,22 @@ from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 from tqdm import tqdm
 
+from diffsweep.data.examples import Dataset, Split
+from diffsweep.data.modality import IMAGES, Modality
 from diffsweep.evaluation.evaluate import Evaluation
 from diffsweep.evaluation.extractor import Extractor
 from diffsweep.evaluation.features import Features
 from diffsweep.evaluation.images import Images, read_images
 from diffsweep.evaluation.pictures import grid
-from diffsweep.runs.build import make_trainer
+from diffsweep.runs.build import evaluation_settings, make_evaluation, trainer_settings
 from diffsweep.runs.instantiate import make
-from diffsweep.runs.stages import GRID
-from diffsweep.scoring.measure import make_evaluation, measure
+from diffsweep.scoring.measure import measure
+from diffsweep.scoring.score import GRID
+from diffsweep.settings import EvaluationSettings
 from diffsweep.sweep.store.lease import Lease
+from diffsweep.sweep.store.process import Process
 from diffsweep.sweep.store.record import CHOICES, Cell, Run, provenance
+from diffsweep.trainer import make_trainer
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +61,12 @@ class Pictures:
         """Shape of one image, (C, H, W)."""
         return self.images.shape
 
-    def load(self, split: str) -> Images:
+    @property
+    def modality(self) -> Modality:
+        """Images."""
+        return IMAGES
+
+    def load(self, split: Split) -> Images:
         """All images for `train`, none for `test`."""
         return self.images if split == "train" else self.images.take(0)
 
@@ -73,6 +83,7 @@ class External:
         dataset: of the real data, and `choice` its name in results.
         evaluation: what is measured; its extractor on the CPU.
         counts: what of images, real data and config the result depends on; the cell's name is its hash.
+        settings: which of the real data are the reference, and where what is computed of them is kept.
         given: what of the config was asked for, to be recorded.
         source: where the images were found.
     """
@@ -81,10 +92,11 @@ class External:
     images: Images
     order: Tensor
     name: str
-    dataset: Any
+    dataset: Dataset | Pictures
     choice: str
     evaluation: Evaluation
     counts: dict[str, Any]
+    settings: EvaluationSettings
     given: Sequence[str]
     source: str
 
@@ -128,24 +140,31 @@ class External:
         cfg = copy.deepcopy(cfg)
         try:
             cfg.evaluation.samples = wanted
-            evaluation = make_evaluation(cfg)
-            dataset = make(cfg, "dataset") if isinstance(reference, str) else reference
-            batch_size = cfg.evaluation.batch_size
+            evaluation, settings = make_evaluation(cfg), evaluation_settings(cfg)
+            dataset: Dataset | Pictures = make(cfg, "dataset") if isinstance(reference, str) else reference
         except (AttributeError, TypeError, RuntimeError, LookupError, OmegaConfBaseException) as error:
             raise ValueError(f"this configuration cannot be built: {' '.join(str(error).split())}") from error
-        if not isinstance(batch_size, int) or batch_size < 1:
-            raise ValueError(f"evaluation.batch_size={batch_size} must be a whole number, 1 or more")
-        if not isinstance(reference, str) and cfg.evaluation.reference != "train":
-            raise ValueError(
-                f"evaluation.reference={cfg.evaluation.reference}: the images of {dataset.name} have no splits"
-            )
+        if not isinstance(reference, str) and settings.reference != "train":
+            raise ValueError(f"evaluation.reference={settings.reference}: the images of {dataset.name} have no splits")
         images, dataset = _alike(images, name, dataset)
-        images = dataclasses.replace(images, told=_told(images, name, dataset))
+        images = dataclasses.replace(images, told=_known_labels(images, name, dataset))
         _fits(evaluation.extractor, images)
         order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:wanted]
         choice = reference if isinstance(reference, str) else reference.name
         counts = _counts(cfg, images, dataset)
-        return cls(cfg, images, order, name, dataset, choice, evaluation, counts, given, source)
+        return cls(
+            cfg=cfg,
+            images=images,
+            order=order,
+            name=name,
+            dataset=dataset,
+            choice=choice,
+            evaluation=evaluation,
+            counts=counts,
+            settings=settings,
+            given=given,
+            source=source,
+        )
 
     @property
     def cell(self) -> Cell:
@@ -165,10 +184,10 @@ class External:
             ValueError: if the real data cannot be read, or the devices of the config are not there.
         """
 
-        def waiting(holder: Any) -> None:
+        def waiting(holder: Process | None) -> None:
             print(f"{self.name} is being evaluated by {holder}; waiting for it", file=sys.stderr, flush=True)
 
-        device = make_trainer(self.cfg, self.cell.folder, logger=False).strategy.root_device
+        device = make_trainer(trainer_settings(self.cfg), self.cell.folder, logger=False).strategy.root_device
         with Lease(self.cell.folder).acquire(on_wait=waiting):
             done = None if force else self.cell.result()
             if done is None:
@@ -183,7 +202,7 @@ class External:
         told = None if self.images.told is None else self.images.told[self.order]
         features = Features.collect(self._batches(there.extractor, show), told, there.outputs)
         extracted = time.monotonic()
-        numbers = measure(self.cfg, self.dataset, there, features, 0, show=show)
+        numbers = measure(self.dataset, there, self.settings, features, 0, show=show)
         seconds = {"evaluate_seconds": time.monotonic() - started, "extract_seconds": extracted - started}
         if not isinstance(self.dataset, Pictures):
             return numbers | seconds
@@ -202,7 +221,7 @@ class External:
             leave=False,
         )
         with bar:
-            for numbers in self.order.split(self.cfg.evaluation.batch_size):
+            for numbers in self.order.split(self.settings.batch_size):
                 yield extractor(self.images.x[numbers])
                 bar.update(len(numbers))
 
@@ -251,10 +270,10 @@ def read(path: str, size: int | None, corrupt: str) -> Images:
     return images
 
 
-def _alike(images: Images, name: str, dataset: Any) -> tuple[Images, Any]:
+def _alike(images: Images, name: str, dataset: Dataset | Pictures) -> tuple[Images, Dataset | Pictures]:
     """Images and real data of one shape; what differs in no value but the number of equal channels is made so."""
-    if len(dataset.stored) != 3:
-        raise ValueError(f"{dataset.name} is made of points in the plane, not of images")
+    if dataset.modality != IMAGES:
+        raise ValueError(f"{dataset.name} is made of {dataset.modality.name}, not of images")
     if isinstance(dataset, Pictures) and images.shape[0] == 1:
         dataset = dataclasses.replace(dataset, images=dataset.images.grey())
     if dataset.stored[0] == 1:
@@ -269,7 +288,7 @@ def _alike(images: Images, name: str, dataset: Any) -> tuple[Images, Any]:
     return images, dataset
 
 
-def _told(images: Images, name: str, dataset: Any) -> Tensor | None:
+def _known_labels(images: Images, name: str, dataset: Dataset | Pictures) -> Tensor | None:
     """What the images show, if that is known of the real ones too."""
     told = images.told
     if told is None or isinstance(dataset, Pictures):
@@ -292,7 +311,7 @@ def _fits(extractor: Extractor, images: Images) -> None:
         ) from error
 
 
-def _counts(cfg: DictConfig, images: Images, dataset: Any) -> dict[str, Any]:
+def _counts(cfg: DictConfig, images: Images, dataset: Dataset | Pictures) -> dict[str, Any]:
     if isinstance(dataset, Pictures):
         real: Any = {"images": dataset.images.digest()}
     else:

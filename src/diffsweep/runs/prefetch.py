@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+from hydra.utils import get_class
 from omegaconf import DictConfig
 
-from diffsweep.diffusion.guidance import Unguided
 from diffsweep.evaluation.pretrained import home
+from diffsweep.runs.build import evaluation_settings, make_evaluation
 from diffsweep.runs.instantiate import make
-from diffsweep.scoring.measure import Known, make_evaluation
+from diffsweep.scoring.measure import Baseline
 
 
 def prefetch(cfg: DictConfig) -> str:
@@ -31,9 +33,10 @@ def prefetch(cfg: DictConfig) -> str:
         evaluation = make_evaluation(cfg)
     extractor = evaluation.extractor
     with _arriving(cfg.paths.cache) as statistics:
-        # Samples have labels if the model or its guidance is told them.
-        told = cfg.backbone.classes or not cfg.guidance._target_.endswith(f".{Unguided.__name__}")
-        real = Known.of(cfg, dataset, evaluation, balanced=bool(dataset.classes and told))
+        # Samples have labels if the model or its guidance is given them; the guidance itself may need a finished fit.
+        guidance: Any = get_class(cfg.guidance._target_)
+        labelled = bool(dataset.classes) and (bool(cfg.backbone.classes) or bool(guidance.uses_labels))
+        real = Baseline.of(dataset, evaluation, evaluation_settings(cfg), balanced=labelled)
     here = [path for path in extractor.files if path not in weights]
     return "\n".join(
         [

@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -26,14 +26,15 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from diffsweep.data.modality import IMAGES
 from diffsweep.diffusion import Denoise, Sampler, Schedule
 from diffsweep.diffusion.level import Level
 from diffsweep.evaluation.pictures import animation, grid
-from diffsweep.runs.build import make_guidance
+from diffsweep.runs.build import evaluation_settings, make_guidance, trainer_settings
 from diffsweep.runs.instantiate import make
 from diffsweep.runs.load_fit import finished
-from diffsweep.runs.stages import GRID
-from diffsweep.scoring.sampling import Sampling, draw
+from diffsweep.scoring.sampling import Model, Sampling, draw
+from diffsweep.scoring.score import GRID
 from diffsweep.sweep.store.record import Fit
 from diffsweep.trainer import make_trainer
 
@@ -46,8 +47,8 @@ _OURS = re.compile(rf"\d{{6,}}\.png|grid\.png|samples\.np[yz]|trajectory\.gif|{r
 
 
 @dataclass(frozen=True)
-class Redrawn:
-    """What was drawn.
+class FreshSamples:
+    """Samples of a finished fit that were drawn anew.
 
     Attributes:
         samples: uint8 (N, C, H, W), or float points (N, 2), on the CPU; one that is not finite is grey, or the origin.
@@ -69,7 +70,7 @@ class Redrawn:
     labels: Tensor | None = None
 
 
-def redraw(cfg: DictConfig, fit: Fit, n: int, *, seed: int, follow: bool = False, show: bool = True) -> Redrawn:
+def resample(cfg: DictConfig, fit: Fit, n: int, *, seed: int, follow: bool = False, show: bool = True) -> FreshSamples:
     """Samples 0 ... n - 1 of a finished fit.
 
     Args:
@@ -89,41 +90,37 @@ def redraw(cfg: DictConfig, fit: Fit, n: int, *, seed: int, follow: bool = False
     runs = fit.folder.parent.parent
     denoiser = finished(runs, fit.signature)
     try:
-        dataset, schedule = make(cfg, "dataset"), denoiser.schedule
+        model = Model(denoiser, denoiser.schedule, make(cfg, "dataset"), conditional=bool(cfg.backbone.classes))
         sampler: Sampler = make(cfg, "sampler")
-        sampler.check(schedule)
-        guidance = make_guidance(cfg, denoiser, sampler, schedule, dataset)
-        images = len(dataset.stored) == 3
-        decode = functools.partial(dataset.decode, like=torch.uint8 if images else torch.float32)
-        following = _Following(sampler, schedule, decode, GRID if images else POINTS)
-        sampling = Sampling(
-            denoiser,
-            cast(Sampler, following) if follow else sampler,
-            schedule,
-            decode,
-            tuple(dataset.shape),
-            dataset.classes,
-            seed,
-            guidance,
-            conditional=bool(cfg.backbone.classes),
-        )
-        batch_size = cfg.evaluation.batch_size
+        sampler.check(model.schedule)
+        guidance = make_guidance(cfg, model, sampler)
+        most = GRID if model.dataset.modality == IMAGES else POINTS
+        recording = _RecordingSampler(sampler, model.schedule, model.decode, most)
+        sampling = Sampling(model, cast(Sampler, recording) if follow else sampler, seed, guidance)
+        trainer = functools.partial(make_trainer, trainer_settings(cfg), runs, logger=False)
+        batch_size = evaluation_settings(cfg).batch_size
     except (AttributeError, TypeError, RuntimeError, LookupError, OmegaConfBaseException) as error:
         raise ValueError(f"this configuration cannot be built: {' '.join(str(error).split())}") from error
-    drawn = draw(sampling, functools.partial(make_trainer, cfg, runs, logger=False), n, batch_size, show=show)
+    drawn = draw(sampling, trainer, n, batch_size, show=show)
     assert drawn is not None
-    told = (drawn.samples, drawn.broken, drawn.nfe, drawn.seconds, drawn.device, following.frames())
-    labels = sampling.labels(torch.arange(n)) if sampling.labelled else None
-    return Redrawn(*told, None if labels is None else labels.cpu())
+    return FreshSamples(
+        samples=drawn.samples,
+        broken=drawn.broken,
+        nfe=drawn.nfe,
+        seconds=drawn.seconds,
+        device=drawn.device,
+        frames=recording.frames(),
+        labels=sampling.known_labels(n),
+    )
 
 
 @dataclass(eq=False)
-class _Following:
+class _RecordingSampler:
     """A sampler that keeps what the first samples go through."""
 
     sampler: Sampler
     schedule: Schedule
-    decode: Any
+    decode: Callable[[Tensor], Tensor]
     most: int
     kept: dict[int, list[tuple[Tensor, Tensor]]] = field(default_factory=dict)
     rows: int = 0
@@ -177,7 +174,7 @@ def check_folder(folder: Path) -> None:
         raise ValueError(f"{folder} is not empty ({foreign[0]} lies there): choose another folder with --out")
 
 
-def write(drawn: Redrawn, folder: Path, settings: Mapping[str, Any], *, show: bool = True) -> list[Path]:
+def write(drawn: FreshSamples, folder: Path, settings: Mapping[str, Any], *, show: bool = True) -> list[Path]:
     """Make a folder of samples, whole or not at all, in the place of one that was made so before.
 
     Images: 000000.png ..., grid.png (the first 100), samples.npz (uint8, arr_0, (N, H, W, C); arr_1 has the labels that
@@ -220,7 +217,7 @@ def write(drawn: Redrawn, folder: Path, settings: Mapping[str, Any], *, show: bo
     return [folder / name for name in names]
 
 
-def _write_array(drawn: Redrawn, folder: Path, show: bool) -> str:
+def _write_array(drawn: FreshSamples, folder: Path, show: bool) -> str:
     samples = drawn.samples
     if samples.ndim == 2:
         np.save(folder / "samples.npy", samples.numpy())

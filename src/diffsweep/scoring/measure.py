@@ -7,52 +7,38 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from omegaconf import DictConfig
-
+from diffsweep.data.examples import Split
+from diffsweep.data.modality import Modality
 from diffsweep.evaluation.evaluate import Evaluation, recorded
-from diffsweep.evaluation.extractor import Extractor, sha256
+from diffsweep.evaluation.extractor import sha256
 from diffsweep.evaluation.features import Features
 from diffsweep.evaluation.frechet import Frechet
-from diffsweep.evaluation.metric import Metric, settings
-from diffsweep.evaluation.reference import Library, Reference
-from diffsweep.runs.instantiate import make
-from diffsweep.scoring.model_metrics import ModelMetric
-
-SPLITS = ("train", "test")
+from diffsweep.evaluation.metric import Metric
+from diffsweep.evaluation.metric import settings as metric_settings
+from diffsweep.evaluation.reference import Library, RealData, Reference
+from diffsweep.settings import EvaluationSettings
 
 
-def make_evaluation(cfg: DictConfig) -> Evaluation:
-    """What the config measures of samples; errors as `make_measures`."""
-    return make_measures(cfg)[0]
+class RealDataset(Protocol):
+    """Real data in two splits, one of them the reference of samples.
 
-
-def make_measures(cfg: DictConfig) -> tuple[Evaluation, list[ModelMetric]]:
-    """What the config measures of samples, and of the model itself.
-
-    Raises:
-        ValueError: for values that make no extractor or no metric, or metrics that do not go with the extractor.
+    Attributes:
+        modality: The kind of the data.
     """
-    if cfg.evaluation.reference not in SPLITS:
-        raise ValueError(f"evaluation.reference={cfg.evaluation.reference} is no split: choose {' or '.join(SPLITS)}")
-    extractor: Extractor = make(cfg, "evaluation.extractor")
-    asked = cfg.evaluation.get("metrics") or {}
-    metrics: list[Metric | ModelMetric] = [
-        make(cfg, f"evaluation.metrics.{name}") for name, entry in asked.items() if entry
-    ]
-    of_samples = [metric for metric in metrics if not isinstance(metric, ModelMetric)]
-    if metrics and not of_samples:
-        raise ValueError(
-            f"{metrics[0].short} is measured of the model, and cells are ranked by their samples: choose a metric of "
-            "samples too, as metric=[wasserstein,likelihood]"
-        )
-    return Evaluation(extractor, of_samples), [metric for metric in metrics if isinstance(metric, ModelMetric)]
+
+    @property
+    def modality(self) -> Modality: ...
+
+    def load(self, split: Split) -> RealData:
+        """All examples of a split. Raises ValueError if they cannot be had."""
+        ...
 
 
 @dataclass(frozen=True)
-class Known:
-    """What is known of real data before a sample is looked at.
+class Baseline:
+    """What the numbers of samples are compared with: the reference, and the numbers of as many real samples.
 
     Attributes:
         reference: what samples are compared with.
@@ -67,37 +53,40 @@ class Known:
 
     @classmethod
     def of(
-        cls, cfg: DictConfig, dataset: Any, evaluation: Evaluation, *, balanced: bool = False, show: bool = True
-    ) -> Known:
-        """What is kept of it, computing what is missing.
+        cls,
+        dataset: RealDataset,
+        evaluation: Evaluation,
+        settings: EvaluationSettings,
+        *,
+        balanced: bool = False,
+        show: bool = True,
+    ) -> Baseline:
+        """The baseline of an evaluation: read from the cache folder where it is there, computed and kept otherwise.
 
         Args:
-            cfg: The composed config.
             dataset: Of the real data.
             evaluation: With its extractor on the device to compute on.
+            settings: Which samples it is for, and which split is the reference.
             balanced: As of `Library.held_out`.
             show: Whether to draw bars when standard error is a terminal.
 
         Raises:
             ValueError: if the data cannot be read, or do not fit the extractor.
         """
-        asked = cfg.evaluation
-        library = Library(evaluation.extractor, evaluation.outputs, Path(cfg.paths.cache), asked.batch_size, show)
-        other = next(split for split in SPLITS if split != asked.reference)
-        reference = library.reference(dataset.load(asked.reference))
-        held_out = dataset.load(other)
+        library = Library(evaluation.extractor, evaluation.outputs, settings.cache, settings.batch_size, show)
+        reference = library.reference(dataset.load(settings.reference))
+        held_out = dataset.load(settings.held_out_split)
         if not len(held_out.x):
             return cls(reference, {}, None)
 
         def floor() -> dict[str, float]:
-            return evaluation.values(
-                library.held_out(held_out, asked.samples, asked.seed, balanced=balanced), reference
-            )
+            chosen = library.held_out(held_out, settings.samples, settings.seed, balanced=balanced)
+            return evaluation.values(chosen, reference)
 
-        chosen = [held_out.digest(), asked.samples, asked.seed, balanced]
-        metrics = [(settings(metric), _code(metric)) for metric in evaluation.metrics]
-        numbers = reference.keep(json.dumps(["floor", chosen, metrics]), floor)
-        return cls(reference, numbers, min(asked.samples, len(held_out.x)))
+        key = [held_out.digest(), settings.samples, settings.seed, balanced]
+        metrics = [(metric_settings(metric), _code(metric)) for metric in evaluation.metrics]
+        numbers = reference.keep(json.dumps(["floor", key, metrics]), floor)
+        return cls(reference, numbers, min(settings.samples, len(held_out.x)))
 
 
 def _code(metric: Metric) -> str:
@@ -106,9 +95,9 @@ def _code(metric: Metric) -> str:
 
 
 def measure(
-    cfg: DictConfig,
-    dataset: Any,
+    dataset: RealDataset,
     evaluation: Evaluation,
+    settings: EvaluationSettings,
     drawn: Features,
     broken: int,
     *,
@@ -117,9 +106,9 @@ def measure(
     """The fields of a result that say what was measured, and how.
 
     Args:
-        cfg: The composed config.
         dataset: Of the real data.
         evaluation: With its extractor on the device to compute on.
+        settings: Which split of the data is the reference.
         drawn: Features of the samples that are finite.
         broken: How many more there were that are not. The main number is then null, with the reason beside it.
         show: Whether to draw bars when standard error is a terminal.
@@ -128,13 +117,13 @@ def measure(
         ValueError: if the data cannot be read.
     """
     balanced = drawn.labels is not None
-    real = Known.of(cfg, dataset, evaluation, balanced=balanced, show=show)
+    real = Baseline.of(dataset, evaluation, settings, balanced=balanced, show=show)
     main, total = evaluation.main, len(drawn) + broken
     if broken:
         numbers: dict[str, Any] = {
             main: None,
             f"{main}_reason": f"{broken} of {total} samples are not finite",
-            f"{main}_by": settings(evaluation.metrics[0]),
+            f"{main}_by": metric_settings(evaluation.metrics[0]),
         }
     else:
         numbers = recorded(evaluation.measure(drawn, real.reference), real.floor)
@@ -148,14 +137,14 @@ def measure(
         "evaluation_note": _note(evaluation, total, real.reference.n),
         "samples": total,
         "broken_samples": broken,
-        "reference_split": cfg.evaluation.reference,
+        "reference_split": settings.reference,
         "reference_samples": real.reference.n,
         "reference_digest": real.reference.digest[:12],
         "floor_samples": real.held_out,
         "extractor": extractor.space,
         "extractor_digest": extractor.digest[:12],
         "resize": extractor.resize,
-        "bits": 8 if len(dataset.stored) == 3 else None,
+        "bits": dataset.modality.bits,
     }
 
 

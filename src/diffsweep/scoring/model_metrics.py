@@ -13,6 +13,8 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from diffsweep.data.examples import Dataset
+from diffsweep.data.modality import POINTS
 from diffsweep.diffusion import Denoise, Denoiser, Schedule
 from diffsweep.diffusion.consistency import Consistency
 from diffsweep.diffusion.likelihood import log_likelihood
@@ -38,7 +40,7 @@ class ModelMetric(Protocol):
     @property
     def examples(self) -> int: ...
 
-    def check(self, dataset: Any, diffuser: Objective, denoiser: Denoiser) -> None:
+    def check(self, dataset: Dataset, diffuser: Objective, denoiser: Denoiser) -> None:
         """Refuse, before any training, what it cannot be measured of. Raises ValueError."""
         ...
 
@@ -81,9 +83,9 @@ class Likelihood:
         if self.examples < 8:
             raise ValueError(f"examples={self.examples} must be at least 8: nll comes with an interval")
 
-    def check(self, dataset: Any, diffuser: Objective, denoiser: Denoiser) -> None:
+    def check(self, dataset: Dataset, diffuser: Objective, denoiser: Denoiser) -> None:
         """See `ModelMetric.check`: images, consistency models and those that remember have no such likelihood here."""
-        if len(dataset.shape) != 1:
+        if dataset.modality != POINTS:
             raise ValueError(
                 f"metric likelihood is for points, not for dataset={dataset.name} of shape {tuple(dataset.shape)}: "
                 "leave likelihood out of metric=[...]"
@@ -105,7 +107,7 @@ def measure_model(
     metrics: Sequence[ModelMetric],
     denoise: Denoise,
     schedule: Schedule,
-    dataset: Any,
+    dataset: Dataset,
     *,
     conditional: bool,
     batch_size: int,

@@ -5,11 +5,13 @@ An extractor looks at each batch where it was drawn: only features travel, and n
 
 from __future__ import annotations
 
+import copy
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import FrameType
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -18,6 +20,8 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from diffsweep.data.examples import Dataset
+from diffsweep.data.modality import IMAGES
 from diffsweep.diffusion import Denoise, Denoiser, Level, Sampler, Schedule
 from diffsweep.diffusion.denoiser import Spread
 from diffsweep.diffusion.guidance import Guidance, Unguided
@@ -29,10 +33,10 @@ from diffsweep.trainer import Interrupted
 UNGUIDED = Unguided()
 
 
-class Piece(NamedTuple):
-    """A batch of samples: numbers (N,), stored data, which are finite (N,), and what the extractor made of them.
+class SampleBatch(NamedTuple):
+    """A batch of samples: numbers (N,), stored data, which are finite (N,), and the extractor's outputs.
 
-    One that is not finite is grey, or the origin of the plane.
+    A sample that is not finite is grey, or the origin of the plane.
     """
 
     numbers: Tensor
@@ -41,98 +45,130 @@ class Piece(NamedTuple):
     outputs: dict[str, Tensor]
 
 
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A denoiser, and what it takes to draw samples with it.
+
+    Attributes:
+        denoiser: The model.
+        schedule: Whose levels samplers visit.
+        dataset: Of its data: shapes, labels, and how samples are decoded.
+        conditional: Whether the denoiser is given the labels.
+    """
+
+    denoiser: Denoiser
+    schedule: Schedule
+    dataset: Dataset
+    conditional: bool
+
+    def decode(self, x: Tensor) -> Tensor:
+        """Stored data from what the network sees, as uint8 from [-1, 1]."""
+        return self.dataset.decode(x, self.dataset.modality.dtype)
+
+    def frozen_copy(self, weights: Mapping[str, Tensor]) -> Model:
+        """The same model with other weights of its network, which shares nothing with this one and is not trained."""
+        denoiser = copy.deepcopy(self.denoiser)
+        denoiser.backbone.load_state_dict(weights)
+        return replace(self, denoiser=denoiser.requires_grad_(False).eval())
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureExtraction:
+    """What is done with samples where they are drawn.
+
+    Attributes:
+        extractor: Looks at all of them.
+        outputs: Those of its outputs that are wanted; `features` always is.
+        shown: How many images are kept, beginning with number 0; points are all kept.
+    """
+
+    extractor: Extractor
+    outputs: Sequence[str] = ()
+    shown: int = 0
+
+
 class Sampling(LightningModule):
     """Draws numbered samples; Lightning's predict loop shares the numbers out over devices and nodes.
 
+    Sample i has label i mod the dataset's number of classes.
+
     Args:
-        denoiser: Trained model.
+        model: What is sampled from.
         sampler: How it is integrated back.
-        schedule: The schedule whose levels are visited.
-        decode: From what the network sees to stored data, as [-1, 1] to uint8.
-        shape: Of one sample, as (C, H, W).
-        classes: Number of labels of the data, 0 for none; sample i has label i mod classes.
         seed: Sample seed.
         guidance: Where the denoiser is made to aim.
-        conditional: Whether the denoiser is told the labels; guidance always is.
-        extractor: Looks at the samples; None for none.
-        outputs: Those of its outputs that are wanted.
-        shown: How many samples are kept, beginning with number 0; points are all kept.
+        extraction: What is done with the samples; None keeps all of them and does nothing else.
     """
 
     def __init__(
         self,
-        denoiser: Denoiser,
+        model: Model,
         sampler: Sampler,
-        schedule: Schedule,
-        decode: Callable[[Tensor], Tensor],
-        shape: tuple[int, ...],
-        classes: int,
         seed: int,
         guidance: Guidance = UNGUIDED,
-        *,
-        conditional: bool = True,
-        extractor: Extractor | None = None,
-        outputs: Sequence[str] = (),
-        shown: int = 0,
+        extraction: FeatureExtraction | None = None,
     ) -> None:
         super().__init__()
-        # Not a module of this one: Lightning would change its precision with that of the model.
-        self.extractor = extractor
-        self.outputs = outputs
-        self.shown = shown
-        self.extract_seconds = 0.0
-        self.labelled = bool(classes) and (conditional or not isinstance(guidance, Unguided))
-        self.denoiser = denoiser
+        self.model = model
         self.sampler = sampler
-        self.schedule = schedule
-        self.decode = decode
-        self.shape = shape
-        self.classes = classes
         self.seed = seed
+        self.extraction = extraction
+        self.extract_seconds = 0.0
         self.rows = 0
+        self.labelled = bool(model.dataset.classes) and (model.conditional or guidance.uses_labels)
+        self.denoiser = model.denoiser
         # A weaker model or a classifier moves to the device with this module.
         parts = {name: part for name, part in vars(guidance).items() if isinstance(part, nn.Module)}
         self.helpers = nn.ModuleDict(parts)
-        models = {name: self._told(part, conditional) for name, part in parts.items() if isinstance(part, Denoiser)}
+        models = {name: self._counting(part) for name, part in parts.items() if isinstance(part, Denoiser)}
         # With nothing to replace it need not be a dataclass, which somebody's own guidance may not be.
         aware: Guidance = replace(cast(Any, guidance), **models) if models else guidance
-        self.guided: Denoise = aware(self._told(denoiser, conditional), sampler.levels(schedule))
-        if isinstance(denoiser, Spread) and isinstance(guidance, Unguided):
-            # Guidance moves the mean and calls the model as often as it likes: its variance is then no longer known.
-            self.guided = _Spreading(self.guided, denoiser.spread)
+        self.guided: Denoise = aware(self._counting(self.denoiser), sampler.levels(model.schedule))
+        if isinstance(self.denoiser, Spread) and guidance.keeps_variance:
+            self.guided = _WithSpread(self.guided, self.denoiser.spread)
 
-    def _told(self, denoiser: Denoiser, conditional: bool) -> Denoise:
-        """The denoiser, counting its rows; a model without labels is not told those that guidance is told."""
+    def _counting(self, denoiser: Denoiser) -> Denoise:
+        """The denoiser, counting the rows of its calls; an unconditional one is not given the labels of guidance."""
 
-        def told(x: Tensor, level: Level, condition: Tensor | None = None) -> Tensor:
+        def denoise(x: Tensor, level: Level, condition: Tensor | None = None) -> Tensor:
             self.rows += len(x)
-            return denoiser(x, level, condition if conditional else None)
+            return denoiser(x, level, condition if self.model.conditional else None)
 
-        return told
+        return denoise
 
     def on_predict_start(self) -> None:
-        if self.extractor is not None:
-            self.extractor = self.extractor.to(self.device)
+        if self.extraction is not None:
+            # Not a module of this one: Lightning would change its precision with that of the model.
+            self.extraction = replace(self.extraction, extractor=self.extraction.extractor.to(self.device))
 
-    def predict_step(self, batch: Tensor, batch_idx: int) -> Piece:
-        """What becomes of a batch of numbers (N,), on the CPU."""
-        numbers = batch.tolist()
+    def predict_step(self, batch: Tensor, batch_idx: int) -> SampleBatch:
+        """The samples of a batch of numbers (N,), on the CPU."""
+        numbers, shape = batch.tolist(), self.model.dataset.shape
         streams = [generator(self.seed, "image", number) for number in numbers]
-        noise = torch.stack([torch.randn(self.shape, generator=stream) for stream in streams]).to(self.device)
-        labels = self.labels(batch)
-        x0 = self.sampler(self.guided, noise, schedule=self.schedule, generator=streams, condition=labels).float()
+        noise = torch.stack([torch.randn(shape, generator=stream) for stream in streams]).to(self.device)
+        labels, schedule = self.labels(batch), self.model.schedule
+        x0 = self.sampler(self.guided, noise, schedule=schedule, generator=streams, condition=labels).float()
         finite = torch.isfinite(x0).flatten(1).all(dim=1)
-        samples = self.decode(torch.where(finite.view(-1, *[1] * (x0.ndim - 1)), x0, 0))
+        samples = self.model.decode(torch.where(finite.view(-1, *[1] * (x0.ndim - 1)), x0, 0))
+        if self.extraction is None:
+            return SampleBatch(batch.cpu(), samples.cpu(), finite.cpu(), {})
         started = self._now()
-        found = self.extractor(samples) if self.extractor is not None else {}
-        outputs = {name: found[name].cpu() for name in {"features", *self.outputs} if name in found}
+        outputs = self.extraction.extractor(samples)
+        wanted = {name: outputs[name].cpu() for name in {"features", *self.extraction.outputs}}
         self.extract_seconds += self._now() - started
-        kept = samples if samples.ndim == 2 or self.extractor is None else samples[: max(0, self.shown - numbers[0])]
-        return Piece(batch.cpu(), kept.cpu(), finite.cpu(), outputs)
+        if self.model.dataset.modality == IMAGES:
+            samples = samples[: max(0, self.extraction.shown - numbers[0])]
+        return SampleBatch(batch.cpu(), samples.cpu(), finite.cpu(), wanted)
 
     def labels(self, numbers: Tensor) -> Tensor | None:
         """Labels (N,) of the samples with these numbers; None for data without."""
-        return (numbers % self.classes).to(self.device) if self.classes else None
+        classes = self.model.dataset.classes
+        return (numbers % classes).to(self.device) if classes else None
+
+    def known_labels(self, n: int) -> Tensor | None:
+        """Labels (n,) of the first n samples on the CPU, if model or guidance was given them; else None."""
+        labels = self.labels(torch.arange(n)) if self.labelled else None
+        return None if labels is None else labels.cpu()
 
     def _now(self) -> float:
         # Work is only queued on a GPU: without this the extractor would be charged for the sampler's.
@@ -142,7 +178,7 @@ class Sampling(LightningModule):
 
 
 @dataclass(frozen=True)
-class _Spreading:
+class _WithSpread:
     """A denoiser with another one's learned variance."""
 
     denoise: Denoise
@@ -161,15 +197,21 @@ class _Bar(Callback):
             desc="sampling", total=total, unit="img", disable=None if show else True, dynamic_ncols=True, leave=False
         )
 
-    def on_predict_start(self, trainer: Trainer, pl_module: Any) -> None:
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.seconds -= time.monotonic()
 
     def on_predict_batch_end(
-        self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: SampleBatch,
+        batch: Tensor,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         self.bar.update(len(outputs.numbers) * trainer.world_size)
 
-    def on_predict_end(self, trainer: Trainer, pl_module: Any) -> None:
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.seconds += time.monotonic()
         self.bar.close()
 
@@ -177,8 +219,8 @@ class _Bar(Callback):
 class _Stoppable(Callback):
     """SIGTERM ends the sampling: Lightning only takes note of it, and goes on to the last sample."""
 
-    def on_predict_start(self, trainer: Trainer, pl_module: Any) -> None:
-        def stop(signum: int, frame: Any) -> None:
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        def stop(signum: int, frame: FrameType | None) -> None:
             if trainer.strategy.launcher is not None:
                 trainer.strategy.launcher.kill(signum)
             raise Interrupted(signum)
@@ -189,11 +231,11 @@ class _Stoppable(Callback):
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """What was drawn.
+class SampleSet:
+    """Samples that were drawn of a model, and their features.
 
     Attributes:
-        samples: In their order, as stored data, on the CPU: the first ``Sampling.shown``, or all points.
+        samples: In their order, as stored data, on the CPU: those that were to be kept.
         features: Of all that are finite, in their order; None without an extractor.
         broken: How many samples are not finite.
         seconds: That drawing them took, without starting Lightning and without the extractor.
@@ -213,7 +255,7 @@ class Drawn:
 
 def draw(
     sampling: Sampling, make_trainer: Callable[..., Trainer], n: int, batch_size: int, *, show: bool = True
-) -> Drawn | None:
+) -> SampleSet | None:
     """Samples 0 ... n - 1; None on ranks other than the first, which only lend a hand.
 
     Args:
@@ -232,38 +274,37 @@ def draw(
     chunks = torch.arange(n).split(min(batch_size, -(-n // trainer.world_size)))
     sampling.rows, sampling.extract_seconds = 0, 0.0
     try:
-        pieces: Any = trainer.predict(sampling, _Share(chunks, trainer), return_predictions=True) or []
+        found = trainer.predict(sampling, _Share(chunks, trainer), return_predictions=True)
     except SystemExit as stop:
         # Lightning ends a process after Ctrl-C with exit code 1, as if something had failed.
         if isinstance(stop.__context__, KeyboardInterrupt):
             raise stop.__context__ from None
         raise
-    rows = sampling.rows
+    batches, rows = cast(list[SampleBatch], found or []), sampling.rows
     if trainer.world_size > 1:
-        first = trainer.is_global_zero
-        gathered: list[Any] | None = [None] * trainer.world_size if first else None
-        torch.distributed.gather_object((pieces, rows), gathered)
-        if gathered is None:
-            return None
-        pieces = [piece for part, _ in gathered for piece in part]
-        rows = sum(part for _, part in gathered)
-    pieces.sort(key=lambda piece: int(piece.numbers[0]))
-    finite = torch.cat([piece.finite for piece in pieces])
-    features = None
-    if sampling.extractor is not None:
-        labels = sampling.labels(torch.arange(n)) if sampling.labelled else None
-        every = Features.collect(
-            (piece.outputs for piece in pieces), None if labels is None else labels.cpu(), sampling.outputs
+        shares: list[tuple[list[SampleBatch], int]] | None = (
+            [([], 0)] * trainer.world_size if trainer.is_global_zero else None
         )
-        features = every if bool(finite.all()) else every.take(finite)
-    return Drawn(
-        torch.cat([piece.samples for piece in pieces]),
-        features,
-        int((~finite).sum()),
-        bar.seconds - sampling.extract_seconds,
-        sampling.extract_seconds,
-        trainer.strategy.root_device,
-        rows // n if rows % n == 0 else rows / n,
+        torch.distributed.gather_object((batches, rows), shares)
+        if shares is None:
+            return None
+        batches = [batch for share, _ in shares for batch in share]
+        rows = sum(count for _, count in shares)
+    batches.sort(key=lambda batch: int(batch.numbers[0]))
+    finite = torch.cat([batch.finite for batch in batches])
+    features = None
+    if sampling.extraction is not None:
+        outputs = (batch.outputs for batch in batches)
+        features = Features.collect(outputs, sampling.known_labels(n), sampling.extraction.outputs)
+        features = features if bool(finite.all()) else features.take(finite)
+    return SampleSet(
+        samples=torch.cat([batch.samples for batch in batches]),
+        features=features,
+        broken=int((~finite).sum()),
+        seconds=bar.seconds - sampling.extract_seconds,
+        extract_seconds=sampling.extract_seconds,
+        device=trainer.strategy.root_device,
+        nfe=rows // n if rows % n == 0 else rows / n,
     )
 
 
@@ -274,7 +315,7 @@ class _Share:
         self.chunks = chunks
         self.trainer = trainer
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[Tensor]:
         return iter(self.chunks[self.trainer.global_rank :: self.trainer.world_size])
 
     def __len__(self) -> int:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from diffsweep.random_streams import generator
+from diffsweep.settings import TrainingSettings
 
 Draw = Callable[[tuple[int, ...], torch.Generator], tuple[Tensor, Tensor]]
 
@@ -35,16 +36,13 @@ class Batches:
         x: All examples, uint8 (N, C, H, W) or float32 (N, D), on the device.
         labels: int64 (N,), on the device.
         draw: A diffuser's ``draw``: what is random in a batch.
-        size: Batch size over all ranks, >= 1.
-        steps: Length of the training.
-        seed: Training seed.
-        flip: Mirror each image left to right with probability 1/2.
-        drop_labels: Share of the labels that become ``classes``, "no label", so that the model can be guided away from
-            its unconditional self (Classifier-Free Diffusion Guidance, arXiv 2207.12598, algorithm 1).
+        settings: Number of steps, size over all ranks and seed; whether images are mirrored left to right with
+            probability 1/2; the share of the labels that become ``classes``, "no label", so that the model can be
+            guided away from its unconditional self (Classifier-Free Diffusion Guidance, arXiv 2207.12598, algorithm 1).
         classes: Number of labels; 0 leaves them alone.
         start: First step to yield, that of the checkpoint.
         rank: This process.
-        ranks: Number of processes; must divide ``size``.
+        ranks: Number of processes; must divide the batch size.
         shape: Of an example as the network sees it; None if as stored.
 
     Raises:
@@ -54,11 +52,7 @@ class Batches:
     x: Tensor
     labels: Tensor
     draw: Draw
-    size: int
-    steps: int
-    seed: int
-    flip: bool = False
-    drop_labels: float = 0.0
+    settings: TrainingSettings
     classes: int = 0
     start: int = 0
     rank: int = 0
@@ -66,33 +60,35 @@ class Batches:
     shape: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
-        if self.size % self.ranks:
-            raise ValueError(f"training.batch_size={self.size} cannot be shared evenly by {self.ranks} devices")
+        size = self.settings.batch_size
+        if size % self.ranks:
+            raise ValueError(f"training.batch_size={size} cannot be shared evenly by {self.ranks} devices")
 
     def __len__(self) -> int:
-        return self.steps
+        return self.settings.steps
 
     def __iter__(self) -> Iterator[Batch]:
+        settings, size = self.settings, self.settings.batch_size
         order, epoch = torch.empty(0), -1
         device = self.x.device
-        for step in range(self.start, self.steps):
-            positions = torch.arange(step * self.size + self.rank, (step + 1) * self.size, self.ranks)
+        for step in range(self.start, settings.steps):
+            positions = torch.arange(step * size + self.rank, (step + 1) * size, self.ranks)
             epochs = positions // len(self.x)
             chosen = torch.empty_like(positions)
             for wanted in epochs.unique().tolist():
                 if wanted != epoch:
-                    order = torch.randperm(len(self.x), generator=generator(self.seed, "epoch", wanted))
+                    order = torch.randperm(len(self.x), generator=generator(settings.seed, "epoch", wanted))
                     epoch = wanted
                 here = epochs == wanted
                 chosen[here] = order[positions[here] % len(self.x)]
-            stream = generator(self.seed, "step", step)
-            u, eps = self.draw((self.size, *(self.shape or self.x.shape[1:])), stream)
-            mirrored = torch.rand(self.size, generator=stream) < 0.5
-            dropped = torch.rand(self.size, generator=stream) < (self.drop_labels if self.classes else 0)
+            stream = generator(settings.seed, "step", step)
+            u, eps = self.draw((size, *(self.shape or self.x.shape[1:])), stream)
+            mirrored = torch.rand(size, generator=stream) < 0.5
+            dropped = torch.rand(size, generator=stream) < (settings.drop_labels if self.classes else 0)
             mine = slice(self.rank, None, self.ranks)
             chosen = chosen.to(device)
             x0 = self.x[chosen]
-            if self.flip:
+            if settings.flip:
                 where = mirrored[mine].to(device).view(-1, *[1] * (x0.ndim - 1))
                 x0 = torch.where(where, x0.flip(-1), x0)
             labels = self.labels[chosen].masked_fill(dropped[mine].to(device), self.classes)

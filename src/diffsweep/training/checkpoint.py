@@ -28,8 +28,6 @@ class Checkpoints(Callback):
     """
 
     def __init__(self, path: Path, seconds: float) -> None:
-        if not seconds > 0:
-            raise ValueError(f"trainer.checkpoint_seconds={seconds} must be above 0")
         self.path = path
         self.seconds = seconds
         self.stopped_by: int | None = None

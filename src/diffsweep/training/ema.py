@@ -21,12 +21,7 @@ def ema(decay: float = 0.999) -> WeightAveraging:
 
     Args:
         decay: In [0, 1); its half-life is about 0.69 / (1 - decay) steps; 0 keeps the last weights.
-
-    Raises:
-        ValueError: for a decay outside [0, 1).
     """
-    if not 0 <= decay < 1:
-        raise ValueError(f"ema.decay={decay} must be at least 0 and below 1")
 
     @torch.no_grad()
     def update(averaged: Any, current: Any, count: Tensor | int) -> None:

@@ -1,12 +1,11 @@
-"""Scores of a training that is not over, for whoever decides whether it is worth going on.
+"""Scores of a training while it goes on, which may end it early: for a search that prunes, and for validation.
 
-The averaged weights of the step are scored in a copy of the model: the training does not notice. At a rung the whole
-state is saved first, so that one that is stopped there goes on when it is asked for again.
+The averaged weights of the step are scored in a copy of the model, so that the training does not notice. Before a
+search is asked whether to go on, the whole state is saved: a training that is stopped there can be resumed.
 """
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import math
 import time
@@ -18,7 +17,6 @@ from typing import Any
 import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, WeightAveraging
-from omegaconf import DictConfig
 from torch import Tensor
 
 from diffsweep.diffusion import Sampler
@@ -27,29 +25,31 @@ from diffsweep.evaluation.evaluate import Evaluation
 from diffsweep.evaluation.features import Features
 from diffsweep.evaluation.frechet import Frechet
 from diffsweep.evaluation.reference import Library, RealData, Reference
-from diffsweep.runs.build import Parts
+from diffsweep.scoring.sampling import FeatureExtraction, Model, Sampling
+from diffsweep.scoring.score import Scoring
 from diffsweep.training.ema import averaged
 from diffsweep.training.progress import Progress
 from diffsweep.training.validation import Best, Validation
 
 
-class Pruned(BaseException):
+class TrainingPruned(BaseException):
     """A training was stopped because it is not worth going on; its state is saved. No error: `except Exception` lets
     it pass.
     """
 
 
-@dataclass(frozen=True)
-class Draft:
-    """Which samples are drawn of a model that is not finished, and what is measured of them.
+@dataclass(frozen=True, eq=False)
+class IntermediateEvaluation:
+    """Which samples are drawn of a model while it is trained, and what is measured of them.
 
     Attributes:
         sampler: How they are drawn.
         guidance: Where the denoiser is made to aim.
-        evaluation: What is measured.
+        evaluation: What is measured; only its main number is used.
         samples: How many, >= 2.
         batch_size: How many at a time, >= 1.
         seed: Sample seed.
+        cache: Folder of what is computed of real data.
     """
 
     sampler: Sampler
@@ -58,42 +58,53 @@ class Draft:
     samples: int
     batch_size: int
     seed: int
+    cache: Path
 
     @classmethod
-    def like_result(cls, cfg: DictConfig, parts: Parts, most: int) -> Draft:
-        """The first samples that the run's result will be made of."""
-        asked = cfg.evaluation
-        samples = min(most, asked.samples)
-        # Only the main number is asked for.
-        evaluation = dataclasses.replace(parts.evaluation, metrics=parts.evaluation.metrics[:1])
-        return cls(parts.sampler, parts.guidance, evaluation, samples, asked.batch_size, asked.seed)
+    def like_result(cls, scoring: Scoring, most: int) -> IntermediateEvaluation:
+        """The main number of the first samples, at most so many, that the run's result will be made of."""
+        settings = scoring.settings
+        return cls(
+            scoring.sampler,
+            scoring.guidance,
+            dataclasses.replace(scoring.evaluation, metrics=scoring.evaluation.metrics[:1]),
+            samples=min(most, settings.samples),
+            batch_size=settings.batch_size,
+            seed=settings.seed,
+            cache=settings.cache,
+        )
 
     @classmethod
-    def of(cls, policy: Validation) -> Draft:
+    def of(cls, validation: Validation, cache: Path) -> IntermediateEvaluation:
         """What a validation asks for."""
-        evaluation = Evaluation(policy.extractor, [Frechet()])
-        return cls(policy.sampler, Unguided(), evaluation, policy.samples, policy.batch_size, policy.seed)
+        return cls(
+            validation.sampler,
+            Unguided(),
+            Evaluation(validation.extractor, [Frechet()]),
+            samples=validation.samples,
+            batch_size=validation.batch_size,
+            seed=validation.seed,
+            cache=cache,
+        )
 
 
-class Scorer:
-    """Scores weights by the main number of an evaluation.
+class WeightsEvaluator:
+    """Measures weights by the main number of an evaluation.
 
     Args:
-        cfg: The composed config.
-        parts: What the run is made of; of its denoiser only the architecture counts.
+        model: Of its denoiser only the architecture counts.
         real: What the samples are compared with.
-        draft: Which samples are drawn, and what is measured of them.
+        evaluation: Which samples are drawn, and what is measured of them.
 
     Attributes:
-        main: Name of the number.
+        metric: Name of the number.
     """
 
-    def __init__(self, cfg: DictConfig, parts: Parts, real: RealData, draft: Draft) -> None:
-        self.cfg = cfg
-        self.parts = parts
+    def __init__(self, model: Model, real: RealData, evaluation: IntermediateEvaluation) -> None:
+        self.model = model
         self.real = real
-        self.draft = draft
-        self.main = draft.evaluation.main
+        self.settings = evaluation
+        self.metric = evaluation.evaluation.main
         self._reference: Reference | None = None
 
     def __call__(self, weights: Mapping[str, Tensor], trainer: Trainer) -> float:
@@ -103,116 +114,124 @@ class Scorer:
             weights: Of the backbone.
             trainer: Of the training, which must not notice.
         """
-        device = trainer.strategy.root_device
-        evaluation = dataclasses.replace(self.draft.evaluation, extractor=self.draft.evaluation.extractor.to(device))
+        device, evaluation = trainer.strategy.root_device, self.settings.evaluation
+        evaluation = dataclasses.replace(evaluation, extractor=evaluation.extractor.to(device))
         with torch.random.fork_rng(), torch.no_grad(), trainer.precision_plugin.forward_context():
-            drawn = self._drawn(weights, evaluation, device)
-        if drawn is None:
+            features = self._features(weights, evaluation, device)
+        if features is None:
             return math.nan
         if self._reference is None:
-            size = self.draft.batch_size
-            there = Library(evaluation.extractor, evaluation.outputs, Path(self.cfg.paths.cache), size, show=False)
-            self._reference = there.reference(self.real)
+            library = Library(
+                evaluation.extractor, evaluation.outputs, self.settings.cache, self.settings.batch_size, show=False
+            )
+            self._reference = library.reference(self.real)
         # Some numbers do not exist for some runs, as those by label.
-        return evaluation.values(drawn, self._reference).get(evaluation.main, math.nan)
+        return evaluation.values(features, self._reference).get(evaluation.main, math.nan)
 
-    def _drawn(self, weights: Mapping[str, Tensor], evaluation: Evaluation, device: torch.device) -> Features | None:
-        parts, draft = self.parts, self.draft
-        denoiser = copy.deepcopy(parts.denoiser)
-        denoiser.backbone.load_state_dict(weights)
-        look = {"extractor": evaluation.extractor, "outputs": evaluation.outputs}
-        frozen = denoiser.requires_grad_(False)
-        sampling = parts.sampling(frozen, draft.seed, draft.sampler, draft.guidance, **look).to(device)
-        numbers = torch.arange(draft.samples)
-        pieces = [sampling.predict_step(chunk, 0) for chunk in numbers.split(draft.batch_size)]
-        labels = sampling.labels(numbers) if sampling.labelled else None
-        found = Features.collect(
-            (piece.outputs for piece in pieces), None if labels is None else labels.cpu(), evaluation.outputs
-        )
-        whole = all(bool(piece.finite.all()) for piece in pieces)
-        return found if whole and all(bool(found[name].isfinite().all()) for name in evaluation.outputs) else None
+    def _features(self, weights: Mapping[str, Tensor], evaluation: Evaluation, device: torch.device) -> Features | None:
+        """Features of samples drawn with the weights; None if any is not finite."""
+        settings = self.settings
+        extraction = FeatureExtraction(evaluation.extractor, evaluation.outputs)
+        model = self.model.frozen_copy(weights)
+        sampling = Sampling(model, settings.sampler, settings.seed, settings.guidance, extraction).to(device)
+        numbers = torch.arange(settings.samples).split(settings.batch_size)
+        batches = [sampling.predict_step(chunk, 0) for chunk in numbers]
+        outputs = (batch.outputs for batch in batches)
+        features = Features.collect(outputs, sampling.known_labels(settings.samples), evaluation.outputs)
+        finite = all(bool(batch.finite.all()) for batch in batches)
+        return features if finite and all(bool(features[name].isfinite().all()) for name in features.outputs) else None
 
 
 @dataclass(frozen=True)
-class Watch:
-    """Who wants to know, and when.
+class PruningPolicy:
+    """When a training is scored for a search, and whom the score is reported to.
 
     Attributes:
-        rungs: Training steps after which the model is scored, increasing, >= 1.
+        steps: Training steps after which the model is scored, increasing, >= 1.
         samples: How many samples at most, >= 2.
         report: (step, name of the metric, value; NaN for broken samples) -> whether to stop.
     """
 
-    rungs: tuple[int, ...]
+    steps: tuple[int, ...]
     samples: int
     report: Callable[[int, str, float], bool]
 
 
-class Rungs(Callback):
-    """Scores a training at its rungs.
+class PruningCallback(Callback):
+    """Scores a training at the steps of a pruning policy, and stops it where that says so.
 
     Args:
-        watch: Who wants to know.
-        scorer: Scores weights.
+        policy: When, and who decides.
+        evaluator: Measures weights.
         averaging: Averages them.
         checkpoint: Where the state is saved.
         progress: Is told how long scoring took, which is no training time.
     """
 
     def __init__(
-        self, watch: Watch, scorer: Scorer, averaging: WeightAveraging, checkpoint: Path, progress: Progress
+        self,
+        policy: PruningPolicy,
+        evaluator: WeightsEvaluator,
+        averaging: WeightAveraging,
+        checkpoint: Path,
+        progress: Progress,
     ) -> None:
-        self.watch = watch
-        self.scorer = scorer
+        self.policy = policy
+        self.evaluator = evaluator
         self.averaging = averaging
         self.checkpoint = checkpoint
         self.progress = progress
         self.stopped = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # Killed while it was scored, or stopped there before: this rung is still to be judged.
-        if trainer.global_step in self.watch.rungs:
+        # Killed while it was scored, or stopped there before: this step is still to be judged.
+        if trainer.global_step in self.policy.steps:
             self._judge(trainer, pl_module)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if trainer.global_step in self.watch.rungs:
+        if trainer.global_step in self.policy.steps:
             trainer.save_checkpoint(self.checkpoint)
             self._judge(trainer, pl_module)
 
     def _judge(self, trainer: Trainer, module: LightningModule) -> None:
         started = time.monotonic()
         if trainer.is_global_zero:
-            value = self.scorer(averaged(self.averaging, trainer, module), trainer)
-            self.stopped = self.watch.report(trainer.global_step, self.scorer.main, value)
+            value = self.evaluator(averaged(self.averaging, trainer, module), trainer)
+            self.stopped = self.policy.report(trainer.global_step, self.evaluator.metric, value)
         self.stopped = trainer.strategy.broadcast(self.stopped)
         trainer.should_stop = trainer.should_stop or self.stopped
         self.progress.leave_out(time.monotonic() - started)
 
 
-class Validating(Callback):
+class ValidationCallback(Callback):
     """Scores a training every so many steps and at its end, remembers the best, and may end it.
 
     It must come before whatever saves checkpoints: one that is taken at a step holds the evaluation of that step.
 
     Args:
-        policy: When, and what for.
-        scorer: Scores weights.
+        validation: When, and what for.
+        evaluator: Measures weights.
         averaging: Averages them.
         progress: Records the number, and is told how long scoring took, which is no training time.
         steps: Length of the training.
     """
 
     def __init__(
-        self, policy: Validation, scorer: Scorer, averaging: WeightAveraging, progress: Progress, steps: int
+        self,
+        validation: Validation,
+        evaluator: WeightsEvaluator,
+        averaging: WeightAveraging,
+        progress: Progress,
+        steps: int,
     ) -> None:
-        self.policy = policy
-        self.scorer = scorer
+        self.validation = validation
+        self.evaluator = evaluator
         self.averaging = averaging
         self.progress = progress
         self.steps = steps
-        self.best = Best(policy.patience)
+        self.best = Best(validation.patience)
 
     def state_dict(self) -> dict[str, Any]:
         return self.best.state_dict()
@@ -228,14 +247,14 @@ class Validating(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         step = trainer.global_step
-        if step % self.policy.every and step != self.steps:
+        if step % self.validation.every and step != self.steps:
             return
         started = time.monotonic()
         if trainer.is_global_zero:
             weights = averaged(self.averaging, trainer, pl_module)
-            value = self.scorer(weights, trainer)
-            self.best.see(value, step, weights if self.policy.keep == "best" else None)
-            self.progress.note(trainer, **{self.scorer.main: value})
+            value = self.evaluator(weights, trainer)
+            self.best.see(value, step, weights if self.validation.keep == "best" else None)
+            self.progress.note(trainer, **{self.evaluator.metric: value})
         trainer.should_stop = trainer.strategy.broadcast(trainer.should_stop or self.best.over)
         self.progress.leave_out(time.monotonic() - started)
 
@@ -246,7 +265,7 @@ class Validating(Callback):
             steps: How many it had.
         """
         return {
-            "validation_metric": self.scorer.main,
+            "validation_metric": self.evaluator.metric,
             "best_value": self.best.value,
             "best_step": self.best.step,
             "kept": "last" if self.best.weights is None else "best",

@@ -40,6 +40,10 @@ class Autoguidance:
     scale: float = 2.0
     output: Output = KEEP
 
+    uses_labels = False
+    compares_unlabelled = False
+    keeps_variance = False
+
     def __post_init__(self) -> None:
         check_scale(self.scale)
 

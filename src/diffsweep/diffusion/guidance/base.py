@@ -19,7 +19,22 @@ from diffsweep.diffusion.level import CLEAN, Level
 
 
 class Guidance(Protocol):
-    """A denoiser from a denoiser, for sampling: its levels are floats."""
+    """A denoiser from a denoiser, for sampling: its levels are floats.
+
+    Attributes:
+        uses_labels: whether it looks at labels itself, beside those that the model is given.
+        compares_unlabelled: whether it calls the model without labels too, so that the model must be trained for that.
+        keeps_variance: whether a learned variance of the model still holds, which it does if the mean is not moved.
+    """
+
+    @property
+    def uses_labels(self) -> bool: ...
+
+    @property
+    def compares_unlabelled(self) -> bool: ...
+
+    @property
+    def keeps_variance(self) -> bool: ...
 
     def __call__(self, denoise: Denoise, levels: Sequence[Level]) -> Denoise:
         """The guided denoiser; ``levels`` are those that the sampler visits, noisiest first, the last one clean."""

@@ -38,6 +38,10 @@ class CFGpp:
     strength: float = 0.6
     output: Output = KEEP
 
+    uses_labels = True
+    compares_unlabelled = True
+    keeps_variance = False
+
     def __post_init__(self) -> None:
         check_classes(self.classes)
         check_scale(self.strength, "strength", 1)

@@ -56,6 +56,10 @@ class ByClassifier:
     scale: float = 1.0
     output: Output = KEEP
 
+    uses_labels = True
+    compares_unlabelled = False
+    keeps_variance = False
+
     def __post_init__(self) -> None:
         check_scale(self.scale)
 

@@ -37,6 +37,10 @@ class Interval:
     noise_max: float = 5.0
     output: Output = KEEP
 
+    uses_labels = True
+    compares_unlabelled = True
+    keeps_variance = False
+
     def __post_init__(self) -> None:
         check_classes(self.classes)
         check_scale(self.scale)

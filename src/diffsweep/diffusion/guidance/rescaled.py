@@ -36,6 +36,10 @@ class Rescaled:
     phi: float = 0.7
     output: Output = KEEP
 
+    uses_labels = True
+    compares_unlabelled = True
+    keeps_variance = False
+
     def __post_init__(self) -> None:
         check_classes(self.classes)
         check_scale(self.scale)

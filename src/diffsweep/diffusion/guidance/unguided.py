@@ -22,6 +22,10 @@ class Unguided:
 
     output: Output = KEEP
 
+    uses_labels = False
+    compares_unlabelled = False
+    keeps_variance = True
+
     def __call__(self, denoise: Denoise, levels: Sequence[Level]) -> Denoise:
         def guided(x: Tensor, level: Level, condition: Tensor | None = None) -> Tensor:
             return self.output(denoise(x, level, condition))

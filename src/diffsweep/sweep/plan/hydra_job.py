@@ -1,4 +1,4 @@
-"""Hydra's objects for a job that our own processes run: the config with its `hydra` node, and the return value."""
+"""Hydra's view of a sweep that our own processes run: the config that a job sees, and what the sweeper gets back."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffsweep.sweep.plan.plan import Plan, Task
-from diffsweep.sweep.store.blocked import blocked_reason
 from diffsweep.sweep.store.record import Run
 
 if TYPE_CHECKING:
@@ -14,8 +13,8 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 
-def hydra_node(master: DictConfig) -> dict[str, Any]:
-    """The `hydra` node of the launching config as plain containers, with the same meaning in every process."""
+def frozen(master: DictConfig) -> dict[str, Any]:
+    """The `hydra` node of the launching config as plain containers, such that it means the same in any process."""
     from omegaconf import OmegaConf
 
     node: Any = OmegaConf.to_container(master.hydra, resolve=False, enum_to_str=True)
@@ -42,8 +41,8 @@ def job_config(plan: Plan, task: Task) -> DictConfig:
     return config
 
 
-def job_return(plan: Plan, task: Task) -> JobReturn:
-    """The sweeper's return value for one task, from its record: the main metric, or why there is none."""
+def returned(plan: Plan, task: Task) -> JobReturn:
+    """What the sweeper gets back for one task, from its record: its main metric, or why it failed."""
     from hydra.core.utils import JobReturn, JobStatus
 
     run = plan.run(task.cell)
@@ -54,20 +53,20 @@ def job_return(plan: Plan, task: Task) -> JobReturn:
         back.return_value = result[result["metric"]]
         back.status = JobStatus.COMPLETED
     else:
-        back.return_value = NoResultError(failure_reason(run))
+        back.return_value = Failed(why(run))
         back.status = JobStatus.FAILED
     return back
 
 
-class NoResultError(RuntimeError):
+class Failed(RuntimeError):
     """A cell of a sweep that has no result."""
 
 
-def failure_reason(run: Run) -> str:
+def why(run: Run) -> str:
     """Why a run has no result, in one line."""
     error = run.cell.error()
     if error is not None:
         return error
     if not run.fit.done:
-        return blocked_reason(run.fit.signature, run.fit.error() or "it was never trained")
+        return f"not run: fit {run.fit.signature} failed: {run.fit.error() or 'it was never trained'}"
     return "it was never evaluated"

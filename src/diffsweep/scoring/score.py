@@ -1,0 +1,137 @@
+"""The score of a cell: samples of its trained model are drawn, measured, shown in a picture, and recorded."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from diffsweep.diffusion import Sampler
+from diffsweep.diffusion.guidance import Guidance
+from diffsweep.evaluation.evaluate import Evaluation
+from diffsweep.evaluation.pictures import grid
+from diffsweep.ranks import is_first_rank
+from diffsweep.scoring.measure import measure
+from diffsweep.scoring.model_metrics import ModelMetric, measure_model
+from diffsweep.scoring.sampling import FeatureExtraction, Model, Sampling, draw
+from diffsweep.scoring.weights import load_weights
+from diffsweep.settings import EvaluationSettings, TrainerSettings
+from diffsweep.sweep.store.record import CHOICES, CannotWriteError, Run, provenance
+from diffsweep.trainer import make_trainer
+
+# As many samples are shown in a picture.
+GRID = 100
+
+
+@dataclass(frozen=True, eq=False)
+class Scoring:
+    """How a cell is scored.
+
+    Attributes:
+        model: What is sampled from; the weights of the cell's training are put into it.
+        sampler: How samples are drawn.
+        guidance: Where the denoiser is made to aim.
+        evaluation: What is measured of samples.
+        model_metrics: What is measured of the model itself.
+        settings: Which samples are drawn.
+        trainer: Where they are drawn.
+    """
+
+    model: Model
+    sampler: Sampler
+    guidance: Guidance
+    evaluation: Evaluation
+    model_metrics: Sequence[ModelMetric]
+    settings: EvaluationSettings
+    trainer: TrainerSettings
+
+
+def score(
+    scoring: Scoring,
+    run: Run,
+    overrides: Sequence[str],
+    seed: int,
+    sweep: str | None = None,
+    held: Callable[[], bool] = lambda: True,
+) -> dict[str, Any] | None:
+    """Draw a cell's samples with the averaged weights of its training, measure them, write picture and result.
+
+    Args:
+        scoring: How.
+        run: The cell's record; its training is finished.
+        overrides: What the user asked for, to be recorded.
+        seed: That of the training, to be recorded.
+        sweep: Name of the sweep that the cell belongs to.
+        held: Whether this process still has the right to write the result.
+
+    Returns:
+        The flat result; None on ranks other than the first.
+
+    Raises:
+        ValueError: if weights or data cannot be read.
+    """
+    cell, fitted = run.cell, run.fit.result()
+    assert fitted is not None
+    model, settings, evaluation = scoring.model, scoring.settings, scoring.evaluation
+    load_weights(model.denoiser, run.fit)
+    if is_first_rank():
+        cell.write_status("running", stage="sample")
+    extraction = FeatureExtraction(evaluation.extractor, evaluation.outputs, GRID)
+    sampling = Sampling(model, scoring.sampler, settings.seed, scoring.guidance, extraction)
+    trainer = functools.partial(make_trainer, scoring.trainer, cell.folder, logger=False)
+    show = scoring.trainer.progress and is_first_rank()
+    drawn = draw(sampling, trainer, settings.samples, settings.batch_size, show=show)
+    if drawn is None or drawn.features is None or not is_first_rank():
+        return None
+
+    started = time.monotonic()
+    cell.write_status("running", stage="evaluate")
+    there = dataclasses.replace(evaluation, extractor=evaluation.extractor.to(drawn.device))
+    measured = measure(model.dataset, there, settings, drawn.features, drawn.broken, show=show)
+    of_model = measure_model(
+        scoring.model_metrics,
+        model.denoiser.to(drawn.device),
+        model.schedule,
+        model.dataset,
+        conditional=model.conditional,
+        batch_size=settings.batch_size,
+        device=drawn.device,
+    )
+    evaluate_seconds = drawn.extract_seconds + time.monotonic() - started
+    grid(drawn.samples, cell.samples_file)
+    result = {
+        "cell": cell.signature,
+        "fit": run.fit.signature,
+        "overrides": " ".join(overrides),
+        **{group: run.choices.get(group) for group in CHOICES},
+        "guidance": run.choices.get("guidance"),
+        **measured,
+        **of_model,
+        "nfe": drawn.nfe,
+        "nfe_asked": scoring.sampler.nfe,
+        "steps": scoring.sampler.steps,
+        "sample_seed": settings.seed,
+        "seed": seed,
+        "parameters": fitted["parameters"],
+        "fit_steps": fitted["steps"],
+        "fit_kept_step": fitted["best_step"] if fitted.get("kept") == "best" else fitted["steps"],
+        "fit_seconds": fitted["seconds"],
+        "sample_seconds": drawn.seconds,
+        "evaluate_seconds": evaluate_seconds,
+        "extract_seconds": drawn.extract_seconds,
+        "grid": cell.samples_file.name,
+        "sweep": sweep,
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        **provenance(),
+    }
+    if not held():
+        raise RuntimeError(f"cell {cell.signature} was taken over by another process while this one slept")
+    cell.write_result(result)
+    # The result stands; that its status could not be told does not unmake it.
+    with contextlib.suppress(CannotWriteError):
+        cell.write_status("done")
+    return cell.result()

@@ -1,0 +1,157 @@
+"""Typed settings of a run, made once from the composed config in `runs/`: nothing below `runs/` reads the config."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+Split = Literal["train", "test"]
+SPLITS: tuple[Split, ...] = ("train", "test")
+
+
+@dataclass(frozen=True)
+class TrainerSettings:
+    """Where and how a run computes: what Lightning's trainer is made of, and how often a training is recorded.
+
+    Attributes:
+        accelerator: Lightning's name of the kind of device, as cpu or gpu.
+        devices: How many, or which.
+        num_nodes: Number of machines.
+        strategy: Lightning's name of how devices work together.
+        precision: Lightning's name of the number format.
+        deterministic: Whether kernels must be repeatable; "warn" where they can be.
+        compile: Whether the network is compiled.
+        threads: CPU threads, >= 1; None leaves torch's choice.
+        checkpoint_seconds: Time between checkpoints, > 0.
+        log_every: Steps between lines of metrics.jsonl, >= 1.
+        progress: Whether bars are drawn when standard error is a terminal.
+
+    Raises:
+        ValueError: for a value out of range.
+    """
+
+    accelerator: str
+    devices: int | str | list[int]
+    num_nodes: int
+    strategy: str
+    precision: str
+    deterministic: bool | Literal["warn"]
+    compile: bool
+    threads: int | None
+    checkpoint_seconds: float
+    log_every: int
+    progress: bool
+
+    def __post_init__(self) -> None:
+        _check_whole("trainer.log_every", self.log_every, 1)
+        if self.threads is not None:
+            _check_whole("trainer.threads", self.threads, 1)
+        for key, value in (("compile", self.compile), ("progress", self.progress)):
+            if not isinstance(value, bool):
+                raise ValueError(f"trainer.{key}={value} must be true or false")
+        if not self.checkpoint_seconds > 0:
+            raise ValueError(f"trainer.checkpoint_seconds={self.checkpoint_seconds} must be above 0")
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How a model is trained: what the steps are and how the optimizer is driven.
+
+    Attributes:
+        steps: Training steps, >= 1.
+        batch_size: Examples per step over all devices, >= 1.
+        warmup: Steps over which the learning rate rises linearly from 0.
+        decay: Course of the learning rate after that: constant, linear or cosine, down to 0 at the last step.
+        clip: Largest gradient norm, > 0; None leaves gradients alone.
+        flip: Whether images are mirrored at random.
+        drop_labels: Share of the examples that are trained without their label, in [0, 1).
+        ema_decay: Decay of the averaged weights, in [0, 1).
+        seed: Training seed.
+
+    Raises:
+        ValueError: for a value out of range.
+    """
+
+    steps: int
+    batch_size: int
+    warmup: int
+    decay: str
+    clip: float | None
+    flip: bool
+    drop_labels: float
+    ema_decay: float
+    seed: int
+
+    def __post_init__(self) -> None:
+        _check_whole("seed", self.seed, -math.inf)
+        for key, value, least in (
+            ("steps", self.steps, 1),
+            ("batch_size", self.batch_size, 1),
+            ("warmup", self.warmup, 0),
+        ):
+            _check_whole(f"training.{key}", value, least)
+        if self.decay not in DECAYS:
+            raise ValueError(f"training.decay={self.decay} is unknown: choose one of {', '.join(DECAYS)}")
+        if self.clip is not None and not self.clip > 0:
+            raise ValueError(f"training.clip={self.clip} must be above 0, or null to leave gradients alone")
+        if not isinstance(self.flip, bool):
+            raise ValueError(f"training.flip={self.flip} must be true or false")
+        if not 0 <= self.drop_labels < 1:
+            raise ValueError(f"training.drop_labels={self.drop_labels} must be at least 0 and below 1")
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f"ema.decay={self.ema_decay} must be at least 0 and below 1")
+
+    def learning_rate_factor(self, step: int) -> float:
+        """The learning rate of a step, as a share of the optimizer's."""
+        rise = min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
+        done = min(1.0, max(0.0, (step - self.warmup) / max(1, self.steps - self.warmup)))
+        return rise * DECAYS[self.decay](done)
+
+
+DECAYS: dict[str, Callable[[float], float]] = {
+    "constant": lambda done: 1.0,
+    "linear": lambda done: 1 - done,
+    "cosine": lambda done: (1 + math.cos(math.pi * done)) / 2,
+}
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """Which samples are drawn of a trained model, and which real data they are compared with.
+
+    Attributes:
+        samples: How many, >= 2.
+        batch_size: How many at a time on a device, >= 1; changes speed and memory only.
+        seed: Sample seed.
+        reference: Split of the real data that samples are compared with; the other one gives the floor.
+        cache: Folder of what is computed of real data.
+
+    Raises:
+        ValueError: for a value out of range, or a split that does not exist.
+    """
+
+    samples: int
+    batch_size: int
+    seed: int
+    reference: Split
+    cache: Path
+
+    def __post_init__(self) -> None:
+        _check_whole("evaluation.seed", self.seed, -math.inf)
+        _check_whole("evaluation.batch_size", self.batch_size, 1)
+        _check_whole("evaluation.samples", self.samples, 2)
+        if self.reference not in SPLITS:
+            raise ValueError(f"evaluation.reference={self.reference} is no split: choose {' or '.join(SPLITS)}")
+
+    @property
+    def held_out_split(self) -> Split:
+        """The split that is not the reference."""
+        return next(split for split in SPLITS if split != self.reference)
+
+
+def _check_whole(key: str, value: object, least: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"{key}={value} must be a whole number{'' if math.isinf(least) else f', {least} or more'}")

@@ -1,0 +1,210 @@
+"""A fit: a model is trained, from its last checkpoint if there is one, and leaves averaged weights and done.json."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from lightning import LightningDataModule
+from lightning.pytorch.loggers import Logger
+from safetensors.torch import save_file
+from torch import nn
+
+from diffsweep.data.examples import Examples
+from diffsweep.diffusion.objective import Objective
+from diffsweep.messages import say
+from diffsweep.ranks import is_first_rank
+from diffsweep.scoring.score import Scoring
+from diffsweep.settings import TrainingSettings
+from diffsweep.sweep.store.record import CannotWriteError, Fit, atomic, make_folder, provenance, read_metrics
+from diffsweep.tracking import loggers
+from diffsweep.trainer import Interrupted, make_trainer
+from diffsweep.training.batches import Batches
+from diffsweep.training.checkpoint import Checkpoints
+from diffsweep.training.ema import averaged, ema
+from diffsweep.training.module import Training
+from diffsweep.training.progress import Progress
+from diffsweep.training.sample_pictures import SamplePictures
+from diffsweep.training.scoring_callbacks import (
+    IntermediateEvaluation,
+    PruningCallback,
+    PruningPolicy,
+    TrainingPruned,
+    ValidationCallback,
+    WeightsEvaluator,
+)
+from diffsweep.training.validation import Validation
+
+OptimizerFactory = Callable[[Iterator[nn.Parameter]], torch.optim.Optimizer]
+
+
+@dataclass(frozen=True, eq=False)
+class Fitting:
+    """How a model is trained.
+
+    Attributes:
+        objective: The loss.
+        optimizer: From parameters to a torch optimizer.
+        settings: Number of steps, batches, learning rate, averages.
+        scoring: How the result is scored, with the model that is trained and the devices: pictures and scores during
+            the training are made likewise.
+        validation: Evaluations during the training; None for none.
+        pruning: When and by whom the training may be stopped; None for never.
+    """
+
+    objective: Objective
+    optimizer: OptimizerFactory
+    settings: TrainingSettings
+    scoring: Scoring
+    validation: Validation | None = None
+    pruning: PruningPolicy | None = None
+
+
+class _Data(LightningDataModule):
+    """Puts the data on the device once and starts the batches at the checkpoint's step."""
+
+    def __init__(self, batches: functools.partial[Batches], examples: Examples) -> None:
+        super().__init__()
+        self.batches, self.examples = batches, examples
+
+    def train_dataloader(self) -> Batches:
+        trainer = self.trainer
+        assert trainer is not None
+        device = trainer.strategy.root_device
+        return self.batches(
+            self.examples.x.to(device),
+            self.examples.labels.to(device),
+            start=trainer.global_step,
+            rank=trainer.global_rank,
+            ranks=trainer.world_size,
+        )
+
+
+def fit(fitting: Fitting, record: Fit, mirrors: Sequence[Logger] = (), held: Callable[[], bool] = lambda: True) -> None:
+    """Train, from the last checkpoint if there is one, and leave the averaged weights and done.json.
+
+    Args:
+        fitting: What is trained, and how.
+        record: Of the training; its config is written.
+        mirrors: Loggers that are shown the training.
+        held: Whether this process still has the right to train it.
+
+    Raises:
+        ValueError: for data that cannot be had, a loss that diverges, a checkpoint that cannot be read.
+        Interrupted: after SIGTERM or SIGINT, with the state saved.
+        TrainingPruned: after the pruning policy stopped it, with the state saved.
+    """
+    settings, scoring = fitting.settings, fitting.scoring
+    model, run_trainer = scoring.model, scoring.trainer
+    train = model.dataset.load("train")
+    checkpoint = record.checkpoints / "last.ckpt"
+    make_folder(record.checkpoints)
+    if checkpoint.exists():
+        say(f"fit {record.signature}: going on from its checkpoint")
+        try:
+            torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+        except Exception as error:
+            raise ValueError(f"{checkpoint} cannot be read ({error}): delete it to train from the start") from error
+    batches = functools.partial(
+        Batches,
+        draw=fitting.objective.draw,
+        settings=settings,
+        shape=model.dataset.shape,
+        classes=model.dataset.classes if model.conditional else 0,
+    )
+    module = Training(
+        model.denoiser,
+        fitting.objective,
+        model.dataset.encode,
+        fitting.optimizer,
+        settings,
+        conditional=model.conditional,
+        compile=run_trainer.compile,
+    )
+    progress = Progress(
+        record,
+        settings.steps,
+        settings.batch_size,
+        run_trainer.log_every,
+        show=run_trainer.progress and is_first_rank(),
+    )
+    checkpoints = Checkpoints(checkpoint, run_trainer.checkpoint_seconds)
+    averaging = ema(settings.ema_decay)
+    validation = pruning = None
+    if fitting.validation is not None:
+        evaluation = IntermediateEvaluation.of(fitting.validation, scoring.settings.cache)
+        evaluator = WeightsEvaluator(model, train, evaluation)
+        validation = ValidationCallback(fitting.validation, evaluator, averaging, progress, settings.steps)
+    if fitting.pruning is not None:
+        evaluation = IntermediateEvaluation.like_result(scoring, fitting.pruning.samples)
+        evaluator = WeightsEvaluator(model, train, evaluation)
+        pruning = PruningCallback(fitting.pruning, evaluator, averaging, checkpoint, progress)
+    pictures = [
+        SamplePictures(scoring, record, mirror, averaging, progress)
+        for mirror in mirrors
+        if isinstance(mirror, loggers.WandbLogger) and mirror.settings.samples_every
+    ]
+    # The order matters: a checkpoint must hold the step's average, its loss and what is known of it.
+    callbacks = [averaging, progress, validation, pruning, *pictures, checkpoints]
+    trainer = make_trainer(
+        run_trainer,
+        record.folder,
+        max_steps=settings.steps,
+        max_epochs=-1,
+        logger=list(mirrors),
+        callbacks=[callback for callback in callbacks if callback is not None],
+    )
+    try:
+        trainer.fit(
+            module,
+            datamodule=_Data(batches, train),
+            ckpt_path=str(checkpoint) if checkpoint.exists() else None,
+            weights_only=True,
+        )
+    except Exception as error:
+        if is_first_rank():
+            with contextlib.suppress(OSError, CannotWriteError):
+                record.write_status("failed", reason=record.write_error(error))
+        raise
+    if checkpoints.stopped_by is not None:
+        if is_first_rank():
+            step = trainer.global_step
+            record.write_status("waiting", step=step, steps=settings.steps, reason="interrupted")
+            say(f"stopped at step {step} of {settings.steps}, which is saved: the same command goes on from there")
+        raise Interrupted(checkpoints.stopped_by)
+    if pruning is not None and pruning.stopped:
+        if is_first_rank():
+            record.write_status("waiting", step=trainer.global_step, steps=settings.steps, reason="pruned")
+        raise TrainingPruned
+    if not held():
+        raise RuntimeError(f"fit {record.signature} was taken over by another process while this one slept")
+    if is_first_rank():
+        steps = trainer.global_step
+        # Not those of the module: Lightning does not touch them where a checkpoint of the last step leaves none to do.
+        weights = averaged(averaging, trainer, module)
+        if validation is not None and validation.best.weights is not None:
+            weights = validation.best.weights
+        with atomic(record.checkpoints / "ema.safetensors") as temporary:
+            save_file({name: value.detach().cpu().contiguous() for name, value in weights.items()}, temporary)
+        record.write_done(
+            {
+                "fit": record.signature,
+                "steps": steps,
+                "seconds": progress.seconds,
+                "images_per_second": steps * settings.batch_size / progress.seconds,
+                "loss": progress.loss,
+                "parameters": sum(p.numel() for p in model.denoiser.parameters()),
+                **(validation.summary(steps) if validation is not None else {}),
+                **provenance(),
+            }
+        )
+        record.write_status("done", step=steps, steps=steps, loss=progress.loss)
+        # Weights are saved and nothing can resume a finished training: the optimizer's state is only a burden.
+        checkpoint.unlink(missing_ok=True)
+        for mirror in mirrors:
+            rows = read_metrics(record.metrics_file)
+            loggers.log_fit(mirror, record.result() or {}, rows, record.checkpoints / "ema.safetensors")
+    trainer.strategy.barrier()

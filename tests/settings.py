@@ -1,0 +1,23 @@
+"""Typed settings for tests, with values that none of them depends on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from diffsweep.settings import TrainingSettings
+
+
+def training_settings(**changes: Any) -> TrainingSettings:
+    """Twelve steps of four examples with seed 3, but for what is changed."""
+    values: dict[str, Any] = {
+        "steps": 12,
+        "batch_size": 4,
+        "warmup": 0,
+        "decay": "linear",
+        "clip": None,
+        "flip": False,
+        "drop_labels": 0.0,
+        "ema_decay": 0.9,
+        "seed": 3,
+    }
+    return TrainingSettings(**(values | changes))
