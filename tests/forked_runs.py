@@ -9,6 +9,7 @@ process of its own: `subprocess.run`.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import multiprocessing
 import os
@@ -123,12 +124,16 @@ def _python(arguments: list[str], cwd: Path, env: dict[str, str], stdout: Path, 
         os.close(descriptor)
     os.chdir(cwd)
     subprocess.Popen = _Popen
-    if arguments[0] == "-m":
-        _begin(arguments[1:], cwd, env)
-        runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)
-    else:
-        _begin(arguments, Path(arguments[0]).parent, env)
-        runpy.run_path(arguments[0], run_name="__main__")
+    try:
+        if arguments[0] == "-m":
+            _begin(arguments[1:], cwd, env)
+            runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)
+        else:
+            _begin(arguments, Path(arguments[0]).parent, env)
+            runpy.run_path(arguments[0], run_name="__main__")
+    finally:
+        # As at the end of every Python, but not of a process of multiprocessing.
+        atexit._run_exitfuncs()
 
 
 def _module(words: list[str], env: dict[str, str]) -> None:

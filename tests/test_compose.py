@@ -6,6 +6,7 @@ import copy
 import hashlib
 import json
 import random
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -39,6 +40,7 @@ from diffsweep.sweep.store.signature import (
     resolved,
 )
 from hydra_plugins.diffsweep_grid import GridSweeper
+from processes import PROGRAMS
 
 CONF = Path(__file__).parent.parent / "conf"
 
@@ -414,22 +416,8 @@ def test_a_mistake_in_an_axis_is_one_line(tree: Path, tmp_path: Path, argument: 
     assert "\n" not in str(raised.value)
 
 
-APP = """
-import hydra
-
-@hydra.main(version_base="1.3", config_path="conf", config_name="config")
-def main(cfg):
-    if cfg.seed == 1:
-        raise RuntimeError("one job in three")
-    print("did", cfg.seed, flush=True)
-
-main()
-"""
-
-
 def test_one_failed_job_stops_no_other_and_an_unknown_option_is_one_line(tree: Path, tmp_path: Path) -> None:
-    app = tmp_path / "app.py"
-    app.write_text(APP)
+    app = shutil.copy(PROGRAMS / "hydra_app.py", tmp_path)
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, app, "-m", f"hydra.searchpath=[file://{CONF}]", "hydra/sweeper=grid", *arguments]

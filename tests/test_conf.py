@@ -5,8 +5,6 @@ from __future__ import annotations
 import functools
 import inspect
 import os
-import subprocess
-import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import is_dataclass
@@ -19,6 +17,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+import forked_runs
 from diffsweep.diffusion.times import LogNormal
 from diffsweep.diffusion.weight import EDM
 from diffsweep.former_names import FORMER
@@ -351,8 +350,7 @@ def test_a_gpu_that_is_not_there_is_refused_before_anything_is_written(trainer: 
 )
 def test_a_users_mistake_is_said_without_a_traceback(overrides: list[str], words: list[str], tmp_path: Path) -> None:
     environment = {key: value for key, value in os.environ.items() if key != "HYDRA_FULL_ERROR"}
-    command = [sys.executable, str(ROOT / "train.py"), *TINY, *overrides]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    done = forked_runs.run([str(ROOT / "train.py"), *TINY, *overrides], tmp_path, environment, 300)
     assert done.returncode == 2, done.stderr
     assert len(done.stderr.splitlines()) == 1, done.stderr
     assert done.stdout == ""

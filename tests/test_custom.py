@@ -7,85 +7,17 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+import forked_runs
 from diffsweep.sweep.plan.plan import Plan
 from diffsweep.sweep.status.monitor import Watch
+from processes import PROGRAMS
 
 ROOT = Path(__file__).parent.parent
-
-RALSTON = '''
-from dataclasses import dataclass
-
-from diffsweep.diffusion import transfer
-
-
-@dataclass(frozen=True)
-class Ralston:
-    """Two thirds of the step, and three quarters of the slope found there."""
-
-    part: float = 2 / 3
-    order = 2
-
-    def nfe(self, steps):
-        return 2 * steps - 1
-
-    def plan(self, legs, schedule):
-        return None
-
-    def aim(self, denoise, x, t, s, memory):
-        here = denoise(x, t)
-        if s.sigma == 0:
-            return here, None
-        middle = t.at(t.noise + self.part * (s.noise - t.noise))
-        y = transfer(x, t, middle, here)
-        first, second = (x - t.alpha * here) / t.sigma, (y - middle.alpha * denoise(y, middle)) / middle.sigma
-        return (x - t.sigma * first.lerp(second, 0.5 / self.part)) / t.alpha, None
-'''
-
-STEADY = '''
-from diffsweep.diffusion import Schedule, preserving
-
-
-class Steady(Schedule):
-    """Log-SNR falls at a constant rate."""
-
-    path = staticmethod(preserving)
-
-    def __init__(self, high=10.0, low=-8.0):
-        self.high, self.low = high, low
-
-    def logsnr(self, t):
-        return self.high + (self.low - self.high) * t
-
-    def inverse(self, logsnr):
-        return (self.high - logsnr) / (self.high - self.low)
-'''
-
-ABSOLUTE = '''
-import torch
-
-from diffsweep.diffusion import Denoiser
-from diffsweep.diffusion.objective import Objective
-from diffsweep.diffusion.target import EDM
-
-
-class Absolute(Objective):
-    """The absolute error of x0."""
-
-    def build(self, backbone, schedule, sigma_data=0.5):
-        return Denoiser(backbone, schedule, EDM(sigma_data), sigma_data)
-
-    def draw(self, shape, generator=None):
-        return torch.rand(shape[0], generator=generator), torch.randn(shape, generator=generator)
-
-    def regress(self, denoiser, x0, u, eps, condition=None):
-        level = denoiser.schedule.level(1 - u)
-        here = level.like(x0)
-        return (denoiser(here.alpha * x0 + here.sigma * eps, level, condition) - x0).abs().mean(1)
-'''
 
 YAML = {
     "sampler": """
@@ -102,26 +34,56 @@ nfe: 9
     "diffuser": "_target_: {module}.Absolute\n",
 }
 
-# Group, the user's class, what was changed in it (None: the file is gone), and the words of the line that says so.
+
+@dataclass(frozen=True)
+class Mistake:
+    """An option of `group` whose class no longer fits, and a pattern of the line that says so.
+
+    `before` of the class's source has become `after`; without it the file is gone.
+    """
+
+    group: str
+    said: str
+    before: str = ""
+    after: str = ""
+
+    @property
+    def source(self) -> str | None:
+        text = SOURCES[self.group]
+        assert self.before in text
+        return text.replace(self.before, self.after) if self.before else None
+
+
+# What a user has written, by the group whose option it is.
+SOURCES = {
+    group: (PROGRAMS / f"{name}.py").read_text()
+    for group, name in (("sampler", "ralston"), ("schedule", "steady"), ("diffuser", "absolute"))
+}
 MISTAKES = {
-    "gone": ("sampler", None, "sampler.solver._target_=gone.Ralston cannot be loaded: .*No module named 'gone'"),
-    "renamed": ("sampler", RALSTON.replace("class Ralston", "class Other"), "renamed.Ralston cannot be loaded"),
-    "broken": ("sampler", RALSTON.replace("class Ralston:", "class Ralston"), "broken.Ralston.*broken.py, line"),
-    "aimless": ("sampler", RALSTON.replace("def aim", "def goal"), "has no attribute 'aim'"),
-    "costless": ("sampler", RALSTON.replace("def nfe", "def cost"), "has no attribute 'nfe'"),
-    "forgetful": ("sampler", RALSTON.replace(", memory)", ")"), "aim.* takes 5 positional arguments"),
-    "narrow": ("schedule", STEADY.replace("high=10.0, low=-8.0", "high=10.0"), "unexpected keyword argument 'low'"),
-    "oneway": ("schedule", STEADY.replace("def inverse", "def time_of"), "schedule: .*abstract.* inverse"),
-    "drawless": ("diffuser", ABSOLUTE.replace("def draw", "def drawn"), "diffuser: .*abstract.* draw"),
+    "gone": Mistake("sampler", "sampler.solver._target_=gone.Ralston cannot be loaded: .*No module named 'gone'"),
+    "renamed": Mistake("sampler", "renamed.Ralston cannot be loaded", "class Ralston", "class Other"),
+    "broken": Mistake("sampler", "broken.Ralston.*broken.py, line", "class Ralston:", "class Ralston"),
+    "aimless": Mistake("sampler", "has no attribute 'aim'", "def aim", "def goal"),
+    "costless": Mistake("sampler", "has no attribute 'nfe'", "def nfe", "def cost"),
+    "forgetful": Mistake("sampler", "aim.* takes 5 positional arguments", ", memory: Any", ""),
+    "narrow": Mistake("schedule", "unexpected keyword argument 'low'", "high: float = 10.0, low: float = -8.0", "high"),
+    "oneway": Mistake("schedule", "schedule: .*abstract.* inverse", "def inverse", "def time_of"),
+    "drawless": Mistake("diffuser", "diffuser: .*abstract.* draw", "def draw", "def drawn"),
 }
 
 
-def train(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """``python train.py`` in the folder, its modules findable by nothing but lying there."""
+def environment() -> dict[str, str]:
     hidden = ("HYDRA_FULL_ERROR", "PYTHONPATH")
-    environment = {key: value for key, value in os.environ.items() if key not in hidden}
-    command = [sys.executable, str(ROOT / "train.py"), "--config-dir", "mine", *arguments]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+    return {key: value for key, value in os.environ.items() if key not in hidden}
+
+
+def arguments(*words: str) -> list[str]:
+    """Of Python, for a run in a folder whose modules are findable by nothing but lying there."""
+    return [str(ROOT / "train.py"), "--config-dir", "mine", *words]
+
+
+def train(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return forked_runs.run(arguments(*words), folder, environment(), 300)
 
 
 def option(folder: Path, group: str, name: str, text: str) -> None:
@@ -142,11 +104,20 @@ TINY = ["dataset=moons", "backbone=mlp", "backbone.width=8", "backbone.depth=1",
 
 @pytest.mark.slow
 def test_own_solver_schedule_and_objective_from_the_command_line(tmp_path: Path) -> None:
-    own(tmp_path, "sampler", "ralston", RALSTON)
-    own(tmp_path, "schedule", "steady", STEADY)
-    own(tmp_path, "diffuser", "absolute", ABSOLUTE)
+    own(tmp_path, "sampler", "ralston", SOURCES["sampler"])
+    own(tmp_path, "schedule", "steady", SOURCES["schedule"])
+    own(tmp_path, "diffuser", "absolute", SOURCES["diffuser"])
     choices = {"sampler": "ralston", "schedule": "steady", "diffuser": "absolute"}
-    done = train(tmp_path, *(f"{group}={name}" for group, name in choices.items()), "schedule.low=-9", *TINY)
+    chosen = [f"{group}={name}" for group, name in choices.items()]
+    # In a Python that has imported nothing yet.
+    done = subprocess.run(
+        [sys.executable, *arguments(*chosen, "schedule.low=-9", *TINY)],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stderr
     (path,) = (tmp_path / "runs").glob("fits/*/cells/*/result.json")
     result = json.loads(path.read_text())
@@ -161,14 +132,15 @@ def test_own_solver_schedule_and_objective_from_the_command_line(tmp_path: Path)
 
 @pytest.mark.slow
 def test_a_file_that_no_longer_fits_is_said_in_one_line(tmp_path: Path) -> None:
-    for name, (group, code, _) in MISTAKES.items():
-        own(tmp_path, group, name, code)
-        option(tmp_path, "experiment", name, f"# @package _global_\ndefaults:\n  - override /{group}: {name}\n")
+    for name, mistake in MISTAKES.items():
+        own(tmp_path, mistake.group, name, mistake.source)
+        chosen = f"# @package _global_\ndefaults:\n  - override /{mistake.group}: {name}\n"
+        option(tmp_path, "experiment", name, chosen)
     single = train(tmp_path, "sampler=gone", *TINY)
     assert single.returncode == 2, single.stderr
     assert "Traceback" not in single.stderr
     assert single.stdout == ""
-    assert re.search(MISTAKES["gone"][2], single.stderr)
+    assert re.search(MISTAKES["gone"].said, single.stderr)
 
     # With one that fits: mistakes in samplers then cost no more than their own cells.
     option(tmp_path, "experiment", "fine", "# @package _global_\nseed: 0\n")
@@ -177,7 +149,7 @@ def test_a_file_that_no_longer_fits_is_said_in_one_line(tmp_path: Path) -> None:
     assert "Traceback" not in sweep.stdout + sweep.stderr
     plan = Plan.read(tmp_path / "sweep")
     look = Watch(plan, every=0).look()
-    for (_, _, words), task in zip(MISTAKES.values(), plan.tasks, strict=False):
-        assert re.search(words, look.cells[task.cell].reason)
+    for mistake, task in zip(MISTAKES.values(), plan.tasks, strict=False):
+        assert re.search(mistake.said, look.cells[task.cell].reason)
         assert look.cells[task.cell].reason in sweep.stdout
     assert [cell for cell in plan.cells if plan.cell(cell).done] == [plan.tasks[-1].cell]

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,6 +23,7 @@ from diffsweep.runs.load_fit import finished
 from diffsweep.scoring.measure import measure
 from diffsweep.sweep.store import garbage
 from diffsweep.sweep.store.record import Fit
+from finished_runs import finish
 
 ROOT = Path(__file__).parent.parent
 TEST = Digits().load("test").x
@@ -122,15 +120,7 @@ def test_it_stands_in_the_table_of_runs_with_as_many_samples_and_in_another_othe
     run: Call, tmp_path: Path
 ) -> None:
     tiny = ["backbone.width=8", "training.steps=5", "training.warmup=1", f"evaluation.samples={SAMPLES}"]
-    done = subprocess.run(
-        [sys.executable, "train.py", "dataset=digits", *tiny, "trainer.threads=1", f"paths.runs={tmp_path / 'runs'}"],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
+    finish(tmp_path / "runs", "dataset=digits", *tiny, "trainer.threads=1")
     (own,) = results(tmp_path / "runs")
     drawn = archive(tmp_path / "drawn.npz", cut(one(tmp_path / "runs", "samples.png"), SAMPLES))
     assert run("evaluate", drawn, "--reference", "digits")[0] == 0
