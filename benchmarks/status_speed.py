@@ -18,9 +18,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from diffsweep.sweep.plan.jobs import Job, Launched
-from diffsweep.sweep.plan.plan import Plan, Signed
-from diffsweep.sweep.status.monitor import Watch
+from diffsweep.sweep.plan.jobs import Job, LaunchRecord
+from diffsweep.sweep.plan.plan import Plan, SignedConfig
+from diffsweep.sweep.status.monitor import Monitor
 from diffsweep.sweep.store.process import Process
 from diffsweep.sweep.store.provenance import provenance
 
@@ -28,18 +28,18 @@ COMMAND = "import sys; from pathlib import Path; from diffsweep.report.status im
 GROUPS = ("diffuser", "sampler", "schedule", "backbone", "dataset", "guidance", "evaluation", "trainer", "training")
 
 
-def signed(cells: int, cells_per_fit: int) -> Iterator[Signed]:
+def signed(cells: int, cells_per_fit: int) -> Iterator[SignedConfig]:
     part = {"_target_": "some.module.Name", "numbers": list(range(12)), "option": "value", "seed": 0}
     shared = dict.fromkeys([*GROUPS, "optimizer", "ema", "paths", "logger", "seed"], part)
     choices: dict[str, str | None] = dict.fromkeys(GROUPS, "option")
     for index in range(cells):
         fit = index // cells_per_fit
         words = [f"training.steps={1000 + fit}", f"sampler.nfe={index % cells_per_fit + 1}", "schedule=cosine"]
-        yield Signed(words, shared, choices, f"{fit:012x}", f"{index:012x}")
+        yield SignedConfig(words, shared, choices, f"{fit:012x}", f"{index:012x}")
 
 
 def generate(runs: Path, cells: int, cells_per_fit: int, finished: float) -> Plan:
-    plan = Plan(runs / "sweeps" / "big", runs).adding(signed(cells, cells_per_fit))
+    plan = Plan(runs / "sweeps" / "big", runs).with_tasks(signed(cells, cells_per_fit))
     result = {
         "overrides": "training.steps=1000 sampler.nfe=20 schedule=cosine",
         **dict.fromkeys(GROUPS, "option"),
@@ -62,7 +62,7 @@ def generate(runs: Path, cells: int, cells_per_fit: int, finished: float) -> Pla
     plan.write()
     jobs = [Job("fit", fit, tuple(cells)) for fit, cells in plan.fits.items()]
     jobs += [Job("cells", fit, tuple(cells)) for fit, cells in plan.fits.items()]
-    Launched("local", tuple(jobs), None if finished == 1 else Process.current(), finished == 1).write(plan.folder)
+    LaunchRecord("local", tuple(jobs), None if finished == 1 else Process.current(), finished == 1).write(plan.folder)
     return plan
 
 
@@ -83,11 +83,11 @@ def measure(cells: int, cells_per_fit: int, finished: float, rounds: int) -> Non
             subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
             whole.append(time.perf_counter() - started)
         cpu = (children() - cpu) / rounds
-        watch = Watch(plan)
-        watch.look()
+        watch = Monitor(plan)
+        watch.read()
         for _ in range(rounds):
             started = time.perf_counter()
-            watch.look()
+            watch.read()
             again.append(time.perf_counter() - started)
         print(
             f"{cells:7,} cells of {len(plan.fits):6,} fits, {finished:4.0%} done: "

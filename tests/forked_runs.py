@@ -28,7 +28,7 @@ _CONTEXT = multiprocessing.get_context("forkserver")
 _IMPORTED = ["diffsweep.runs.stages", "diffsweep.report.terminal", "diffsweep.entry.train"]
 _CONTEXT.set_forkserver_preload(_IMPORTED)
 # What `python -m` runs of those processes that train or evaluate.
-_FORKED = (["diffsweep.entry.worker", "serve"], ["diffsweep.entry.trial"])
+_FORKED = (["diffsweep.entry.job_process", "serve"], ["diffsweep.entry.trial"])
 
 
 class Run:

@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 
 from diffsweep.sweep.plan import compose as sweep_compose
 from diffsweep.sweep.plan.plan import Plan
-from diffsweep.sweep.plan.prepare import begin
+from diffsweep.sweep.plan.prepare import make_plan
 from diffsweep.sweep.store.record import Run
 from diffsweep.sweep.store.signature import Signer
 from hydra_plugins.diffsweep_grid import GridSweeper
@@ -62,7 +62,7 @@ class _Planner(Launcher):
         self.loader, self.config = hydra_context.config_loader, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        self.plan = begin(self.loader, self.config, job_overrides, initial_job_idx)
+        self.plan = make_plan(self.loader, self.config, job_overrides, initial_job_idx)
         return []
 
 

@@ -23,6 +23,7 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, flag_override
 
 from diffsweep.sweep.plan.compose import compose
+from diffsweep.sweep.search.study import known_points
 from diffsweep.sweep.store.record import Run
 from diffsweep.sweep.store.signature import resolved
 from hydra_plugins.diffsweep_grid import GridSweeper
@@ -207,8 +208,9 @@ def test_a_search_tries_what_a_single_run_is(tmp_path: Path, monkeypatch: pytest
             config=master,
         )
         typed = [*fixed, "training.steps=20,30", "seed=1,${training.steps}"]
-        search = replace(sweeper._search(typed), configs=(str(ROOT / "conf"),))
-        assert {search.signed(point).cell for point in search._points()} == expected
+        search = sweeper._search(typed)
+        search = replace(search, composition=replace(search.composition, configs=(str(ROOT / "conf"),)))
+        assert {search.signed(point).cell for point in known_points(search)} == expected
     assert len(expected) == 8
 
 

@@ -14,7 +14,7 @@ import pytest
 
 import forked_runs
 from diffsweep.sweep.plan.plan import Plan
-from diffsweep.sweep.status.monitor import Watch
+from diffsweep.sweep.status.monitor import Monitor
 from processes import PROGRAMS
 
 ROOT = Path(__file__).parent.parent
@@ -148,7 +148,7 @@ def test_a_file_that_no_longer_fits_is_said_in_one_line(tmp_path: Path) -> None:
     assert sweep.returncode == 1, sweep.stderr
     assert "Traceback" not in sweep.stdout + sweep.stderr
     plan = Plan.read(tmp_path / "sweep")
-    look = Watch(plan, every=0).look()
+    look = Monitor(plan, poll_seconds=0).read()
     for mistake, task in zip(MISTAKES.values(), plan.tasks, strict=False):
         assert re.search(mistake.said, look.cells[task.cell].reason)
         assert look.cells[task.cell].reason in sweep.stdout

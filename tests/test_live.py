@@ -20,10 +20,11 @@ from rich.console import Console
 import processes
 from diffsweep.report.live import LiveView, Names, view
 from diffsweep.report.status import cancel, find, status
-from diffsweep.sweep.plan.jobs import Job, Launched
-from diffsweep.sweep.plan.plan import Plan, Signed
-from diffsweep.sweep.status.monitor import Watch
-from diffsweep.sweep.status.sweep_state import Item, Look, blocked
+from diffsweep.sweep.plan.jobs import Job, LaunchRecord
+from diffsweep.sweep.plan.plan import Plan, SignedConfig
+from diffsweep.sweep.status.monitor import Monitor
+from diffsweep.sweep.status.sweep_state import ItemState, SweepState
+from diffsweep.sweep.store.blocked import blocked_reason
 from diffsweep.sweep.store.process import Process
 from diffsweep.sweep.store.record import Record
 from processes import dead
@@ -33,7 +34,7 @@ SAMPLERS = ("ddim", "heun", "unipc", "euler", "dpmpp_2m")
 
 def study(runs: Path, fits: int = 2, cells: int = 3, name: str = "study") -> Plan:
     signed = [
-        Signed(
+        SignedConfig(
             ("dataset=digits", f"seed={fit}", f"sampler={SAMPLERS[cell % 5]}", f"sampler.nfe={5 * (cell // 5 + 1)}"),
             {"seed": fit},
             {"dataset": "digits"},
@@ -43,39 +44,39 @@ def study(runs: Path, fits: int = 2, cells: int = 3, name: str = "study") -> Pla
         for fit in range(fits)
         for cell in range(cells)
     ]
-    plan = Plan(runs / "sweeps" / name, runs).adding(signed)
+    plan = Plan(runs / "sweeps" / name, runs).with_tasks(signed)
     plan.write()
     return plan
 
 
-def busy(plan: Plan, running: int, reason: str = "RuntimeError: out of memory") -> Look:
+def busy(plan: Plan, running: int, reason: str = "RuntimeError: out of memory") -> SweepState:
     """A third of the trainings done, `running` at work, the last one failed; every seventh evaluation failed too."""
     names = list(plan.fits)
-    fits: dict[str, Item] = {}
-    cells: dict[str, Item] = {}
+    fits: dict[str, ItemState] = {}
+    cells: dict[str, ItemState] = {}
     for place, fit in enumerate(names):
         if place < len(names) // 3:
-            fits[fit] = Item("done", seconds=10.0)
+            fits[fit] = ItemState("done", seconds=10.0)
         elif place < len(names) // 3 + running:
-            item = Item("running", 123, 5000, images_per_second=12345.6, eta_seconds=754.2, loss=0.123456)
+            item = ItemState("running", 123, 5000, images_per_second=12345.6, eta_seconds=754.2, loss=0.123456)
             fits[fit] = replace(item, host=f"gpu-node-{place:03}", job=f"8123456_{place}")
         else:
-            fits[fit] = Item("waiting")
-    fits[names[-1]] = Item("failed", reason=reason, log="logs/fit.log")
+            fits[fit] = ItemState("waiting")
+    fits[names[-1]] = ItemState("failed", reason=reason, log="logs/fit.log")
     for fit, members in plan.fits.items():
         for place, cell in enumerate(members):
             if fits[fit].state == "failed":
-                cells[cell] = Item("blocked", reason=blocked(fit, reason))
+                cells[cell] = ItemState("blocked", reason=blocked_reason(fit, reason))
             elif fits[fit].state != "done":
-                cells[cell] = Item("waiting")
+                cells[cell] = ItemState("waiting")
             elif place % 7 == 2:
-                cells[cell] = Item("failed", reason="ValueError: samples are not finite", log="logs/cells.log")
+                cells[cell] = ItemState("failed", reason="ValueError: samples are not finite", log="logs/cells.log")
             else:
-                cells[cell] = Item("done", metric="fd_digits", value=0.3 + place / 100)
-    return Look(fits, cells, "live", Process.current(), 754.0, 3600.0)
+                cells[cell] = ItemState("done", metric="fd_digits", value=0.3 + place / 100)
+    return SweepState(fits, cells, "live", Process.current(), 754.0, 3600.0)
 
 
-def picture(plan: Plan, look: Look, width: int = 80, height: int | None = None) -> list[str]:
+def picture(plan: Plan, look: SweepState, width: int = 80, height: int | None = None) -> list[str]:
     console = Console(file=io.StringIO(), width=width, record=True, force_terminal=True)
     console.print(view(plan, Names.of(plan), look, width, height))
     return console.export_text().splitlines()
@@ -147,8 +148,8 @@ def test_text_of_logs_is_no_markup_and_moves_no_cursor(tmp_path: Path) -> None:
 def test_the_best_are_the_smallest_distances_and_the_largest_accuracies(tmp_path: Path) -> None:
     plan = study(tmp_path, 1, 5)
     for metric, first in (("fd_digits", "ddim"), ("accuracy", "dpmpp_2m")):
-        cells = {cell: Item("done", metric=metric, value=place / 10) for place, cell in enumerate(plan.cells)}
-        lines = picture(plan, Look({"f000": Item("done")}, cells, "finished"))
+        cells = {cell: ItemState("done", metric=metric, value=place / 10) for place, cell in enumerate(plan.cells)}
+        lines = picture(plan, SweepState({"f000": ItemState("done")}, cells, "finished"))
         assert f"sampler={first}" in lines[lines.index(f"best {metric} so far") + 1]
 
 
@@ -180,9 +181,9 @@ def test_a_terminal_is_drawn_in_place_and_left_clean(tmp_path: Path) -> None:
 def test_a_log_says_what_changes_and_only_that(tmp_path: Path) -> None:
     plan = study(tmp_path)
     stream = io.StringIO()
-    waiting = dict.fromkeys(plan.cells, Item("waiting"))
-    fits = {"f000": Item("done"), "f001": Item("waiting")}
-    done = Item("done", metric="fd_digits", value=0.412, half=0.0123)
+    waiting = dict.fromkeys(plan.cells, ItemState("waiting"))
+    fits = {"f000": ItemState("done"), "f001": ItemState("waiting")}
+    done = ItemState("done", metric="fd_digits", value=0.412, half=0.0123)
 
     def told() -> list[str]:
         lines = stream.getvalue().splitlines()
@@ -191,24 +192,24 @@ def test_a_log_says_what_changes_and_only_that(tmp_path: Path) -> None:
         return lines
 
     with LiveView(plan, Console(file=stream, width=80)) as live:
-        live.show(Look(dict(fits), waiting | {"c000000": done}, "live"))
+        live.show(SweepState(dict(fits), waiting | {"c000000": done}, "live"))
         assert told() == ["sweep study: 6 cells of 2 trainings, 1 done already"]
-        live.show(Look(dict(fits), waiting | {"c000000": done}, "live"))
+        live.show(SweepState(dict(fits), waiting | {"c000000": done}, "live"))
         assert told() == []
-        fits["f001"] = Item("running", step=1, steps=9, host="gpu1", job="812_1")
-        cells = waiting | {"c000000": done, "c000001": done, "c000002": Item("running")}
-        live.show(Look(dict(fits), cells, "live"))
+        fits["f001"] = ItemState("running", step=1, steps=9, host="gpu1", job="812_1")
+        cells = waiting | {"c000000": done, "c000001": done, "c000002": ItemState("running")}
+        live.show(SweepState(dict(fits), cells, "live"))
         assert told() == [
             "started training seed=1 on gpu1 812_1",
             "[2/6] done seed=0 sampler=heun  fd_digits 0.412 +- 0.012",
         ]
-        fits["f001"] = Item("running", step=2, steps=9, host="gpu1", job="812_1")
-        live.show(Look(dict(fits), cells, "live"))
+        fits["f001"] = ItemState("running", step=2, steps=9, host="gpu1", job="812_1")
+        live.show(SweepState(dict(fits), cells, "live"))
         assert told() == []
-        fits["f001"] = Item("failed", reason="RuntimeError: " + 100 * "x", log="logs/a.log")
-        cells = cells | {"c000002": Item("failed", reason="ValueError: no")}
-        cells |= {cell: Item("blocked", reason="not run") for cell in plan.fits["f001"]}
-        live.show(Look(dict(fits), cells, "live"))
+        fits["f001"] = ItemState("failed", reason="RuntimeError: " + 100 * "x", log="logs/a.log")
+        cells = cells | {"c000002": ItemState("failed", reason="ValueError: no")}
+        cells |= {cell: ItemState("blocked", reason="not run") for cell in plan.fits["f001"]}
+        live.show(SweepState(dict(fits), cells, "live"))
         assert told() == [
             f"failed training seed=1: RuntimeError: {100 * 'x'} (see logs/a.log); 3 cells not run",
             "[2/6] failed seed=0 sampler=unipc: ValueError: no",
@@ -241,8 +242,8 @@ def test_one_line_for_each_sweep_newest_last(tmp_path: Path, output: Callable[..
     for place, plan in enumerate(plans):
         os.utime(plan.file, (1e9 + place, 1e9 + place))
     finish(plans[0], "c000000", "c000001")
-    Launched("local", (), Process.current()).write(tmp_path / "sweeps" / "zeta")
-    Launched("local", (), None, ended=True).write(tmp_path / "sweeps" / "alpha")
+    LaunchRecord("local", (), Process.current()).write(tmp_path / "sweeps" / "zeta")
+    LaunchRecord("local", (), None, ended=True).write(tmp_path / "sweeps" / "alpha")
     broken = tmp_path / "sweeps" / "broken"
     broken.mkdir()
     (broken / "plan.json").write_text("{")
@@ -278,7 +279,7 @@ def test_the_status_of_a_sweep_in_a_pipe_keeps_every_path_whole(
     cell = plan.cell("c000000")
     cell.folder.mkdir(parents=True)
     cell.write_status("failed", reason=cell.write_error(RuntimeError("y" * 300)))
-    Launched("local", (Job("cells", "f000", ("c000000",), (), "1", "logs/a.log"),), None, True).write(plan.folder)
+    LaunchRecord("local", (Job("cells", "f000", ("c000000",), (), "1", "logs/a.log"),), None, True).write(plan.folder)
     lines = output(status, plan.runs, "study", False)
     assert lines[0].startswith("study  0/6 cells done, 1 failed, 5 missing")
     assert f"failed: RuntimeError: {'y' * 300}" in lines
@@ -288,7 +289,7 @@ def test_the_status_of_a_sweep_in_a_pipe_keeps_every_path_whole(
 
 def test_watching_ends_with_the_sweep(tmp_path: Path, output: Callable[..., list[str]]) -> None:
     plan = study(tmp_path)
-    Launched("local", (), None, ended=True).write(plan.folder)
+    LaunchRecord("local", (), None, ended=True).write(plan.folder)
     finish(plan, *plan.cells)
     lines = output(status, tmp_path, "last", True)
     assert "study  6/6 cells done" in lines
@@ -347,14 +348,14 @@ def test_cancel_ends_the_launcher_and_waits_for_it(
         f"5 are left: `diffsweep resume study --runs {tmp_path}`",
     ]
     assert plan.cell("c000000").done
-    assert Watch(plan).look().launcher == "interrupted"
+    assert Monitor(plan).read().launcher == "interrupted"
 
 
 def test_cancel_ends_jobs_without_a_launcher_and_only_those_of_this_sweep(
     tmp_path: Path, output: Callable[..., list[str]], reaped: list[subprocess.Popen[str]]
 ) -> None:
     plan, other = study(tmp_path), study(tmp_path, name="study_2")
-    Launched("local", (), dead()).write(plan.folder)
+    LaunchRecord("local", (), dead()).write(plan.folder)
     runs = [plan.run(cell) for cell in ("c000000", "c001000")]
     mine, theirs = job(runs[0].cell, plan.folder), job(runs[1].fit, other.folder)
     reaped += [mine, theirs]
@@ -367,7 +368,7 @@ def test_cancel_ends_jobs_without_a_launcher_and_only_those_of_this_sweep(
 
 def test_cancel_says_where_to_say_it(tmp_path: Path) -> None:
     plan = study(tmp_path)
-    Launched("local", (), replace(Process.current(), host="far")).write(plan.folder)
+    LaunchRecord("local", (), replace(Process.current(), host="far")).write(plan.folder)
     with pytest.raises(ValueError, match=r"sweep study was launched on far: say `diffsweep cancel study .*` there"):
         cancel(tmp_path, "study")
 
@@ -376,14 +377,14 @@ def test_commands_to_type_are_short_where_runs_are_where_they_usually_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert study(tmp_path / "runs").asking("resume") == "diffsweep resume study"
-    assert study(tmp_path / "my runs").asking("resume") == "diffsweep resume study --runs 'my runs'"
+    assert study(tmp_path / "runs").command_for("resume") == "diffsweep resume study"
+    assert study(tmp_path / "my runs").command_for("resume") == "diffsweep resume study --runs 'my runs'"
 
 
 def test_cancel_of_a_sweep_that_is_over_touches_nothing(tmp_path: Path, output: Callable[..., list[str]]) -> None:
     plan = study(tmp_path)
     finish(plan, *plan.cells)
-    Launched("local", (), None, ended=True).write(plan.folder)
+    LaunchRecord("local", (), None, ended=True).write(plan.folder)
     assert output(cancel, tmp_path, "study") == ["sweep study has no jobs", "6 of 6 cells are finished and stay"]
 
 
@@ -410,7 +411,7 @@ def test_cancel_takes_back_what_slurm_still_has(
         Job("fit", "f001", (), (), "812_1"),
         Job("cells", "f001", (), (1,), "813"),
     )
-    Launched("slurm", jobs).write(plan.folder)
+    LaunchRecord("slurm", jobs).write(plan.folder)
     lines = output(cancel, tmp_path, "study")
     assert lines[0] == "cancelling 2 SLURM jobs"
     assert lines[-1] == f"6 are left: `diffsweep resume study --runs {tmp_path}`"

@@ -12,18 +12,19 @@ import pytest
 from hydra.utils import get_class
 from omegaconf import OmegaConf
 
-from diffsweep.sweep.execute.retry import Follow
-from diffsweep.sweep.plan.jobs import Job, Launched, Todo
-from diffsweep.sweep.plan.plan import Plan, Signed
+from diffsweep.sweep.execute.retry import RetryPolicy
+from diffsweep.sweep.plan.jobs import Job, LaunchRecord, RemainingWork
+from diffsweep.sweep.plan.mode import Mode
+from diffsweep.sweep.plan.plan import Plan, SignedConfig
 from diffsweep.sweep.store.process import Process
 
 
-def signed(fit: str, cell: str, *overrides: str, config: Mapping[str, Any] | None = None) -> Signed:
-    return Signed(overrides, config or {"trainer": {"devices": 1}}, {"sampler": "ddim"}, fit, cell)
+def signed(fit: str, cell: str, *overrides: str, config: Mapping[str, Any] | None = None) -> SignedConfig:
+    return SignedConfig(overrides, config or {"trainer": {"devices": 1}}, {"sampler": "ddim"}, fit, cell)
 
 
-def plan(tmp_path: Path, entries: Sequence[Signed]) -> Plan:
-    return Plan(tmp_path / "sweeps" / "one", tmp_path).adding(entries)
+def plan(tmp_path: Path, entries: Sequence[SignedConfig]) -> Plan:
+    return Plan(tmp_path / "sweeps" / "one", tmp_path).with_tasks(entries)
 
 
 def grid(tmp_path: Path) -> Plan:
@@ -90,14 +91,14 @@ def test_a_cell_that_is_asked_for_twice_is_told(tmp_path: Path) -> None:
 
 def test_what_is_done_is_not_to_do(tmp_path: Path) -> None:
     one = grid(tmp_path)
-    assert Todo.of(one) == Todo(("fit-cosine", "fit-linear"), tuple(one.cells), ())
+    assert RemainingWork.of(one) == RemainingWork(("fit-cosine", "fit-linear"), tuple(one.cells), ())
     train(one, "fit-cosine")
     one.cell("cosine-heun").write_result({"metric": "m", "m": 1.0})
-    todo = Todo.of(one)
+    todo = RemainingWork.of(one)
     assert todo.fits == ("fit-linear",)
     assert todo.done == ("cosine-heun",)
     assert set(todo.cells) == set(one.cells) - {"cosine-heun"}
-    assert Todo.of(one, "force") == Todo(("fit-cosine", "fit-linear"), tuple(one.cells), ())
+    assert RemainingWork.of(one, Mode.FORCE) == RemainingWork(("fit-cosine", "fit-linear"), tuple(one.cells), ())
 
 
 def test_what_failed_is_redone_unless_asked_to_be_left(tmp_path: Path) -> None:
@@ -105,8 +106,8 @@ def test_what_failed_is_redone_unless_asked_to_be_left(tmp_path: Path) -> None:
     train(one, "fit-cosine")
     one.cell("cosine-ddim").write_error(RuntimeError("no"))
     one.run("linear-ddim").fit.write_error(RuntimeError("diverged"))
-    assert set(Todo.of(one).cells) == set(one.cells)
-    cached = Todo.of(one, "cached")
+    assert set(RemainingWork.of(one).cells) == set(one.cells)
+    cached = RemainingWork.of(one, Mode.CACHED)
     assert set(cached.failed) == {"cosine-ddim", "linear-ddim", "linear-heun", "linear-unipc"}
     assert cached.cells == ("cosine-heun", "cosine-unipc")
     assert cached.fits == ()
@@ -125,7 +126,7 @@ def test_cells_come_after_their_fit_and_students_after_their_teachers(tmp_path: 
             signed("poor", "p", "a=4", config=config()),
         ],
     )
-    jobs = Todo.of(one).jobs(one)
+    jobs = RemainingWork.of(one).jobs(one)
     behind = {(job.kind, job.fit): {(jobs[i].kind, jobs[i].fit) for i in job.after} for job in jobs}
     assert behind["fit", "student"] == {("fit", "teacher")}
     assert behind["cells", "student"] == {("fit", "student"), ("fit", "teacher")}
@@ -133,24 +134,24 @@ def test_cells_come_after_their_fit_and_students_after_their_teachers(tmp_path: 
     assert behind["fit", "teacher"] == set()
     assert all(place < index for index, job in enumerate(jobs) for place in job.after)
     train(one, "teacher")
-    assert all(job.fit != "teacher" for job in Todo.of(one).jobs(one) if job.kind == "fit")
+    assert all(job.fit != "teacher" for job in RemainingWork.of(one).jobs(one) if job.kind == "fit")
 
 
 def test_every_missing_cell_is_in_exactly_one_job(tmp_path: Path) -> None:
     one = grid(tmp_path)
     for size in (None, 1, 2, 5):
-        jobs = Todo.of(one).jobs(one, size)
+        jobs = RemainingWork.of(one).jobs(one, size)
         told = [cell for job in jobs if job.kind == "cells" for cell in job.cells]
         assert sorted(told) == sorted(one.cells)
         assert all(len(job.cells) <= (size or 3) for job in jobs if job.kind == "cells")
 
 
 def test_jobs_survive_the_disk(tmp_path: Path) -> None:
-    launched = Launched("slurm", (Job("fit", "f", ("c",), (), "12_3", "x.log"),), Process.current())
+    launched = LaunchRecord("slurm", (Job("fit", "f", ("c",), (), "12_3", "x.log"),), Process.current())
     launched.write(tmp_path)
-    assert Launched.read(tmp_path) == launched
+    assert LaunchRecord.read(tmp_path) == launched
     launched.end(tmp_path)
-    read = Launched.read(tmp_path)
+    read = LaunchRecord.read(tmp_path)
     assert read is not None
     assert read.ended
     assert read.launcher is None
@@ -170,8 +171,8 @@ CELLS = Job("cells", "fit-cosine", ("cosine-ddim", "cosine-heun", "cosine-unipc"
 
 
 def test_a_killed_fit_is_tried_again_and_then_told_of(one: Plan) -> None:
-    follow = Follow(one, 2)
-    first, second = follow.rest(FIT, -9, {}), follow.rest(FIT, -9, {})
+    retry_policy = RetryPolicy(one, 2)
+    first, second = retry_policy.remaining_job(FIT, -9, {}), retry_policy.remaining_job(FIT, -9, {})
     for again in (first, second):
         assert again is not None
         assert again.fit == FIT.fit
@@ -180,33 +181,33 @@ def test_a_killed_fit_is_tried_again_and_then_told_of(one: Plan) -> None:
     assert first is not None
     assert first.cells[0] != FIT.cells[0]
     assert one.run("cosine-ddim").fit.error() is None
-    assert follow.rest(FIT, -9, {}) is None
+    assert retry_policy.remaining_job(FIT, -9, {}) is None
     assert "killed by SIGKILL" in str(one.run("cosine-ddim").fit.error())
 
 
 def test_a_fit_that_said_why_it_failed_is_not_tried_again(one: Plan) -> None:
     fit = one.run("cosine-ddim").fit
     fit.write_error(ValueError("the loss is nan"))
-    assert Follow(one, 5).rest(FIT, 1, {}) is None
+    assert RetryPolicy(one, 5).remaining_job(FIT, 1, {}) is None
     assert fit.error() == "ValueError: the loss is nan"
 
 
 def test_a_killed_process_costs_the_cell_that_it_was_at(one: Plan) -> None:
-    follow = Follow(one, 1)
-    rest = follow.rest(CELLS, -9, {"cosine-ddim": True})
+    retry_policy = RetryPolicy(one, 1)
+    rest = retry_policy.remaining_job(CELLS, -9, {"cosine-ddim": True})
     assert rest is not None
     assert rest.cells == ("cosine-heun", "cosine-unipc")
-    rest = follow.rest(rest, -11, {})
+    rest = retry_policy.remaining_job(rest, -11, {})
     assert rest is not None
     assert rest.cells == ("cosine-unipc",)
     assert "killed by SIGSEGV" in str(one.cell("cosine-heun").error())
     assert one.cell("cosine-unipc").error() is None
-    assert follow.rest(rest, 0, {"cosine-unipc": True}) is None
+    assert retry_policy.remaining_job(rest, 0, {"cosine-unipc": True}) is None
 
 
 def test_a_cell_that_was_finished_just_before_the_kill_is_not_blamed(one: Plan) -> None:
     one.cell("cosine-ddim").write_result({"metric": "m", "m": 1.0})
-    rest = Follow(one, 0).rest(CELLS, -9, {})
+    rest = RetryPolicy(one, 0).remaining_job(CELLS, -9, {})
     assert rest is not None
     assert rest.cells == ("cosine-heun", "cosine-unipc")
     assert one.cell("cosine-ddim").error() is None
@@ -215,15 +216,15 @@ def test_a_cell_that_was_finished_just_before_the_kill_is_not_blamed(one: Plan) 
 
 @pytest.mark.parametrize("code", [143, 130, 140, -15, -2, -12])
 def test_an_interruption_is_no_failure(one: Plan, code: int) -> None:
-    follow = Follow(one, 3)
-    assert follow.rest(FIT, code, {}) is None
-    assert follow.rest(CELLS, code, {}) is None
+    retry_policy = RetryPolicy(one, 3)
+    assert retry_policy.remaining_job(FIT, code, {}) is None
+    assert retry_policy.remaining_job(CELLS, code, {}) is None
     assert one.run("cosine-ddim").fit.error() is None
     assert one.cell("cosine-ddim").error() is None
 
 
 def test_an_exit_without_a_word_is_told_of(one: Plan) -> None:
-    assert Follow(one, 3).rest(CELLS, 3, {"cosine-ddim": True, "cosine-heun": False}) is None
+    assert RetryPolicy(one, 3).remaining_job(CELLS, 3, {"cosine-ddim": True, "cosine-heun": False}) is None
     assert "exit code 3" in str(one.cell("cosine-unipc").error())
 
 

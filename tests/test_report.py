@@ -30,8 +30,8 @@ from diffsweep.report.factors import effects, factors
 from diffsweep.report.format import with_error
 from diffsweep.report.page import Subject, content, write
 from diffsweep.report.thumbnails import GEOMETRY, strip
-from diffsweep.sweep.plan.jobs import Job, Launched
-from diffsweep.sweep.plan.plan import Plan, Signed
+from diffsweep.sweep.plan.jobs import Job, LaunchRecord
+from diffsweep.sweep.plan.plan import Plan, SignedConfig
 from diffsweep.sweep.store.record import Fit
 from finished_runs import DIGITS, finish
 from made_runs import SAMPLERS, WORTH, made
@@ -205,7 +205,7 @@ def test_logs_of_a_cell_are_those_of_its_training_and_of_its_own_job(tmp_path: P
     )
     (tmp_path / "sweeps" / "mine").mkdir(parents=True)
     assert content(Subject("s", tmp_path, [one]))["cells"][one["cell"]]["logs"] == []
-    Launched("local", jobs).write(tmp_path / "sweeps" / "mine")
+    LaunchRecord("local", jobs).write(tmp_path / "sweeps" / "mine")
     cells = content(Subject("s", tmp_path, [one, other]))["cells"]
     folder = tmp_path / "sweeps" / "mine" / "logs"
     assert cells[one["cell"]]["logs"] == [str(folder / "fit.log"), str(folder / "cells.log")]
@@ -305,7 +305,9 @@ def test_the_bibliography_of_a_sweep_has_also_what_its_defaults_brought(tmp_path
     result = made(tmp_path, 1, pictures=False)[0]
     choices = {"sampler": "ddim", "sampler/spacing": "karras", "hydra/launcher": "slurm", "logger": "wandb"}
     config = {"evaluation": {"metrics": {"kernel": {}}}}
-    plan = Plan(tmp_path / "sweeps/s", tmp_path).adding([Signed((), config, choices, result["fit"], result["cell"])])
+    plan = Plan(tmp_path / "sweeps/s", tmp_path).with_tasks(
+        [SignedConfig((), config, choices, result["fit"], result["cell"])]
+    )
     about = sweep_end.subject(plan.folder, tmp_path, plan)
     assert about.options == {"sampler=ddim", "sampler/spacing=karras", "metric=kernel"}
     write(about, tmp_path / "report.html")

@@ -34,13 +34,17 @@ from diffsweep.entry import trial as trials_of
 from diffsweep.entry.trial import Worker
 from diffsweep.files import write_json
 from diffsweep.sweep import slurm
-from diffsweep.sweep.execute.local_pool import Room
-from diffsweep.sweep.plan.jobs import Launched
+from diffsweep.sweep.execute.local_pool import MachineResources
+from diffsweep.sweep.plan.jobs import LaunchRecord
 from diffsweep.sweep.plan.plan import Plan
 from diffsweep.sweep.search import supervisor
+from diffsweep.sweep.search.objectives import Objectives
+from diffsweep.sweep.search.search import Composition, Search
 from diffsweep.sweep.search.space import space
-from diffsweep.sweep.search.study import SAMPLERS, Search
-from diffsweep.sweep.search.workers import Local
+from diffsweep.sweep.search.strategy import SAMPLERS, Strategy
+from diffsweep.sweep.search.study import SearchStudy, mend_journal
+from diffsweep.sweep.search.worker_leases import WorkerLeases
+from diffsweep.sweep.search.workers import LocalWorkers
 from diffsweep.sweep.store.lease import Lease
 from diffsweep.sweep.store.process import Process
 from diffsweep.sweep.store.record import Run
@@ -75,8 +79,20 @@ def searching(folder: Path, *overrides: str, **settings: Any) -> Search:
     distributions, fixed = parsed(*TINY, f"paths.runs={folder / 'runs'}", *overrides)
     hydra = {"runtime": {"cwd": str(folder), "version_base": "1.3"}, "job": {"config_name": "config"}}
     configs = (str(ROOT / "conf"),)
+    goals: dict[str, Any] = {
+        name: settings.pop(key) for key, name in (("objective", "keys"), ("directions",) * 2) if key in settings
+    }
+    choices: dict[str, Any] = {"seed": 0} | {
+        key: settings.pop(key) for key in ("sampler", "pruner", "seed") if key in settings
+    }
     search = Search(
-        folder / "runs/sweeps/study", folder / "runs", distributions, fixed, hydra, configs, **{"seed": 0, **settings}
+        folder / "runs/sweeps/study",
+        folder / "runs",
+        distributions,
+        Composition(fixed, hydra, configs),
+        Objectives(**goals),
+        Strategy(**choices),
+        **settings,
     )
     search.write()
     return search
@@ -84,11 +100,11 @@ def searching(folder: Path, *overrides: str, **settings: Any) -> Search:
 
 @dataclass
 class Forks:
-    """A crew whose workers are forks of this process: torch is imported already."""
+    """Workers that are forks of this process: torch is imported already."""
 
     search: Search
     work: Callable[[Search, int], object] = lambda search, index: Worker(search.folder, index)()
-    stays: bool = False
+    outlive_launcher: bool = False
     pids: dict[int, int] = field(default_factory=dict)
     codes: list[int] = field(default_factory=list)
 
@@ -143,7 +159,7 @@ def ended(pid: int) -> int:
 
 def trials(search: Search, *states: TrialState) -> list[FrozenTrial]:
     try:
-        return search.open().get_trials(states=states or None)
+        return SearchStudy.open(search).trials(*states)
     except KeyError:
         return []
 
@@ -285,7 +301,7 @@ def test_samplers_that_look_at_no_results_fill_the_slots_beforehand(tmp_path: Pa
         search = searching(tmp_path / name, *overrides, sampler={"name": sampler})
         for size in sizes:
             search = replace(search, n_trials=size)
-            search.fill(search.open(create=True))
+            SearchStudy.open(search, create=True).fill()
         found.append([trial.system_attrs["fixed_params"] for trial in trials(search)])
     assert found[0] == found[1]
     if sampler == "grid":
@@ -311,12 +327,12 @@ def test_every_sampler_finds_the_middle_of_a_bowl_and_repeats_itself(tmp_path: P
     found = []
     for name in ("once", "again"):
         search = searching(tmp_path / name, "a=interval(-1,1)", "b=x,y", sampler={"name": sampler}, n_trials=25)
-        search.fill(search.open(create=True))
-        study = search.open("0")
-        while (trial := search.take(study, study._storage)) is not None:
-            study.tell(trial, (trial.params["a"] - 0.3) ** 2 + (trial.params["b"] == "x"))
+        SearchStudy.open(search, create=True).fill()
+        study = SearchStudy.open(search, "0")
+        while (trial := study.take()) is not None:
+            study.study.tell(trial, (trial.params["a"] - 0.3) ** 2 + (trial.params["b"] == "x"))
         assert len(trials(search, TrialState.COMPLETE)) == 25
-        assert study.best_value < 0.05
+        assert study.study.best_value < 0.05
         found.append([trial.params for trial in trials(search)])
     assert found[0] == found[1]
 
@@ -325,12 +341,12 @@ def test_every_sampler_finds_the_middle_of_a_bowl_and_repeats_itself(tmp_path: P
 def test_a_slot_is_taken_by_one_worker_only(tmp_path: Path, storage: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     search = searching(tmp_path, "a=interval(0,1)", n_trials=12, storage=storage)
-    search.fill(search.open(create=True))
+    SearchStudy.open(search, create=True).fill()
     taken: list[int] = []
 
     def take(index: int) -> None:
-        study = search.open(str(index))
-        while (one := search.take(study, study._storage)) is not None:
+        study = SearchStudy.open(search, str(index))
+        while (one := study.take()) is not None:
             taken.append(one.number)
 
     threads = [threading.Thread(target=take, args=(index,)) for index in range(4)]
@@ -344,31 +360,31 @@ def test_a_slot_is_taken_by_one_worker_only(tmp_path: Path, storage: str, monkey
     # Each worker has random numbers of its own.
     assert len({trial.params["a"] for trial in found}) == 12
     # What is put back is taken again as it was.
-    study = search.open("again")
-    assert search.put_back(found[3], study._storage, killed=True)
-    again = search.take(study, study._storage)
+    study = SearchStudy.open(search, "again")
+    assert study.put_back(found[3], killed=True)
+    again = study.take()
     assert again is not None
     assert (again.number, again.params) == (3, found[3].params)
-    assert search.take(study, study._storage) is None
+    assert study.take() is None
     # A new launch is a new chance for what was killed in earlier ones; in one launch the third time is the last.
-    assert search.put_back(trials(search)[3], study._storage, killed=True)
-    search.fill(study)
-    assert [search.put_back(trials(search)[3], study._storage, killed=True) for _ in range(3)] == [True, True, False]
+    assert study.put_back(trials(search)[3], killed=True)
+    study.fill()
+    assert [study.put_back(trials(search)[3], killed=True) for _ in range(3)] == [True, True, False]
     assert trials(search)[3].state == TrialState.FAIL
 
 
 def test_a_trial_is_lost_when_its_process_is(tmp_path: Path) -> None:
     search = searching(tmp_path, "a=interval(0,1)", n_trials=2)
-    search.fill(search.open(create=True))
+    SearchStudy.open(search, create=True).fill()
 
     def work() -> None:
-        study = search.open("0")
-        lease = Lease(search.worker_folder(0))
+        study = SearchStudy.open(search, "0")
+        lease = Lease(search.folder / "workers" / "0")
         with lease.acquire():
             holder = lease.holder()
             assert holder is not None
             for attributes in ({}, {"process": holder.asdict(), "worker": 0}):
-                taken = search.take(study, study._storage)
+                taken = study.take()
                 assert taken is not None
                 for key, value in attributes.items():
                     taken.set_user_attr(key, value)
@@ -379,16 +395,16 @@ def test_a_trial_is_lost_when_its_process_is(tmp_path: Path) -> None:
     try:
         wait_for((tmp_path / "ready").exists)
         silent, known = trials(search, TrialState.RUNNING)
-        assert set(search.workers()) == {0}
-        assert search.silent() == set()
-        assert [search.lost(one, set()) for one in (silent, known)] == [False, False]
+        assert set(WorkerLeases(search.folder).holders()) == {0}
+        assert WorkerLeases(search.folder).dead_elsewhere() == set()
+        assert [WorkerLeases(search.folder).lost(one, set()) for one in (silent, known)] == [False, False]
         # Its cluster may know better than its lease.
-        assert [search.lost(one, {0}) for one in (silent, known)] == [True, True]
+        assert [WorkerLeases(search.folder).lost(one, {0}) for one in (silent, known)] == [True, True]
     finally:
         os.kill(pid, signal.SIGKILL)
         ended(pid)
-    assert search.workers() == {}
-    assert [search.lost(one, set()) for one in (silent, known)] == [True, True]
+    assert WorkerLeases(search.folder).holders() == {}
+    assert [WorkerLeases(search.folder).lost(one, set()) for one in (silent, known)] == [True, True]
 
 
 def test_a_worker_elsewhere_is_dead_when_its_cluster_has_forgotten_its_job(
@@ -397,33 +413,33 @@ def test_a_worker_elsewhere_is_dead_when_its_cluster_has_forgotten_its_job(
     search = searching(tmp_path, "a=interval(0,1)")
     for index in (0, 1):
         elsewhere = replace(Process.current(), host="elsewhere", slurm_job=f"81{index}")
-        write_json(search.worker_folder(index) / "lease-000001.json", {**elsewhere.asdict(), "token": "x"})
-    assert set(search.workers()) == {0, 1}
+        write_json(search.folder / "workers" / str(index) / "lease-000001.json", {**elsewhere.asdict(), "token": "x"})
+    assert set(WorkerLeases(search.folder).holders()) == {0, 1}
     monkeypatch.setattr(slurm, "available", lambda: True)
     monkeypatch.setattr(slurm, "queue", lambda ids: {"811": None})
-    assert search.silent() == {0}
+    assert WorkerLeases(search.folder).dead_elsewhere() == {0}
 
 
 def test_workers_share_what_the_machine_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     search = searching(tmp_path, "a=1,2", n_workers=3)
-    local = Local(search, tmp_path, Room(8, ("0", "2")))
+    local = LocalWorkers(search, tmp_path, MachineResources(8, ("0", "2")))
     assert [local._share(index) for index in range(3)] == [
         {"OMP_NUM_THREADS": "2", "CUDA_VISIBLE_DEVICES": gpu} for gpu in ("0", "2", "0")
     ]
     monkeypatch.setenv("OMP_NUM_THREADS", "5")
-    assert Local(search, tmp_path, Room(8))._share(0) == {}
+    assert LocalWorkers(search, tmp_path, MachineResources(8))._share(0) == {}
 
 
 def test_half_a_line_of_the_journal_is_dropped(tmp_path: Path) -> None:
     search = searching(tmp_path, "a=interval(0,1)", n_trials=3)
-    search.fill(search.open(create=True))
+    SearchStudy.open(search, create=True).fill()
     whole = search.journal.read_bytes()
     first, rest = whole.split(b"\n", 1)
     # At the end, and with what another process wrote behind it.
     for broken in (whole + b'{"op_code": 5, "wor', first + b'\n{"op_code"' + rest[:40] + b"\n" + rest):
         search.journal.write_bytes(broken)
-        search.mend()
+        mend_journal(search.journal)
         assert search.journal.read_bytes() == whole
     assert len(trials(search)) == 3
 
@@ -553,7 +569,7 @@ def test_the_launcher_is_killed_and_the_same_search_goes_on(tmp_path: Path, brak
         supervisor.run(search, Forks(search))
     os.kill(launcher, signal.SIGKILL)
     assert ended(launcher) == -signal.SIGKILL
-    workers = search.workers()
+    workers = WorkerLeases(search.folder).holders()
     assert set(workers) == {0, 1}
     os.kill(workers[0].pid, signal.SIGKILL)
     braked.unlink()
@@ -575,7 +591,7 @@ def test_a_launcher_that_is_stopped_stops_its_workers_and_loses_nothing(tmp_path
     os.kill(launcher, signal.SIGTERM)
     assert ended(launcher) == 128 + signal.SIGTERM
     assert "diffsweep resume study" in (tmp_path / "launcher.log").read_text()
-    assert search.workers() == {}
+    assert WorkerLeases(search.folder).holders() == {}
     before = trials(search)
     assert [trial.state for trial in before] == [TrialState.WAITING] * 2
     assert len(list(search.runs.glob("fits/*/checkpoints/last.ckpt"))) == 2
@@ -603,9 +619,9 @@ def test_a_failing_trial_stops_nobody_and_says_why(tmp_path: Path, capfd: pytest
 @slow
 def test_a_trial_that_kills_every_process_is_given_up(tmp_path: Path) -> None:
     def work(search: Search, index: int) -> None:
-        study = search.open(str(index))
-        if any(trial.number == 0 and trial.state == TrialState.WAITING for trial in study.get_trials()):
-            assert search.take(study, study._storage)
+        study = SearchStudy.open(search, str(index))
+        if any(trial.number == 0 and trial.state == TrialState.WAITING for trial in study.trials()):
+            assert study.take()
             os.kill(os.getpid(), signal.SIGKILL)
         Worker(search.folder, index)()
 
@@ -744,6 +760,6 @@ def test_workers_are_jobs_of_a_cluster_and_one_that_is_cancelled_is_replaced(
     assert None not in jobs
     assert "4 complete" in out
     assert cluster.squeue() == ""
-    launched = Launched.read(search.folder)
+    launched = LaunchRecord.read(search.folder)
     assert launched is not None
     assert launched.ended

@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import re
 from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import DictConfig
+from omegaconf import OmegaConf
 
+import signature_list
 from diffsweep.runs.build import Components
-from diffsweep.sweep.store.record import Run
+from diffsweep.sweep.plan.plan import Plan
 
 ROOT = Path(__file__).parent.parent
 STUDIES = sorted((ROOT / "sweeps").glob("*.yaml"))
 FIELDS = ("Question", "Command", "Cost", "Look at")
 
 each_study = pytest.mark.parametrize("study", STUDIES, ids=lambda path: path.stem)
-
-
-def composed(study: Path, *overrides: str, hydra: bool = False) -> DictConfig:
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return compose("config", overrides=[f"+sweeps={study.stem}", *overrides], return_hydra_config=hydra)
 
 
 def header(study: Path) -> dict[str, str]:
@@ -40,24 +34,8 @@ def header(study: Path) -> dict[str, str]:
     return fields
 
 
-def axes(study: Path) -> dict[str, list[str]]:
-    """What the study varies, as Hydra's own sweeper understands it."""
-    parser = OverridesParser.create()
-    params = composed(study, hydra=True).hydra.sweeper.params
-    varied = {}
-    for key, text in params.items():
-        override = parser.parse_override(f"{key}={text}")
-        assert override.is_sweep_override(), f"{key}={text} varies nothing"
-        varied[str(key)] = list(override.sweep_string_iterator())
-    return varied
-
-
-@functools.cache
-def cells(study: Path) -> list[tuple[tuple[str, ...], DictConfig]]:
-    varied = axes(study)
-    combinations = itertools.product(*([f"{key}={value}" for value in values] for key, values in varied.items()))
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return [(words, compose("config", overrides=[f"+sweeps={study.stem}", *words])) for words in combinations]
+def plan(study: Path) -> Plan:
+    return signature_list.plan(f"+sweeps={study.stem}")
 
 
 def test_there_are_studies_and_hydra_finds_them() -> None:
@@ -77,29 +55,30 @@ def test_a_header_says_what_for_how_at_what_cost_and_what_to_look_at(study: Path
 
 @each_study
 def test_the_cost_is_what_the_study_comes_to(study: Path) -> None:
-    runs = [Run.of(cfg) for _, cfg in cells(study)]
-    fits, different = {run.fit.signature for run in runs}, {run.cell.signature for run in runs}
-    assert len(different) == len(runs), "two combinations ask for the same cell"
+    assert len(plan(study).cells) == len(plan(study).tasks), "two combinations ask for the same cell"
+    assert plan(study).warnings == ()
     claimed = re.match(r"(\d+) fits?, (\d+) cells; estimated \d+ min on 2 CPU cores", header(study)["Cost"])
     assert claimed, header(study)["Cost"]
-    assert (len(fits), len(different)) == (int(claimed[1]), int(claimed[2]))
+    assert (len(plan(study).fits), len(plan(study).cells)) == (int(claimed[1]), int(claimed[2]))
 
 
 @each_study
 def test_no_cell_is_refused(study: Path) -> None:
-    for words, cfg in cells(study):
+    for task in plan(study).tasks:
         # No seed is refused where another is not; building takes most of the time.
-        if "evaluation.seed=1" in words or set(words) & {f"seed={seed}" for seed in range(1, 5)}:
+        if {"evaluation.seed=1", *(f"seed={seed}" for seed in range(1, 5))} & set(task.overrides):
             continue
+        cfg = OmegaConf.create(plan(study).config(task.cell))
         try:
             components = Components.of(cfg)
         except ValueError as error:
-            pytest.fail(f"{' '.join(words)}: {error}")
+            pytest.fail(f"{' '.join(task.overrides)}: {error}")
         assert components.scoring.sampler.nfe == cfg.sampler.nfe
 
 
 @each_study
 def test_a_study_can_be_tried_at_the_scale_of_debugging(study: Path) -> None:
-    cfg = composed(study, "trainer=debug")
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        cfg = compose("config", overrides=[f"+sweeps={study.stem}", "trainer=debug"])
     assert cfg.training.steps <= 50
     assert cfg.evaluation.samples <= 50

@@ -20,10 +20,10 @@ import pytest
 
 import brake
 import forked_runs
-from diffsweep.sweep.execute.local_pool import Pool, Room
-from diffsweep.sweep.execute.retry import Follow
-from diffsweep.sweep.plan.jobs import Todo
-from diffsweep.sweep.plan.plan import Plan, Signed
+from diffsweep.sweep.execute.local_pool import LocalPool, MachineResources
+from diffsweep.sweep.execute.retry import RetryPolicy
+from diffsweep.sweep.plan.jobs import RemainingWork
+from diffsweep.sweep.plan.plan import Plan, SignedConfig
 from processes import PROGRAMS
 from tiny import TINY
 
@@ -293,11 +293,13 @@ def test_what_fails_costs_only_itself_says_why_and_is_all_that_is_done_again(tmp
     for back in returned:
         text = " ".join(back["overrides"])
         if "1e+30" in text:
-            assert re.match(rf"Failed: not run: fit {fit} failed: ValueError: the loss", back["value"])
+            assert re.match(rf"NoResultError: not run: fit {fit} failed: ValueError: the loss", back["value"])
         elif "Good" in text:
             assert (back["status"], back["value"]) == ("COMPLETED", result["w2_points"])
         else:
-            assert re.match("Failed: (RuntimeError: no aim today|Died: killed by SIGKILL)", back["value"])
+            assert re.match(
+                "NoResultError: (RuntimeError: no aim today|JobProcessError: killed by SIGKILL)", back["value"]
+            )
         assert (back["status"] == "COMPLETED") == ("Good" in text and "1e+30" not in text)
 
     # Two trainings share the cores, and so do many evaluations.
@@ -591,16 +593,20 @@ def test_of_two_sweeps_at_once_each_shared_fit_is_trained_once(tmp_path: Path) -
 
 
 def pool(
-    tmp_path: Path, trainers: Sequence[Mapping[str, Any]], room: Room, most: int | None = None, cells: int = 1
-) -> Pool:
+    tmp_path: Path,
+    trainers: Sequence[Mapping[str, Any]],
+    room: MachineResources,
+    most: int | None = None,
+    cells: int = 1,
+) -> LocalPool:
     """Fits of these trainers, each with so many cells in jobs of their own."""
     entries = [
-        Signed((f"x={i}", f"y={j}"), {"trainer": trainer}, {}, f"fit{i}", f"cell{i}-{j}")
+        SignedConfig((f"x={i}", f"y={j}"), {"trainer": trainer}, {}, f"fit{i}", f"cell{i}-{j}")
         for i, trainer in enumerate(trainers)
         for j in range(cells)
     ]
-    plan = Plan(tmp_path / "sweeps" / "one", tmp_path).adding(entries)
-    return Pool(plan, Todo.of(plan).jobs(plan, 1), tmp_path, Follow(plan, 0), room, most)
+    plan = Plan(tmp_path / "sweeps" / "one", tmp_path).with_tasks(entries)
+    return LocalPool(plan, RemainingWork.of(plan).jobs(plan, 1), tmp_path, RetryPolicy(plan, 0), room, most)
 
 
 def gpu(devices: Any) -> dict[str, Any]:
@@ -612,7 +618,7 @@ def cpu(threads: int | None = None, devices: int = 1) -> dict[str, Any]:
 
 
 def test_small_jobs_share_gpus_evenly(tmp_path: Path) -> None:
-    one = pool(tmp_path, [gpu(1)] * 5, Room(8, ("0", "1"), 2))
+    one = pool(tmp_path, [gpu(1)] * 5, MachineResources(8, ("0", "1"), 2))
     taken = [one._take(place) for place in range(5)]
     assert taken[-1] is None
     assert Counter(taken[:4]) == {("0",): 2, ("1",): 2}
@@ -621,7 +627,7 @@ def test_small_jobs_share_gpus_evenly(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("devices", [2, "2", "auto", -1, [0, 1]])
 def test_a_job_of_several_gpus_gets_different_ones(tmp_path: Path, devices: Any) -> None:
-    one = pool(tmp_path, [gpu(1), gpu(devices), gpu(devices)], Room(8, ("0", "1"), 2))
+    one = pool(tmp_path, [gpu(1), gpu(devices), gpu(devices)], MachineResources(8, ("0", "1"), 2))
     assert one._take(0) == ("0",)
     assert sorted(one._take(1) or ()) == ["0", "1"]
     assert one._take(2) is None
@@ -629,14 +635,14 @@ def test_a_job_of_several_gpus_gets_different_ones(tmp_path: Path, devices: Any)
 
 
 def test_a_gpu_is_one_jobs_own_unless_shared(tmp_path: Path) -> None:
-    one = pool(tmp_path, [gpu(1)] * 3, Room(8, ("GPU-a", "GPU-b")))
+    one = pool(tmp_path, [gpu(1)] * 3, MachineResources(8, ("GPU-a", "GPU-b")))
     assert [one._take(place) for place in range(3)] == [("GPU-a",), ("GPU-b",), None]
 
 
 @pytest.mark.parametrize(("devices", "gpus"), [(3, ("0", "1")), (1, ()), ("auto", ()), (0, ("0",))])
 def test_gpus_that_are_not_there_are_refused(tmp_path: Path, devices: Any, gpus: tuple[str, ...]) -> None:
     with pytest.raises(ValueError, match=f"devices={devices} .*this machine has {len(gpus)}") as caught:
-        pool(tmp_path, [gpu(devices)], Room(8, gpus))
+        pool(tmp_path, [gpu(devices)], MachineResources(8, gpus))
     assert "\n" not in str(caught.value)
 
 
@@ -644,31 +650,31 @@ def test_gpus_that_are_not_there_are_refused(tmp_path: Path, devices: Any, gpus:
     ("fits", "most", "share"), [(1, None, 8), (2, None, 4), (3, None, 2), (20, None, 1), (20, 2, 4), (1, 3, 8)]
 )
 def test_cores_are_shared_by_what_can_run_at_once(tmp_path: Path, fits: int, most: int | None, share: int) -> None:
-    one = pool(tmp_path, [cpu()] * fits, Room(8), most)
-    assert one._needs[0] == (share, 0)
+    one = pool(tmp_path, [cpu()] * fits, MachineResources(8), most)
+    assert one._demands[0] == (share, 0)
     taken = [place for place in range(fits) if one._take(place) is not None]
     assert len(taken) == min(fits, 8 // share)
 
 
 def test_threads_that_are_asked_for_are_cores_that_are_taken(tmp_path: Path) -> None:
-    one = pool(tmp_path, [cpu(3)] * 3, Room(8))
+    one = pool(tmp_path, [cpu(3)] * 3, MachineResources(8))
     assert [one._take(place) is not None for place in range(3)] == [True, True, False]
     # More than there are: alone, not never.
-    assert pool(tmp_path, [cpu(64)], Room(8))._take(0) == ()
-    assert pool(tmp_path, [cpu(2, devices=2)] * 2, Room(7))._needs[0] == (4, 0)
+    assert pool(tmp_path, [cpu(64)], MachineResources(8))._take(0) == ()
+    assert pool(tmp_path, [cpu(2, devices=2)] * 2, MachineResources(7))._demands[0] == (4, 0)
 
 
 def test_the_machine_is_what_this_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", " 3, 5 ")
-    assert Room.here().gpus == ("3", "5")
+    assert MachineResources.detect().gpus == ("3", "5")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert Room.here().gpus == ()
+    assert MachineResources.detect().gpus == ()
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
-    assert Room.here().gpus == ()
+    assert MachineResources.detect().gpus == ()
     with pytest.raises(ValueError, match="jobs_per_gpu=0 must be 1 or more"):
-        Room.here(0)
+        MachineResources.detect(0)
 
 
 def test_a_pool_without_places_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="jobs=0 must be 1 or more"):
-        pool(tmp_path, [cpu()], Room(8), most=0)
+        pool(tmp_path, [cpu()], MachineResources(8), most=0)

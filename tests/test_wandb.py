@@ -468,16 +468,18 @@ def test_a_server_that_fails_costs_a_line_and_no_run(
 @pytest.fixture
 def swept(server: Server, tmp_path: Path) -> tuple[Any, list[dict[str, Any]]]:
     """A sweep of three cells of one fit, done; its plan, and its results."""
-    from diffsweep.sweep.plan.plan import Plan, Signed
+    from diffsweep.sweep.plan.plan import Plan, SignedConfig
 
     fit = trained(tmp_path, "aaaaaaaaaa07")
     asked = [("cccccccccc71", 0.9, 5, "ddim"), ("cccccccccc72", 0.5, 20, "ddim"), ("cccccccccc73", 0.52, 20, "heun")]
     results = [evaluated(fit, *one) for one in asked]
     signed = [
-        Signed(str(one["overrides"]).split(), CONFIG, CHOICES | {"sampler": one["sampler"]}, fit.signature, one["cell"])
+        SignedConfig(
+            str(one["overrides"]).split(), CONFIG, CHOICES | {"sampler": one["sampler"]}, fit.signature, one["cell"]
+        )
         for one in results
     ]
-    plan = Plan(tmp_path / "sweeps" / "night", tmp_path, "train.py -m sampler=ddim,heun").adding(signed)
+    plan = Plan(tmp_path / "sweeps" / "night", tmp_path, "train.py -m sampler=ddim,heun").with_tasks(signed)
     plan.write()
     return plan, results
 

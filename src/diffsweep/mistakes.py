@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import Any
 
+from diffsweep.messages import printable
+
 # Exit codes: of a mistake in what was asked for, and of any other failure.
 MISTAKE, FAILURE = 2, 1
 
@@ -147,8 +149,13 @@ def is_mistake(error: BaseException) -> bool:
 def one_line(error: BaseException) -> str:
     """What an exception says, in one line; one that is no user's mistake with its type in front.
 
-    Hydra's list of searched places is left out, and so is its advice to add a key that nothing reads.
+    Hydra's list of searched places is left out, and so is its advice to add a key that nothing reads. Control
+    characters, which may come from anybody's files, are shown and not obeyed.
     """
+    return printable(_said(error))
+
+
+def _said(error: BaseException) -> str:
     if not is_mistake(error):
         return f"{type(error).__name__}: {' '.join(str(error).split())}"
     cause = error.__cause__

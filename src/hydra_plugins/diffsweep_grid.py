@@ -6,10 +6,12 @@ cells when others fail, so a failed job raises nothing here: it is in what `swee
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hydra.errors import HydraException
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
@@ -45,17 +47,16 @@ class GridSweeper(Sweeper):
         Raises CompactHydraException, in one line, for what Hydra or the launcher refuses, and for an empty sweep.
         """
         from diffsweep.mistakes import compact
-        from diffsweep.sweep.plan.prepare import mode
+        from diffsweep.sweep.plan.mode import Mode
 
         assert self.config is not None
         assert self.launcher is not None
         with compact():
             batch = self._batch(arguments)
-            if mode(self.config) not in ("plan", "prefetch"):
-                folder = Path(self.config.hydra.sweep.dir)
-                folder.mkdir(parents=True, exist_ok=True)
-                OmegaConf.save(self.config, folder / "multirun.yaml")
-            return list(self.launcher.launch(batch, initial_job_idx=0))
+            if not Mode.of(self.config).writes_plan:
+                return list(self.launcher.launch(batch, initial_job_idx=0))
+            with _noted(self.config, Path(self.config.hydra.sweep.dir)):
+                return list(self.launcher.launch(batch, initial_job_idx=0))
 
     def _batch(self, arguments: list[str]) -> list[list[str]]:
         from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -72,3 +73,20 @@ class GridSweeper(Sweeper):
             if override.is_discrete_sweep() and not any(True for _ in override.sweep_string_iterator()):
                 raise ValueError(f"{override.input_line}: there is nothing that this matches")
         return grid(overrides)
+
+
+@contextmanager
+def _noted(config: DictConfig, folder: Path) -> Iterator[None]:
+    """`config` as multirun.yaml in a sweep's folder; neither is left behind by a sweep that is refused."""
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    OmegaConf.save(config, folder / "multirun.yaml")
+    try:
+        yield
+    except (HydraException, ValueError):
+        if folder in made and not (folder / "plan.json").exists():
+            (folder / "multirun.yaml").unlink(missing_ok=True)
+            for path in made:
+                with suppress(OSError):
+                    path.rmdir()
+        raise

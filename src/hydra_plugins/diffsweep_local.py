@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from hydra.types import HydraContext, TaskFunction
     from omegaconf import DictConfig
 
-    from diffsweep.sweep.plan.jobs import Todo
+    from diffsweep.sweep.plan.jobs import RemainingWork
     from diffsweep.sweep.plan.plan import Plan
 
 
@@ -45,25 +45,26 @@ class LocalLauncher(Launcher):
 
         return launch(self.start, self.loader, self.config, job_overrides, initial_job_idx)
 
-    def start(self, plan: Plan, todo: Todo) -> None:
-        """Run the jobs of `todo` to their end. Raises ValueError, KeyboardInterrupt as `Pool`."""
+    def start(self, plan: Plan, remaining: RemainingWork) -> None:
+        """Run the jobs of `remaining` to their end. Raises ValueError, KeyboardInterrupt as `LocalPool`."""
         from diffsweep.report.live import LiveView
-        from diffsweep.sweep.execute.local_pool import Pool, Room
-        from diffsweep.sweep.execute.retry import Follow
+        from diffsweep.sweep.execute.local_pool import LocalPool, MachineResources
+        from diffsweep.sweep.execute.retry import RetryPolicy
         from diffsweep.sweep.plan import prepare, snapshot
-        from diffsweep.sweep.status.monitor import Watch
+        from diffsweep.sweep.status.monitor import Monitor
 
-        room, follow = Room.here(self.jobs_per_gpu), Follow(plan, self.retries)
-        # Four jobs for each place: the last ones then end at about the same time.
-        places = self.jobs or max(room.cores, len(room.gpus) * self.jobs_per_gpu)
-        jobs = prepare.named(todo.jobs(plan, self.cells_per_job or math.ceil(len(todo.cells) / (4 * places))))
-        source = snapshot.take(plan.folder, Path(plan.hydra["runtime"]["cwd"]), prepare.configs(plan))
-        pool = Pool(plan, jobs, source, follow, room, self.jobs)
-        launched = prepare.local(plan, jobs)
+        machine, retry_policy = MachineResources.detect(self.jobs_per_gpu), RetryPolicy(plan, self.retries)
+        # Four jobs for each that runs at once: the last ones then end at about the same time.
+        at_once = self.jobs or max(machine.cores, len(machine.gpus) * self.jobs_per_gpu)
+        cells_per_job = self.cells_per_job or math.ceil(len(remaining.cells) / (4 * at_once))
+        jobs = prepare.with_local_ids(remaining.jobs(plan, cells_per_job))
+        source = snapshot.take(plan.folder, Path(plan.hydra["runtime"]["cwd"]), prepare.config_folders(plan))
+        pool = LocalPool(plan, jobs, source, retry_policy, machine, self.jobs)
+        launch = prepare.record_local_launch(plan, jobs)
         try:
-            watch = Watch(plan)
+            monitor = Monitor(plan)
             with LiveView(plan) as view:
-                pool.run(lambda: view.show(watch.look()))
+                pool.run(lambda: view.show(monitor.read()))
         finally:
             with suppress(ValueError):
-                launched.end(plan.folder)
+                launch.end(plan.folder)

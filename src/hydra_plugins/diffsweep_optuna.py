@@ -45,16 +45,10 @@ class OptunaSweeper(Sweeper):
         seed: int | None = None,
         params: Mapping[str, Any] | None = None,
     ) -> None:
-        self.asked: dict[str, Any] = {
-            "directions": _several(direction),
-            "objective": _several(objective),
-            "n_trials": n_trials,
-            "n_workers": n_workers,
-            "storage": str(Path(storage).absolute()) if storage and "://" not in storage else storage or "",
-            "sampler": _named(sampler),
-            "pruner": _named(pruner),
-            "seed": seed,
-        }
+        self.direction, self.objective = direction, objective
+        self.n_trials, self.n_workers = n_trials, n_workers
+        self.storage, self.seed = storage, seed
+        self.sampler, self.pruner = sampler, pruner
         self.study_name = study_name
         self.params = params
         self.hydra_context: HydraContext | None = None
@@ -70,10 +64,14 @@ class OptunaSweeper(Sweeper):
         """Search to the end. Raises CompactHydraException, in one line, for a user's mistake, SystemExit(1) if trials
         failed.
         """
+        from hydra.utils import instantiate
+
+        from diffsweep.entry import sweep_end
         from diffsweep.entry.trial import Worker
         from diffsweep.mistakes import compact
+        from diffsweep.sweep.plan.unread_keys import refuse_unread
         from diffsweep.sweep.search import supervisor
-        from diffsweep.sweep.search.workers import crew
+        from diffsweep.sweep.search.workers import WorkerLauncher, make_workers
 
         assert self.config is not None
         assert self.hydra_context is not None
@@ -82,26 +80,29 @@ class OptunaSweeper(Sweeper):
             # A typing error is found here, before anything is written.
             overrides = search.overrides(search.example())
             cfg = self.hydra_context.config_loader.load_sweep_config(self.config, overrides)
-            if not _allowed(cfg, search):
+            refuse_unread(cfg)
+            if not _runs(cfg, search):
                 return
-            runtime = self.config.hydra.runtime
-            sources = [Path(source.path) for source in runtime.config_sources if source.path]
-            configs = [path for path in sources if path.is_absolute()]
-            search, source = supervisor.begin(search, Path(runtime.cwd), configs)
+            sources = [Path(source.path) for source in self.config.hydra.runtime.config_sources if source.path]
+            search, snapshot = supervisor.prepare(search, [path for path in sources if path.is_absolute()])
+            sweep_end.remember(search.folder, search.runs)
             OmegaConf.save(self.config, search.folder / "multirun.yaml")
-            detach = bool(self.config.hydra.launcher.get("detach", False))
-            code = supervisor.run(search, crew(search, source, Worker), detach=detach)
+            launcher = instantiate(self.config.hydra.launcher)
+            detach = isinstance(launcher, WorkerLauncher) and launcher.detaches
+            code = supervisor.run(search, make_workers(search, launcher, snapshot, Worker), detach=detach)
         if code:
             raise SystemExit(code)
 
     def _search(self, arguments: Sequence[str]) -> Search:
         from hydra.core.override_parser.overrides_parser import OverridesParser
 
-        from diffsweep.sweep.execute.local_pool import Room
-        from diffsweep.sweep.plan.hydra_job import frozen
+        from diffsweep.sweep.execute.local_pool import MachineResources
+        from diffsweep.sweep.plan.hydra_job import hydra_node
         from diffsweep.sweep.plan.override_text import params_text
+        from diffsweep.sweep.search.objectives import Objectives
+        from diffsweep.sweep.search.search import Composition, Search, valid_name
         from diffsweep.sweep.search.space import space
-        from diffsweep.sweep.search.study import Search, valid_name
+        from diffsweep.sweep.search.strategy import Strategy
 
         assert self.config is not None
         assert self.hydra_context is not None
@@ -112,18 +113,19 @@ class OptunaSweeper(Sweeper):
             folder = runs / "sweeps" / valid_name(str(self.study_name))
         sources = self.config.hydra.runtime.config_sources
         shown = tuple(f"--config-dir={source.path}" for source in sources if source.provider == "command-line")
-        workers = self.asked["n_workers"]
-        if workers is None:
-            workers = max(1, len(Room.here().gpus))
+        n_workers = max(1, len(MachineResources.detect().gpus)) if self.n_workers is None else self.n_workers
+        storage = self.storage or ""
         return Search(
             folder,
             runs,
             distributions,
-            fixed,
-            frozen(self.config),
-            shown=shown,
-            command=shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]),
-            **{**self.asked, "n_workers": workers},
+            Composition(fixed, hydra_node(self.config), shown=shown),
+            Objectives(_several(self.objective), _several(self.direction)),
+            Strategy(_named(self.sampler), _named(self.pruner), self.seed),
+            self.n_trials,
+            n_workers,
+            storage if "://" in storage or not storage else str(Path(storage).absolute()),
+            shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]),
         )
 
 
@@ -139,25 +141,25 @@ def _named(value: Any) -> dict[str, Any]:
     return dict(value) if isinstance(value, Mapping) else {"name": str(value)}
 
 
-def _allowed(cfg: DictConfig, search: Search) -> bool:
-    """Whether anything is to run. Raises ValueError for what does not go with a search."""
-    mode, trainer = cfg.get("mode", "retry"), cfg.trainer
-    if mode == "force":
-        raise ValueError("mode=force does not go with a search: a trial that is finished tells what it told")
+def _runs(cfg: DictConfig, search: Search) -> bool:
+    """Whether anything is to run; else what `mode` asks for is done. Raises ValueError for what no search can do."""
+    from diffsweep.sweep.plan.mode import Mode
+
+    mode, trainer = Mode.of(cfg), cfg.trainer
+    if mode.forces:
+        raise ValueError("mode=force does not go with a search: a finished trial keeps its values")
     devices = trainer.devices if isinstance(trainer.devices, int) else 1
     if devices * trainer.num_nodes > 1:
         raise ValueError(
             f"trainer.devices={trainer.devices} trainer.num_nodes={trainer.num_nodes}: a search trains each trial on "
             "one device, and several trials at once: hydra.sweeper.n_workers"
         )
-    if mode == "prefetch":
+    if mode.fetches_data:
         from diffsweep.runs.prefetch import prefetch
 
         print(prefetch(cfg), flush=True)
-        return False
-    if mode in ("plan", "read_only"):
+    elif not mode.runs_jobs:
         print(f"study {search.name}: {search.n_trials} trials of", file=sys.stderr)
         for key, distribution in search.distributions.items():
             print(f"  {key}: {distribution}", file=sys.stderr)
-        return False
-    return True
+    return mode.runs_jobs

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from hydra.plugins.launcher import Launcher
 
@@ -12,8 +13,11 @@ if TYPE_CHECKING:
     from hydra.types import HydraContext, TaskFunction
     from omegaconf import DictConfig
 
-    from diffsweep.sweep.plan.jobs import Todo
+    from diffsweep.sweep.execute.slurm_sweep import SlurmSettings
+    from diffsweep.sweep.plan.jobs import RemainingWork
     from diffsweep.sweep.plan.plan import Plan
+    from diffsweep.sweep.search.search import Search
+    from diffsweep.sweep.search.workers import MakeWorker, Workers
 
 
 class SlurmLauncher(Launcher):
@@ -39,7 +43,33 @@ class SlurmLauncher(Launcher):
         poll_seconds: float = 15,
         detach: bool = False,
     ) -> None:
-        self.policy = (throttle, cells_per_job, retries, requeues, signal_seconds, poll_seconds, detach)
+        self._arguments: dict[str, Any] = {
+            "throttle": throttle,
+            "cells_per_job": cells_per_job,
+            "retries": retries,
+            "requeues": requeues,
+            "signal_seconds": signal_seconds,
+            "poll_seconds": poll_seconds,
+            "detach": detach,
+        }
+
+    @property
+    def settings(self) -> SlurmSettings:
+        """How sweeps use the cluster. Raises ValueError for numbers out of range."""
+        from diffsweep.sweep.execute.slurm_sweep import SlurmSettings
+
+        return SlurmSettings(**self._arguments)
+
+    @property
+    def detaches(self) -> bool:
+        """See `diffsweep.sweep.search.workers.WorkerLauncher`."""
+        return self.settings.detach
+
+    def search_workers(self, search: Search, source: Path, make_worker: MakeWorker) -> Workers:
+        """See `diffsweep.sweep.search.workers.WorkerLauncher`."""
+        from diffsweep.sweep.search.workers import SlurmWorkers
+
+        return SlurmWorkers.of(search, source, self.settings, make_worker)
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.loader, self.config = hydra_context.config_loader, config
@@ -49,10 +79,10 @@ class SlurmLauncher(Launcher):
 
         return launch(self.start, self.loader, self.config, job_overrides, initial_job_idx)
 
-    def start(self, plan: Plan, todo: Todo) -> None:
-        """Submit the jobs of `todo`, and wait. Raises ValueError for what SLURM refuses, KeyboardInterrupt."""
-        from diffsweep.entry.slurm_job import on_cluster
+    def start(self, plan: Plan, remaining: RemainingWork) -> None:
+        """Submit the jobs of `remaining`, and wait. Raises ValueError for what SLURM refuses, KeyboardInterrupt."""
+        from diffsweep.entry.slurm_job import make_slurm_job
         from diffsweep.report.live import LiveView
         from diffsweep.sweep.execute import slurm_sweep
 
-        slurm_sweep.start(plan, todo, slurm_sweep.Policy(*self.policy), on_cluster, LiveView)
+        slurm_sweep.start(plan, remaining, self.settings, make_slurm_job, LiveView)

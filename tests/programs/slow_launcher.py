@@ -10,13 +10,13 @@ import sys
 import time
 from pathlib import Path
 
-from diffsweep.sweep.plan.jobs import Launched
+from diffsweep.sweep.plan.jobs import LaunchRecord
 from diffsweep.sweep.store.process import Process, terminable
 
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 folder = Path(sys.argv[1])
 with terminable():
-    Launched("local", (), Process.current()).write(folder)
+    LaunchRecord("local", (), Process.current()).write(folder)
     try:
         print("ready", flush=True)
         signal.pause()

@@ -14,7 +14,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from diffsweep.mistakes import report
+from diffsweep import mistakes
 
 # Name -> what it is for, in one line; its file is called alike.
 COMMANDS = {
@@ -68,4 +68,4 @@ def main(words: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except Exception as error:
-        return report(error, "diffsweep: ")
+        return mistakes.report(error, "diffsweep: ")

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from diffsweep.commands.values import days
+from diffsweep.messages import printable
 from diffsweep.report import garbage_table
 from diffsweep.sweep.store import garbage
 
@@ -36,7 +37,7 @@ def run(options: argparse.Namespace) -> int:
         print("nothing to free")
         return 0
     for line in garbage_table.lines(found, older_than):
-        print(line)
+        print(printable(line))
     if not options.yes:
         print(f"{garbage_table.size(sum(one.size for one in found)):>9}  in all; --yes frees it")
         return 0

@@ -6,7 +6,7 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from diffsweep.commands.values import whole
+from diffsweep.commands.values import add_trust, whole
 from diffsweep.entry import sweep_end
 from diffsweep.report import page
 from diffsweep.report.fill_defaults import spelled
@@ -24,6 +24,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--animate", metavar="N", type=whole, default=0, help="show how the first N samples of the best cells arise"
     )
+    add_trust(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -48,8 +49,10 @@ def run(options: argparse.Namespace) -> int:
         raise ValueError(f"nothing to report: no finished run passes {' '.join(options.filters)}")
     if options.animate:
         from diffsweep.results.animation import animations
+        from diffsweep.runs.trust import trusting
 
-        about = replace(about, motions=animations(page.best_first(about, options.metric), options.animate, runs))
+        with trusting(everything=options.trust):
+            about = replace(about, motions=animations(page.best_first(about, options.metric), options.animate, runs))
     file = Path(options.out) if options.out else file
     page.write(about, file, options.metric)
     print(file)

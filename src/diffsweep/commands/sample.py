@@ -7,7 +7,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from diffsweep.commands.values import whole
+from diffsweep.commands.values import add_trust, whole
 from diffsweep.report.format import count, duration
 from diffsweep.sweep.store.process import import_from
 
@@ -29,6 +29,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--device", metavar="NAME", default="auto", help="auto (a GPU if there is one), cpu, gpu, gpu:1"
     )
     parser.add_argument("--config-dir", metavar="DIR", help="folder of options of your own")
+    add_trust(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -41,24 +42,26 @@ def run(options: argparse.Namespace) -> int:
     """
     import_from(Path.cwd())
     from diffsweep import results
+    from diffsweep.runs.trust import trusting
 
-    request = results.sample_request(
-        options.cell,
-        seed=options.seed,
-        nfe=options.nfe,
-        sampler=options.sampler,
-        guidance=options.guidance,
-        changes=options.changes,
-        runs=options.runs,
-        device=options.device,
-        config_dir=options.config_dir,
-    )
-    from diffsweep.runs import resample
+    with trusting(*filter(None, [options.config_dir]), everything=options.trust):
+        request = results.sample_request(
+            options.cell,
+            seed=options.seed,
+            nfe=options.nfe,
+            sampler=options.sampler,
+            guidance=options.guidance,
+            changes=options.changes,
+            runs=options.runs,
+            device=options.device,
+            config_dir=options.config_dir,
+        )
+        from diffsweep.runs import resample
 
-    out = Path(options.out or f"samples/{request.name}")
-    resample.check_folder(out)
-    drawn = resample.resample(request.cfg, request.fit, options.count, seed=request.seed, follow=options.gif)
-    files = resample.write(drawn, out, request.settings(drawn))
+        out = Path(options.out or f"samples/{request.name}")
+        resample.check_folder(out)
+        drawn = resample.resample(request.cfg, request.fit, options.count, seed=request.seed, follow=options.gif)
+        files = resample.write(drawn, out, request.settings(drawn))
     if drawn.broken:
         print(f"careful: {count(drawn.broken)} of {count(options.count)} are not finite", file=sys.stderr)
     chosen = " ".join(f"{group}={choice}" for group, choice in request.choices.items())

@@ -1,4 +1,4 @@
-"""Words of a command line as values; what is none of the kind is refused by the parser."""
+"""What several commands have in common: an option, and words as values, which the parser refuses if they are not."""
 
 from __future__ import annotations
 
@@ -22,3 +22,10 @@ def days(text: str) -> float:
     if not 0 <= value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text} must be a number of days, 0 or more")
     return value
+
+
+def add_trust(parser: argparse.ArgumentParser) -> None:
+    """The option --trust of commands that rebuild models."""
+    parser.add_argument(
+        "--trust", action="store_true", help="import whatever class the run's config names: it may run any code"
+    )

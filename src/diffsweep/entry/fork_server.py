@@ -1,4 +1,4 @@
-"""The process that imports torch once and forks every job of a sweep on this machine."""
+"""The fork server of a sweep on this machine: it imports torch once and forks a process for every job."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from diffsweep.entry.job import Tell, perform
+from diffsweep.entry.job import SendEvent, run_job
 from diffsweep.sweep.plan.jobs import Job
 
 _PATIENCE = 60.0
@@ -26,7 +26,7 @@ _PATIENCE = 60.0
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCONT, signal.SIGHUP)
 
 
-def fork_job(folder: Path, job: Job, *, threads: int | None, tell: Tell, log: Path | None = None) -> int:
+def fork_job(folder: Path, job: Job, *, threads: int | None, send: SendEvent, log: Path | None = None) -> int:
     """Start a job in a fork and return its pid."""
     sys.stdout.flush()
     sys.stderr.flush()
@@ -38,11 +38,11 @@ def fork_job(folder: Path, job: Job, *, threads: int | None, tell: Tell, log: Pa
         for number in _SIGNALS:
             signal.signal(number, signal.SIG_DFL)
         signal.set_wakeup_fd(-1)
-        # If the process that follows this one is killed, nobody would stop this one any more.
+        # If the parent is killed, nothing else would stop this process.
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).prctl(1, signal.SIGTERM)
         if os.getppid() != parent:
-            # It was killed before we had asked to be told.
+            # The parent was killed before prctl was called.
             os._exit(128 + signal.SIGTERM)
         if log is not None:
             descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
@@ -54,7 +54,7 @@ def fork_job(folder: Path, job: Job, *, threads: int | None, tell: Tell, log: Pa
             torch.set_num_threads(threads)
         # The other ranks of a local distributed training are started as this command line.
         sys.argv[1:] = ["run", str(folder), json.dumps(asdict(job))]
-        code = perform(folder, job, tell)
+        code = run_job(folder, job, send)
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else 1
     except KeyboardInterrupt:
@@ -68,26 +68,26 @@ def fork_job(folder: Path, job: Job, *, threads: int | None, tell: Tell, log: Pa
         os._exit(code)
 
 
-def _ready() -> None:
+def _import_everything() -> None:
     """Import what every job needs, and nothing that starts threads or touches a GPU."""
     import diffsweep.runs.stages  # noqa: F401
 
-    # What lives now lives in every fork: the collector would only copy its pages.
+    # Objects made so far live in every fork: collecting them would only copy their pages.
     gc.collect()
     gc.freeze()
 
 
 def serve(events: int) -> None:
-    """Fork a job for every line on standard input; say on the descriptor `events` what becomes of them.
+    """Fork a job for every line on standard input; write to the descriptor `events` how they go on.
 
     A line is a JSON object: `{"start": id, "folder", "job", "threads", "environment", "log"}` or `{"signal": number,
     "id": id}`. An event is one too: `{"id", "cell", "done"}` or `{"id", "exit"}` (negative for a signal), and first of
     all `{"ready": pid}`. At the end of the input all jobs are stopped.
     """
-    _ready()
+    _import_everything()
 
-    def say(event: dict[str, Any]) -> None:
-        # Short enough to be written whole, whoever else writes; and if nobody listens, the end of input is near.
+    def send(event: dict[str, Any]) -> None:
+        # A short line is written whole, even beside other writers. If nobody reads, standard input ends soon.
         with contextlib.suppress(OSError):
             os.write(events, (json.dumps(event) + "\n").encode())
 
@@ -100,7 +100,7 @@ def serve(events: int) -> None:
     waiting = selectors.DefaultSelector()
     waiting.register(0, selectors.EVENT_READ)
     waiting.register(wake, selectors.EVENT_READ)
-    say({"ready": os.getpid()})
+    send({"ready": os.getpid()})
     buffer, end = b"", None
     while end is None or (running and time.monotonic() < end):
         for key, _ in waiting.select(timeout=1.0):
@@ -118,16 +118,16 @@ def serve(events: int) -> None:
             for line in lines:
                 order = json.loads(line)
                 if "start" in order:
-                    running[_start(order, say)] = order["start"]
+                    running[_start(order, send)] = order["start"]
                 else:
                     _signal([pid for pid, name in running.items() if name == order["id"]], order["signal"])
         with contextlib.suppress(ChildProcessError):
             while (over := os.waitpid(-1, os.WNOHANG))[0]:
-                say({"id": running.pop(over[0], ""), "exit": os.waitstatus_to_exitcode(over[1])})
+                send({"id": running.pop(over[0], ""), "exit": os.waitstatus_to_exitcode(over[1])})
     _signal(list(running), signal.SIGKILL)
 
 
-def _start(order: Mapping[str, Any], say: Tell) -> int:
+def _start(order: Mapping[str, Any], send: SendEvent) -> int:
     before = dict(os.environ)
     os.environ.update(order["environment"])
     try:
@@ -135,7 +135,7 @@ def _start(order: Mapping[str, Any], say: Tell) -> int:
             Path(order["folder"]),
             Job.parse(order["job"]),
             threads=order["threads"],
-            tell=lambda event: say({"id": order["start"], **event}),
+            send=lambda event: send({"id": order["start"], **event}),
             log=Path(order["log"]),
         )
     finally:

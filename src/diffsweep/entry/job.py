@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,26 +12,21 @@ from diffsweep.mistakes import report
 from diffsweep.ranks import is_first_rank
 from diffsweep.sweep.plan.jobs import Job
 from diffsweep.sweep.plan.plan import Plan
-from diffsweep.sweep.store.process import import_from
+from diffsweep.sweep.plan.snapshot import import_user_modules
 
-Tell = Callable[[dict[str, Any]], None]
+SendEvent = Callable[[dict[str, Any]], None]
 
 
-def perform(folder: Path, job: Job, tell: Tell) -> int:
-    """Do a job: train its fit, or evaluate its cells, one after the other.
+def run_job(folder: Path, job: Job, send: SendEvent) -> int:
+    """Run a job: train its fit, or evaluate its cells, one after the other.
 
-    `tell` hears `{"cell": ..., "done": ...}` as each cell is over. Returns the exit code: 0, or 1 if anything failed;
-    the reasons are in the records.
+    `send` is called with `{"cell": ..., "done": ...}` as each cell is over. Returns the exit code: 0, or 1 if
+    anything failed; the reasons are in the records.
     """
     plan = Plan.read(folder)
     os.chdir(plan.hydra["runtime"]["cwd"])
-    # The user's own modules: those of the snapshot, which stay as they are while this job waits for its turn; and not
-    # those of the working folder, which `python -m` looks into first.
-    work = Path(__file__).parents[2] / "work"
-    if work.is_dir():
-        sys.path[:] = [path for path in sys.path if path and Path(path) != Path.cwd()]
-    import_from(work if work.is_dir() else Path.cwd())
-    return _fit(plan, job) if job.kind == "fit" else _cells(plan, job, tell)
+    import_user_modules(Path.cwd())
+    return _fit(plan, job) if job.kind == "fit" else _cells(plan, job, send)
 
 
 def _fit(plan: Plan, job: Job) -> int:
@@ -55,7 +49,7 @@ def _fit(plan: Plan, job: Job) -> int:
     return 0
 
 
-def _cells(plan: Plan, job: Job, tell: Tell) -> int:
+def _cells(plan: Plan, job: Job, send: SendEvent) -> int:
     from hydra._internal.callbacks import Callbacks
     from hydra.core.hydra_config import HydraConfig
     from hydra.core.utils import JobReturn, JobStatus
@@ -69,7 +63,7 @@ def _cells(plan: Plan, job: Job, tell: Tell) -> int:
         task, run = plan.cells[cell], plan.run(cell)
         whole, cfg = job_config(plan, task), OmegaConf.create(plan.config(cell))
         HydraConfig.instance().set_config(whole)
-        # Hydra's users expect to hear of a job once, not from each of its devices.
+        # Callbacks run once for each job, not on each of its devices.
         callbacks = Callbacks(whole if is_first_rank() else None)
         back = JobReturn(overrides=list(task.overrides), cfg=cfg, working_dir=str(Path.cwd()), task_name="train")
         task_function: Any = stages.score
@@ -82,5 +76,5 @@ def _cells(plan: Plan, job: Job, tell: Tell) -> int:
             back.return_value, back.status, failed = error, JobStatus.FAILED, True
             report(error)
         callbacks.on_job_end(config=whole, job_return=back)
-        tell({"cell": cell, "done": back.status == JobStatus.COMPLETED})
+        send({"cell": cell, "done": back.status == JobStatus.COMPLETED})
     return int(failed)

@@ -1,4 +1,4 @@
-"""What every launcher does around its own way of running jobs: plan, answer what needs no job, hand back results."""
+"""The launch of a sweep: making its plan, starting its jobs with a launcher, returning results to the sweeper."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 from diffsweep.entry import sweep_end
 from diffsweep.mistakes import is_mistake
-from diffsweep.sweep.plan import prepare as sweep
-from diffsweep.sweep.plan.hydra_job import returned
-from diffsweep.sweep.plan.jobs import Launched, Todo
+from diffsweep.sweep.plan import prepare
+from diffsweep.sweep.plan.hydra_job import job_return
+from diffsweep.sweep.plan.jobs import LaunchRecord, RemainingWork
+from diffsweep.sweep.plan.mode import Mode
 from diffsweep.sweep.plan.plan import Plan
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from hydra.core.utils import JobReturn
     from omegaconf import DictConfig
 
-Start = Callable[[Plan, Todo], None]
+Start = Callable[[Plan, RemainingWork], None]
 
 
 def launch(
@@ -31,37 +32,37 @@ def launch(
     `mistakes.is_mistake` knows, before anything runs.
     """
     try:
-        plan = sweep.begin(loader, config, batch, first)
+        plan = prepare.make_plan(loader, config, batch, first)
         try:
-            run(plan, sweep.mode(config), start)
+            run(plan, Mode.of(config), start)
         except ValueError:
-            sweep.withdraw(plan)
+            prepare.withdraw(plan)
             raise
     except Exception as error:
         if is_mistake(error):
             # It has not begun, so there is nothing to show.
             sweep_end.forget()
         raise
-    return [returned(plan, task) for task in plan.tasks if task.num >= first]
+    return [job_return(plan, task) for task in plan.tasks if task.num >= first]
 
 
-def run(plan: Plan, mode: str, start: Start) -> None:
-    """Do with `plan` what `mode` says: see conf/config.yaml. Raises ValueError, KeyboardInterrupt."""
-    todo = Todo.of(plan, mode)
-    starts = mode not in ("plan", "prefetch", "read_only") and todo.cells
-    # Whoever shows how a sweep goes on begins with a heading of its own.
-    for line in [*([] if starts else [sweep.heading(plan, todo)]), *sweep.notes(plan, todo)]:
+def run(plan: Plan, mode: Mode, start: Start) -> None:
+    """Run, show or prefetch `plan` under the reuse policy `mode`. Raises ValueError, KeyboardInterrupt."""
+    remaining = RemainingWork.of(plan, mode)
+    starts = mode.runs_jobs and remaining.cells
+    # The live view of a sweep that starts begins with a heading of its own.
+    for line in [*([] if starts else [prepare.heading(plan, remaining)]), *prepare.notes(plan, remaining)]:
         print(line, file=sys.stderr, flush=True)
-    if mode == "plan":
+    if mode.shows_plan:
         from diffsweep.report.plan_table import show_plan
 
-        show_plan(plan, todo)
-    elif mode == "prefetch":
+        show_plan(plan, remaining)
+    elif mode.fetches_data:
         fetch(plan)
     elif starts:
-        if mode == "force":
-            sweep.forget(plan, todo)
-        start(plan, todo)
+        if mode.forces:
+            prepare.reset(plan, remaining)
+        start(plan, remaining)
 
 
 def fetch(plan: Plan) -> None:
@@ -80,29 +81,32 @@ def fetch(plan: Plan) -> None:
 
 
 def resume(folder: Path) -> bool:
-    """Do what the sweep in `folder` lacks, as it was launched; returns whether all is finished then.
+    """Do the rest of the sweep in `folder`, with the launcher that it had; returns whether all is finished then.
 
     The configs are those that were planned; the code is that of now. Raises ValueError if there is no sweep, or a
     living process is at it.
     """
     from hydra.utils import instantiate
 
-    from diffsweep.sweep.search.study import is_search
+    from diffsweep.sweep.search.search import Search, is_search
 
     if is_search(folder):
         from diffsweep.entry.trial import Worker
         from diffsweep.sweep.search import supervisor
 
-        return supervisor.resume(folder, Worker) == 0
+        search = Search.read(folder)
+        launcher = instantiate(dict(search.composition.hydra["launcher"]))
+        code = supervisor.resume(folder, launcher, Worker)
+        return sweep_end.show(search.folder, search.runs) and code == 0
     plan = Plan.read(folder)
-    launched = Launched.read(folder)
-    process = launched.launcher if launched is not None else None
+    launch_record = LaunchRecord.read(folder)
+    process = launch_record.launcher if launch_record is not None else None
     if process is not None and process.alive():
         raise ValueError(f"sweep {plan.name} is being run by {process}: nothing to resume")
     launcher = instantiate(dict(plan.hydra["launcher"]))
     finished = False
     try:
-        run(plan, "retry", launcher.start)
+        run(plan, Mode.RETRY, launcher.start)
     finally:
         finished = sweep_end.show(plan.folder, plan.runs)
     return finished

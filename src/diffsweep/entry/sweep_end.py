@@ -15,9 +15,10 @@ from omegaconf import DictConfig
 
 from diffsweep.report import export, page, terminal
 from diffsweep.report.live import Names
-from diffsweep.sweep.plan.hydra_job import why
+from diffsweep.sweep.plan.hydra_job import failure_reason
+from diffsweep.sweep.plan.mode import Mode
 from diffsweep.sweep.plan.plan import Plan
-from diffsweep.sweep.status.monitor import Watch
+from diffsweep.sweep.status.monitor import Monitor
 from diffsweep.sweep.store.record import CHOICES, Cell, read_json
 
 # Groups whose options are methods that somebody has published.
@@ -30,7 +31,12 @@ class SweepTable(Callback):
     """Remembers the sweep that is started, so that its table can be shown even if Hydra raises for a failed job."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        _last.append((Path(config.hydra.sweep.dir), Path(config.paths.runs)))
+        remember(Path(config.hydra.sweep.dir), Path(config.paths.runs))
+
+
+def remember(folder: Path, runs: Path) -> None:
+    """Remember the sweep that this process runs: its folder, which a named study chooses itself, and that of runs."""
+    _last[:] = [(folder, runs)]
 
 
 def forget() -> None:
@@ -68,7 +74,7 @@ def show(folder: Path, runs: Path) -> bool:
                 print(f"no report.html: {' '.join(str(error).split())}", file=sys.stderr)
         terminal.show_where(results, table, report, runs=runs)
     if failures and plan:
-        terminal.show_resume(plan.asking("resume"))
+        terminal.show_resume(plan.command_for("resume"))
     if results and plan and len(results) + len(failures) == len(plan.cells):
         _show_in_wandb(plan)
     return not failures
@@ -88,7 +94,7 @@ def subject(folder: Path, runs: Path, plan: Plan | None) -> page.Subject:
     """What there is of a sweep: results, and the cells that have none, unless somebody is at them."""
     results: dict[str, dict[str, Any]] = {}
     failures: list[dict[str, Any]] = []
-    for note in _planned(plan) if plan else _noted(folder):
+    for note in _planned_notes(plan) if plan else _foreign_notes(folder):
         cell = Cell.of(note, runs) if "cell" in note else None
         result = cell.result() if cell else None
         if result is not None:
@@ -119,8 +125,8 @@ def _options(plan: Plan, cell: str) -> Iterator[str]:
 
 def _show_in_wandb(plan: Plan) -> None:
     """Tell W&B of a sweep that is over, if its runs are shown there."""
-    reads = all(plan.part(cell, "mode") == "read_only" for cell in plan.cells)
-    if not reads and any((plan.part(cell, "logger") or {}).get("wandb") for cell in plan.cells):
+    runs_jobs = any(Mode.of({"mode": plan.part(cell, "mode") or "retry"}).runs_jobs for cell in plan.cells)
+    if runs_jobs and any((plan.part(cell, "logger") or {}).get("wandb") for cell in plan.cells):
         from diffsweep.tracking.wandb_summary import settings_of, summarise
 
         settings = settings_of(plan)
@@ -128,18 +134,18 @@ def _show_in_wandb(plan: Plan) -> None:
             summarise(plan, settings)
 
 
-def _planned(plan: Plan) -> Iterator[dict[str, Any]]:
+def _planned_notes(plan: Plan) -> Iterator[dict[str, Any]]:
     """A note for every cell of a plan, with why it has no result."""
-    look, names = Watch(plan, every=0).look(), Names.of(plan)
+    state, names = Monitor(plan, poll_seconds=0).read(), Names.of(plan)
     for cell, task in plan.cells.items():
-        note, item = {"fit": task.fit, "cell": cell, "overrides": " ".join(task.overrides)}, look.cells[cell]
+        note, item = {"fit": task.fit, "cell": cell, "overrides": " ".join(task.overrides)}, state.cells[cell]
         if item.state != "done":
-            reason = item.reason or why(plan.run(cell))
+            reason = item.reason or failure_reason(plan.run(cell))
             note |= {"name": names.cells[cell], "state": item.state, "reason": reason, "log": item.log}
         yield note
 
 
-def _noted(folder: Path) -> Iterator[dict[str, Any]]:
+def _foreign_notes(folder: Path) -> Iterator[dict[str, Any]]:
     """What the jobs of another launcher noted."""
     for path in sorted((folder / "jobs").glob("*.json"), key=lambda path: int(path.stem)):
         yield read_json(path) or {}

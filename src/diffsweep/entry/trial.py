@@ -1,4 +1,4 @@
-"""One worker of a search, from its first trial to its last: take a slot, run it, tell its values, take the next.
+"""A worker of a search: it takes a waiting trial, runs it, tells its values, and takes the next one.
 
 `python -m diffsweep.entry.trial FOLDER INDEX` on this machine; in a SLURM job the same object is called. A trial is an
 ordinary run: what is finished costs nothing, and equal trainings happen once.
@@ -15,19 +15,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffsweep.mistakes import is_mistake, one_line
-from diffsweep.sweep.search.study import PATIENCE, Mistake, Search
-from diffsweep.sweep.store.lease import Busy, Lease
-from diffsweep.sweep.store.process import import_from
+from diffsweep.sweep.plan.snapshot import import_user_modules
+from diffsweep.sweep.search.objectives import InvalidSearchError
+from diffsweep.sweep.search.search import Search
+from diffsweep.sweep.search.study import SearchStudy
+from diffsweep.sweep.search.worker_leases import PATIENCE, WorkerLeases
+from diffsweep.sweep.store.lease import Busy
 from diffsweep.sweep.store.record import Run
 
 if TYPE_CHECKING:
-    from optuna import Study, Trial
-    from optuna.storages import BaseStorage
+    from optuna import Trial
 
 
 @dataclass(frozen=True)
 class Worker:
-    """Works at the search in `folder` until no trial waits. `index`: which of its workers, >= 0."""
+    """Runs trials of the search in `folder` until none waits. `index`: the number of this worker, >= 0."""
 
     folder: Path
     index: int
@@ -37,9 +39,9 @@ class Worker:
         from optuna.trial import TrialState
 
         search = Search.read(self.folder)
-        lease = Lease(search.worker_folder(self.index))
+        lease = WorkerLeases(search.folder).of(self.index)
         try:
-            # A job that its cluster has started again on another node has to see that its former self is dead.
+            # A job that SLURM has started again on another node must first see that the earlier process is dead.
             held = lease.acquire(wait=PATIENCE)
         except Busy as busy:
             print(busy, file=sys.stderr)
@@ -47,18 +49,19 @@ class Worker:
         with held:
             me = lease.holder()
             assert me is not None
-            _enter(search)
-            study = search.open(f"{self.index}/{held.number}")
-            storage = study._storage
-            # A job that its cluster has started again finds what it had in its hands; that is nobody's fault.
+            # Relative paths and the user's own modules mean the same as for the user.
+            os.chdir(search.cwd)
+            import_user_modules(search.cwd)
+            study = SearchStudy.open(search, f"{self.index}/{held.number}")
+            # The trial of a job that SLURM has started again was interrupted, and did not kill its process.
             killed = os.environ.get("SLURM_RESTART_COUNT", "0") == "0"
-            for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            for trial in study.trials(TrialState.RUNNING):
                 if trial.user_attrs.get("worker") == self.index:
-                    search.put_back(trial, storage, killed=killed)
-            while not study.user_attrs.get("mistake") and (taken := search.take(study, storage)) is not None:
-                taken.set_user_attr("process", me.asdict())
-                taken.set_user_attr("worker", self.index)
-                _work(search, study, storage, taken)
+                    study.put_back(trial, killed=killed)
+            while not study.mistake and (trial := study.take()) is not None:
+                trial.set_user_attr("process", me.asdict())
+                trial.set_user_attr("worker", self.index)
+                _run_trial(study, trial)
 
     def checkpoint(self) -> Any:
         """What submitit shall run when its job is queued again: the same. Trainings have checkpoints of their own."""
@@ -67,39 +70,30 @@ class Worker:
         return DelayedSubmission(self)
 
 
-def _enter(search: Search) -> None:
-    """Be where the user was: relative paths and the user's own modules mean the same."""
-    os.chdir(search.hydra["runtime"]["cwd"])
-    # The modules as they were when this worker was launched, if it runs from a snapshot.
-    work = Path(__file__).parents[2] / "work"
-    import_from(work if work.is_dir() else Path.cwd())
-
-
-def _work(search: Search, study: Study, storage: BaseStorage, trial: Trial) -> None:
-    """Run a trial to its end, whatever that is."""
+def _run_trial(study: SearchStudy, trial: Trial) -> None:
+    """Run a trial and tell the study how it ended."""
     from optuna.trial import TrialState
 
     from diffsweep.training.scoring_callbacks import TrainingPruned
 
     state, values, mistake = TrialState.FAIL, None, None
     try:
-        values = _values(search, trial)
+        values = _values(study.search, trial)
         state = TrialState.COMPLETE
     except TrainingPruned:
         state = TrialState.PRUNED
     except (SystemExit, KeyboardInterrupt):
-        frozen = study.get_trials(deepcopy=False)[trial.number]
-        search.put_back(frozen, storage, killed=False)
+        study.put_back(study.trials()[trial.number], killed=False)
         raise
     except Exception as error:
-        mistake = str(error) if isinstance(error, Mistake) else None
+        mistake = str(error) if isinstance(error, InvalidSearchError) else None
         trial.set_user_attr("reason", one_line(error))
         print(f"trial {trial.number} failed: {one_line(error)}", file=sys.stderr, flush=True)
         if not is_mistake(error):
             traceback.print_exception(error)
-    study.tell(trial, values, state, skip_if_finished=True)
+    study.study.tell(trial, values, state, skip_if_finished=True)
     if mistake is not None:
-        study.set_user_attr("mistake", mistake)
+        study.set_mistake(mistake)
 
 
 def _values(search: Search, trial: Trial) -> list[float]:
@@ -116,31 +110,31 @@ def _values(search: Search, trial: Trial) -> list[float]:
     if result is None:
         from diffsweep.runs.stages import complete
 
-        result = complete(cfg, run, [*search.shown, *overrides], search.name, _watch(search, trial, cfg))
+        result = complete(cfg, run, [*search.composition.shown, *overrides], search.name, _watch(search, trial, cfg))
     assert result is not None, "a trial is one process"
     trial.set_user_attr("metric", result["metric"])
-    return search.values(result)
+    return search.objectives.values(result)
 
 
 def _watch(search: Search, trial: Trial, cfg: Any) -> Any:
     from diffsweep.training.scoring_callbacks import PruningPolicy
 
-    rungs = search.rungs(cfg.training.steps)
+    rungs = search.strategy.rungs(cfg.training.steps)
     if not rungs:
         return None
 
     def report(step: int, metric: str, value: float) -> bool:
-        if search.objective not in ((), (metric,)):
-            raise Mistake(
-                f"pruner={search.pruner['name']} judges by {metric}, not by hydra.sweeper.objective="
-                f"{search.objective[0]}: choose hydra/sweeper/pruner=none"
+        if search.objectives.named(metric) != (metric,):
+            raise InvalidSearchError(
+                f"pruner={search.strategy.pruner['name']} judges by {metric}, not by hydra.sweeper.objective="
+                f"{search.objectives.keys[0]}: choose hydra/sweeper/pruner=none"
             )
         trial.report(value, step)
         stop = trial.should_prune()
         print(f"trial {trial.number}: step {step} {metric} {value:.4g}{', pruned' if stop else ''}", file=sys.stderr)
         return stop
 
-    return PruningPolicy(rungs, search.pruner["samples"], report)
+    return PruningPolicy(rungs, search.strategy.pruner["samples"], report)
 
 
 def _stop(number: int, frame: Any) -> None:

@@ -6,14 +6,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-UNBOUNDED = 10_000
+from diffsweep.messages import console
 
 
 def here() -> Console:
     """The console of standard output."""
-    console = Console()
-    # Lines for grep and awk are never wrapped; rich takes a pipe for 80 columns wide.
-    return console if console.is_terminal else Console(width=UNBOUNDED)
+    return console()
 
 
 def sign_of(console: Console) -> str:

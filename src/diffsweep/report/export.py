@@ -1,17 +1,19 @@
 """Results as other programs read them: CSV, JSON and Parquet, one row a cell, every column that any of them has.
 
-A CSV, which is opened in a spreadsheet, leaves out NAME_jackknife: 20 numbers as one text, for the intervals of
-differences between cells (see `compare`).
+A CSV, which is opened in a spreadsheet, holds no formulas. It leaves out NAME_jackknife, 20 numbers as one text, for
+the intervals of differences between cells (see `report.statistics`).
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from diffsweep.files import atomic, write_atomic
+from diffsweep.messages import printable
 
 FORMATS = ("table", "csv", "json", "parquet")
 
@@ -29,9 +31,22 @@ def text(results: Sequence[Result], kind: str) -> str:
     written = io.StringIO()
     shown = [name for name in columns(results) if not name.endswith("_jackknife")]
     writer = csv.DictWriter(written, shown, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(results)
+    writer.writerow({name: _cell(name) for name in shown})
+    writer.writerows({name: _cell(value) for name, value in result.items()} for result in results)
     return written.getvalue()
+
+
+# What a spreadsheet would compute, and a number that begins in the same way.
+_FORMULA = re.compile(r"[=+\-@\t\r]")
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+
+
+def _cell(value: object) -> object:
+    """A cell of a CSV: text that a spreadsheet would take for a formula gets a quotation mark, which it hides."""
+    if not isinstance(value, str):
+        return value
+    value = printable(value)
+    return f"'{value}" if _FORMULA.match(value) and not _NUMBER.fullmatch(value) else value
 
 
 def write(results: Sequence[Result], kind: str, file: str | Path) -> None:

@@ -15,8 +15,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from diffsweep.messages import UNBOUNDED
 from diffsweep.report import statistics
-from diffsweep.report.console import UNBOUNDED, lines, show, sign_of
+from diffsweep.report.console import lines, show, sign_of
 from diffsweep.report.fill_defaults import spelled
 from diffsweep.report.format import count, duration, listed, number, some, things, with_error
 from diffsweep.report.overrides import overridden

@@ -18,10 +18,12 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from diffsweep import messages
 from diffsweep.report.format import count, duration, number, with_error
 from diffsweep.report.statistics import larger_is_better
 from diffsweep.sweep.plan.plan import Plan
-from diffsweep.sweep.status.sweep_state import Item, Look, blocked
+from diffsweep.sweep.status.sweep_state import ItemState, SweepState
+from diffsweep.sweep.store.blocked import blocked_reason
 
 _STYLES = {"done": "green", "running": "cyan", "failed": "red", "blocked": "red", "missing": "yellow"}
 _WORDS = {"blocked": "not run"}
@@ -55,7 +57,7 @@ class Names:
         return cls(fits, {cell: " ".join(words) or cell for cell, words in cells.items()}, shared)
 
 
-def view(plan: Plan, names: Names, look: Look, width: int = 80, height: int | None = None) -> RenderableType:
+def view(plan: Plan, names: Names, look: SweepState, width: int = 80, height: int | None = None) -> RenderableType:
     """A look at a sweep, `width` columns wide and at most `height` lines high (None: as high as it gets)."""
     head = _head(plan, names, look)
     fits = [(names.fits[fit], item) for fit, item in look.fits.items() if item.state == "running"]
@@ -81,7 +83,7 @@ def view(plan: Plan, names: Names, look: Look, width: int = 80, height: int | No
     return Group(*parts[:height])
 
 
-def _head(plan: Plan, names: Names, look: Look) -> list[Text]:
+def _head(plan: Plan, names: Names, look: SweepState) -> list[Text]:
     title = Text.assemble((plan.name, "bold"), "  ", *_counts("cells", look.counts))
     lines = [title, Text.assemble(*_counts("trainings", look.fit_counts))]
     times = []
@@ -95,9 +97,9 @@ def _head(plan: Plan, names: Names, look: Look) -> list[Text]:
     return lines
 
 
-def standing(look: Look, plan: Plan) -> str:
+def standing(look: SweepState, plan: Plan) -> str:
     """Who is at work on a sweep, in words; what to do if nobody is."""
-    resume = f"`{plan.asking('resume')}`"
+    resume = f"`{plan.command_for('resume')}`"
     left = len(look.cells) - look.counts["done"]
     if look.launcher == "live":
         return f"running, launched by process {look.process.pid} on {look.process.host}" if look.process else "running"
@@ -120,7 +122,7 @@ def _counts(things: str, counts: Counter[str]) -> Iterator[str | tuple[str, str]
             yield f"{count(counts[state])} {_WORDS.get(state, state)}", _STYLES.get(state, "")
 
 
-def _running(title: str, items: Sequence[tuple[str, Item]], rows: int, width: int) -> Iterator[RenderableType]:
+def _running(title: str, items: Sequence[tuple[str, ItemState]], rows: int, width: int) -> Iterator[RenderableType]:
     """A table of what runs, at most `rows` lines and its heading; columns that nothing fills are left out."""
     shown = items if len(items) <= rows else items[: max(rows - 1, 1)]
     narrow, unbounded = width < 100, width > 1000
@@ -154,7 +156,7 @@ def _running(title: str, items: Sequence[tuple[str, Item]], rows: int, width: in
         yield Text(f"... and {len(items) - len(shown)} more", style="dim")
 
 
-def _where(item: Item, narrow: bool) -> str:
+def _where(item: ItemState, narrow: bool) -> str:
     """Host and job; where there is little room, what tells more: everything on this machine is on this machine."""
     host = "" if item.host == gethostname() else item.host
     return host or item.job if narrow else " ".join(filter(None, (host, item.job)))
@@ -169,23 +171,23 @@ def _clock(seconds: float | None) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
-def _steps(item: Item) -> str:
+def _steps(item: ItemState) -> str:
     if item.step is None:
         return ""
     return f"{item.step}/{item.steps}" if item.steps else str(item.step)
 
 
-def _speed(item: Item) -> str:
+def _speed(item: ItemState) -> str:
     return f"{item.images_per_second:,.0f}" if item.images_per_second is not None else ""
 
 
-def _failures(names: Names, look: Look) -> list[Text]:
+def _failures(names: Names, look: SweepState) -> list[Text]:
     """Each reason once, with some of the fits and cells that it hit, and the log to read."""
-    groups: dict[str, list[tuple[str, Item]]] = {}
+    groups: dict[str, list[tuple[str, ItemState]]] = {}
     behind = Counter(item.reason for item in look.cells.values() if item.state == "blocked")
     for fit, item in look.fits.items():
         if item.state == "failed":
-            hit = behind[blocked(fit, item.reason)]
+            hit = behind[blocked_reason(fit, item.reason)]
             not_run = f" ({things(hit, 'cell')} not run)" if hit else ""
             groups.setdefault(item.reason, []).append((f"training {names.fits[fit]}{not_run}", item))
     for cell, item in look.cells.items():
@@ -203,9 +205,9 @@ def _failures(names: Names, look: Look) -> list[Text]:
     return lines
 
 
-def _best(names: Names, look: Look) -> list[Text]:
+def _best(names: Names, look: SweepState) -> list[Text]:
     """The best cells so far, for each metric."""
-    by_metric: dict[str, list[tuple[float, str, Item]]] = {}
+    by_metric: dict[str, list[tuple[float, str, ItemState]]] = {}
     for cell, item in look.cells.items():
         if item.state == "done" and item.value is not None:
             by_metric.setdefault(item.metric, []).append((item.value, cell, item))
@@ -221,7 +223,7 @@ def _best(names: Names, look: Look) -> list[Text]:
 def _capped(lines: Sequence[Text], rows: int, plan: Plan) -> Sequence[Text]:
     if len(lines) <= rows:
         return lines
-    return [*lines[: rows - 1], Text(f"... all of it: `{plan.asking('status')}`", style="dim")]
+    return [*lines[: rows - 1], Text(f"... all of it: `{plan.command_for('status')}`", style="dim")]
 
 
 def _shares(wanted: Sequence[int], room: int) -> list[int]:
@@ -255,7 +257,7 @@ def _line(text: str) -> str:
 
 
 class LiveView:
-    """Shows looks at a sweep as they come: `with LiveView(plan) as view: view.show(watch.look())`.
+    """Shows looks at a sweep as they come: `with LiveView(plan) as view: view.show(watch.read())`.
 
     On a terminal one picture that is drawn anew and vanishes at the end; elsewhere (a log, a pipe) plain lines, only
     when something has changed.
@@ -264,10 +266,10 @@ class LiveView:
     def __init__(self, plan: Plan, console: Console | None = None) -> None:
         self.plan = plan
         # Standard output is for the table.
-        self.console = console or Console(stderr=True)
+        self.console = console or messages.console(stderr=True)
         self.names = Names.of(plan)
         self._live: Live | None = None
-        self._before: Look | None = None
+        self._before: SweepState | None = None
         self._failed: set[tuple[str, str]] = set()
 
     def __enter__(self) -> LiveView:
@@ -287,18 +289,19 @@ class LiveView:
         """Go on with a plan that has grown, as that of a search does."""
         self.plan, self.names = plan, Names.of(plan)
 
-    def show(self, look: Look) -> None:
+    def show(self, look: SweepState) -> None:
         """Show the newest look."""
         if self._live is not None:
             size = self.console.size
             # One line less than there is: a full screen scrolls.
-            self._live.update(view(self.plan, self.names, look, size.width, size.height - 1), refresh=True)
+            picture = view(self.plan, self.names, look, size.width, size.height - 1)
+            self._live.update(messages.Printable(picture), refresh=True)
         else:
             for line in self._news(look):
                 self.console.print(Text(_line(line)), soft_wrap=True)
         self._before = look
 
-    def _news(self, look: Look) -> Iterator[str]:
+    def _news(self, look: SweepState) -> Iterator[str]:
         before = self._before
         total, done = len(look.cells), look.counts["done"]
         if before is None:
@@ -340,12 +343,12 @@ class LiveView:
             elif item.state == "failed" and self._is_news(cell, item):
                 yield f"[{done}/{total}] failed {name}: {item.reason}{_see(item)}"
 
-    def _is_news(self, signature: str, item: Item) -> bool:
+    def _is_news(self, signature: str, item: ItemState) -> bool:
         # While its job ends, a failure may be taken for a run that goes on, and then for a failure again.
         known = (signature, item.reason) in self._failed
         self._failed.add((signature, item.reason))
         return not known
 
 
-def _see(item: Item) -> str:
+def _see(item: ItemState) -> str:
     return f" (see {near(item.log)})" if item.log and item.log not in item.reason else ""

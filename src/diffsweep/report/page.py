@@ -26,7 +26,7 @@ from diffsweep.report.format import count, duration, things, with_error
 from diffsweep.report.leaderboard import mixed
 from diffsweep.report.overrides import overridden, split
 from diffsweep.report.thumbnails import strip
-from diffsweep.sweep.plan.jobs import Launched
+from diffsweep.sweep.plan.jobs import LaunchRecord
 from diffsweep.sweep.store.record import CHOICES, Cell, Fit, read_metrics
 from diffsweep.sweep.store.signature import INFERENCE
 
@@ -354,7 +354,7 @@ def _logs(results: Sequence[Result], runs: Path) -> dict[str, list[str]]:
     for sweep in {str(result["sweep"]) for result in results if result.get("sweep")}:
         folder = runs / "sweeps" / sweep
         with suppress(OSError, ValueError, KeyError, TypeError):
-            launched = Launched.read(folder)
+            launched = LaunchRecord.read(folder)
             for job in launched.jobs if launched else ():
                 for cell in job.cells if job.log else ():
                     told.setdefault((sweep, cell), []).append(str(folder / job.log))

@@ -14,17 +14,18 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from diffsweep import messages
 from diffsweep.report.format import duration
-from diffsweep.sweep.plan.jobs import Todo
+from diffsweep.sweep.plan.jobs import RemainingWork
 from diffsweep.sweep.plan.plan import Plan
 from diffsweep.sweep.store.query import results
 
 _SHOWN = 20
 
 
-def show_plan(plan: Plan, todo: Todo, console: Console | None = None) -> None:
+def show_plan(plan: Plan, todo: RemainingWork, console: Console | None = None) -> None:
     """Print what is to be trained and evaluated, and how long it is likely to take, one job after another."""
-    console = console or Console()
+    console = console or messages.console()
     known = Costs(results(plan.runs))
     training = [known.training(plan, fit) for fit in todo.fits]
     evaluation = [known.evaluation(plan, cell) for cell in todo.cells]

@@ -13,15 +13,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from diffsweep import messages
 from diffsweep.report.live import LiveView, Names, standing, things, view
-from diffsweep.sweep.plan.jobs import Launched
+from diffsweep.sweep.plan.jobs import LaunchRecord
 from diffsweep.sweep.plan.plan import Plan
-from diffsweep.sweep.status.monitor import Watch
-from diffsweep.sweep.status.sweep_state import Item, Look
+from diffsweep.sweep.status.monitor import Monitor
+from diffsweep.sweep.status.sweep_state import ItemState, SweepState
 from diffsweep.sweep.store.lease import Lease
 from diffsweep.sweep.store.process import Process
 
-_UNBOUNDED = 10_000
 _NEWEST = 5
 # Jobs save their state when they are told to stop: a launcher waits a minute for them.
 _PATIENCE = 90.0
@@ -65,7 +65,7 @@ def status(runs: Path, sweep: str | None, watch: bool) -> int:
 
     `watch`: go on showing it until it is over or Ctrl-C. Returns the exit code, 0. Raises ValueError as `find`.
     """
-    console = _console()
+    console = messages.console()
     if sweep is None and not watch:
         _list(runs, console)
         return 0
@@ -83,8 +83,8 @@ def cancel(runs: Path, sweep: str) -> int:
     for a sweep that another machine must be asked about.
     """
     folder = find(runs, sweep)
-    plan, launched = Plan.read(folder), Launched.read(folder)
-    console = _console()
+    plan, launched = Plan.read(folder), LaunchRecord.read(folder)
+    console = messages.console()
     if launched is None or launched.ended:
         _say(console, f"sweep {plan.name} has no jobs")
     elif launched.kind == "slurm":
@@ -92,33 +92,33 @@ def cancel(runs: Path, sweep: str) -> int:
             return 1
     elif not _cancel_local(plan, launched, console):
         return 1
-    counts = Watch(plan).look().counts
+    counts = Monitor(plan).read().counts
     left = len(plan.cells) - counts["done"]
     _say(console, f"{counts['done']} of {len(plan.cells)} cells are finished and stay")
     if left:
-        _say(console, f"{left} are left: `{plan.asking('resume')}`")
+        _say(console, f"{left} are left: `{plan.command_for('resume')}`")
     return 0
 
 
-def _look(plan: Plan) -> tuple[Look, Plan]:
-    return Watch(plan).look(), plan
+def _look(plan: Plan) -> tuple[SweepState, Plan]:
+    return Monitor(plan).read(), plan
 
 
-def _watch(folder: Path, console: Console) -> tuple[Look, Plan]:
+def _watch(folder: Path, console: Console) -> tuple[SweepState, Plan]:
     """Show a sweep until it is over; the last look at it. A search adds to its plan as it goes on."""
-    known: dict[str, Item] = {}
+    known: dict[str, ItemState] = {}
     stamp, plan = _stamp(folder), Plan.read(folder)
-    watch = Watch(plan, finished=known)
-    look = watch.look()
+    watch = Monitor(plan, finished=known)
+    look = watch.read()
     with suppress(KeyboardInterrupt), LiveView(plan, console) as live:
         live.show(look)
         while not look.over:
             time.sleep(1.0)
             if _stamp(folder) != stamp:
                 stamp, plan = _stamp(folder), Plan.read(folder)
-                watch = Watch(plan, finished=known)
+                watch = Monitor(plan, finished=known)
                 live.replan(plan)
-            look = watch.look()
+            look = watch.read()
             live.show(look)
     return look, plan
 
@@ -138,14 +138,14 @@ def _list(runs: Path, console: Console) -> None:
     for name in ("done", "running", "failed"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("state", overflow="fold")
-    known: dict[str, Item] = {}
+    known: dict[str, ItemState] = {}
     for folder in folders:
         try:
             plan = Plan.read(folder)
         except ValueError as error:
             table.add_row(Text(folder.name), "", "", "", Text(str(error)))
             continue
-        look = Watch(plan, finished=known).look()
+        look = Monitor(plan, finished=known).read()
         counts = look.counts
         running = counts["running"] + look.fit_counts["running"]
         failed = counts["failed"] + counts["blocked"]
@@ -154,11 +154,11 @@ def _list(runs: Path, console: Console) -> None:
     console.print(table)
 
 
-def _cancel_local(plan: Plan, launched: Launched, console: Console) -> bool:
+def _cancel_local(plan: Plan, launched: LaunchRecord, console: Console) -> bool:
     launcher = launched.launcher
     alive = launcher.alive() if launcher is not None else False
     if launcher is not None and alive is None:
-        raise ValueError(f"sweep {plan.name} was launched on {launcher.host}: say `{plan.asking('cancel')}` there")
+        raise ValueError(f"sweep {plan.name} was launched on {launcher.host}: say `{plan.command_for('cancel')}` there")
     if launcher is not None and alive:
         _say(console, f"stopping {launcher}: its jobs save their state")
         # Not SIGINT: what a script starts in the background ignores it.
@@ -216,11 +216,11 @@ def _cancel_slurm(plan: Plan, console: Console) -> bool:
     told, left = False, list[str]()
     # Again and again: a launcher that lives may be about to submit more.
     while time.monotonic() < end:
-        launched = Launched.read(plan.folder)
+        launched = LaunchRecord.read(plan.folder)
         ids = [job.id for job in launched.jobs if job.id] if launched is not None else []
         queue = slurm.queue(ids)
         if queue is None:
-            raise ValueError(f"SLURM cannot be asked from here: say `{plan.asking('cancel')}` on a login node")
+            raise ValueError(f"SLURM cannot be asked from here: say `{plan.command_for('cancel')}` on a login node")
         left = [name for name in ids if name in queue]
         if not left:
             return True
@@ -231,11 +231,6 @@ def _cancel_slurm(plan: Plan, console: Console) -> bool:
         time.sleep(1.0)
     _say(console, f"SLURM still has {', '.join(left[:_NEWEST])}: they may need a moment to save their state")
     return False
-
-
-def _console() -> Console:
-    console = Console()
-    return console if console.is_terminal else Console(width=_UNBOUNDED)
 
 
 def _say(console: Console, text: str) -> None:

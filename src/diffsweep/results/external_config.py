@@ -11,6 +11,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 
 from diffsweep.mistakes import one_line
+from diffsweep.sweep.plan.added_parameters import accept_added_parameters
+from diffsweep.sweep.plan.unread_keys import refuse_unread
 from diffsweep.sweep.store.process import import_from
 
 
@@ -31,6 +33,7 @@ def compose_external(words: Sequence[str], reference: str, runs: str) -> tuple[D
     overrides = [word for word in words if not word.startswith("--config-dir=")]
     keys = {word.lstrip("+~").partition("=")[0] for word in overrides}
     import_from(Path.cwd())
+    accept_added_parameters()
     try:
         with initialize_config_dir(str(Path("conf").absolute()), version_base="1.3"):
             places = ",".join(f"'file://{folder.absolute()}'" for folder in folders)
@@ -58,6 +61,7 @@ def compose_external(words: Sequence[str], reference: str, runs: str) -> tuple[D
             cfg = compose("config", overrides=[search, *overrides])
             # Not among the overrides: a folder may be called what Hydra would not take for a value.
             cfg.paths.runs = runs
+            refuse_unread(cfg)
             return cfg, is_dataset
     except HydraException as error:
         raise ValueError(one_line(error)) from error

@@ -74,13 +74,16 @@ def _chosen(word: str, runs: str | Path) -> Cell:
     return Cell.of(chosen, runs)
 
 
-def load_fit(run: Selector, runs: str | Path = "runs") -> Denoiser:
+def load_fit(run: Selector, runs: str | Path = "runs", *, trust: bool = False) -> Denoiser:
     """The model of a finished training with its averaged weights, frozen, on the CPU: ``denoiser(x, level, labels)``.
 
-    Arguments and errors as `find`; also ValueError if the training is not finished, or has no model.
+    Arguments and errors as `find`, `trust` as of `sample`; also ValueError if the training is not finished, or has no
+    model.
     """
     from diffsweep.runs.load_fit import finished
+    from diffsweep.runs.trust import trusting
 
     record = find(run, runs)
     fit = record.fit if isinstance(record, Cell) else record
-    return finished(fit.folder.parent.parent, fit.signature)
+    with trusting(everything=trust):
+        return finished(fit.folder.parent.parent, fit.signature)

@@ -87,7 +87,7 @@ def sample_request(
     """The request that `sample` draws: the frozen settings of a cell or training, changed by those that are given.
 
     Raises:
-        ValueError: for a cell, an option, a setting or a device that is not there.
+        ValueError: for a cell, an option, a setting or a device that is not there, or a config that is not trusted.
     """
     from omegaconf import DictConfig, OmegaConf
     from omegaconf.errors import OmegaConfBaseException
@@ -110,6 +110,9 @@ def sample_request(
     groups = ("dataset", "backbone", "sampler", "guidance", "evaluation", "trainer", "paths")
     if not isinstance(cfg, DictConfig) or any(group not in cfg for group in groups):
         raise ValueError(f"{record.config_file} is not the config of a run that can be sampled: it was cut or altered")
+    from diffsweep.runs.trust import check_targets
+
+    check_targets(cfg, record.config_file)
     result = (record.result() if isinstance(record, Cell) else None) or {}
     choices = {group: result[group] for group in (*CHOICES, "guidance") if result.get(group)}
     budget = cfg.sampler.nfe
@@ -136,7 +139,7 @@ def sample_request(
     return SampleRequest(record, fit, cfg, cfg.evaluation.seed if seed is None else seed, choices)
 
 
-def sample(run: Selector, n: int = 64, *, show: bool = True, **settings: Any) -> Tensor:
+def sample(run: Selector, n: int = 64, *, show: bool = True, trust: bool = False, **settings: Any) -> Tensor:
     """Samples 0 ... n - 1 of any finished run, as `diffsweep sample` draws them.
 
     Number i with seed s is the image i of an evaluation with ``evaluation.seed=s``, rounding on another device aside.
@@ -145,6 +148,7 @@ def sample(run: Selector, n: int = 64, *, show: bool = True, **settings: Any) ->
         run: a cell or training, as in `find`.
         n: how many.
         show: whether to draw a bar when standard error is a terminal.
+        trust: whether the run's config may name any class; else those of diffsweep, torch and your own conf/ only.
         settings: ``seed``; ``sampler`` and ``guidance``, options of conf/ (call it in the project's folder, or in one
             with a folder conf/); ``nfe``, network calls, at first those of the cell; ``changes``, as
             ["guidance.scale=2"]; ``device``, auto, cpu or gpu; ``runs``; ``config_dir``, a folder of further options.
@@ -157,9 +161,11 @@ def sample(run: Selector, n: int = 64, *, show: bool = True, **settings: Any) ->
         ValueError: for what is not there, or does not go together.
     """
     from diffsweep.runs.resample import resample
+    from diffsweep.runs.trust import trusting
 
-    request = sample_request(run, **settings)
-    return resample(request.cfg, request.fit, n, seed=request.seed, show=show).samples
+    with trusting(*filter(None, [settings.get("config_dir")]), everything=trust):
+        request = sample_request(run, **settings)
+        return resample(request.cfg, request.fit, n, seed=request.seed, show=show).samples
 
 
 def _word(word: str) -> tuple[str, str]:
@@ -196,9 +202,12 @@ def _composed(group: str, option: str, words: Sequence[str], config_dir: str | P
     from hydra.errors import HydraException
     from omegaconf import OmegaConf
 
+    from diffsweep.sweep.plan.added_parameters import accept_added_parameters
+
     conf = Path("conf").absolute()
     if not (conf / "config.yaml").is_file():
         raise ValueError(f"there is no conf/config.yaml here to find {group}={option} in: go to the project's folder")
+    accept_added_parameters()
     search = f"hydra.searchpath=[{f'file://{Path(config_dir).absolute()}' if config_dir else ''}]"
     try:
         with initialize_config_dir(str(conf), version_base="1.3"):

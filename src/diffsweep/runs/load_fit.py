@@ -9,19 +9,22 @@ from omegaconf import DictConfig, OmegaConf
 
 from diffsweep.diffusion import Denoiser
 from diffsweep.runs.instantiate import make, make_denoiser
+from diffsweep.runs.trust import check_targets
 from diffsweep.scoring.weights import load_weights
 from diffsweep.sweep.store.record import Fit
 
 
-def finished(runs: str | Path, signature: str) -> Denoiser:
+def finished(runs: str | Path, signature: str, own: DictConfig | None = None) -> Denoiser:
     """The frozen denoiser of a finished fit, with its averaged weights, on the CPU, in evaluation mode.
 
     Args:
         runs: Folder of all runs, as ``paths.runs``.
         signature: The fit's name: a folder of ``<runs>/fits``, as ``fit`` in result.json.
+        own: The config that names the fit; what it is built of may be imported, see `runs.trust`.
 
     Raises:
-        ValueError: if there is no such fit, if it is not finished, or if its files cannot be read.
+        ValueError: if there is no such fit, if it is not finished, if its files cannot be read, or if its config names
+            a class that is not trusted.
     """
     fits = Path(runs) / "fits"
     records = {path.parent.name: Fit(path.parent).result() for path in fits.glob("*/done.json")}
@@ -38,6 +41,7 @@ def finished(runs: str | Path, signature: str) -> Denoiser:
     record = Fit(fits / signature)
     cfg = OmegaConf.load(record.config_file)
     assert isinstance(cfg, DictConfig)
+    check_targets(cfg, record.config_file, own)
     # The first weights are drawn and thrown away; whoever asks must not find the global generator moved by that.
     with torch.random.fork_rng(devices=[]):
         denoiser = make_denoiser(cfg, make(cfg, "dataset"), make(cfg, "schedule"), make(cfg, "diffuser"))

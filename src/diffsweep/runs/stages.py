@@ -20,6 +20,7 @@ from diffsweep.ranks import is_first_rank
 from diffsweep.runs.build import Components
 from diffsweep.runs.instantiate import make
 from diffsweep.scoring.score import score as score_model
+from diffsweep.sweep.store.blocked import BlockedError
 from diffsweep.sweep.store.lease import Lease
 from diffsweep.sweep.store.process import Process
 from diffsweep.sweep.store.record import CannotWriteError, Cell, Fit, Record, Run, make_folder
@@ -70,7 +71,7 @@ def score(cfg: DictConfig, run: Run, overrides: list[str], sweep: str | None = N
     """
     with _recorded(run.cell):
         if not run.fit.done:
-            raise ValueError(f"not run: fit {run.fit.signature} failed: {run.fit.error() or 'it was never trained'}")
+            raise BlockedError(run.fit.signature, run.fit.error() or "it was never trained")
         return _score(cfg, build(cfg), run, overrides, sweep)
 
 
@@ -109,7 +110,8 @@ def _recorded(record: Record) -> Iterator[None]:
     except Exception as error:
         if is_first_rank():
             with contextlib.suppress(OSError, CannotWriteError):
-                record.write_status("failed", reason=record.write_error(error))
+                blocked = {"blocked_by": error.fit} if isinstance(error, BlockedError) else {}
+                record.write_status("failed", reason=record.write_error(error), **blocked)
         raise
 
 

@@ -81,7 +81,9 @@ def _summarise(plan: Plan, settings: WandbSettings) -> str:
             *(plan.cell(cell).folder for cell in results),
         ]
         unsent = [folder for folder in folders if read_note(folder).get("where") == OFFLINE]
-        print(f"W&B is offline; to send these {len(unsent) + 1} runs: {plan.asking('wandb-sync')}", file=sys.stderr)
+        print(
+            f"W&B is offline; to send these {len(unsent) + 1} runs: {plan.command_for('wandb-sync')}", file=sys.stderr
+        )
         return "logged (offline)"
     print(f"W&B: {run.run.url}", file=sys.stderr)
     for kind, url in saved_views(plan, list(results.values()), str(run.run.entity), settings.project).items():

@@ -575,7 +575,13 @@ function recorded(cell) { return { ...data.result, ...data.cells[cell].result };
 
 function csv() {
   const quoted = (one) => {
-    const text = one === null || one === undefined ? "" : one === true ? "True" : one === false ? "False" : String(one);
+    let text = one === null || one === undefined ? "" : one === true ? "True" : one === false ? "False" : String(one);
+    if (typeof one === "string") {
+      // As diffsweep/messages.py and export.py: control characters are shown, and a spreadsheet computes nothing.
+      text = text.replace(/[\x00-\x08\x0b-\x1f\x7f]/g, (code) => String.fromCharCode(code === "\x7f" ? 0x2421 : 0x2400 + code.charCodeAt(0)));
+      text = text.replace(/[\x80-\x9f\u2028-\u202e\u2066-\u2069]/g, "\ufffd");
+      if (/^[=+\-@\t\r]/.test(text) && !/^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$/.test(text)) text = `'${text}`;
+    }
     return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
   };
   const rows = Object.keys(data.cells).map((cell) => {

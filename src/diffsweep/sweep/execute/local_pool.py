@@ -1,8 +1,8 @@
-"""The jobs of a sweep on this machine: as many at once as there is room, each with its own share of it.
+"""The pool that runs the jobs of a sweep on this machine, as many at once as its cores and GPUs allow.
 
-One process that has imported torch (see `entry.worker`) forks every job. A job gets GPUs of its own, or a share of the
-cores with as many threads; the shares are fixed before the sweep starts, so that a result does not depend on what
-else was running. A job starts when the jobs that it comes after have ended well.
+One process that has imported torch (see `entry.fork_server`) forks every job. A job gets GPUs of its own, or a share of
+the cores with as many threads; the shares are fixed before the sweep starts, so that a result does not depend on what
+else was running. A job starts when the jobs that it depends on have succeeded.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
-from diffsweep.sweep.execute.retry import INTERRUPTED, Follow, ended
+from diffsweep.sweep.execute.retry import INTERRUPTED, RetryPolicy, exit_reason
 from diffsweep.sweep.plan import snapshot
 from diffsweep.sweep.plan.jobs import Job
 from diffsweep.sweep.plan.plan import Plan
@@ -29,16 +29,19 @@ _PATIENCE = 60.0
 
 
 @dataclass(frozen=True)
-class Room:
-    """What this machine has: CPU cores, the GPUs by the names that CUDA_VISIBLE_DEVICES takes, jobs on each of them."""
+class MachineResources:
+    """The CPU cores and GPUs that this process may use.
+
+    `gpus` are names that CUDA_VISIBLE_DEVICES takes; `jobs_per_gpu` jobs may share one.
+    """
 
     cores: int
     gpus: tuple[str, ...] = ()
     jobs_per_gpu: int = 1
 
     @classmethod
-    def here(cls, jobs_per_gpu: int = 1) -> Room:
-        """The machine, as far as this process may use it. Raises ValueError for `jobs_per_gpu` below 1."""
+    def detect(cls, jobs_per_gpu: int = 1) -> MachineResources:
+        """The resources of this machine. Raises ValueError for `jobs_per_gpu` below 1."""
         if jobs_per_gpu < 1:
             raise ValueError(f"jobs_per_gpu={jobs_per_gpu} must be 1 or more")
         affinity = getattr(os, "sched_getaffinity", None)
@@ -52,43 +55,51 @@ class Room:
 
 
 @dataclass
-class _Running:
+class _RunningJob:
+    """A job with its index, the resources that it occupies, and the cells that it reported as over."""
+
     job: Job
-    place: int
+    index: int
     cores: int
     gpus: tuple[str, ...]
-    told: dict[str, bool] = field(default_factory=dict)
+    finished_cells: dict[str, bool] = field(default_factory=dict)
 
 
-class Pool:
+class LocalPool:
     """Runs the jobs of a plan on this machine.
 
     Args:
         plan: Written to disk.
-        jobs: Those of `Todo.jobs`, each with its `id` and `log`.
+        jobs: Those of `RemainingWork.jobs`, each with its `id` and `log`.
         source: The snapshot to run from.
-        follow: What becomes of jobs that end.
-        room: What the machine has.
-        most: Jobs at once; null for as many as there is room for.
+        retry_policy: Decides what is run again of jobs that end.
+        resources: Of this machine.
+        max_jobs: Jobs at once; null for as many as the resources allow.
     """
 
     def __init__(
-        self, plan: Plan, jobs: Sequence[Job], source: Path, follow: Follow, room: Room, most: int | None = None
+        self,
+        plan: Plan,
+        jobs: Sequence[Job],
+        source: Path,
+        retry_policy: RetryPolicy,
+        resources: MachineResources,
+        max_jobs: int | None = None,
     ) -> None:
-        if most is not None and most < 1:
-            raise ValueError(f"jobs={most} must be 1 or more, or null for as many as there is room for")
+        if max_jobs is not None and max_jobs < 1:
+            raise ValueError(f"jobs={max_jobs} must be 1 or more, or null for as many as the machine allows")
         self.plan = plan
         self.jobs = jobs
         self.source = source
-        self.follow = follow
-        self.room = room
-        self.most = most
-        self._cores = room.cores
-        self._gpus = dict.fromkeys(room.gpus, room.jobs_per_gpu)
+        self.retry_policy = retry_policy
+        self.resources = resources
+        self.max_jobs = max_jobs
+        self._cores = resources.cores
+        self._gpus = dict.fromkeys(resources.gpus, resources.jobs_per_gpu)
         widths = {kind: sum(job.kind == kind for job in jobs) or 1 for kind in ("fit", "cells")}
-        at_once = min(room.cores, most or room.cores)
-        self._share = {kind: max(1, room.cores // min(at_once, width)) for kind, width in widths.items()}
-        self._needs = [self._need(job) for job in jobs]
+        at_once = min(resources.cores, max_jobs or resources.cores)
+        self._share = {kind: max(1, resources.cores // min(at_once, width)) for kind, width in widths.items()}
+        self._demands = [self._demand(job) for job in jobs]
 
     def run(self, tick: Callable[[], None]) -> None:
         """Run all jobs to their end; `tick` is called about every half second.
@@ -97,70 +108,70 @@ class Pool:
         SystemExit, after one line, if the process that forks is gone: no job outlives it.
         """
         waiting = dict(enumerate(self.jobs))
-        running: dict[str, _Running] = {}
+        running: dict[str, _RunningJob] = {}
         over: dict[int, bool] = {}
-        with terminable(), _Workers(self.source) as workers:
+        with terminable(), _ForkServer(self.source) as server:
             try:
                 while waiting or running:
-                    for place in list(waiting):
-                        job = waiting[place]
+                    for index in list(waiting):
+                        job = waiting[index]
                         if any(over.get(other) is False for other in job.after):
-                            # Its fit has failed: it is told from the plan why these cells have no result.
-                            over[place] = False
-                            del waiting[place]
-                        elif all(over.get(other) for other in job.after) and len(running) < (self.most or math.inf):
-                            gpus = self._take(place)
+                            # Its fit has failed; the status of the sweep says so for its cells.
+                            over[index] = False
+                            del waiting[index]
+                        elif all(over.get(other) for other in job.after) and len(running) < (self.max_jobs or math.inf):
+                            gpus = self._take(index)
                             if gpus is not None:
-                                running[job.id] = _Running(waiting.pop(place), place, self._needs[place][0], gpus)
-                                self._start(workers, running[job.id])
+                                running[job.id] = _RunningJob(waiting.pop(index), index, self._demands[index][0], gpus)
+                                self._start(server, running[job.id])
                     tick()
-                    for event in workers.events(0.5):
-                        self._hear(event, running, waiting, over)
+                    for event in server.events(0.5):
+                        self._handle(event, running, waiting, over)
                 tick()
             except BaseException:
-                workers.stop()
+                server.stop()
                 raise
 
-    def _hear(
-        self, event: Mapping[str, Any], running: dict[str, _Running], waiting: dict[int, Job], over: dict[int, bool]
+    def _handle(
+        self, event: Mapping[str, Any], running: dict[str, _RunningJob], waiting: dict[int, Job], over: dict[int, bool]
     ) -> None:
         one = running.get(event.get("id", ""))
         if one is None:
             return
         if "cell" in event:
-            one.told[event["cell"]] = event["done"]
+            one.finished_cells[event["cell"]] = event["done"]
             return
         del running[event["id"]]
         self._cores += one.cores
         for gpu in one.gpus:
             self._gpus[gpu] += 1
-        rest = self.follow.rest(one.job, event["exit"], one.told)
+        rest = self.retry_policy.remaining_job(one.job, event["exit"], one.finished_cells)
         if rest is not None:
-            waiting[one.place] = rest
+            waiting[one.index] = rest
         else:
             done = event["exit"] not in INTERRUPTED
             if one.job.kind == "fit":
                 done = self.plan.run(one.job.cells[0]).fit.done
-            over[one.place] = done
+            over[one.index] = done
 
-    def _need(self, job: Job) -> tuple[int, int]:
+    def _demand(self, job: Job) -> tuple[int, int]:
         """Cores and GPUs of a job. Raises ValueError if the machine does not have them."""
         trainer = self.plan.part(job.cells[0], "trainer") or {}
         devices = trainer.get("devices", 1)
         if trainer.get("accelerator") in ("gpu", "cuda"):
-            gpus = len(self.room.gpus) if devices in ("auto", -1, "-1") else _number(devices)
-            if not 0 < gpus <= len(self.room.gpus):
+            gpus = len(self.resources.gpus) if devices in ("auto", -1, "-1") else _device_count(devices)
+            if not 0 < gpus <= len(self.resources.gpus):
                 raise ValueError(
-                    f"trainer.devices={devices} GPUs are asked for and this machine has {len(self.room.gpus)}; "
+                    f"trainer.devices={devices} GPUs are asked for and this machine has {len(self.resources.gpus)}; "
                     "trainer=cpu runs everywhere"
                 )
             return 0, gpus
         cores = self._share[job.kind] if trainer.get("threads") is None else trainer["threads"]
-        return min(self.room.cores, cores * (devices if isinstance(devices, int) and devices > 0 else 1)), 0
+        return min(self.resources.cores, cores * (devices if isinstance(devices, int) and devices > 0 else 1)), 0
 
-    def _take(self, place: int) -> tuple[str, ...] | None:
-        """Set aside what a job needs; None while it is not free."""
-        cores, gpus = self._needs[place]
+    def _take(self, index: int) -> tuple[str, ...] | None:
+        """Occupy the cores and GPUs that a job needs and return its GPUs; None while they are not free."""
+        cores, gpus = self._demands[index]
         free = sorted((name for name, left in self._gpus.items() if left), key=lambda name: -self._gpus[name])
         if cores > self._cores or gpus > len(free):
             return None
@@ -169,7 +180,7 @@ class Pool:
             self._gpus[name] -= 1
         return tuple(free[:gpus])
 
-    def _start(self, workers: _Workers, one: _Running) -> None:
+    def _start(self, server: _ForkServer, one: _RunningJob) -> None:
         trainer = self.plan.part(one.job.cells[0], "trainer") or {}
         environment = {"CUDA_VISIBLE_DEVICES": ",".join(one.gpus)} if one.gpus else {}
         threads = self._share[one.job.kind] if trainer.get("threads") is None and one.cores else None
@@ -177,7 +188,7 @@ class Pool:
             environment["OMP_NUM_THREADS"] = str(threads)
         log = self.plan.folder.absolute() / one.job.log
         log.parent.mkdir(parents=True, exist_ok=True)
-        workers.order(
+        server.order(
             {
                 "start": one.job.id,
                 "folder": str(self.plan.folder.absolute()),
@@ -189,25 +200,25 @@ class Pool:
         )
 
 
-class _Workers:
-    """The process that forks jobs, from this side of its pipes."""
+class _ForkServer:
+    """The launcher's side of the process that forks jobs: its orders go out on one pipe, its events come on another."""
 
     def __init__(self, source: Path) -> None:
         self._source = source
         self._buffer = b""
         self._log = source.with_name("worker.log")
 
-    def __enter__(self) -> _Workers:
+    def __enter__(self) -> _ForkServer:
         reading, writing = os.pipe()
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "diffsweep.entry.worker", "serve", str(writing)],
+                [sys.executable, "-m", "diffsweep.entry.job_process", "serve", str(writing)],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
                 pass_fds=[writing],
                 env={**os.environ, **snapshot.environment(self._source)},
-                # Ctrl-C is for the launcher, which then stops the jobs in its own way.
+                # Ctrl-C goes to the launcher only, which then stops the jobs.
                 start_new_session=True,
             )
         os.close(writing)
@@ -258,13 +269,13 @@ class _Workers:
             self._process.wait(_PATIENCE)
 
     def _gone(self) -> NoReturn:
-        text = self._log.read_text(errors="replace").strip().splitlines()
+        text = self._log.read_text(errors="reindex").strip().splitlines()
         where = f": {text[-1]} (see {self._log})" if text else ""
-        print(f"the process that starts the jobs is gone: {ended(self._process.wait())}{where}", file=sys.stderr)
+        print(f"the process that starts the jobs is gone: {exit_reason(self._process.wait())}{where}", file=sys.stderr)
         raise SystemExit(1)
 
 
-def _number(devices: object) -> int:
+def _device_count(devices: object) -> int:
     text = str(devices)
     return int(text) if text.isdigit() else len(devices) if isinstance(devices, (list, tuple)) else 0
 

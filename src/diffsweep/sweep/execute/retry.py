@@ -1,4 +1,4 @@
-"""What becomes of a job whose process has ended: what is left of it goes on, what cannot is recorded.
+"""The retry policy of a sweep: what is run again of a job whose process has ended, and what is recorded as failed.
 
 A process that was killed (by hand, for want of memory) costs at most the cell that it was at: that one is tried again,
 a bounded number of times, then recorded as failed; the cells behind it go on. An interrupted job (SIGTERM, Ctrl-C) is
@@ -21,8 +21,8 @@ _STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
 INTERRUPTED = frozenset([*(-number for number in _STOPS), *(128 + number for number in _STOPS)])
 
 
-class Follow:
-    """Follows the processes of one sweep, or of one SLURM job.
+class RetryPolicy:
+    """Decides what is run again of the jobs of one sweep, or of one SLURM job.
 
     `retries`: how often a fit or cell whose process was killed is tried again. Raises ValueError below 0.
     """
@@ -32,13 +32,13 @@ class Follow:
             raise ValueError(f"retries={retries} must be 0 or more")
         self.plan = plan
         self.retries = retries
-        self._tried: Counter[str] = Counter()
+        self._attempts: Counter[str] = Counter()
 
-    def rest(self, job: Job, code: int, told: Mapping[str, bool]) -> Job | None:
-        """What must still be run of `job`, None for nothing.
+    def remaining_job(self, job: Job, code: int, finished_cells: Mapping[str, bool]) -> Job | None:
+        """The job that runs the rest of `job`, None if there is no rest.
 
-        `code` is the exit code of its process, negative for the signal that killed it; `told` says which of its cells
-        the process itself declared over, and whether they are done.
+        `code` is the exit code of its process, negative for the signal that killed it; `finished_cells` says which of
+        its cells the process reported as over, and whether they are done.
         """
         if code in INTERRUPTED:
             return None
@@ -46,29 +46,29 @@ class Follow:
             run = self.plan.run(job.cells[0])
             if run.fit.done:
                 return None
-            if code < 0 and self._again(job.fit):
-                # With another cell's config, if there is one: they are the same to the fit, and one of them may kill.
+            if code < 0 and self._may_retry(job.fit):
+                # With another cell's config, if there is one: it trains the same fit, but may not kill its process.
                 return replace(job, cells=(*job.cells[1:], job.cells[0]))
             if code <= 0 or run.fit.error() is None:
-                _failed(run.fit, code)
+                _record_failure(run.fit, code)
             return None
-        left = tuple(cell for cell in job.cells if cell not in told)
+        left = tuple(cell for cell in job.cells if cell not in finished_cells)
         if not left:
             return None
-        if code < 0 and self._again(left[0]):
+        if code < 0 and self._may_retry(left[0]):
             return replace(job, cells=left)
         record = self.plan.cell(left[0])
         if not record.done:
-            _failed(record, code)
+            _record_failure(record, code)
         return replace(job, cells=left[1:]) if left[1:] else None
 
-    def _again(self, signature: str) -> bool:
-        self._tried[signature] += 1
-        return self._tried[signature] <= self.retries
+    def _may_retry(self, signature: str) -> bool:
+        self._attempts[signature] += 1
+        return self._attempts[signature] <= self.retries
 
 
-def ended(code: int) -> str:
-    """An exit code in words: `killed by SIGKILL (out of memory, or kill -9)`."""
+def exit_reason(code: int) -> str:
+    """The meaning of an exit code in words, such as `killed by SIGKILL (out of memory, or kill -9)`."""
     if code >= 0:
         return f"its process ended with exit code {code}: the log says why"
     with suppress(ValueError):
@@ -77,10 +77,10 @@ def ended(code: int) -> str:
     return f"killed by signal {-code}"
 
 
-class Died(RuntimeError):
-    """The process of a job ended without a word."""
+class JobProcessError(RuntimeError):
+    """The process of a job ended without recording a result or an error."""
 
 
-def _failed(record: Record, code: int) -> None:
+def _record_failure(record: Record, code: int) -> None:
     with suppress(CannotWriteError):
-        record.write_status("failed", reason=record.write_error(Died(ended(code))))
+        record.write_status("failed", reason=record.write_error(JobProcessError(exit_reason(code))))

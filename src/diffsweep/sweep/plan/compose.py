@@ -16,7 +16,7 @@ once. They are read only.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from copy import deepcopy
 from functools import lru_cache
@@ -60,15 +60,21 @@ class Composed(NamedTuple):
     """As in `hydra.runtime.choices`; shared between cells: read only."""
 
 
-def compose(loader: ConfigLoader, master: DictConfig, batch: Iterable[Sequence[str]]) -> Iterator[Composed]:
+def compose(
+    loader: ConfigLoader,
+    master: DictConfig,
+    batch: Iterable[Sequence[str]],
+    check: Callable[[DictConfig], None] = lambda cfg: None,
+) -> Iterator[Composed]:
     """The cells of `batch` in its order: what `loader.load_sweep_config(master, overrides)` gives for each, resolved.
 
     `loader` is the `config_loader` of a launcher's `HydraContext`, `master` the config that its `setup` is given.
+    `check` raises ValueError for a config that is refused for its keys: cells with equal keys are checked once.
 
     Raises Hydra's own exception for the first cell that Hydra refuses (`mistakes.one_line` shortens it), and ValueError
     for one with a missing value (`???`) or an interpolation that fails.
     """
-    composer = _Composer(loader, master)
+    composer = _Composer(loader, master, check)
     return (composer.cell(tuple(overrides)) for overrides in batch)
 
 
@@ -99,7 +105,9 @@ class _Base(NamedTuple):
         """Whether the override may be written into `config` instead of being composed by Hydra."""
         known = self.free.get(override.text)
         if known is None:
-            known = override.is_plain and not _related(override.path, self.bound) and self._is_leaf(override.path)
+            # Which keys a place may have depends on the class that it names.
+            plain = override.is_plain and override.path[-1] != "_target_"
+            known = plain and not _related(override.path, self.bound) and self._is_leaf(override.path)
             self.free[override.text] = known
         return known
 
@@ -113,11 +121,12 @@ class _Base(NamedTuple):
 
 
 class _Composer:
-    def __init__(self, loader: ConfigLoader, master: DictConfig) -> None:
+    def __init__(self, loader: ConfigLoader, master: DictConfig, check: Callable[[DictConfig], None]) -> None:
         from hydra.core.override_parser.overrides_parser import OverridesParser
 
         self.loader = loader
         self.master = master
+        self.check = check
         self.parser = OverridesParser.create(config_loader=loader)
         self.load = lru_cache(_KEPT)(self._load)
         self.overrides: dict[str, _Override] = {}
@@ -214,6 +223,7 @@ class _Composer:
             incomplete = None
             try:
                 config: Any = resolved(cfg)
+                self.check(cfg)
             except ValueError as error:
                 incomplete = error
                 try:

@@ -1,4 +1,4 @@
-"""Hydra's view of a sweep that our own processes run: the config that a job sees, and what the sweeper gets back."""
+"""Hydra's objects for a job that our own processes run: the config with its `hydra` node, and the return value."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffsweep.sweep.plan.plan import Plan, Task
+from diffsweep.sweep.store.blocked import blocked_reason
 from diffsweep.sweep.store.record import Run
 
 if TYPE_CHECKING:
@@ -13,8 +14,8 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 
-def frozen(master: DictConfig) -> dict[str, Any]:
-    """The `hydra` node of the launching config as plain containers, such that it means the same in any process."""
+def hydra_node(master: DictConfig) -> dict[str, Any]:
+    """The `hydra` node of the launching config as plain containers, with the same meaning in every process."""
     from omegaconf import OmegaConf
 
     node: Any = OmegaConf.to_container(master.hydra, resolve=False, enum_to_str=True)
@@ -41,8 +42,8 @@ def job_config(plan: Plan, task: Task) -> DictConfig:
     return config
 
 
-def returned(plan: Plan, task: Task) -> JobReturn:
-    """What the sweeper gets back for one task, from its record: its main metric, or why it failed."""
+def job_return(plan: Plan, task: Task) -> JobReturn:
+    """The sweeper's return value for one task, from its record: the main metric, or why there is none."""
     from hydra.core.utils import JobReturn, JobStatus
 
     run = plan.run(task.cell)
@@ -53,20 +54,20 @@ def returned(plan: Plan, task: Task) -> JobReturn:
         back.return_value = result[result["metric"]]
         back.status = JobStatus.COMPLETED
     else:
-        back.return_value = Failed(why(run))
+        back.return_value = NoResultError(failure_reason(run))
         back.status = JobStatus.FAILED
     return back
 
 
-class Failed(RuntimeError):
+class NoResultError(RuntimeError):
     """A cell of a sweep that has no result."""
 
 
-def why(run: Run) -> str:
+def failure_reason(run: Run) -> str:
     """Why a run has no result, in one line."""
     error = run.cell.error()
     if error is not None:
         return error
     if not run.fit.done:
-        return f"not run: fit {run.fit.signature} failed: {run.fit.error() or 'it was never trained'}"
+        return blocked_reason(run.fit.signature, run.fit.error() or "it was never trained")
     return "it was never evaluated"

@@ -1,7 +1,7 @@
-"""The processes of a sweep: which there must be, and (jobs.json) which were started under what name.
+"""The jobs of a sweep: which are needed, and which were started under what name (jobs.json).
 
 A job trains one fit, or evaluates cells of one fit in sequence, so that imports, weights and the extractor are paid for
-once. A job of cells comes after the job of its fit, a fit after the fits that teach it.
+once. A job of cells comes after the job of its fit, a job of a fit after the jobs of its teachers.
 """
 
 from __future__ import annotations
@@ -12,18 +12,25 @@ from pathlib import Path
 from typing import Any, Literal
 
 from diffsweep.files import read_json, write_json
+from diffsweep.sweep.plan.mode import Mode
 from diffsweep.sweep.plan.plan import Plan
 from diffsweep.sweep.store.process import Process
 
-Kind = Literal["fit", "cells", "finish"]
+Kind = Literal["fit", "cells", "finish", "worker"]
 
 
 @dataclass(frozen=True)
 class Job:
-    """One process of a sweep. `after`: the places of earlier jobs in the same list that must have ended well.
+    """One job of a sweep.
 
-    `id` is its name once it is launched: the SLURM job (`812_3`), or a number on this machine; `log` the file of what
-    it says, relative to the sweep's folder.
+    Attributes:
+        kind: "fit" trains; "cells" evaluates; "finish" writes the table after all others; "worker" runs trials of a
+            search.
+        fit: The fit that it trains, or whose cells it evaluates.
+        cells: The cells that it evaluates; of a job that trains, all cells of the fit.
+        after: Indices, in the same list, of earlier jobs that must have succeeded.
+        id: Its name once it is launched: the SLURM job (`812_3`), or a name on this machine.
+        log: The file of its output, relative to the sweep's folder.
     """
 
     kind: Kind
@@ -40,8 +47,12 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Todo:
-    """What is missing of a plan: cells to evaluate, and fits to train for them; and what needs nothing."""
+class RemainingWork:
+    """The part of a plan that is still to be done.
+
+    `fits` to train and `cells` to evaluate; `done` are finished cells, `failed` cells that failed before and are left
+    so.
+    """
 
     fits: tuple[str, ...]
     cells: tuple[str, ...]
@@ -49,41 +60,37 @@ class Todo:
     failed: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, plan: Plan, mode: str = "retry") -> Todo:
-        """What `plan` still needs.
-
-        `mode`: "retry" what is not finished; "cached" leaves also what has failed before; "force" does everything
-        anew; "read_only" and "plan" count as "retry" here, and run nothing elsewhere.
-        """
+    def of(cls, plan: Plan, mode: Mode = Mode.RETRY) -> RemainingWork:
+        """The work that `plan` still needs under the reuse policy `mode`."""
         cells, done, failed = [], [], []
         for cell in plan.cells:
             run = plan.run(cell)
-            if mode != "force" and run.cell.done:
+            if not mode.forces and run.cell.done:
                 done.append(cell)
-            elif mode == "cached" and (run.cell.error() or (not run.fit.done and run.fit.error())):
+            elif mode.keeps_failures and (run.cell.error() or (not run.fit.done and run.fit.error())):
                 failed.append(cell)
             else:
                 cells.append(cell)
         wanted = dict.fromkeys(plan.cells[cell].fit for cell in cells)
         for fit in list(wanted):
             wanted |= dict.fromkeys(plan.needs[fit])
-        done_already = {fit for fit in wanted if mode != "force" and plan.run(plan.fits[fit][0]).fit.done}
+        done_already = {fit for fit in wanted if not mode.forces and plan.run(plan.fits[fit][0]).fit.done}
         ordered = _teachers_first([fit for fit in wanted if fit not in done_already], plan)
         return cls(tuple(ordered), tuple(cells), tuple(done), tuple(failed))
 
     def jobs(self, plan: Plan, cells_per_job: int | None = None) -> list[Job]:
-        """The jobs that do it, teachers and fits before what needs them; at most `cells_per_job` cells in one."""
+        """The jobs that do this work, each after the jobs that it depends on; at most `cells_per_job` cells in one."""
         jobs: list[Job] = []
-        place: dict[str, int] = {}
+        index_of: dict[str, int] = {}
         for fit in self.fits:
-            place[fit] = len(jobs)
-            after = tuple(place[other] for other in plan.needs[fit] if other in place)
+            index_of[fit] = len(jobs)
+            after = tuple(index_of[other] for other in plan.needs[fit] if other in index_of)
             jobs.append(Job("fit", fit, tuple(plan.fits[fit]), after))
         wanted = set(self.cells)
         for fit, all_cells in plan.fits.items():
             cells = [cell for cell in all_cells if cell in wanted]
             size = cells_per_job or len(cells) or 1
-            after = tuple(place[other] for other in (fit, *plan.needs[fit]) if other in place)
+            after = tuple(index_of[other] for other in (fit, *plan.needs[fit]) if other in index_of)
             for first in range(0, len(cells), size):
                 jobs.append(Job("cells", fit, tuple(cells[first : first + size]), after))
         return jobs
@@ -105,11 +112,11 @@ def _teachers_first(fits: Sequence[str], plan: Plan) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Launched:
-    """jobs.json: the jobs of a sweep's last launch, and who launched them.
+class LaunchRecord:
+    """The record of a sweep's last launch, jobs.json: its jobs, and the process that launched them.
 
-    `kind` is "local" or "slurm"; `launcher` is the process that waits for them, null once the jobs are on their own;
-    `ended` says that every job is over and the table is written.
+    `launcher` is the process that waits for the jobs, null if none does; `ended` says that every job is over and the
+    table is written.
     """
 
     kind: Literal["local", "slurm"]
@@ -122,8 +129,8 @@ class Launched:
         write_json(folder / "jobs.json", asdict(self))
 
     @classmethod
-    def read(cls, folder: Path) -> Launched | None:
-        """The last launch of the sweep in `folder`; None if it has not come so far. Raises ValueError if corrupt."""
+    def read(cls, folder: Path) -> LaunchRecord | None:
+        """The last launch of the sweep in `folder`; None if it was never launched. Raises ValueError if corrupt."""
         content = read_json(folder / "jobs.json")
         if content is None:
             return None
@@ -135,5 +142,5 @@ class Launched:
         )
 
     def end(self, folder: Path) -> None:
-        """Say that this launch is over."""
+        """Record that this launch is over."""
         replace(self, launcher=None, ended=True).write(folder)

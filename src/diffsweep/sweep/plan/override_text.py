@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, Quote, QuotedString, Transformer
-from hydra.errors import HydraException
-from omegaconf import OmegaConf
+if TYPE_CHECKING:
+    from hydra.core.override_parser.types import Override
 
 
 def value_text(value: Any) -> str:
@@ -18,6 +16,8 @@ def value_text(value: Any) -> str:
     As Hydra's own sweeper writes it, but in quotes where Hydra would not read that back: text that looks like a number,
     as `str(5)` gives, and interpolations that contain quotes.
     """
+    from hydra.core.override_parser.types import Quote, QuotedString, Transformer
+
     if isinstance(value, list):
         return f"[{','.join(map(value_text, value))}]"
     if isinstance(value, dict):
@@ -29,6 +29,9 @@ def value_text(value: Any) -> str:
 
 
 def _is_read_as(text: str, value: str) -> bool:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
     try:
         return OverridesParser.create().parse_override(f"key={text}").value() == value
     except HydraException:
@@ -37,6 +40,8 @@ def _is_read_as(text: str, value: str) -> bool:
 
 def params_text(params: Any) -> list[str]:
     """`hydra.sweeper.params` as overrides; interpolations in `params` are kept, for each cell has its own value."""
+    from omegaconf import OmegaConf
+
     plain: Any = OmegaConf.to_container(params, resolve=False) if OmegaConf.is_config(params) else params
     given: Mapping[str, Any] = plain or {}
     return [f"{key}={value if isinstance(value, str) else value_text(value)}" for key, value in given.items()]

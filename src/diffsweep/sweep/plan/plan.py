@@ -1,8 +1,8 @@
-"""What a sweep is made of, frozen before anything runs: plan.json.
+"""The plan of a sweep, written to plan.json before anything runs: its tasks, cells, fits and resolved configs.
 
 A sweep is a list of tasks, one per set of overrides; each names its cell, and every cell its fit. Configs are kept
-resolved, as a table of distinct top-level parts, for ten thousand cells share most of theirs. Whoever runs a task reads
-its config from here: edits of any YAML reach no job that is planned already.
+resolved, as a table of distinct top-level parts, because ten thousand cells share most of theirs. A job reads its
+config from the plan, so later edits of YAML files do not reach it.
 """
 
 from __future__ import annotations
@@ -15,15 +15,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from diffsweep.files import read_json, write_atomic
 from diffsweep.former_names import with_current_targets
 from diffsweep.sweep.store.process import now
 from diffsweep.sweep.store.record import Cell, Fit, Run
-
-Mode = Literal["retry", "cached", "force", "read_only", "plan", "prefetch"]
-MODES: tuple[str, ...] = Mode.__args__
 
 
 @dataclass(frozen=True)
@@ -43,7 +40,11 @@ class Task:
 
 @dataclass(frozen=True)
 class Plan:
-    """All tasks of a sweep, and where it lies. `hydra` is the launching config's node, for callbacks in the jobs."""
+    """All tasks of a sweep with their configs, and the sweep's folder.
+
+    `runs` is the folder of all records, `command` what the user typed, `parts` the distinct top-level parts of the
+    configs by digest, `hydra` the launching config's `hydra` node, for callbacks in the jobs.
+    """
 
     folder: Path
     runs: Path
@@ -82,7 +83,7 @@ class Plan:
 
     @cached_property
     def needs(self) -> dict[str, tuple[str, ...]]:
-        """Fits of this plan that another fit of it must wait for: its teacher, or the weak model of its guidance."""
+        """For each fit, the fits of this plan that must be trained first: its teacher, or its guidance's weak model."""
         found: dict[str, tuple[str, ...]] = {}
         for fit, cells in self.fits.items():
             named = {
@@ -94,8 +95,11 @@ class Plan:
             found[fit] = tuple(sorted(other for other in named if other in self.fits and other != fit))
         return found
 
-    def asking(self, verb: str) -> str:
-        """What to type about this sweep: `diffsweep resume NAME`, and the folder of runs if it is not the usual one."""
+    def command_for(self, verb: str) -> str:
+        """The command line that applies `verb` to this sweep, such as `diffsweep resume NAME`.
+
+        It names the folder of runs if that is not `runs`.
+        """
         runs = self.runs.absolute()
         near = runs.relative_to(Path.cwd()) if runs.is_relative_to(Path.cwd()) else runs
         return shlex.join(["diffsweep", verb, self.name, *([] if str(near) == "runs" else ["--runs", str(near)])])
@@ -151,8 +155,8 @@ class Plan:
         except (KeyError, TypeError) as error:
             raise ValueError(f"{folder / 'plan.json'} is no plan that this version can read ({error!r})") from error
 
-    def adding(self, signed: Iterable[Signed], first: int = 0) -> Plan:
-        """Adds tasks, numbered from `first`; the warnings are those of all tasks."""
+    def with_tasks(self, signed: Iterable[SignedConfig], first: int = 0) -> Plan:
+        """A copy with more tasks, numbered from `first`; the warnings are about all tasks."""
         parts = dict(self.parts)
         # Cells share their parts as objects: each is written out and hashed once, not ten thousand times.
         known: dict[int, tuple[Any, str]] = {}
@@ -183,7 +187,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Signed:
+class SignedConfig:
     """One composed and signed set of overrides, as `Plan.adding` takes it. `config` is plain and resolved."""
 
     overrides: Sequence[str]
@@ -194,10 +198,10 @@ class Signed:
 
 
 def warnings(tasks: Sequence[Task]) -> list[str]:
-    """What a user should hear before the sweep starts: axes that change nothing, and cells that are asked for twice."""
-    said = []
+    """Warnings for the user before the sweep starts: axes that change no result, and cells that are named twice."""
+    texts = []
     axes: dict[str, dict[str, None]] = {}
-    pairs = [{key: value for key, _, value in _parted(task.overrides)} for task in tasks]
+    pairs = [{key: value for key, _, value in _key_values(task.overrides)} for task in tasks]
     for one in pairs:
         for key, value in one.items():
             axes.setdefault(key, {})[value] = None
@@ -211,15 +215,15 @@ def warnings(tasks: Sequence[Task]) -> list[str]:
             seen.setdefault(rest, set()).add(task.cell)
         if all(len(cells) == 1 for cells in seen.values()):
             empty.append(key)
-            said.append(f"{key} changes no result: its {len(values)} values ask for the same cells")
+            texts.append(f"{key} changes no result: its {len(values)} values ask for the same cells")
     counts = Counter(task.cell for task in tasks)
     again = sum(count - 1 for count in counts.values())
     if again and not empty:
         twice = next(cell for cell, count in counts.items() if count > 1)
         same = [" ".join(task.overrides) for task in tasks if task.cell == twice][:2]
-        said.append(f"{again} of {len(tasks)} combinations repeat another's cell, such as: {same[1]} and {same[0]}")
-    return said
+        texts.append(f"{again} of {len(tasks)} combinations repeat another's cell, such as: {same[1]} and {same[0]}")
+    return texts
 
 
-def _parted(overrides: Sequence[str]) -> Iterator[tuple[str, str, str]]:
+def _key_values(overrides: Sequence[str]) -> Iterator[tuple[str, str, str]]:
     return (word.lstrip("+").partition("=") for word in overrides)

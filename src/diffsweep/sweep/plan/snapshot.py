@@ -10,13 +10,17 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 from diffsweep.files import explained, make_folder, write_atomic, write_json
+from diffsweep.sweep.store.process import import_from
 from diffsweep.sweep.store.provenance import changes, provenance
 
+# Of the copy: its name is this and a number, and the user's own modules lie in a folder of it.
+_PREFIX, _USER_MODULES = "source-", "work"
 # Folders that hold no source of the user's, by name; a virtual environment is known by its pyvenv.cfg.
 _NO_SOURCE = {"__pycache__", "build", "data", "dist", "node_modules", "outputs", "runs", "site-packages", "wandb"}
 _MOST_FILES, _LARGEST = 2_000, 2**20
@@ -29,19 +33,18 @@ def take(folder: Path, cwd: Path, configs: tuple[Path, ...] = ()) -> Path:
     CannotWriteError.
     """
     package = Path(__file__).parents[2]
-    number = 1 + max((int(path.name.partition("-")[2]) for path in folder.glob("source-*")), default=0)
-    source = folder / f"source-{number}"
+    number = 1 + max((int(path.name.removeprefix(_PREFIX)) for path in snapshots(folder)), default=0)
+    source = folder / f"{_PREFIX}{number}"
     make_folder(source)
     with explained(source):
         _copy(package, source / package.name)
         if (plugins := package.with_name("hydra_plugins")).is_dir():
             _copy(plugins, source / plugins.name)
-        for index, config in enumerate(configs):
+        for config, copy in zip(configs, config_copies(source, len(configs)), strict=True):
             if config.is_dir():
-                copy = source / "conf" / (str(index) if index else "main")
                 shutil.copytree(config, copy, dirs_exist_ok=True, ignore_dangling_symlinks=True)
         for path in _modules(cwd):
-            copy = source / "work" / path.relative_to(cwd)
+            copy = source / _USER_MODULES / path.relative_to(cwd)
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(path, copy)
     diff = changes()
@@ -49,6 +52,30 @@ def take(folder: Path, cwd: Path, configs: tuple[Path, ...] = ()) -> Path:
         write_atomic(source / "diff.patch", diff)
     write_json(source / "snapshot.json", {**provenance(), **gpu()})
     return source
+
+
+def snapshots(folder: Path) -> list[Path]:
+    """The copies of the source in the folder of a sweep."""
+    return sorted(path for path in folder.glob(f"{_PREFIX}*") if path.name.removeprefix(_PREFIX).isdigit())
+
+
+def config_copies(source: Path, count: int) -> tuple[Path, ...]:
+    """Where `take` copies `count` folders of YAML to."""
+    return tuple(source / "conf" / (str(index) if index else "main") for index in range(count))
+
+
+def import_user_modules(cwd: Path) -> None:
+    """Make the user's own modules importable by this process, which works in the folder `cwd`.
+
+    A process that runs from a snapshot takes the modules of the snapshot, which stay as they are while its job waits
+    in a queue, and none of `cwd`, which `python -m` puts first; any other process takes those of `cwd`.
+    """
+    modules = Path(__file__).parents[3] / _USER_MODULES
+    if modules.is_dir():
+        sys.path[:] = [path for path in sys.path if path and Path(path) != cwd]
+        import_from(modules)
+    else:
+        import_from(cwd)
 
 
 def environment(source: Path) -> dict[str, str]:

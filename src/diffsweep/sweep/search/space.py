@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from diffsweep.sweep.plan.override_text import valid, value_text
+
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
     from optuna import Trial
@@ -20,8 +22,6 @@ def space(overrides: Sequence[Override]) -> tuple[dict[str, str], tuple[str, ...
     Raises ValueError for ranges that are empty, or not above 0 under a logarithm.
     """
     from optuna.distributions import distribution_to_json
-
-    from diffsweep.sweep.plan.override_text import valid
 
     fixed, distributions = [], {}
     for override in valid(overrides):
@@ -61,8 +61,6 @@ def _distribution(override: Override) -> BaseDistribution:
 
 
 def _category(value: Any) -> bool | int | float | str:
-    from diffsweep.sweep.plan.override_text import value_text
-
     # In the grammar of overrides, so that it can be written behind a key again.
     return value if isinstance(value, (bool, int, float)) else value_text(value)
 

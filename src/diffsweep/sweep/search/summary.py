@@ -1,46 +1,45 @@
-"""What a search has found, as people read it: the best trials, or the Pareto front, and how to have them again."""
+"""The summary of a search for people: its best trials, or its Pareto front, and the commands that repeat them."""
 
 from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from diffsweep import messages
 from diffsweep.files import atomic
-from diffsweep.sweep.search.study import Search
+from diffsweep.sweep.search.search import Search
+from diffsweep.sweep.search.study import SearchStudy
 
 if TYPE_CHECKING:
-    from optuna import Study
     from optuna.trial import FrozenTrial
     from rich.table import Table
 
 _SHOWN = 10
 
 
-def conclude(search: Search, study: Study) -> int:
-    """Write optimization_results.yaml, show the best trials; 1 if any failed, else 0."""
+def conclude(study: SearchStudy) -> int:
+    """Write optimization_results.yaml and show the best trials; returns the exit code: 1 if any failed, else 0."""
     from optuna.trial import TrialState
 
-    trials = study.get_trials(deepcopy=False)
-    complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
-    failed = [trial for trial in trials if trial.state == TrialState.FAIL]
-    if complete:
-        _write_yaml(search.folder / "optimization_results.yaml", _solutions(search, study))
-        show(search, study)
+    search = study.search
+    if study.trials(TrialState.COMPLETE):
+        _write_yaml(search.folder / "optimization_results.yaml", _solutions(study))
+        show(study)
+    failed = study.trials(TrialState.FAIL)
     for trial in failed:
-        reason = trial.user_attrs.get("reason", "no reason was recorded")
-        print(f"trial {trial.number} failed: {reason}", file=sys.stderr)
+        print(f"trial {trial.number} failed: {_failure(trial)}", file=sys.stderr)
         print(f"  {' '.join(search.overrides(trial.params))}", file=sys.stderr, flush=True)
     return 1 if failed else 0
 
 
-def _solutions(search: Search, study: Study) -> dict[str, Any]:
-    if len(search.directions) == 1:
-        best = study.best_trial
+def _solutions(study: SearchStudy) -> dict[str, Any]:
+    if not study.search.objectives.several:
+        best = study.study.best_trial
         return {"name": "optuna", "best_evaluated_params": best.params, "best_evaluated_result": best.value}
-    front = [{"params": trial.params, "values": list(trial.values)} for trial in study.best_trials]
+    front = [{"params": trial.params, "values": list(trial.values)} for trial in study.study.best_trials]
     return {"name": "optuna", "solutions": front}
 
 
@@ -51,72 +50,115 @@ def _write_yaml(path: Path, content: Mapping[str, Any]) -> None:
         OmegaConf.save(OmegaConf.create(dict(content)), temporary)
 
 
-def show(search: Search, study: Study) -> None:
-    """Print the best trials, or the Pareto front, and the command that repeats the first of them."""
+def show(study: SearchStudy) -> None:
+    """Print the best trials, or the Pareto front, and the commands that repeat the best ones.
+
+    With several objectives these are the best trial for each of them, and the most balanced one; see `balance`.
+    """
     from importlib.util import find_spec
 
     from optuna.trial import TrialState
-    from rich.console import Console
     from rich.text import Text
 
+    search = study.search
     counts = dict.fromkeys(TrialState, 0)
-    for trial in study.get_trials(deepcopy=False):
+    for trial in study.trials():
         counts[trial.state] += 1
-    said = [f"{counts[state]} {state.name.lower()}" for state in TrialState if counts[state]]
-    console = Console()
-    # Lines for grep and awk are never wrapped; rich takes a pipe for 80 columns wide.
-    console = console if console.is_terminal else Console(width=10_000)
-    console.print(Text(f"study {search.name}: {', '.join(said)}"))
-    best = study.best_trials if len(search.directions) > 1 else [study.best_trial]
-    front = {trial.number for trial in best}
-    console.print(_table(search, study, front, console.is_terminal))
-    if len(search.directions) > 1:
+    parts = [f"{counts[state]} {state.name.lower()}" for state in TrialState if counts[state]]
+    console = messages.console()
+    console.print(Text(f"study {search.name}: {', '.join(parts)}"))
+    several = search.objectives.several
+    front = balance(study.study.best_trials, search.objectives.directions) if several else [study.study.best_trial]
+    console.print(_table(study, front, console.is_terminal))
+    if several:
         console.print(Text(f"* on the Pareto front: no trial is better in every objective ({len(front)} trials)"))
-    words = [*search.shown, *search.overrides(best[0].params)]
-    console.print(Text(f"best           python train.py {shlex.join(words)}"), soft_wrap=True)
-    console.print(Text(f"its record     {best[0].user_attrs.get('result')}"), soft_wrap=True)
+    for name, trial in _chosen(search, front):
+        words = [*search.composition.shown, *search.overrides(trial.params)]
+        console.print(Text(f"{name:<15}python train.py {shlex.join(words)}"), soft_wrap=True)
+        console.print(Text(f"{'its record':<15}{trial.user_attrs.get('result')}"), soft_wrap=True)
     if find_spec("optuna_dashboard") is not None:
-        console.print(Text(f"pictures       optuna-dashboard {search.journal}"), soft_wrap=True)
+        console.print(Text(f"{'pictures':<15}optuna-dashboard {search.journal}"), soft_wrap=True)
 
 
-def _table(search: Search, study: Study, front: set[int], terminal: bool) -> Table:
+def balance(front: Sequence[FrozenTrial], directions: Sequence[str]) -> list[FrozenTrial]:
+    """The trials of a Pareto front, the most balanced one first.
+
+    Every objective is scaled to 0 for its best and 1 for its worst value on the front; a trial is as good as its worst
+    scaled objective (the Chebyshev distance to the ideal point), then as the sum of all.
+    """
+    columns = list(zip(*(trial.values for trial in front), strict=True))
+
+    def scaled(value: float, column: Sequence[float], direction: str) -> float:
+        low, high = min(column), max(column)
+        share = (value - low) / (high - low) if high > low else 0.0
+        return share if direction == "minimize" or high == low else 1.0 - share
+
+    def badness(trial: FrozenTrial) -> tuple[float, float, int]:
+        shares = [scaled(*one) for one in zip(trial.values, columns, directions, strict=True)]
+        return max(shares), sum(shares), trial.number
+
+    return sorted(front, key=badness)
+
+
+def _chosen(search: Search, front: Sequence[FrozenTrial]) -> list[tuple[str, FrozenTrial]]:
+    """The trials whose commands are shown, by what they are best at. `front`: the most balanced one first."""
+    if not search.objectives.several:
+        return [("best", front[0])]
+    chosen = [("balanced", front[0])]
+    for place, (name, direction) in enumerate(
+        zip(_objectives(search, front[0]), search.objectives.directions, strict=True)
+    ):
+        sign = -1 if direction == "maximize" else 1
+        chosen.append((f"best {name}", min(front, key=lambda trial: sign * trial.values[place])))
+    return chosen
+
+
+def _table(study: SearchStudy, front: Sequence[FrozenTrial], terminal: bool) -> Table:
     from optuna.trial import TrialState
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    sign = -1 if search.directions[0] == "maximize" else 1
-    trials.sort(key=lambda trial: (trial.number not in front, sign * trial.values[0]))
+    search = study.search
+    several, directions = search.objectives.several, search.objectives.directions
+    on_front = {trial.number for trial in front}
+    others = [trial for trial in study.trials(TrialState.COMPLETE) if trial.number not in on_front]
+    sign = -1 if directions[0] == "maximize" else 1
+    others = balance(others, directions) if several else sorted(others, key=lambda trial: sign * trial.values[0])
+    trials = [*front, *others]
     table = Table(box=box.SIMPLE_HEAD if terminal else None, pad_edge=False)
     columns = ["trial", *_objectives(search, trials[0]), *search.space]
     for place, name in enumerate(columns):
-        table.add_column(Text(name), justify="left" if place > len(search.directions) else "right", overflow="fold")
+        table.add_column(Text(name), justify="left" if place > len(directions) else "right", overflow="fold")
     for trial in trials[: max(_SHOWN, len(front))]:
-        mark = "*" if trial.number in front and len(search.directions) > 1 else ""
+        mark = "*" if trial.number in on_front and several else ""
         cells = [f"{mark}{trial.number}", *map(_number, trial.values)]
         cells += [_number(trial.params.get(key)) for key in search.space]
-        table.add_row(*map(Text, cells), style="bold" if trial.number in front and terminal else None)
+        table.add_row(*map(Text, cells), style="bold" if trial.number in on_front and terminal else None)
     return table
 
 
 def _objectives(search: Search, trial: FrozenTrial) -> tuple[str, ...]:
-    return search.objective or (str(trial.user_attrs.get("metric", "value")),)
+    return search.objectives.named(str(trial.user_attrs.get("metric", "value")))
 
 
-def line(search: Search, trial: FrozenTrial) -> str:
+def trial_line(search: Search, trial: FrozenTrial) -> str:
     """How a trial ended, in one line."""
     from optuna.trial import TrialState
 
     params = " ".join(f"{key}={_number(value)}" for key, value in trial.params.items())
     if trial.state == TrialState.COMPLETE:
         pairs = zip(_objectives(search, trial), trial.values, strict=True)
-        said = "  ".join(f"{name} {_number(value)}" for name, value in pairs)
+        outcome = "  ".join(f"{name} {_number(value)}" for name, value in pairs)
     elif trial.state == TrialState.PRUNED:
-        said = f"pruned at step {trial.last_step}: {_number(trial.intermediate_values.get(trial.last_step or 0))}"
+        outcome = f"pruned at step {trial.last_step}: {_number(trial.intermediate_values.get(trial.last_step or 0))}"
     else:
-        said = f"failed: {trial.user_attrs.get('reason', 'no reason was recorded')}"
-    return f"trial {trial.number}  {said}  {params}"
+        outcome = f"failed: {_failure(trial)}"
+    return f"trial {trial.number}  {outcome}  {params}"
+
+
+def _failure(trial: FrozenTrial) -> str:
+    return str(trial.user_attrs.get("reason", "no reason was recorded"))
 
 
 def _number(value: Any) -> str:

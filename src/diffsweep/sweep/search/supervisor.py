@@ -1,7 +1,7 @@
-"""The process that looks after a search: it starts workers, puts back what dead ones held, and tells how it ends.
+"""The supervisor of a search: it starts workers, puts back the trials of dead ones, and reports how the search ends.
 
-It hands out no work, so a search whose launcher is killed goes on until its workers find no more trials; the same
-command, or `resume`, then looks after what is left.
+It hands out no trials, so a search whose launcher is killed goes on until its workers find no more of them; the same
+command, or `diffsweep resume`, then supervises what is left.
 """
 
 from __future__ import annotations
@@ -18,183 +18,193 @@ from typing import TYPE_CHECKING, Any
 
 from diffsweep.messages import say
 from diffsweep.sweep.plan import snapshot
-from diffsweep.sweep.plan.jobs import Launched
-from diffsweep.sweep.plan.plan import Plan, Signed
-from diffsweep.sweep.search.study import Search, is_search
-from diffsweep.sweep.search.summary import conclude, line
-from diffsweep.sweep.search.workers import Crew, Make, crew
-from diffsweep.sweep.store.lease import Busy, Lease
+from diffsweep.sweep.plan.jobs import LaunchRecord
+from diffsweep.sweep.plan.plan import Plan, SignedConfig
+from diffsweep.sweep.search.search import Search, is_search
+from diffsweep.sweep.search.study import SearchStudy, mend_journal
+from diffsweep.sweep.search.summary import conclude, trial_line
+from diffsweep.sweep.search.worker_leases import WorkerLeases
+from diffsweep.sweep.search.workers import MakeWorker, Workers, make_workers
+from diffsweep.sweep.store.lease import Busy
 from diffsweep.sweep.store.process import Process, terminable
 
 if TYPE_CHECKING:
-    from optuna import Study
     from optuna.trial import FrozenTrial
 
+# Seconds between two checks of the workers, and between two writes of plan.json.
 _PAUSE = 0.25
-_PLANNED = 5.0
+_PLAN_SECONDS = 5.0
 
 
-def begin(search: Search, cwd: Path, configs: Sequence[Path]) -> tuple[Search, Path]:
-    """Freeze a search that is new, or find the one of its name; with the source that its workers run from.
+def prepare(search: Search, config_folders: Sequence[Path]) -> tuple[Search, Path]:
+    """Freeze a new search, or find the one of its name; returns it with the snapshot that its workers run from.
 
-    Raises ValueError if that name stands for another search, CannotWriteError.
+    `config_folders`: to compose from, the main one first. Raises ValueError if that name stands for another search,
+    CannotWriteError.
     """
     before = Search.read(search.folder) if is_search(search.folder) else None
     if before is None and (search.folder / "plan.json").exists():
         raise ValueError(f"study_name={search.name} is the name of a sweep: choose another")
-    if before is not None and (different := before.same(search)):
+    if before is not None and (different := before.differences(search)):
         raise ValueError(f"study_name={search.name} is another search: {different} differ; choose another study_name")
-    source = snapshot.take(search.folder, cwd, tuple(configs))
+    source = snapshot.take(search.folder, search.cwd, tuple(config_folders))
     if before is None:
-        below = source.relative_to(search.folder) / "conf"
-        search = replace(search, configs=tuple(str(below / str(place or "main")) for place in range(len(configs))))
+        copies = snapshot.config_copies(source, len(config_folders))
+        configs = tuple(str(path.relative_to(search.folder)) for path in copies)
     else:
         # Edits of the YAML between two launches must not make two kinds of trials.
-        search = replace(search, configs=before.configs)
+        configs = before.composition.configs
+    search = replace(search, composition=replace(search.composition, configs=configs))
     search.write()
     return search, source
 
 
-def resume(folder: str | Path, worker: Make) -> int:
-    """Go on with the search in `folder`; the exit code. `worker` as in `crew`. Raises ValueError as `run`."""
+def resume(folder: str | Path, launcher: object, make_worker: MakeWorker) -> int:
+    """Go on with the search in `folder`, with workers of the Hydra launcher `launcher`; returns the exit code.
+
+    Raises ValueError as `run`.
+    """
     search = Search.read(folder)
-    source = snapshot.take(search.folder, Path(search.hydra["runtime"]["cwd"]))
-    return run(search, crew(search, source, worker))
+    source = snapshot.take(search.folder, search.cwd)
+    return run(search, make_workers(search, launcher, source, make_worker))
 
 
-def run(search: Search, crew: Crew, *, detach: bool = False) -> int:
-    """Look after a search to its end and tell how it ended; the exit code: 0, or 1 if trials failed.
+def run(search: Search, workers: Workers, *, detach: bool = False) -> int:
+    """Supervise a search to its end and report how it ended; returns the exit code: 0, or 1 if trials failed.
 
-    `detach`: return once workers are started. Raises ValueError if somebody else looks after it already, for a mistake
+    `detach`: return once workers are started. Raises ValueError if another process supervises it already, for a mistake
     that only a worker could find, and if workers die before they do anything; KeyboardInterrupt and SystemExit with
     the workers stopped.
     """
-    lease = Lease(search.folder / "workers")
+    leases = WorkerLeases(search.folder)
     try:
-        held = lease.acquire(wait=False)
+        held = leases.supervisor.acquire(wait=False)
     except Busy as busy:
         raise ValueError(f"study {search.name} is being looked after by {busy.holder}: wait for it") from busy
     with held, terminable():
-        if not search.workers():
-            search.mend()
-        study = search.open("launcher", create=True)
-        study.set_user_attr("mistake", None)
-        search.fill(study)
-        if not crew.stays:
-            Launched("local", (), Process.current()).write(search.folder)
-        keeper = _Keeper(search, study, crew)
+        if not leases.holders():
+            mend_journal(search.journal)
+        study = SearchStudy.open(search, "launcher", create=True)
+        study.set_mistake(None)
+        study.fill()
+        if not workers.outlive_launcher:
+            LaunchRecord("local", (), Process.current()).write(search.folder)
+        supervisor = Supervisor(study, leases, workers)
         try:
             if detach:
-                keeper.man()
-                say(f"{search.n_workers} workers are at it; the same command looks after them and shows the table")
+                supervisor.start_missing_workers()
+                say(f"{search.n_workers} workers run; the same command waits for them and shows the table")
                 return 0
-            keeper.keep()
+            supervisor.wait()
         except (KeyboardInterrupt, SystemExit):
-            if crew.stays:
-                say("the workers go on without this process; the same command looks after them")
+            if workers.outlive_launcher:
+                say("the workers go on without this process; the same command waits for them")
                 say(f"to stop them: diffsweep cancel {search.name}")
             else:
                 say("stopping the workers; what they do is saved")
-                crew.stop()
-                keeper.man(most=0)
+                workers.stop()
+                supervisor.start_missing_workers(wanted=0)
                 say(f"the same command goes on, or: diffsweep resume {search.name}")
             raise
         except BaseException:
-            crew.stop()
+            workers.stop()
             raise
         finally:
-            keeper.close()
-        if (launched := Launched.read(search.folder)) is not None:
-            launched.end(search.folder)
-        keeper.plan.show(study.get_trials(deepcopy=False), now=True)
-        return conclude(search, study)
+            supervisor.close()
+        if (launch := LaunchRecord.read(search.folder)) is not None:
+            launch.end(search.folder)
+        supervisor.plan.update(study.trials(), at_once=True)
+        return conclude(study)
 
 
-class _Keeper:
-    """One look after the other, until no trial waits or runs."""
+class Supervisor:
+    """Supervises the workers of a search until no trial waits or runs."""
 
-    def __init__(self, search: Search, study: Study, crew: Crew) -> None:
+    def __init__(self, study: SearchStudy, leases: WorkerLeases, workers: Workers) -> None:
         from tqdm import tqdm
 
-        self.search, self.study, self.crew = search, study, crew
-        self.plan = _Planned(search)
-        trials = study.get_trials(deepcopy=False)
-        self.known = {trial.number for trial in trials if trial.state.is_finished()}
-        self.deaths = 0
+        self.study, self.leases, self.workers = study, leases, workers
+        self.search = study.search
+        self.plan = _PlanWriter(self.search)
+        trials = study.trials()
+        self.finished = {trial.number for trial in trials if trial.state.is_finished()}
+        # Workers that ended since a trial was last finished; workers that this process started; workers that are dead.
+        self.ends = 0
         self.started: set[int] = set()
-        self.dead = search.silent()
-        if self.known:
-            say(f"study {search.name}: {len(self.known)} of {len(trials)} trials are done already")
+        self.dead = leases.dead_elsewhere()
+        if self.finished:
+            say(f"study {self.search.name}: {len(self.finished)} of {len(trials)} trials are done already")
         self.bar: Any = tqdm(
             desc="search",
             total=len(trials),
-            initial=len(self.known),
+            initial=len(self.finished),
             unit="trial",
             disable=None,
             dynamic_ncols=True,
         )
 
-    def keep(self) -> None:
-        """Return when every trial is over."""
+    def wait(self) -> None:
+        """Return when every trial is over. Raises ValueError for a mistake that a worker found."""
         while True:
-            if said := self.study.user_attrs.get("mistake"):
-                raise ValueError(said)
-            waiting, running, workers = self.man()
-            if not waiting and not running and not self.crew.alive():
+            if mistake := self.study.mistake:
+                raise ValueError(mistake)
+            waiting, running, present = self.start_missing_workers()
+            if not waiting and not running and not self.workers.alive():
                 return
-            if running and not waiting and not workers:
-                # Only workers that another host had are left, and nothing but their silence tells.
-                self.dead |= self.search.silent()
+            if running and not waiting and not present:
+                # Only workers of another host are left, and only a missing heartbeat tells that they are dead.
+                self.dead |= self.leases.dead_elsewhere()
             time.sleep(_PAUSE)
 
-    def man(self, most: int | None = None) -> tuple[int, int, int]:
-        """Look once, and start the workers that are missing; how many trials wait and run, and how many work.
+    def start_missing_workers(self, wanted: int | None = None) -> tuple[int, int, int]:
+        """Check trials and workers once, and start the workers that are missing.
 
-        `most`: workers to have, instead of the search's own number.
+        `wanted`: the number of workers to have, by default that of the search. Returns how many trials wait and run,
+        and how many workers live. Raises ValueError if workers end again and again without finishing a trial.
         """
-        alive = self.crew.alive()
+        alive = self.workers.alive()
         over = self.started - alive
         self.started -= over
         self.dead = (self.dead | over) - alive
-        self.deaths += len(over)
-        waiting, running = self.look()
-        if self.deaths > 3 * self.search.n_workers + 3:
-            log = self.crew.log(max(over, default=0))
+        self.ends += len(over)
+        waiting, running = self.check_trials()
+        if self.ends > 3 * self.search.n_workers + 3:
+            log = self.workers.log(max(over, default=0))
             raise ValueError(f"workers end before they finish a trial: {last_line(log)} ({log})")
-        holders = set(self.search.workers())
+        holders = set(self.leases.holders())
         present = alive | (holders - self.dead)
-        wanted = min(waiting, (self.search.n_workers if most is None else most) - len(present))
-        if wanted > 0:
-            # A dead worker of another host seems to have its number still.
+        missing = min(waiting, (self.search.n_workers if wanted is None else wanted) - len(present))
+        if missing > 0:
+            # A dead worker of another host may still seem to have its number.
             free = (index for index in itertools.count() if index not in alive | holders)
-            indices = list(itertools.islice(free, wanted))
-            self.crew.start(indices)
+            indices = list(itertools.islice(free, missing))
+            self.workers.start(indices)
             self.started.update(indices)
             self.dead.difference_update(indices)
         return waiting, running, len(present)
 
-    def look(self) -> tuple[int, int]:
-        """Tell what has ended, put back what is lost; how many wait and run now."""
+    def check_trials(self) -> tuple[int, int]:
+        """Report trials that have ended and put back those that lost their worker; returns how many wait and run."""
         from optuna.trial import TrialState
 
-        trials = self.study.get_trials(deepcopy=False)
+        trials = self.study.trials()
         counts = dict.fromkeys(TrialState, 0)
         for trial in trials:
             counts[trial.state] += 1
-            if trial.state.is_finished() and trial.number not in self.known:
-                self.known.add(trial.number)
-                self.deaths = 0
+            if trial.state.is_finished() and trial.number not in self.finished:
+                self.finished.add(trial.number)
+                self.ends = 0
                 self.bar.update()
-                self.bar.write(line(self.search, trial), file=sys.stderr)
-            elif trial.state == TrialState.RUNNING and self.search.lost(trial, self.dead):
-                again = self.search.put_back(trial, self.study._storage, killed=True)
+                self.bar.write(trial_line(self.search, trial), file=sys.stderr)
+            elif trial.state == TrialState.RUNNING and self.leases.lost(trial, self.dead):
+                again = self.study.put_back(trial, killed=True)
                 self.bar.write(
                     f"trial {trial.number}: its process is dead; {'it waits again' if again else 'given up'}",
                     file=sys.stderr,
                 )
                 counts[TrialState.RUNNING] -= 1
                 counts[TrialState.WAITING] += again
-        self.plan.show(trials)
+        self.plan.update(trials)
         return counts[TrialState.WAITING], counts[TrialState.RUNNING]
 
     def close(self) -> None:
@@ -202,30 +212,30 @@ class _Keeper:
         self.bar.close()
 
 
-class _Planned:
-    """plan.json: the cells of finished trials, so that whoever reads sweeps finds them; none of what was pruned."""
+class _PlanWriter:
+    """Writes plan.json of a search: the cells of its complete trials, for the commands that read sweeps."""
 
     def __init__(self, search: Search) -> None:
         self.search = search
-        self.signed: dict[int, Signed] = {}
-        self.written = -math.inf
+        self.signed: dict[int, SignedConfig] = {}
+        self.time = -math.inf
 
-    def show(self, trials: Sequence[FrozenTrial], *, now: bool = False) -> None:
-        """Write it if there is news; not too often, unless it must be `now`."""
+    def update(self, trials: Sequence[FrozenTrial], *, at_once: bool = False) -> None:
+        """Write it if trials were completed since, every few seconds at most, or `at_once`."""
         from optuna.trial import TrialState
 
         complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
-        news = len(complete) > len(self.signed) or self.written < 0
-        if not news or (time.monotonic() - self.written < _PLANNED and not now):
+        news = len(complete) > len(self.signed) or self.time < 0
+        if not news or (time.monotonic() - self.time < _PLAN_SECONDS and not at_once):
             return
         for trial in complete:
             if trial.number not in self.signed:
                 self.signed[trial.number] = self.search.signed(trial.params)
         search = self.search
-        plan = Plan(search.folder, search.runs.absolute(), search.command, hydra=search.hydra)
-        # Parameters that make no difference are a result of a search, not a slip of its user.
-        replace(plan.adding(self.signed[number] for number in sorted(self.signed)), warnings=()).write()
-        self.written = time.monotonic()
+        plan = Plan(search.folder, search.runs.absolute(), search.command, hydra=search.composition.hydra)
+        # Without warnings: parameters that change no result are a result of a search, not a mistake of its user.
+        replace(plan.with_tasks(self.signed[number] for number in sorted(self.signed)), warnings=()).write()
+        self.time = time.monotonic()
 
 
 def last_line(log: Path) -> str:

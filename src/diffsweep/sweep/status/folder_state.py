@@ -1,4 +1,4 @@
-"""What lies in the folder of a fit or cell that is not done: who is at it, what was said of it last, why it failed."""
+"""The state of the folder of an unfinished fit or cell: its lease's holder, its last status, why it failed."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from diffsweep.sweep.store.blocked import is_blocked
 from diffsweep.sweep.store.fast_read import names, read_object
 from diffsweep.sweep.store.lease import Lease
 from diffsweep.sweep.store.process import Process
@@ -19,15 +20,16 @@ _SETTLED = 2.0
 
 
 @dataclass(frozen=True)
-class Evidence:
-    """What a folder shows.
+class FolderState:
+    """The state of the folder of an unfinished fit or cell.
 
     Attributes:
-        holder: who holds its lease and, as far as can be told, lives.
-        status: its status.json.
-        failure: why it failed, in one line; empty if it did not.
-        failed_at: when, as ISO 8601 text.
-        failed_job: the SLURM job that it failed in, if it was one.
+        holder: The process that holds its lease and, as far as can be told, lives.
+        status: Its status.json.
+        failure: Why it failed, in one line; empty if it did not.
+        failed_at: When it failed, as ISO 8601 text.
+        failed_job: The SLURM job in which it failed, if it was one.
+        blocked: Whether it was not run because its fit had failed.
     """
 
     holder: Process | None = None
@@ -35,6 +37,7 @@ class Evidence:
     failure: str = ""
     failed_at: str = ""
     failed_job: str | None = None
+    blocked: bool = False
 
     @property
     def progress(self) -> dict[str, Any]:
@@ -43,38 +46,40 @@ class Evidence:
         return {key: number(status.get(key)) for key in ("step", "steps", "loss")}
 
 
-NOTHING = Evidence()
+UNTOUCHED = FolderState()
 
 
-class Folders:
-    """Reads folders again and again, those that are quiet only once.
+class FolderReader:
+    """Reads the state of many folders again and again; a folder that does not change is read only once.
 
     Args:
-        at_work: whether a SLURM job runs, by its name; None if that is not known here.
+        is_running: Whether a SLURM job runs, by its name; None if that is not known here.
     """
 
-    def __init__(self, at_work: Callable[[str], bool | None]) -> None:
-        self._at_work = at_work
-        self._known: dict[str, tuple[int, float, float, Evidence]] = {}
-        self._signs: dict[str, tuple[int, float]] = {}
+    def __init__(self, is_running: Callable[[str], bool | None]) -> None:
+        self._is_running = is_running
+        # Folder -> its time stamp, since when it has that stamp, when it was read, its state then.
+        self._states: dict[str, tuple[int, float, float, FolderState]] = {}
+        # Folder -> the last time stamp of its lease, and when that was first seen.
+        self._heartbeats: dict[str, tuple[int, float]] = {}
 
-    def read(self, folder: str) -> Evidence:
-        """What `folder` shows; unreadable files count as absent."""
+    def read(self, folder: str) -> FolderState:
+        """The state of `folder`; files that cannot be read count as absent."""
         now = time.monotonic()
         try:
             stamp = os.stat(folder).st_mtime_ns  # noqa: PTH116 - strings: a Path for each of 10,000 cells costs a second
         except OSError:
-            return NOTHING
-        known = self._known.get(folder)
+            return UNTOUCHED
+        known = self._states.get(folder)
         since = known[1] if known is not None and known[0] == stamp else now
-        # Every new state of a record is a new file in its folder; signs of life are not.
+        # Every new state of a record is a new file in its folder; heartbeats of a lease are not.
         if known is not None and known[0] == stamp and known[2] - since > _SETTLED and known[3].holder is None:
             return known[3]
         found = self._read(folder)
-        self._known[folder] = (stamp, since, now, found)
+        self._states[folder] = (stamp, since, now, found)
         return found
 
-    def _read(self, folder: str) -> Evidence:
+    def _read(self, folder: str) -> FolderState:
         there = names(folder)
         status = read_object(f"{folder}/status.json") if "status.json" in there else None
         holder = self._holder(folder, [name for name in there if name.startswith("lease-")])
@@ -86,31 +91,31 @@ class Folders:
             failed_at, failed_job = str(status.get("time", "")), status.get("slurm_job")
         elif "error.txt" in there:
             written = _stamp(error)
-            # One from before the last word of its process is about an earlier attempt.
+            # An error that is older than the status is about an earlier attempt.
             if status is None or written >= _stamp(Path(folder, "status.json")):
                 failure = _first_line(error)
                 failed_at = datetime.fromtimestamp(written / 1e9, timezone.utc).isoformat(timespec="seconds")
-        return Evidence(holder, status, failure, failed_at, failed_job)
+        return FolderState(holder, status, failure, failed_at, failed_job, is_blocked(status, failure))
 
     def _holder(self, folder: str, leases: Sequence[str]) -> Process | None:
-        """Who holds the record's lease and, as far as can be told, lives."""
+        """The process that holds the folder's lease and, as far as can be told, lives."""
         lease = Lease(folder)
         holder = lease.holder() if leases else None
         if holder is None or holder.alive():
             return holder
-        at_work = self._at_work(holder.slurm_job) if holder.slurm_job else None
-        if at_work is not None:
-            return holder if at_work else None
+        running = self._is_running(holder.slurm_job) if holder.slurm_job else None
+        if running is not None:
+            return holder if running else None
         stamp = _stamp(Path(folder, max(leases)))
         now = time.monotonic()
-        seen = self._signs.get(folder)
+        seen = self._heartbeats.get(folder)
         if seen is None:
-            # The clocks of two hosts, for want of better: a second look knows whether the stamp moves.
+            # Compares the clocks of two hosts: from the second call on it is known whether the stamp moves.
             age = abs(time.time() - stamp / 1e9)
-            self._signs[folder] = (stamp, now - age)
+            self._heartbeats[folder] = (stamp, now - age)
         elif seen[0] != stamp:
-            self._signs[folder] = (stamp, now)
-        return holder if now - self._signs[folder][1] < lease.patience else None
+            self._heartbeats[folder] = (stamp, now)
+        return holder if now - self._heartbeats[folder][1] < lease.patience else None
 
 
 def number(value: object) -> Any:

@@ -1,4 +1,4 @@
-"""A sweep at one moment: how each of its fits and cells stands, and when all will be over."""
+"""The state of a sweep at one moment: of each fit and cell, of its launcher, and the time that is left."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from typing import Literal
 
 from diffsweep.sweep.store.process import Process
 
-State = Literal["done", "running", "waiting", "failed", "blocked", "missing"]
-Launcher = Literal["live", "detached", "elsewhere", "interrupted", "finished", "planned"]
+StateName = Literal["done", "running", "waiting", "failed", "blocked", "missing"]
+LauncherState = Literal["live", "detached", "elsewhere", "interrupted", "finished", "planned"]
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
-    """How one fit or cell stands.
+class ItemState:
+    """The state of one fit or cell.
 
-    "waiting": in a queue or behind its fit; "blocked": not run, as its fit failed; "missing": nobody is at it, for it
-    was interrupted or never begun. `half` is half the width of the interval of `value`. Empty or None is what is not
-    known or does not apply.
+    "waiting": its job is in a queue, or its fit is not trained yet; "blocked": not run, as its fit failed; "missing":
+    no process works on it, as it was interrupted or never begun. `half` is half the width of the interval of `value`.
+    What is unknown or does not apply is empty or None.
     """
 
-    state: State
+    state: StateName
     step: int | None = None
     steps: int | None = None
     images_per_second: float | None = None
@@ -41,8 +41,8 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Look:
-    """A sweep at one moment: its fits and cells by signature, in the order of the plan.
+class SweepState:
+    """The state of a sweep at one moment: its fits and cells by signature, in the order of the plan.
 
     `launcher`: "live"; "detached" (its SLURM jobs go on alone); "elsewhere" (its launcher, `process`, is on another
     host and nothing shows whether it lives); "interrupted"; "finished" (all jobs are over, some may have failed);
@@ -50,9 +50,9 @@ class Look:
     the trainings only, as no evaluation has been timed yet.
     """
 
-    fits: Mapping[str, Item]
-    cells: Mapping[str, Item]
-    launcher: Launcher
+    fits: Mapping[str, ItemState]
+    cells: Mapping[str, ItemState]
+    launcher: LauncherState
     process: Process | None = None
     elapsed_seconds: float | None = None
     eta_seconds: float | None = None
@@ -70,29 +70,24 @@ class Look:
 
     @property
     def over(self) -> bool:
-        """Whether nobody is at work on this sweep any more, as far as can be told."""
+        """Whether no process works on this sweep any more, as far as can be told."""
         return self.launcher in ("finished", "interrupted") and not self.counts["running"] + self.fit_counts["running"]
 
 
-def blocked(fit: str, reason: str) -> str:
-    """What is said of a cell that was not run, as `fit` failed for that reason."""
-    return f"not run: fit {fit} failed: {reason}"
-
-
-def eta(fits: Iterable[Item], cells: Iterable[Item]) -> tuple[float | None, bool]:
-    """Seconds until all is done if as much runs at once as now, and whether evaluations are left out of that."""
+def eta(fits: Iterable[ItemState], cells: Iterable[ItemState]) -> tuple[float | None, bool]:
+    """Seconds until all is done with as many at once as now (None: unknown), and whether they leave out evaluations."""
     fits, cells = list(fits), list(cells)
-    long, fit_left = _left(fits)
+    slowest, fit_left = _left(fits)
     _, cell_left = _left(cells)
     partial = cell_left is None
     at_once = sum(item.state == "running" for item in (*fits, *cells))
     if fit_left is None or not at_once or (partial and not fit_left):
         return None, False
-    return max(long, (fit_left + (cell_left or 0.0)) / at_once), partial
+    return max(slowest, (fit_left + (cell_left or 0.0)) / at_once), partial
 
 
-def _left(items: Sequence[Item]) -> tuple[float, float | None]:
-    """The longest time that a running one still needs, and the time of all one after another if that is known."""
+def _left(items: Sequence[ItemState]) -> tuple[float, float | None]:
+    """Seconds that the slowest running item still needs, and seconds of all in sequence (None: unknown)."""
     took = [item.seconds for item in items if item.seconds is not None]
     running = [item for item in items if item.state == "running"]
     known = [item.eta_seconds for item in running if item.eta_seconds is not None]

@@ -1,0 +1,49 @@
+"""Parameters that a constructor has and its YAML leaves out: `optimizer.amsgrad=true` sets one as any other key."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from diffsweep.sweep.plan.constructor import parameters
+
+if TYPE_CHECKING:
+    from hydra.core.override_parser.types import Override
+    from omegaconf import DictConfig
+
+
+def accept_added_parameters() -> None:
+    """Have Hydra, in this process, add a key to a mapping if the `_target_` there takes it.
+
+    Hydra has no other place for that than the function that writes overrides into a config.
+    """
+    from hydra._internal.config_loader_impl import ConfigLoaderImpl
+
+    write = ConfigLoaderImpl._apply_overrides_to_config
+    if getattr(write, "accepts_added_parameters", False):
+        return
+
+    def write_or_add(overrides: list[Override], cfg: DictConfig) -> None:
+        for override in overrides:
+            write([_adding(override, cfg)], cfg)
+
+    write_or_add.accepts_added_parameters = True  # type: ignore[attr-defined]
+    ConfigLoaderImpl._apply_overrides_to_config = staticmethod(write_or_add)  # type: ignore[method-assign]
+
+
+def _adding(override: Override, cfg: DictConfig) -> Override:
+    from hydra.core.override_parser.types import OverrideType
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    place, _, key = override.key_or_group.rpartition(".")
+    if override.type is not OverrideType.CHANGE or override.package is not None or not place:
+        return override
+    try:
+        node: Any = OmegaConf.select(cfg, place)
+    except OmegaConfBaseException:
+        return override
+    if not OmegaConf.is_dict(node) or key in node or not isinstance(node.get("_target_"), str):
+        return override
+    taken = parameters(node["_target_"])
+    return replace(override, type=OverrideType.FORCE_ADD) if taken is not None and key in taken else override

@@ -1,0 +1,232 @@
+"""The frozen description of a search, search.json: its space, objectives and strategy, and the parts of its configs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from diffsweep.files import read_json, write_json
+from diffsweep.sweep.plan.added_parameters import accept_added_parameters
+from diffsweep.sweep.plan.plan import SignedConfig
+from diffsweep.sweep.plan.unread_keys import refuse_unread
+from diffsweep.sweep.search.objectives import Objectives
+from diffsweep.sweep.search.space import axis
+from diffsweep.sweep.search.strategy import Strategy
+from diffsweep.sweep.store.record import Run
+from diffsweep.sweep.store.signature import resolved
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+    from optuna.distributions import BaseDistribution
+
+
+@dataclass(frozen=True)
+class Composition:
+    """What the configs of all trials are composed of.
+
+    Attributes:
+        fixed: Overrides that all trials have.
+        hydra: The launching config's `hydra` node, as plain containers.
+        configs: Folders to compose from, the main one first; below the search's folder, where later edits of the
+            originals do not reach them.
+        shown: Words that suggested commands begin with: --config-dir.
+    """
+
+    fixed: tuple[str, ...] = ()
+    hydra: Mapping[str, Any] = field(default_factory=dict)
+    configs: tuple[str, ...] = ()
+    shown: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Search:
+    """The frozen description of a search.
+
+    Attributes:
+        folder: Of the study; its name is the study's.
+        runs: The folder of all records.
+        space: Overridden key -> Optuna's distribution, as JSON.
+        composition: What the configs of all trials are composed of.
+        objectives: The numbers that it improves.
+        strategy: How it chooses parameters and stops trials early.
+        n_trials: Trials in the end, >= 1, failed and pruned ones included.
+        n_workers: Processes, >= 1.
+        storage: A journal file; empty for journal.log in the folder.
+        command: What the user typed.
+
+    Raises:
+        ValueError: in one line, for what is out of range, or does not go together.
+    """
+
+    folder: Path
+    runs: Path
+    space: Mapping[str, str]
+    composition: Composition = field(default_factory=Composition)
+    objectives: Objectives = field(default_factory=Objectives)
+    strategy: Strategy = field(default_factory=Strategy)
+    n_trials: int = 20
+    n_workers: int = 1
+    storage: str = ""
+    command: str = ""
+
+    def __post_init__(self) -> None:
+        for key, value in (("n_trials", self.n_trials), ("n_workers", self.n_workers)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"hydra.sweeper.{key}={value} must be a whole number, 1 or more")
+        if not self.space:
+            raise ValueError(
+                "nothing to search: give at least one choice or range, as 'optimizer.lr=tag(log,interval(1e-5,1e-2))'"
+            )
+        if "://" in self.storage:
+            # SQLite, for one, gives one trial to two processes.
+            raise ValueError(f"hydra.sweeper.storage={self.storage} is a database: give a journal file, or null")
+        self.strategy.check_objectives(len(self.objectives.directions))
+        if self.strategy.is_grid:
+            for key, distribution in self.distributions.items():
+                axis(key, distribution)
+
+    @property
+    def name(self) -> str:
+        """The study's name."""
+        return self.folder.name
+
+    @property
+    def journal(self) -> Path:
+        """The file that the study lies in."""
+        return Path(self.storage) if self.storage else self.folder / "journal.log"
+
+    @property
+    def cwd(self) -> Path:
+        """The folder in which the user typed the command."""
+        return Path(self.composition.hydra["runtime"]["cwd"])
+
+    @cached_property
+    def distributions(self) -> dict[str, BaseDistribution]:
+        """The space, as Optuna has it."""
+        from optuna.distributions import json_to_distribution
+
+        return {key: json_to_distribution(text) for key, text in self.space.items()}
+
+    def write(self) -> None:
+        """Write search.json. Raises CannotWriteError."""
+        composition, objectives, strategy = self.composition, self.objectives, self.strategy
+        content = {
+            "folder": str(self.folder),
+            "runs": str(self.runs),
+            "space": dict(self.space),
+            "fixed": composition.fixed,
+            "hydra": dict(composition.hydra),
+            "configs": composition.configs,
+            "objective": objectives.keys,
+            "directions": objectives.directions,
+            "n_trials": self.n_trials,
+            "n_workers": self.n_workers,
+            "sampler": dict(strategy.sampler),
+            "pruner": dict(strategy.pruner),
+            "seed": strategy.seed,
+            "storage": self.storage,
+            "shown": composition.shown,
+            "command": self.command,
+        }
+        write_json(self.folder / "search.json", content)
+
+    @classmethod
+    def read(cls, folder: str | Path) -> Search:
+        """The search in a folder. Raises ValueError if there is none, or it cannot be read."""
+        folder = Path(folder)
+        content = read_json(folder / "search.json")
+        if content is None:
+            raise ValueError(f"{folder} holds no search: there is no search.json")
+        try:
+            return cls(
+                folder,
+                Path(content["runs"]),
+                content["space"],
+                Composition(
+                    tuple(content["fixed"]), content["hydra"], tuple(content["configs"]), tuple(content["shown"])
+                ),
+                Objectives(tuple(content["objective"]), tuple(content["directions"])),
+                Strategy(content["sampler"], content["pruner"], content["seed"]),
+                content["n_trials"],
+                content["n_workers"],
+                content["storage"],
+                content["command"],
+            )
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"{folder}/search.json is no search that this version can read ({error!r})") from error
+
+    def differences(self, other: Search) -> str:
+        """The settings in which another search of this name differs so that their trials are not comparable."""
+        ours, theirs = (
+            {
+                "space": search.space,
+                "fixed": search.composition.fixed,
+                "objective": search.objectives.keys,
+                "directions": search.objectives.directions,
+            }
+            for search in (self, other)
+        )
+        return ", ".join(key for key in ours if ours[key] != theirs[key])
+
+    def overrides(self, params: Mapping[str, Any]) -> list[str]:
+        """All overrides of a trial with these parameters."""
+        return [*self.composition.fixed, *(f"{key}={_text(params[key])}" for key in self.space if key in params)]
+
+    def example(self) -> dict[str, Any]:
+        """Parameters of the space, always the same ones."""
+        return {key: axis(key, one, some=True)[0] for key, one in self.distributions.items()}
+
+    def compose(self, overrides: Sequence[str]) -> tuple[DictConfig, dict[str, str | None]]:
+        """The config that overrides ask for, and the option of each group; Hydra's state stays as it was.
+
+        Raises Hydra's exceptions for overrides that it refuses, ValueError for a key that nothing reads.
+        """
+        from hydra import compose, initialize_config_dir
+        from hydra.core.global_hydra import GlobalHydra
+        from omegaconf import OmegaConf, flag_override
+
+        accept_added_parameters()
+        main, *others = (str((self.folder / path).absolute()) for path in self.composition.configs)
+        path = [f"hydra.searchpath=[{','.join(f'file://{other}' for other in others)}]"] if others else []
+        hydra = self.composition.hydra
+        state = GlobalHydra.instance()
+        ours, state.hydra = state.hydra, None
+        try:
+            with initialize_config_dir(main, version_base=hydra["runtime"].get("version_base") or "1.3"):
+                cfg = compose(hydra["job"]["config_name"], [*path, *overrides], return_hydra_config=True)
+        finally:
+            state.hydra = ours
+        choices: Any = OmegaConf.to_container(cfg.hydra.runtime.choices)
+        with flag_override(cfg, ["struct", "readonly"], False):
+            del cfg["hydra"]
+        refuse_unread(cfg)
+        return cfg, choices
+
+    def signed(self, params: Mapping[str, Any]) -> SignedConfig:
+        """The signed config of a trial with these parameters. Raises Hydra's exceptions, ValueError."""
+        overrides = self.overrides(params)
+        cfg, choices = self.compose(overrides)
+        config = resolved(cfg)
+        run = Run.of(config)
+        return SignedConfig(overrides, config, choices, run.fit.signature, run.cell.signature)
+
+
+def is_search(folder: str | Path) -> bool:
+    """Whether a sweep's folder holds a search, which `supervisor.resume` resumes."""
+    return (Path(folder) / "search.json").exists()
+
+
+def valid_name(name: str) -> str:
+    """A study's name, which names a folder. Raises ValueError if it cannot."""
+    if not re.fullmatch(r"[\w][\w.+-]{0,99}", name):
+        raise ValueError(f"study_name={name} must be letters, digits and . _ + - only: it names a folder")
+    return name
+
+
+def _text(value: Any) -> str:
+    """A parameter in the grammar of overrides."""
+    return str(value).lower() if isinstance(value, bool) else value if isinstance(value, str) else repr(value)
