@@ -160,13 +160,13 @@ def test_without_the_file_one_line_says_which_to_put_where(
 
 def test_a_path_that_is_none_is_refused(file: File, tmp_path: Path) -> None:
     line = refusal(lambda: find(file, tmp_path / "elsewhere.pth"))
-    assert f"evaluation.extractor.weights={tmp_path / 'elsewhere.pth'} is not a file" in line
+    assert f"weights={tmp_path / 'elsewhere.pth'} is not a file" in line
 
 
 def test_a_hash_that_nobody_gave_is_said(file: File, tmp_path: Path) -> None:
     given = tmp_path / "mine.pth"
     given.write_bytes(CONTENT)
-    assert f"evaluation.extractor.sha256={SHA256}" in refusal(lambda: find(replace(file, sha256=None), given))
+    assert f"sha256={SHA256}" in refusal(lambda: find(replace(file, sha256=None), given))
     assert find(replace(file, sha256=SHA256.upper()), given).content == CONTENT
 
 
@@ -331,7 +331,7 @@ def test_another_size_is_another_space(lite0: Extractor) -> None:
     assert small.resize.startswith("64x64 bilinear, antialiased")
     sizes: list[Any] = [16, 64.5]
     for size in sizes:
-        assert f"evaluation.extractor.size={size}" in refusal(lambda size=size: efficientnet(size))
+        assert f"size={size}" in refusal(lambda size=size: efficientnet(size))
 
 
 # --- timm -----------------------------------------------------------------------------------------------------------
@@ -364,7 +364,7 @@ def test_timms_features_are_those_of_its_network_with_its_preprocessing(tmp_path
 def test_the_hash_that_is_told_can_be_pasted_and_tells_weights_apart(tmp_path: Path) -> None:
     _, path, sha256 = saved(tmp_path / "one")
     line = refusal(lambda: timm_features(VIT, "vit", 64, str(path)))
-    told = line.rpartition("evaluation.extractor.sha256=")[2]
+    told = line.rpartition("sha256=")[2]
     assert told == sha256
     one = timm_features(VIT, "vit", 64, str(path), told)
     moved = shutil.copy(path, tmp_path / "elsewhere.safetensors")
@@ -379,11 +379,11 @@ def test_the_hash_that_is_told_can_be_pasted_and_tells_weights_apart(tmp_path: P
 def test_what_timm_cannot_make_is_said_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _, path, sha256 = saved(tmp_path)
     ask = {"weights": str(path), "sha256": sha256}
-    assert "evaluation.extractor.model=dino9 is no network" in refusal(lambda: timm_features("dino9", "x", 64, **ask))
+    assert "model=dino9 is no network" in refusal(lambda: timm_features("dino9", "x", 64, **ask))
     sizes: list[Any] = [100, 64.5]
     for size in sizes:
         line = refusal(lambda size=size: timm_features(VIT, "x", size, **ask))
-        assert f"evaluation.extractor.size={size} does not fit {VIT}" in line
+        assert f"size={size} does not fit {VIT}" in line
     assert "holds no weights of test_resnet" in refusal(lambda: timm_features("test_resnet.r160_in1k", "x", 64, **ask))
     path.write_bytes(b"{}")
     ask["sha256"] = hashlib.sha256(b"{}").hexdigest()

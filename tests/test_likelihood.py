@@ -140,7 +140,7 @@ def test_bits_per_dimension_of_a_known_code() -> None:
     [
         ({"steps": 0}, "steps=0 must be a whole number, 1 or more"),
         ({"probes": 1.5}, "probes=1.5 must be a whole number, 1 or more"),
-        ({"noise_min": 100.0}, "noise_min=100.0 and noise_max=80.0"),
+        ({"noise_min": 100.0}, "noise_min=100.0 leaves, with noise_max=80.0"),
         ({"noise_min": 0.0, "schedule": Rectified()}, "noise_min=0.0"),
     ],
 )

@@ -512,11 +512,11 @@ def test_copies_lie_in_each_others_balls_and_far_points_in_none() -> None:
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: KernelDistance(0), "degree of a polynomial kernel must be at least 1, not 0"),
-        (lambda: Neighbours(0), "k must be at least 1 neighbour, not 0"),
-        (lambda: Neighbours(k_density=-1), "k_density must be at least 1 neighbour, not -1"),
-        (lambda: Score(0), "splits must be at least 1, not 0"),
-        (lambda: Infinity(1), "at least 2 parts, not parts=1"),
+        (lambda: KernelDistance(0), "degree=0 must be a whole number, 1 or more"),
+        (lambda: Neighbours(0), "k=0 must be a whole number, 1 or more"),
+        (lambda: Neighbours(k_density=-1), "k_density=-1 must be a whole number, 1 or more"),
+        (lambda: Score(0), "splits=0 must be"),
+        (lambda: Infinity(1), "parts=1 must be a whole number, 2 or more"),
     ],
 )
 def test_impossible_parameters_are_refused_in_one_line(make: Callable[[], object], words: str) -> None:

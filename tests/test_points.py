@@ -88,7 +88,7 @@ def test_w2_of_more_points_than_are_looked_at_takes_as_many_of_each_block() -> N
     where = torch.cat([torch.full((len(block), 1), 10.0 * k) for k, block in enumerate(blocks)])
     drawn, real = normal(2000, 1, 1, 0.01) + where, normal(400, 1, 2, 0.01) + where[::5]
     assert value(Wasserstein(points=400), drawn, real) < 0.05
-    with pytest.raises(ValueError, match=r"points=19 must be at least 20"):
+    with pytest.raises(ValueError, match=r"points=19 must be a whole number, 20 or more"):
         Wasserstein(points=19)
 
 

@@ -357,7 +357,7 @@ def test_the_sampler_of_an_evaluation_is_chosen_in_its_place() -> None:
         ("validation.batch_size=0", "validation.batch_size=0 must be a whole number, 1 or more"),
         ("validation.seed=x", "validation.seed=x must be a whole number"),
         ("validation.patience=0", "validation.patience=0 must be a whole number, 1 or more, or null never to stop"),
-        ("validation.patience=true", "validation.patience=True must be a whole number"),
+        ("validation.patience=true", "validation.patience=true must be a whole number"),
         ("validation.keep=bestest", "validation.keep=bestest is unknown: choose one of last, best"),
         ("extractor=fashion_mnist", "extractor fashion_mnist does not take dataset=digits"),
         ("sampler@validation.sampler=heun", "validation.sampler: "),

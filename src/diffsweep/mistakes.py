@@ -43,11 +43,20 @@ class BadValue(ValueError):
         return BadValue(f"{path}.{self.name}" if path else self.name, self.value, self.rule)
 
 
+@contextmanager
+def below(path: str) -> Iterator[None]:
+    """Put the dotted `path` of a config in front of the parameter whose bad value is found inside of the block."""
+    try:
+        yield
+    except BadValue as error:
+        raise error.below(path) from None
+
+
 def shown(value: object) -> str:
     """A value as a config spells it, cut if it is long."""
     text = "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
     text = " ".join(text.split())
-    return text if len(text) <= 80 else f"{text[:77]}..."
+    return text if len(text) <= 160 else f"{text[:157]}..."
 
 
 def whole(name: str, value: object, least: int | None = None, most: int | None = None) -> int:
@@ -74,14 +83,14 @@ def number(name: str, value: object) -> float:
 def above(name: str, value: object, bound: float = 0, why: str = "") -> float:
     """`value` if it is a finite number above `bound`; else raises BadValue, which ends in `why`."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not bound < value < math.inf:
-        raise BadValue(name, value, f"must be a number above {bound:g}{why and f': {why}'}")
+        raise BadValue(name, value, f"must be above {bound:g}{why and f': {why}'}")
     return value
 
 
 def at_least(name: str, value: object, bound: float = 0, why: str = "") -> float:
     """`value` if it is a finite number, `bound` or more; else raises BadValue, which ends in `why`."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not bound <= value < math.inf:
-        raise BadValue(name, value, f"must be a number, {bound:g} or more{why and f': {why}'}")
+        raise BadValue(name, value, f"must be {bound:g} or more{why and f': {why}'}")
     return value
 
 
@@ -90,7 +99,7 @@ def share(name: str, value: object, *, zero: bool = True, one: bool = True) -> f
     good = not isinstance(value, bool) and isinstance(value, (int, float)) and 0 <= value <= 1
     if not good or (value == 0 and not zero) or (value == 1 and not one):
         low, high = "at least 0" if zero else "above 0", "at most 1" if one else "below 1"
-        raise BadValue(name, value, f"must be a number {low} and {high}")
+        raise BadValue(name, value, f"must be {low} and {high}")
     return float(value)  # type: ignore[arg-type]
 
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from diffsweep.mistakes import above, flag, one_of, share, whole
+
 Split = Literal["train", "test"]
 SPLITS: tuple[Split, ...] = ("train", "test")
 
@@ -46,14 +48,12 @@ class TrainerSettings:
     progress: bool
 
     def __post_init__(self) -> None:
-        _check_whole("trainer.log_every", self.log_every, 1)
+        whole("trainer.log_every", self.log_every, 1)
         if self.threads is not None:
-            _check_whole("trainer.threads", self.threads, 1)
-        for key, value in (("compile", self.compile), ("progress", self.progress)):
-            if not isinstance(value, bool):
-                raise ValueError(f"trainer.{key}={value} must be true or false")
-        if not self.checkpoint_seconds > 0:
-            raise ValueError(f"trainer.checkpoint_seconds={self.checkpoint_seconds} must be above 0")
+            whole("trainer.threads", self.threads, 1)
+        flag("trainer.compile", self.compile)
+        flag("trainer.progress", self.progress)
+        above("trainer.checkpoint_seconds", self.checkpoint_seconds)
 
 
 @dataclass(frozen=True)
@@ -86,23 +86,19 @@ class TrainingSettings:
     seed: int
 
     def __post_init__(self) -> None:
-        _check_whole("seed", self.seed, -math.inf)
+        whole("seed", self.seed)
         for key, value, least in (
             ("steps", self.steps, 1),
             ("batch_size", self.batch_size, 1),
             ("warmup", self.warmup, 0),
         ):
-            _check_whole(f"training.{key}", value, least)
-        if self.decay not in DECAYS:
-            raise ValueError(f"training.decay={self.decay} is unknown: choose one of {', '.join(DECAYS)}")
-        if self.clip is not None and not self.clip > 0:
-            raise ValueError(f"training.clip={self.clip} must be above 0, or null to leave gradients alone")
-        if not isinstance(self.flip, bool):
-            raise ValueError(f"training.flip={self.flip} must be true or false")
-        if not 0 <= self.drop_labels < 1:
-            raise ValueError(f"training.drop_labels={self.drop_labels} must be at least 0 and below 1")
-        if not 0 <= self.ema_decay < 1:
-            raise ValueError(f"ema.decay={self.ema_decay} must be at least 0 and below 1")
+            whole(f"training.{key}", value, least)
+        one_of("training.decay", self.decay, DECAYS)
+        if self.clip is not None:
+            above("training.clip", self.clip, why="null leaves gradients alone")
+        flag("training.flip", self.flip)
+        share("training.drop_labels", self.drop_labels, one=False)
+        share("ema.decay", self.ema_decay, one=False)
 
     def learning_rate_factor(self, step: int) -> float:
         """The learning rate of a step, as a share of the optimizer's."""
@@ -140,18 +136,12 @@ class EvaluationSettings:
     cache: Path
 
     def __post_init__(self) -> None:
-        _check_whole("evaluation.seed", self.seed, -math.inf)
-        _check_whole("evaluation.batch_size", self.batch_size, 1)
-        _check_whole("evaluation.samples", self.samples, 2)
-        if self.reference not in SPLITS:
-            raise ValueError(f"evaluation.reference={self.reference} is no split: choose {' or '.join(SPLITS)}")
+        whole("evaluation.seed", self.seed)
+        whole("evaluation.batch_size", self.batch_size, 1)
+        whole("evaluation.samples", self.samples, 2)
+        one_of("evaluation.reference", self.reference, SPLITS)
 
     @property
     def held_out_split(self) -> Split:
         """The split that is not the reference."""
         return next(split for split in SPLITS if split != self.reference)
-
-
-def _check_whole(key: str, value: object, least: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f"{key}={value} must be a whole number{'' if math.isinf(least) else f', {least} or more'}")

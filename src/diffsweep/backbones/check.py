@@ -2,19 +2,13 @@
 
 from collections.abc import Sequence
 
+from diffsweep.mistakes import whole
 
-def integers(backbone: str, least: int, **values: int) -> None:
-    """Raise ValueError unless every value is an integer of at least `least`."""
+
+def integers(least: int, **values: int) -> None:
+    """Raise BadValue unless every value is a whole number, `least` or more."""
     for name, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise ValueError(f"backbone.{name} must be an integer of at least {least}, got {value!r} ({backbone})")
-
-
-def rate(backbone: str, **values: float) -> None:
-    """Raise ValueError unless every value lies in [0, 1)."""
-    for name, value in values.items():
-        if not 0 <= value < 1:
-            raise ValueError(f"backbone.{name} must be at least 0 and below 1, got {value!r} ({backbone})")
+        whole(name, value, least)
 
 
 def image(shape: Sequence[int]) -> tuple[int, int, int]:

@@ -61,9 +61,9 @@ class MLP(nn.Module):
     ) -> None:
         super().__init__()
         dimensions = check.points(shape)
-        check.integers("mlp", 2, width=width)
-        check.integers("mlp", 1, depth=depth, inputs=inputs, outputs=outputs)
-        check.integers("mlp", 0, octaves=octaves, classes=classes)
+        check.integers(2, width=width)
+        check.integers(1, depth=depth, inputs=inputs, outputs=outputs)
+        check.integers(0, octaves=octaves, classes=classes)
         self.shape = (inputs * dimensions,)
         self.inputs, self.outputs = inputs, outputs
         self.conditioning = Conditioning(width, width, classes)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from diffsweep.backbones import check
 from diffsweep.backbones.conditioning import Conditioning
+from diffsweep.mistakes import BadValue, share, whole
 
 Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
 
@@ -140,10 +141,10 @@ class UNet(nn.Module):
     ) -> None:
         super().__init__()
         image = check.image(shape)
-        check.integers("unet", 1, width=width, blocks=blocks, patch=patch, heads=heads, groups=groups)
-        check.integers("unet", 1, inputs=inputs, outputs=outputs)
-        check.integers("unet", 0, classes=classes)
-        check.rate("unet", dropout=dropout)
+        check.integers(1, width=width, blocks=blocks, patch=patch, heads=heads, groups=groups)
+        check.integers(1, inputs=inputs, outputs=outputs)
+        check.integers(0, classes=classes)
+        share("dropout", dropout, one=False)
         check_levels(image, width, multipliers, attention, patch, heads, groups)
 
         levels = range(len(multipliers))
@@ -207,25 +208,28 @@ def check_levels(
     """Raise ValueError unless the image can be cut and halved as asked and channels divide into groups and heads."""
     _, height, breadth = shape
     if height % patch or breadth % patch:
-        raise ValueError(f"backbone.patch={patch} does not divide images of {height} x {breadth}: choose one that does")
+        raise BadValue("patch", patch, f"does not divide images of {height} x {breadth}: choose one that does")
     if not multipliers:
-        raise ValueError("backbone.multipliers is empty: give one number per level, such as [1,2]")
-    for multiplier in multipliers:
-        check.integers("unet", 1, multipliers=multiplier)
+        raise BadValue("multipliers", [], "is empty: give one number per level, such as [1,2]")
+    for i, multiplier in enumerate(multipliers):
+        whole(f"multipliers[{i}]", multiplier, 1)
     if width % groups:
-        raise ValueError(f"backbone.width={width} is not a multiple of backbone.groups={groups}")
+        raise BadValue("width", width, f"is not a multiple of groups={groups}")
     side = min(height, breadth) // patch
     if side <= 2 ** (len(multipliers) - 2):
-        raise ValueError(
-            f"backbone.multipliers={list(multipliers)} halves images of {height} x {breadth} (patch {patch}) "
-            f"{len(multipliers) - 1} times, below one pixel: give fewer multipliers"
+        raise BadValue(
+            "multipliers",
+            list(multipliers),
+            f"halves images of {height} x {breadth} (patch {patch}) "
+            f"{len(multipliers) - 1} times, below one pixel: give fewer multipliers",
         )
     for level in attention:
         if isinstance(level, bool) or not isinstance(level, int) or not -len(multipliers) <= level < len(multipliers):
-            raise ValueError(
-                f"backbone.attention names level {level!r}, but levels go from 0 to {len(multipliers) - 1} "
-                "(or -1 for the coarsest)"
+            raise BadValue(
+                "attention",
+                list(attention),
+                f"names level {level!r}, but levels go from 0 to {len(multipliers) - 1} (or -1 for the coarsest)",
             )
         wide = width * multipliers[level]
         if wide % heads:
-            raise ValueError(f"backbone.heads={heads} does not divide the {wide} channels of level {level}")
+            raise BadValue("heads", heads, f"does not divide the {wide} channels of level {level}")

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from diffsweep.data.examples import Dataset, Examples, Split, decode, fixed
 from diffsweep.data.modality import IMAGES
+from diffsweep.mistakes import BadValue
 
 PLACES = (128, 64, 32, 16, 8, 4, 2, 1)
 
@@ -55,7 +56,7 @@ class AnalogBits(Dataset):
     def __init__(self, inner: Dataset, shape: tuple[int, ...], classes: int, sigma_data: float = 1.0) -> None:
         super().__init__(shape, classes, sigma_data)
         if inner.modality != IMAGES:
-            raise ValueError(f"dataset.inner={inner.name} holds points {inner.stored}: analog bits need uint8 images")
+            raise BadValue("inner", inner.name, f"holds points {inner.stored}: analog bits need uint8 images")
         # No class variable here: it is called after its images.
         self.name = f"{inner.name}_bits"  # pyright: ignore[reportAttributeAccessIssue]
         channels, *size = inner.stored

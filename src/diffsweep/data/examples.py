@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from diffsweep.data.modality import IMAGES, POINTS, Modality
+from diffsweep.mistakes import BadValue, above
 
 Split = Literal["train", "test"]
 
@@ -108,9 +109,7 @@ class Dataset(ABC):
         self.encode: Callable[[Tensor], Tensor] = encode
         self.decode: Callable[[Tensor, torch.dtype], Tensor] = decode
         self.classes = int(classes)
-        self.sigma_data = float(sigma_data)
-        if not self.sigma_data > 0:
-            raise ValueError(f"dataset.sigma_data must be positive, not {sigma_data}")
+        self.sigma_data = float(above("sigma_data", sigma_data))
 
     @abstractmethod
     def load(self, split: Split) -> Examples:
@@ -128,7 +127,7 @@ def fixed(dataset: str, key: str, given: object, only: object) -> None:
         ValueError: when `given` is not `only`.
     """
     if given != only:
-        raise ValueError(f"dataset.{key}={given} does not fit {dataset}, whose {key} is {only}")
+        raise BadValue(key, given, f"does not fit {dataset}, whose {key} is {only}")
 
 
 def known_split(split: str) -> None:

@@ -80,10 +80,10 @@ class FashionMNIST(Dataset):
                 return place
             failures.append(f"{place} lacks {' and '.join(missing)}")
         if self.root is None:
-            failures.insert(0, "dataset.root is not set")
+            failures.insert(0, "root is not set")
         if not self.download or self.root is None:
             failures.append(
-                "downloading is switched off (dataset.download=false)"
+                "downloading is switched off (download=false)"
                 if not self.download
                 else "nothing can be downloaded without dataset.root"
             )

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from diffsweep.data.examples import Dataset, Examples, Split, known_split
+from diffsweep.mistakes import BadValue, above, at_least, whole
 
 
 class RingOfGaussians(Dataset):
@@ -42,16 +43,15 @@ class RingOfGaussians(Dataset):
         sigma_data: float = 0.995,
     ) -> None:
         super().__init__(shape, classes, sigma_data)
-        for key, value, least in (("classes", classes, 1), ("radius", radius, 0), ("size", size, 1), ("seed", seed, 0)):
-            if not value >= least:
-                raise ValueError(f"dataset.{key} must be at least {least}, not {value}")
-        if not std > 0:
-            raise ValueError(f"dataset.std must be positive, not {std}")
+        at_least("radius", radius)
+        for key, value, least in (("classes", classes, 1), ("size", size, 1), ("seed", seed, 0)):
+            whole(key, value, least)
+        above("std", std)
         if self.shape != (2,):
-            raise ValueError(f"dataset.shape={self.shape} does not fit a ring of Gaussians, whose shape is (2,)")
+            raise BadValue("shape", self.shape, "does not fit a ring of Gaussians, whose shape is (2,)")
         exact = math.sqrt(radius**2 / 2 + std**2)
         if abs(self.sigma_data / exact - 1) > 0.1:
-            raise ValueError(f"dataset.sigma_data={sigma_data} does not fit radius {radius} and std {std}: {exact:.4g}")
+            raise BadValue("sigma_data", sigma_data, f"does not fit radius {radius} and std {std}: {exact:.4g}")
         self.radius, self.std, self.size, self.seed = float(radius), float(std), int(size), int(seed)
 
     @property

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from diffsweep.data.examples import Dataset, Examples, Split, fixed, known_split
+from diffsweep.mistakes import BadValue, at_least, whole
 
 
 class Plane(Dataset):
@@ -35,12 +36,12 @@ class Plane(Dataset):
     ) -> None:
         super().__init__(shape, classes, sigma_data)
         fixed(self.name, "shape", self.shape, (2,))
-        for key, value, least in (("classes", classes, 1), ("std", std, 0), ("size", size, 1), ("seed", seed, 0)):
-            if not value >= least:
-                raise ValueError(f"dataset.{key} must be at least {least}, not {value}")
+        at_least("std", std)
+        for key, value, least in (("classes", classes, 1), ("size", size, 1), ("seed", seed, 0)):
+            whole(key, value, least)
         exact = math.sqrt(1 + std**2)
         if abs(self.sigma_data / exact - 1) > 0.1:
-            raise ValueError(f"dataset.sigma_data={sigma_data} does not fit std {std}: {exact:.4g}")
+            raise BadValue("sigma_data", sigma_data, f"does not fit std {std}: {exact:.4g}")
         self.std, self.size, self.seed = float(std), int(size), int(seed)
 
     @abstractmethod

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from diffsweep.data.plane import Plane, part
+from diffsweep.mistakes import at_least
 
 
 class Spirals(Plane):
@@ -38,9 +39,7 @@ class Spirals(Plane):
         sigma_data: float = 1.001,
     ) -> None:
         super().__init__(classes, std, size, seed, shape, sigma_data)
-        if not 0 <= turns < math.inf:
-            raise ValueError(f"dataset.turns must be at least 0, not {turns}")
-        self.turns = float(turns)
+        self.turns = float(at_least("turns", turns))
 
     def clean(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """The arms; see `Plane.clean`."""

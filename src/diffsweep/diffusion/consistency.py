@@ -23,6 +23,7 @@ from diffsweep.diffusion.schedules.base import Schedule
 from diffsweep.diffusion.spacing import Spacing
 from diffsweep.diffusion.target import Target
 from diffsweep.diffusion.times import Adaptive, Times, uniforms
+from diffsweep.mistakes import BadValue, whole
 
 
 class Consistency(Objective):
@@ -59,8 +60,7 @@ class Consistency(Objective):
     ) -> None:
         super().__init__()
         for key, value, least in (("steps", steps, 1), ("coarse", coarse, 2), ("fine", fine, coarse)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ValueError(f"diffuser.{key}={value} must be a whole number, {least} or more")
+            whole(key, value, least)
         skip, out = target.skip_out(Level(1.0, 1e-6))
         if not (abs(skip - 1) < 1e-3 and abs(out) < 1e-3):
             raise ValueError(
@@ -82,7 +82,7 @@ class Consistency(Objective):
     @final
     def build(self, backbone: nn.Module, schedule: Schedule, sigma_data: float = 0.5) -> Denoiser:
         if getattr(backbone, "outputs", 1) != 1:
-            raise ValueError(f"backbone.outputs={backbone.outputs} must be 1: this diffuser asks for one prediction")
+            raise BadValue("backbone.outputs", backbone.outputs, "must be 1: this diffuser asks for one prediction")
         self._known = schedule, self._table(schedule)
         self.begin(backbone, schedule)
         return Denoiser(backbone, schedule, self.target, sigma_data)
@@ -239,9 +239,11 @@ class ConsistencyDistillation(Consistency):
     ) -> None:
         super().__init__(target, times, loss, spacing, steps, coarse, fine, stratified)
         if teacher is None:
-            raise ValueError(
-                "diffuser.teacher=null: name the finished fit to distill, as diffuser.teacher=1f2e3d4c5b6a; its name "
-                "is `fit` in its result.json and its folder's name below fits in paths.runs"
+            raise BadValue(
+                "teacher",
+                None,
+                "must name the finished fit to distill, as diffuser.teacher=1f2e3d4c5b6a; its name is `fit` in its "
+                "result.json and its folder's name below fits in paths.runs",
             )
         self.teacher = _Guest(teacher)
         self.warm_start = warm_start
@@ -301,7 +303,7 @@ def _same_path(schedule: Schedule, teachers: Schedule) -> None:
 def _take_over(backbone: nn.Module, target: Target, teacher: Denoiser) -> None:
     hint = "choose the teacher's, or diffuser.warm_start=false"
     if target != teacher.target:
-        raise ValueError(f"the teacher's network predicts {teacher.target}, diffuser.target is {target}: {hint}")
+        raise ValueError(f"the teacher's network predicts {teacher.target}, and this diffuser {target}: {hint}")
     try:
         backbone.load_state_dict(teacher.backbone.state_dict())
     except RuntimeError as error:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from diffsweep.diffusion.level import Level, scaled
 from diffsweep.diffusion.schedules.base import Schedule
 from diffsweep.diffusion.target import Target
+from diffsweep.mistakes import BadValue, above
 
 
 class Denoise(Protocol):
@@ -85,9 +86,8 @@ class Denoiser(nn.Module):
                 if memory is None
                 else "its earlier estimate too"
             )
-            raise ValueError(f"backbone.inputs={backbone.inputs} must be {inputs}: the network sees {sees}")
-        if not 0 < sigma_data < math.inf:
-            raise ValueError(f"sigma_data={sigma_data} must be above 0: it is the root mean square of the data")
+            raise BadValue("backbone.inputs", backbone.inputs, f"must be {inputs}: the network sees {sees}")
+        above("sigma_data", sigma_data, why="it is the root mean square of the data")
         if not all(math.isfinite(value) for value in target.skip_out(schedule.level(1.0))):
             raise ValueError(
                 f"a network that predicts {type(target).__name__.lower()} cannot give x0 where alpha = 0, and "

@@ -19,6 +19,7 @@ from diffsweep.diffusion.schedules.base import Schedule
 from diffsweep.diffusion.target import Target
 from diffsweep.diffusion.times import Adaptive, Times, uniforms
 from diffsweep.diffusion.weight import Balanced, Weight
+from diffsweep.mistakes import BadValue
 
 
 class Diffuser(Objective):
@@ -64,7 +65,7 @@ class Diffuser(Objective):
     ) -> None:
         super().__init__()
         if not 0 <= offset < math.inf:
-            raise ValueError(f"diffuser.offset={offset} must be 0 (plain noise) or more")
+            raise BadValue("offset", offset, "must be 0 (plain noise) or more")
         self.target = target
         self.times = times
         self.weight = weight
@@ -74,7 +75,7 @@ class Diffuser(Objective):
 
     def build(self, backbone: nn.Module, schedule: Schedule, sigma_data: float = 0.5) -> Denoiser:
         if getattr(backbone, "outputs", 1) != 1:
-            raise ValueError(f"backbone.outputs={backbone.outputs} must be 1: this diffuser asks for one prediction")
+            raise BadValue("backbone.outputs", backbone.outputs, "must be 1: this diffuser asks for one prediction")
         return Denoiser(backbone, schedule, self.target, sigma_data)
 
     def draw(self, shape: tuple[int, ...], generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:

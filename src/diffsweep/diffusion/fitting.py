@@ -19,6 +19,7 @@ from diffsweep.diffusion.sampler import Sampler
 from diffsweep.diffusion.schedules.base import Schedule
 from diffsweep.diffusion.solvers.rk4 import RK4
 from diffsweep.diffusion.spacing import Given, LogSNR
+from diffsweep.mistakes import BadValue
 
 
 @torch.no_grad()
@@ -69,7 +70,7 @@ def fit_spacing(
         )
     levels = sampler.levels(schedule)
     if len(levels) < 3:
-        raise ValueError(f"sampler.nfe={sampler.nfe} gives a single step, which leaves nothing to fit")
+        raise BadValue("sampler.nfe", sampler.nfe, "gives a single step, which leaves nothing to fit")
     top = min(levels[0].noise, 1e4)
     least = max(schedule.level(0.0).noise, 1e-4)
     start = schedule.levels(torch.tensor([-2 * math.log(top)], dtype=torch.float64))[0]

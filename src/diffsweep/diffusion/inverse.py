@@ -12,6 +12,7 @@ from diffsweep.diffusion.noise import Leg
 from diffsweep.diffusion.sampler import Sampler
 from diffsweep.diffusion.schedules.base import Schedule
 from diffsweep.diffusion.transfer import transfer
+from diffsweep.mistakes import BadValue
 
 
 def invert(
@@ -56,7 +57,7 @@ def invert(
 
     levels = sampler.levels(schedule)[-2::-1]
     if len(levels) < 2:
-        raise ValueError(f"sampler.nfe={sampler.nfe} is a single step, which cannot be inverted: give more")
+        raise BadValue("sampler.nfe", sampler.nfe, "is a single step, which cannot be inverted: give more")
     legs = [Leg(s, t, t) for s, t in itertools.pairwise(levels)]
     memory = sampler.solver.plan(legs, schedule)
     x = x0 * levels[0].alpha

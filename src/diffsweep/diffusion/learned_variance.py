@@ -22,6 +22,7 @@ from diffsweep.diffusion.level import Level, Scalar
 from diffsweep.diffusion.objective import Objective
 from diffsweep.diffusion.schedules.base import Schedule
 from diffsweep.diffusion.target import Target
+from diffsweep.mistakes import above, whole
 
 
 class SpreadDenoiser(Denoiser):
@@ -87,10 +88,8 @@ class LearnedVariance(Objective):
 
     def __init__(self, simple: Diffuser, steps: int = 1000, vlb: float = 0.001) -> None:
         super().__init__()
-        if isinstance(steps, bool) or not isinstance(steps, int) or steps < 2:
-            raise ValueError(f"diffuser.steps={steps} must be a whole number, 2 or more")
-        if not 0 < vlb < math.inf:
-            raise ValueError(f"diffuser.vlb={vlb} must be above 0")
+        whole("steps", steps, 2)
+        above("vlb", vlb)
         self.simple = simple
         self.steps = steps
         self.vlb = vlb

@@ -17,6 +17,7 @@ from torch import Tensor
 from diffsweep.diffusion.denoiser import Denoise
 from diffsweep.diffusion.guidance.gradient import usable
 from diffsweep.diffusion.schedules.base import Schedule
+from diffsweep.mistakes import BadValue, whole
 
 
 def log_likelihood(
@@ -66,12 +67,11 @@ def log_likelihood(
         True
     """
     for name, value in (("steps", steps), ("probes", probes)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name}={value} must be a whole number, 1 or more")
+        whole(name, value, 1)
     low = max(noise_min, float(schedule.level(0.0).noise))
     high = min(noise_max, float(schedule.level(1.0).noise))
     if not 0 < low < high < math.inf:
-        raise ValueError(f"noise_min={noise_min} and noise_max={noise_max} leave nothing of this schedule's range")
+        raise BadValue("noise_min", noise_min, f"leaves, with noise_max={noise_max}, nothing of this schedule's range")
     told = condition if condition is None else usable(condition)
     dimensions = x0[0].numel()
     shape = (1 if exact else probes, *x0.shape)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor
+
+from diffsweep.mistakes import above
 
 
 class Loss(Protocol):
@@ -36,8 +37,7 @@ class Huber:
     delta: float = 1.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.delta < math.inf:
-            raise ValueError(f"diffuser.loss.delta={self.delta} must be above 0")
+        above("delta", self.delta)
 
     def __call__(self, prediction: Tensor, target: Tensor) -> Tensor:
         distance = (prediction - target).abs()
@@ -56,8 +56,7 @@ class PseudoHuber:
     c: float = 0.00054
 
     def __post_init__(self) -> None:
-        if not 0 < self.c < math.inf:
-            raise ValueError(f"diffuser.loss.c={self.c} must be above 0")
+        above("c", self.c)
 
     def __call__(self, prediction: Tensor, target: Tensor) -> Tensor:
         difference = (prediction - target).flatten(1)

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from diffsweep.diffusion.level import Level
+from diffsweep.mistakes import BadValue, whole
 
 
 @dataclass(frozen=True)
@@ -69,9 +70,7 @@ class SDE:
 
     def __post_init__(self) -> None:
         if not 0 <= self.eta < math.inf:
-            raise ValueError(
-                f"sampler.noise.eta={self.eta} must be 0 (no fresh noise) or more (1 is the reverse SDE), and finite"
-            )
+            raise BadValue("eta", self.eta, "must be 0 (no fresh noise) or more (1 is the reverse SDE), and finite")
 
     def legs(self, levels: Sequence[Level]) -> list[Leg]:
         return [Leg(t, s, self._landing(t, s)) for t, s in itertools.pairwise(levels)]
@@ -111,7 +110,7 @@ class Ancestral:
 
     def __post_init__(self) -> None:
         if not 0 <= self.eta <= 1:
-            raise ValueError(f"sampler.noise.eta={self.eta} must lie between 0 (no fresh noise) and 1 (DDPM's)")
+            raise BadValue("eta", self.eta, "must lie between 0 (no fresh noise) and 1 (DDPM's)")
 
     def legs(self, levels: Sequence[Level]) -> list[Leg]:
         landings = (self._landing(t, s) for t, s in itertools.pairwise(levels))
@@ -145,13 +144,11 @@ class Churn:
 
     def __post_init__(self) -> None:
         if not self.amount >= 0:
-            raise ValueError(f"sampler.noise.amount={self.amount} must be 0 or more")
+            raise BadValue("amount", self.amount, "must be 0 or more")
         if not 0 <= self.noise_min <= self.noise_max:
-            raise ValueError(
-                f"sampler.noise.noise_min={self.noise_min} must be 0 or more, and at most noise_max={self.noise_max}"
-            )
+            raise BadValue("noise_min", self.noise_min, f"must be 0 or more, and at most noise_max={self.noise_max}")
         if not self.boost > 0:
-            raise ValueError(f"sampler.noise.boost={self.boost} must be above 0; 1 is exact")
+            raise BadValue("boost", self.boost, "must be above 0; 1 is exact")
 
     def legs(self, levels: Sequence[Level]) -> list[Leg]:
         gamma = min(self.amount / (len(levels) - 1), math.sqrt(2) - 1)
@@ -186,12 +183,9 @@ class Restart:
 
     def __post_init__(self) -> None:
         if not 0 < self.noise_min < self.noise_max:
-            raise ValueError(
-                f"sampler.noise.noise_min={self.noise_min} must be above 0 and below noise_max={self.noise_max}"
-            )
+            raise BadValue("noise_min", self.noise_min, f"must be above 0 and below noise_max={self.noise_max}")
         for key, value in (("steps", self.steps), ("repeats", self.repeats)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"sampler.noise.{key}={value} must be a whole number, 1 or more")
+            whole(key, value, 1)
 
     def legs(self, levels: Sequence[Level]) -> list[Leg]:
         legs = [Leg(t, s, s) for t, s in itertools.pairwise(levels)]
@@ -229,9 +223,8 @@ class Langevin:
 
     def __post_init__(self) -> None:
         if not 0 < self.snr < 0.7:
-            raise ValueError(f"sampler.noise.snr={self.snr} must be above 0 and below 0.7")
-        if isinstance(self.repeats, bool) or not isinstance(self.repeats, int) or self.repeats < 1:
-            raise ValueError(f"sampler.noise.repeats={self.repeats} must be a whole number, 1 or more")
+            raise BadValue("snr", self.snr, "must be above 0 and below 0.7")
+        whole("repeats", self.repeats, 1)
 
     def legs(self, levels: Sequence[Level]) -> list[Leg]:
         legs: list[Leg] = []
@@ -260,8 +253,7 @@ class Resample:
 
     def __post_init__(self) -> None:
         for key, value in (("jump", self.jump), ("repeats", self.repeats)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"sampler.noise.{key}={value} must be a whole number, 1 or more")
+            whole(key, value, 1)
 
     def legs(self, levels: Sequence[Level]) -> list[Leg]:
         legs = Ancestral().legs(levels)

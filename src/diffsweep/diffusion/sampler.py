@@ -24,6 +24,7 @@ from diffsweep.diffusion.schedules.base import Schedule
 from diffsweep.diffusion.solvers.base import Solver
 from diffsweep.diffusion.spacing import Spacing
 from diffsweep.diffusion.transfer import renoise, transfer
+from diffsweep.mistakes import BadValue, whole
 
 Generators = torch.Generator | Sequence[torch.Generator] | None
 
@@ -77,10 +78,9 @@ class Sampler:
     noise: Noise = field(default=SDE())
 
     def __post_init__(self) -> None:
-        if isinstance(self.nfe, bool) or not isinstance(self.nfe, int) or self.nfe < 1:
-            raise ValueError(f"sampler.nfe={self.nfe} must be a whole number of network evaluations, 1 or more")
+        whole("nfe", self.nfe, 1)
         if self._cost(1) > self.nfe:
-            raise ValueError(f"sampler.nfe={self.nfe} is too few for this sampler, whose least cost is {self._cost(1)}")
+            raise BadValue("nfe", self.nfe, f"is too few for this sampler, whose least cost is {self._cost(1)}")
 
     def _cost(self, steps: int) -> int:
         return self.solver.nfe(self.noise.count(steps))

@@ -14,6 +14,7 @@ from diffsweep.diffusion.diffuser import Diffuser
 from diffsweep.diffusion.level import Level
 from diffsweep.diffusion.objective import Objective
 from diffsweep.diffusion.schedules.base import Schedule
+from diffsweep.mistakes import share
 
 
 class SelfConditioned(Objective):
@@ -31,8 +32,7 @@ class SelfConditioned(Objective):
 
     def __init__(self, objective: Diffuser, probability: float = 0.5) -> None:
         super().__init__()
-        if not 0 < probability <= 1:
-            raise ValueError(f"diffuser.probability={probability} must be above 0 and at most 1")
+        share("probability", probability, zero=False)
         self.objective = objective
         self.probability = probability
 

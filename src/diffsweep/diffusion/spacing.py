@@ -16,6 +16,7 @@ from torch import Tensor
 
 from diffsweep.diffusion.level import CLEAN, Level
 from diffsweep.diffusion.schedules.base import Schedule
+from diffsweep.mistakes import BadValue, above, share
 
 
 class Spacing(Protocol):
@@ -40,9 +41,9 @@ class Time:
 
     def __post_init__(self) -> None:
         if not 0 < self.first <= 1:
-            raise ValueError(f"sampler.spacing.first={self.first} must be above 0 and at most 1 (pure noise)")
+            raise BadValue("first", self.first, "must be above 0 and at most 1 (pure noise)")
         if not self.power > 0:
-            raise ValueError(f"sampler.spacing.power={self.power} must be above 0 (1 is uniform, 2 quadratic)")
+            raise BadValue("power", self.power, "must be above 0 (1 is uniform, 2 quadratic)")
 
     def __call__(self, schedule: Schedule, steps: int) -> list[Level]:
         return _at_times(schedule, self.first * (1 - _ramp(steps, steps)) ** self.power)
@@ -61,8 +62,7 @@ class Leading:
     last: float = 0.001
 
     def __post_init__(self) -> None:
-        if not 0 < self.last < 1:
-            raise ValueError(f"sampler.spacing.last={self.last} must lie between 0 and 1")
+        share("last", self.last, zero=False, one=False)
 
     def __call__(self, schedule: Schedule, steps: int) -> list[Level]:
         return _at_times(schedule, self.last + (1 - self.last) * (1 - (_ramp(steps, steps) + 1 / steps)))
@@ -79,8 +79,7 @@ class Linspace:
     last: float = 0.001
 
     def __post_init__(self) -> None:
-        if not 0 < self.last < 1:
-            raise ValueError(f"sampler.spacing.last={self.last} must lie between 0 and 1")
+        share("last", self.last, zero=False, one=False)
 
     def __call__(self, schedule: Schedule, steps: int) -> list[Level]:
         return _at_times(schedule, 1 - (1 - self.last) * _ramp(steps))
@@ -100,8 +99,7 @@ class Beta:
 
     def __post_init__(self) -> None:
         for key, value in (("a", self.a), ("b", self.b)):
-            if not value > 0:
-                raise ValueError(f"sampler.spacing.{key}={value} must be above 0")
+            above(key, value)
 
     def __call__(self, schedule: Schedule, steps: int) -> list[Level]:
         # In the angle with t = sin^2 the density is sin^(2a-1) cos^(2b-1), which the midpoint rule integrates well.
@@ -131,8 +129,7 @@ class LogSNR:
     noise_max: float = 80.0
 
     def __post_init__(self) -> None:
-        if not self.rho > 0:
-            raise ValueError(f"sampler.spacing.rho={self.rho} must be above 0")
+        above("rho", self.rho)
 
     def __call__(self, schedule: Schedule, steps: int) -> list[Level]:
         low, high = (math.log(noise) for noise in _range(schedule, self.noise_min, self.noise_max))
@@ -154,8 +151,7 @@ class Karras:
     noise_max: float = 80.0
 
     def __post_init__(self) -> None:
-        if not self.rho > 0:
-            raise ValueError(f"sampler.spacing.rho={self.rho} must be above 0")
+        above("rho", self.rho)
 
     def __call__(self, schedule: Schedule, steps: int) -> list[Level]:
         low, high = (noise ** (1 / self.rho) for noise in _range(schedule, self.noise_min, self.noise_max))
@@ -194,28 +190,26 @@ class Optimal:
     tables: Sequence[Sequence[float]]
 
     def __post_init__(self) -> None:
-        tables = tuple(_falling(table, "each of sampler.spacing.tables") for table in self.tables)
+        tables = tuple(_falling(table, f"tables[{i}]") for i, table in enumerate(self.tables))
         if not tables or any(len(less) >= len(more) for less, more in itertools.pairwise(tables)):
-            raise ValueError(
-                f"sampler.spacing.tables of lengths {[len(table) for table in tables]}: there must be at least one, "
-                "each longer than the one before"
-            )
+            lengths = [len(table) for table in tables]
+            raise BadValue("tables", "[...]", f"must be one or more, each longer than the one before, not {lengths}")
         object.__setattr__(self, "tables", tables)
 
     def __call__(self, schedule: Schedule, steps: int) -> list[Level]:
         less = max((table for table in self.tables if len(table) <= steps), key=len, default=self.tables[0])
         more = min((table for table in self.tables if len(table) >= steps), key=len, default=self.tables[-1])
-        share = math.log(steps / len(less)) / math.log(len(more) / len(less)) if len(more) > len(less) else 0.0
+        fraction = math.log(steps / len(less)) / math.log(len(more) / len(less)) if len(more) > len(less) else 0.0
         low, high = (_from_table(table, schedule, steps) for table in (less, more))
-        return _at_noises(schedule, low.lerp(high, share).exp())
+        return _at_noises(schedule, low.lerp(high, fraction).exp())
 
 
 def _falling(noises: Sequence[float], what: str) -> tuple[float, ...]:
     noises = tuple(float(noise) for noise in noises)
     if len(noises) < 2 or min(noises) <= 0 or not all(map(math.isfinite, noises)):
-        raise ValueError(f"{what}={list(noises)} must be finite numbers above 0, at least two")
+        raise BadValue(what, list(noises), "must be finite numbers above 0, at least two")
     if any(after >= before for before, after in itertools.pairwise(noises)):
-        raise ValueError(f"{what}={list(noises)} must fall from one to the next")
+        raise BadValue(what, list(noises), "must fall from one to the next")
     return noises
 
 
@@ -230,7 +224,7 @@ def _from_table(noises: Sequence[float], schedule: Schedule, steps: int) -> Tens
 
 def _range(schedule: Schedule, noise_min: float, noise_max: float) -> tuple[float, float]:
     if not 0 < noise_min < noise_max < math.inf:
-        raise ValueError(f"noise_min={noise_min} must be above 0 and below noise_max={noise_max}")
+        raise BadValue("noise_min", noise_min, f"must be above 0 and below noise_max={noise_max}")
     low = max(noise_min, float(schedule.level(0.0).noise))
     high = min(noise_max, float(schedule.level(1.0).noise))
     if low >= high:
@@ -249,8 +243,8 @@ def _ramp(steps: int, whole: int | None = None) -> Tensor:
 def _interpolated(at: Tensor, x: Tensor, y: Tensor) -> Tensor:
     """Linear interpolation of the points (x, y), x rising, at these places."""
     right = torch.searchsorted(x, at).clamp(1, len(x) - 1)
-    share = (at - x[right - 1]) / (x[right] - x[right - 1])
-    return y[right - 1].lerp(y[right], share)
+    fraction = (at - x[right - 1]) / (x[right] - x[right - 1])
+    return y[right - 1].lerp(y[right], fraction)
 
 
 def _at_times(schedule: Schedule, times: Tensor) -> list[Level]:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from diffsweep.diffusion.schedules.base import Schedule
+from diffsweep.mistakes import BadValue, above, share, whole
 
 
 class Times(Protocol):
@@ -56,8 +57,7 @@ class LogNormal:
     std: float = 1.2
 
     def __post_init__(self) -> None:
-        if not 0 < self.std < math.inf:
-            raise ValueError(f"diffuser.times.std={self.std} must be above 0")
+        above("std", self.std)
 
     def __call__(self, u: Tensor, schedule: Schedule) -> Tensor:
         tiny = torch.finfo(u.dtype).eps
@@ -78,8 +78,7 @@ class LogitNormal:
     std: float = 1.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.std < math.inf:
-            raise ValueError(f"diffuser.times.std={self.std} must be above 0")
+        above("std", self.std)
 
     def __call__(self, u: Tensor, schedule: Schedule) -> Tensor:
         tiny = torch.finfo(u.dtype).eps
@@ -102,9 +101,7 @@ class LogSNR:
 
     def __post_init__(self) -> None:
         if not -math.inf < self.low < self.high < math.inf:
-            raise ValueError(
-                f"diffuser.times.low={self.low} must be below diffuser.times.high={self.high}, both finite"
-            )
+            raise BadValue("low", self.low, f"must be below high={self.high}, both finite")
 
     def __call__(self, u: Tensor, schedule: Schedule) -> Tensor:
         return _time(schedule, self.high + (self.low - self.high) * u)
@@ -137,11 +134,9 @@ class Cosine:
     def __post_init__(self) -> None:
         for key, value in (("low", self.low), ("high", self.high), ("sigma_data", self.sigma_data)):
             if value is not None and not 0 < value < math.inf:
-                raise ValueError(f"diffuser.times.{key}={value} must be above 0")
+                raise BadValue(key, value, "must be above 0")
         if not 0 < self.noise_min < self.noise_max < math.inf:
-            raise ValueError(
-                f"diffuser.times.noise_min={self.noise_min} must be above 0 and below noise_max={self.noise_max}"
-            )
+            raise BadValue("noise_min", self.noise_min, f"must be above 0 and below noise_max={self.noise_max}")
 
     def __call__(self, u: Tensor, schedule: Schedule) -> Tensor:
         size = max(self.shape[1:], default=0)
@@ -174,12 +169,9 @@ class LossAware(nn.Module):
 
     def __init__(self, base: Times, bins: int = 100, decay: float = 0.9, uniform: float = 0.001) -> None:
         super().__init__()
-        if isinstance(bins, bool) or not isinstance(bins, int) or bins < 1:
-            raise ValueError(f"diffuser.times.bins={bins} must be a whole number, 1 or more")
-        if not 0 <= decay < 1:
-            raise ValueError(f"diffuser.times.decay={decay} must be at least 0 and below 1")
-        if not 0 < uniform <= 1:
-            raise ValueError(f"diffuser.times.uniform={uniform} must be above 0 and at most 1")
+        whole("bins", bins, 1)
+        share("decay", decay, one=False)
+        share("uniform", uniform, zero=False)
         self.base = base
         self.bins = bins
         self.decay = decay

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from diffsweep.diffusion.level import Level, Scalar
+from diffsweep.mistakes import BadValue, above, whole
 
 
 class Weight(Protocol):
@@ -73,7 +74,7 @@ class MinSNR:
 
     def __post_init__(self) -> None:
         if not self.gamma > 0:
-            raise ValueError(f"diffuser.weight.gamma={self.gamma} must be above 0")
+            raise BadValue("gamma", self.gamma, "must be above 0")
 
     def __call__(self, level: Level, out: Scalar) -> Scalar:
         return ((level.alpha / level.sigma) ** 2).clamp(max=self.gamma)
@@ -90,8 +91,7 @@ class SoftMinSNR:
     gamma: float = 4.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.gamma < math.inf:
-            raise ValueError(f"diffuser.weight.gamma={self.gamma} must be above 0")
+        above("gamma", self.gamma)
 
     def __call__(self, level: Level, out: Scalar) -> Scalar:
         return 1 / ((level.sigma / level.alpha) ** 2 + 1 / self.gamma)
@@ -108,8 +108,7 @@ class EDM:
     sigma_data: float = 0.5
 
     def __post_init__(self) -> None:
-        if not 0 < self.sigma_data < math.inf:
-            raise ValueError(f"diffuser.weight.sigma_data={self.sigma_data} must be above 0")
+        above("sigma_data", self.sigma_data)
 
     def __call__(self, level: Level, out: Scalar) -> Scalar:
         return (level.alpha / level.sigma) ** 2 + self.sigma_data**-2
@@ -147,8 +146,7 @@ class Learned(nn.Module):
 
     def __init__(self, base: Weight, features: int = 128) -> None:
         super().__init__()
-        if isinstance(features, bool) or not isinstance(features, int) or features < 1:
-            raise ValueError(f"diffuser.weight.features={features} must be a whole number, 1 or more")
+        whole("features", features, 1)
         self.base = base
         # Fixed for good: two trainings with different seeds differ in what they learn, not in what they can learn.
         fixed = torch.Generator().manual_seed(0)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from diffsweep.evaluation.extractor import Extractor, sha256
 from diffsweep.evaluation.pretrained import File, find
+from diffsweep.mistakes import whole
 
 FILE = File(
     what="EfficientNet-Lite0",
@@ -76,10 +77,8 @@ def efficientnet(size: int = SIZE, weights: str | None = None, folder: str | Non
         ValueError: when the file cannot be had (the line says which file to put where) or is another, or for a size
             that is too small.
     """
-    if not isinstance(size, int) or size < 32:
-        raise ValueError(
-            f"evaluation.extractor.size={size} must be a whole number, 32 or more: the network halves it five times"
-        )
+    # The network halves it five times.
+    whole("size", size, 32)
     found = find(FILE, weights, folder)
     state = torch.load(io.BytesIO(found.content), map_location="cpu", weights_only=True)
     resize = described(size, "bilinear")

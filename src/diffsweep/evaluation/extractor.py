@@ -12,6 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from diffsweep.mistakes import whole
+
 # Only in the features of the original Inception has a number the name that papers print.
 _PLAIN = {"fd": "fid", "sfd": "sfid", "kd": "kid", "score": "inception_score"}
 
@@ -87,9 +89,7 @@ class Extractor:
         Raises:
             ValueError: when `batch_size` is not positive.
         """
-        if batch_size < 1:
-            raise ValueError(f"evaluation.batch_size must be at least 1, not {batch_size}")
-        return map(self, x.split(batch_size))
+        return map(self, x.split(whole("batch_size", batch_size, 1)))
 
 
 def sha256(*parts: str | bytes) -> str:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from diffsweep.evaluation.downdate import change
 from diffsweep.evaluation.moments import Moments, double
+from diffsweep.mistakes import BadValue
 
 if TYPE_CHECKING:
     from diffsweep.evaluation.features import Features
@@ -57,7 +58,7 @@ class Frechet:
 
     def __init__(self, output: str = "features") -> None:
         if output not in _SHORT:
-            raise ValueError(f"output={output} has no Frechet distance: choose one of {', '.join(_SHORT)}")
+            raise BadValue("output", output, f"has no Frechet distance: choose one of {', '.join(_SHORT)}")
         self.output = output
         self.short = _SHORT[output]
 

@@ -3,6 +3,7 @@
 from torch import nn
 
 from diffsweep.evaluation.extractor import Extractor, sha256
+from diffsweep.mistakes import whole
 
 
 def identity(dimension: int = 2) -> Extractor:
@@ -11,6 +12,5 @@ def identity(dimension: int = 2) -> Extractor:
     Raises:
         ValueError: when `dimension` is not positive.
     """
-    if dimension < 1:
-        raise ValueError(f"extractor.dimension must be at least 1, not {dimension}")
+    whole("dimension", dimension, 1)
     return Extractor(nn.Identity(), "points", dimension, sha256("identity", str(dimension)))

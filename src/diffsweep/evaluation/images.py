@@ -29,6 +29,8 @@ from PIL import ExifTags, Image
 from torch import Tensor
 from tqdm import tqdm
 
+from diffsweep.mistakes import one_of, whole
+
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 CORRUPT = ("refuse", "skip")
 
@@ -115,10 +117,9 @@ def read_images(path: str | Path, *, size: int | None = None, corrupt: str = "re
         OSError: for what may not be read.
     """
     path = Path(path)
-    if corrupt not in CORRUPT:
-        raise ValueError(f"corrupt={corrupt} is unknown: choose {' or '.join(CORRUPT)}")
-    if size is not None and size < 1:
-        raise ValueError(f"the size must be at least 1 pixel, not {size}")
+    one_of("corrupt", corrupt, CORRUPT)
+    if size is not None:
+        whole("size", size, 1)
     if path.is_dir():
         return _folder(path, size, corrupt, show)
     if not path.exists():

@@ -19,6 +19,7 @@ from torch import Tensor
 from diffsweep.evaluation.features import Features
 from diffsweep.evaluation.frechet import leave_out
 from diffsweep.evaluation.metric import Numbers, Real
+from diffsweep.mistakes import whole
 
 _PER_DIMENSION = 2
 _LEAST = 20
@@ -41,10 +42,8 @@ class Infinity:
     needs = ("features",)
 
     def __init__(self, parts: int = 5, seed: int = 0) -> None:
-        if parts < 2:
-            raise ValueError(f"a line needs divisions into at least 2 parts, not parts={parts}")
-        self.parts = parts
-        self.seed = seed
+        self.parts = whole("parts", parts, 2)
+        self.seed = whole("seed", seed)
 
     def prepare(self, drawn: Features, real: Real) -> Numbers:
         """See `Metric.prepare`; no number for fewer than 40 samples, or 4 for each dimension."""

@@ -12,6 +12,7 @@ from diffsweep.evaluation.features import Features
 from diffsweep.evaluation.metric import Numbers, Real, settings
 from diffsweep.evaluation.moments import double
 from diffsweep.evaluation.pairs import among, discrepancy
+from diffsweep.mistakes import whole
 
 
 class KernelDistance:
@@ -28,9 +29,7 @@ class KernelDistance:
     needs = ("features",)
 
     def __init__(self, degree: int = 3) -> None:
-        if degree < 1:
-            raise ValueError(f"the degree of a polynomial kernel must be at least 1, not {degree}")
-        self.degree = degree
+        self.degree = whole("degree", degree, 1)
 
     def prepare(self, drawn: Features, real: Real) -> Numbers:
         """See `Metric.prepare`; no number for fewer than 2 real samples, or fewer than 2 drawn without some block."""

@@ -13,6 +13,7 @@ from diffsweep.evaluation.features import Features
 from diffsweep.evaluation.metric import Numbers, Real, settings
 from diffsweep.evaluation.moments import double
 from diffsweep.evaluation.pairs import Kernel, among, discrepancy
+from diffsweep.mistakes import whole
 
 # Real samples whose distances are asked for their median.
 _ENOUGH = 1000
@@ -34,9 +35,7 @@ class MMD:
     needs = ("features",)
 
     def __init__(self, widths: int = 4) -> None:
-        if widths < 1:
-            raise ValueError(f"widths={widths} must be at least 1: mmd needs a kernel")
-        self.widths = widths
+        self.widths = whole("widths", widths, 1)
 
     def prepare(self, drawn: Features, real: Real) -> Numbers:
         """See `Metric.prepare`; all pairs of drawn and real samples are looked at, once.

@@ -19,6 +19,7 @@ from torch import Tensor
 from diffsweep.evaluation.features import Features
 from diffsweep.evaluation.metric import Numbers, Real
 from diffsweep.evaluation.moments import double
+from diffsweep.mistakes import whole
 
 # Pairs in memory at a time.
 _AT_ONCE = 2**20
@@ -46,11 +47,8 @@ class Neighbours:
     needs = ("features",)
 
     def __init__(self, k: int = 3, k_density: int = 5) -> None:
-        for name, value in (("k", k), ("k_density", k_density)):
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1 neighbour, not {value}")
-        self.k = k
-        self.k_density = k_density
+        self.k = whole("k", k, 1)
+        self.k_density = whole("k_density", k_density, 1)
 
     def prepare(self, drawn: Features, real: Real) -> Numbers:
         """See `Metric.prepare`; no numbers where a set has no more samples than a ball has neighbours."""

@@ -18,6 +18,8 @@ from pathlib import Path
 
 import torch
 
+from diffsweep.mistakes import BadValue
+
 
 @dataclass(frozen=True)
 class File:
@@ -70,9 +72,7 @@ def find(file: File, weights: str | Path | None = None, folder: str | Path | Non
     if weights is not None:
         place = Path(weights)
         if not place.is_file():
-            raise ValueError(
-                f"evaluation.extractor.weights={weights} is not a file: give the path of {file.name} ({file.url})"
-            )
+            raise BadValue("weights", weights, f"is not a file: give the path of {file.name} ({file.url})")
         return _checked(file, place)
     for place in places(file, folder):
         if place.is_file():
@@ -102,10 +102,7 @@ def _checked(file: File, place: Path) -> Weights:
     content = place.read_bytes()
     digest = hashlib.sha256(content).hexdigest()
     if file.sha256 is None:
-        raise ValueError(
-            f"evaluation.extractor.sha256 is not set, so nothing says which weights these are: {place} has "
-            f"evaluation.extractor.sha256={digest}"
-        )
+        raise BadValue("sha256", None, f"does not say which weights these are: {place} has sha256={digest}")
     if digest != file.sha256.lower():
         raise ValueError(
             f"{place} is not {file.what}: its SHA-256 is {digest}, not {file.sha256}; put {file.name} from {file.url} "

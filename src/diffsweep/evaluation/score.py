@@ -15,6 +15,7 @@ import torch
 from diffsweep.evaluation.features import Features
 from diffsweep.evaluation.metric import Numbers, Real
 from diffsweep.evaluation.moments import double
+from diffsweep.mistakes import whole
 
 # That of torch-fidelity, so that the parts are the same.
 _SEED = 2020
@@ -37,9 +38,7 @@ class Score:
     needs = ("logits",)
 
     def __init__(self, splits: int = 10) -> None:
-        if splits < 1:
-            raise ValueError(f"splits must be at least 1, not {splits}")
-        self.splits = splits
+        self.splits = whole("splits", splits, 1)
 
     def prepare(self, drawn: Features, real: Real) -> Numbers:
         """See `Metric.prepare`; no number for fewer samples than parts."""

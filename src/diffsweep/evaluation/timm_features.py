@@ -22,6 +22,7 @@ from diffsweep.evaluation.efficientnet import described, resized
 from diffsweep.evaluation.extractor import Extractor
 from diffsweep.evaluation.extractor import sha256 as digest_of
 from diffsweep.evaluation.pretrained import File, find
+from diffsweep.mistakes import BadValue, one_line
 
 
 class TimmNetwork(nn.Module):
@@ -76,7 +77,7 @@ def timm_features(
         raise ValueError(f"extractor {space} needs timm: pip install 'diffsweep[timm]'") from None
     name = model.partition(".")[0]
     if not timm.is_model(name):
-        raise ValueError(f"evaluation.extractor.model={model} is no network of timm {timm.__version__}")
+        raise BadValue("model", model, f"is no network of timm {timm.__version__}")
     url = f"https://huggingface.co/timm/{model} (its model.safetensors)"
     found = find(File(model, f"{model}.safetensors", sha256, url, fetch=False), weights, folder)
     body = _made(timm, model)
@@ -99,7 +100,7 @@ def _made(timm: Any, model: str) -> nn.Module:
     except TypeError:
         return timm.create_model(model, pretrained=False)
     except RuntimeError as error:
-        raise ValueError(f"evaluation.extractor.model={model}: {' '.join(str(error).split())}") from None
+        raise BadValue("model", model, f"cannot be made: {one_line(error)}") from None
 
 
 def _dimension(network: TimmNetwork, model: str) -> int:
@@ -108,4 +109,4 @@ def _dimension(network: TimmNetwork, model: str) -> int:
             return network.eval()(torch.zeros(1, 3, 8, 8, dtype=torch.uint8)).shape[1]
     except (AssertionError, RuntimeError, TypeError) as error:
         reason = " ".join(str(error).split())
-        raise ValueError(f"evaluation.extractor.size={network.size} does not fit {model}: {reason}") from None
+        raise BadValue("size", network.size, f"does not fit {model}: {reason}") from None

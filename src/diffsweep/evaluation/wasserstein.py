@@ -20,6 +20,7 @@ from scipy.spatial.distance import cdist
 
 from diffsweep.evaluation.features import BLOCKS, Features
 from diffsweep.evaluation.metric import Numbers, Real
+from diffsweep.mistakes import whole
 
 Array = NDArray[np.float64]
 
@@ -45,8 +46,8 @@ class Wasserstein:
     needs = ("features",)
 
     def __post_init__(self) -> None:
-        if self.points < BLOCKS:
-            raise ValueError(f"points={self.points} must be at least {BLOCKS}: one of each block of samples")
+        # One of each block of samples.
+        whole("points", self.points, BLOCKS)
 
     def prepare(self, drawn: Features, real: Real) -> Numbers:
         """See `Metric.prepare`; at 2,000 points about a second, and another for the jackknife."""

@@ -17,7 +17,8 @@ from diffsweep.diffusion.objective import Objective
 from diffsweep.evaluation.evaluate import Evaluation
 from diffsweep.evaluation.extractor import Extractor
 from diffsweep.evaluation.metric import Metric
-from diffsweep.runs.instantiate import make, make_denoiser
+from diffsweep.mistakes import BadValue
+from diffsweep.runs.instantiate import checked_arguments, make, make_denoiser
 from diffsweep.runs.load_fit import finished
 from diffsweep.scoring.model_metrics import ModelMetric
 from diffsweep.scoring.sampling import Model, Sampling
@@ -75,12 +76,13 @@ class Components:
 
 def trainer_settings(cfg: DictConfig) -> TrainerSettings:
     """Where and how a run of the config computes. Raises ValueError for a bad value."""
-    return TrainerSettings(**_plain(cfg, "trainer"))
+    return TrainerSettings(**_arguments(TrainerSettings, cfg, "trainer"))
 
 
 def training_settings(cfg: DictConfig) -> TrainingSettings:
     """How the model of the config is trained. Raises ValueError for a bad value."""
-    return TrainingSettings(**_plain(cfg, "training"), ema_decay=cfg.ema.decay, seed=cfg.seed)
+    given = {"ema_decay": cfg.ema.decay, "seed": cfg.seed}
+    return TrainingSettings(**_arguments(TrainingSettings, cfg, "training", *given), **given)
 
 
 def evaluation_settings(cfg: DictConfig) -> EvaluationSettings:
@@ -89,10 +91,11 @@ def evaluation_settings(cfg: DictConfig) -> EvaluationSettings:
     return EvaluationSettings(given.samples, given.batch_size, given.seed, given.reference, Path(cfg.paths.cache))
 
 
-def _plain(cfg: DictConfig, key: str) -> dict[str, Any]:
+def _arguments(settings: type, cfg: DictConfig, key: str, *given: str) -> dict[str, Any]:
     found = OmegaConf.to_container(cfg[key], resolve=True)
     assert isinstance(found, dict)
-    return {str(name): value for name, value in found.items()}
+    values = {str(name): value for name, value in found.items()}
+    return checked_arguments(settings, values, key, frozenset(given))
 
 
 def make_evaluation(cfg: DictConfig) -> Evaluation:
@@ -189,6 +192,8 @@ def _make_optimizer(cfg: DictConfig, denoiser: Denoiser) -> OptimizerFactory:
     optimizer: OptimizerFactory = make(cfg, "optimizer")
     try:
         optimizer(denoiser.parameters())
+    except BadValue as error:
+        raise error.below("optimizer") from error
     except (TypeError, ValueError) as error:
         given = " ".join(f"{key}={value}" for key, value in cfg.optimizer.items() if not str(key).startswith("_"))
         raise ValueError(f"optimizer {given}: {error}") from error

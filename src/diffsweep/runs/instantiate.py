@@ -1,9 +1,19 @@
-"""From a place in a config to the object that it describes, with a user's mistake said in one line."""
+"""From a place in a config to the object that it describes; every mistake names the config's own path.
+
+A `_target_`'s parameters are read before it is called: a name that it does not take, and a value of another type than
+the parameter's annotation, are refused in the user's words, for classes of this package and for a user's own alike.
+"""
 
 from __future__ import annotations
 
+import inspect
+import pydoc
 import re
-from typing import Any
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from enum import Enum
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
@@ -12,24 +22,25 @@ from omegaconf import DictConfig, OmegaConf
 from diffsweep.diffusion import Denoiser, Schedule
 from diffsweep.diffusion.objective import Objective
 from diffsweep.former_names import with_current_targets
+from diffsweep.mistakes import BadValue, alternatives, did_you_mean, one_line, shown
 
 
 def make(cfg: DictConfig, key: str, **kwargs: Any) -> Any:
-    """The object that the config describes at a dotted key.
+    """The object that the config describes at a dotted key; None where it says null.
 
     Raises:
-        ValueError: in the words of the object's constructor, or saying which key it does not take, or which class
-            cannot be loaded and why.
+        ValueError: with the path of what is wrong in front, in the words of the object's constructor, or saying which
+            key it does not take, which type a value must have, or which class cannot be loaded and why.
     """
+    node = OmegaConf.select(cfg, key)
+    if node is None:
+        return None
+    plain = with_current_targets(OmegaConf.to_container(node, resolve=True))
+    node = OmegaConf.create(_checked(plain, key, frozenset(kwargs)))
     try:
-        return instantiate(_moved(OmegaConf.select(cfg, key)), **kwargs)
+        return instantiate(node, **kwargs)
     except InstantiationException as error:
-        cause = error.__cause__
-        if isinstance(cause, (ValueError, OSError)):
-            raise cause from None
-        if isinstance(cause, TypeError):
-            raise ValueError(f"{key}: {cause}") from error
-        raise ValueError(_unloaded(error)) from error
+        raise _named(error, key) from error
 
 
 def make_denoiser(cfg: DictConfig, dataset: Any, schedule: Schedule, diffuser: Objective) -> Denoiser:
@@ -37,23 +48,142 @@ def make_denoiser(cfg: DictConfig, dataset: Any, schedule: Schedule, diffuser: O
     return diffuser.build(make(cfg, "backbone"), schedule, dataset.sigma_data)
 
 
-def _moved(node: Any) -> Any:
-    """`node` with the paths of today in place of former ones, which a user's own YAML may still name."""
-    if not OmegaConf.is_config(node):
-        return node
-    plain = OmegaConf.to_container(node)
-    moved = with_current_targets(plain)
-    return node if moved == plain else OmegaConf.create(moved, parent=node._get_parent())
-
-
-def _unloaded(error: InstantiationException) -> str:
-    """Which `_target_` cannot be loaded and why, from the two lines and three exceptions in which Hydra says it."""
-    found = re.match(r"Error locating target '(.*?)'(?:.*full_key: (\S+))?", str(error), re.DOTALL)
+def _named(error: InstantiationException, key: str) -> ValueError:
+    """What an object's constructor, or the search for its class, has raised, with the config's path in front."""
+    below = re.search(r"^full_key: (.+)$", str(error), re.MULTILINE)
+    path = f"{key}.{below.group(1)}" if below else key
+    cause = error.__cause__
+    if isinstance(cause, BadValue):
+        return cause.below(path)
+    found = re.match(r"Error locating target '(.*?)'", str(error))
     if found is None:
-        return str(error)
-    target, key = found.groups()
+        return ValueError(f"{path}: {one_line(cause or error)}")
     reason: BaseException = error
     while reason.__cause__ is not None:
         reason = reason.__cause__
-    place = f"{key}._target_" if key else "_target_"
-    return f"{place}={target} cannot be loaded: {type(reason).__name__}: {reason}"
+    return ValueError(f"{path}._target_={found.group(1)} cannot be loaded: {one_line(reason)}")
+
+
+# What lies beside the parameters of a `_target_`.
+_RESERVED = {"_target_", "_args_", "_partial_", "_convert_", "_recursive_"}
+
+
+def _checked(node: Any, path: str, given: frozenset[str] = frozenset()) -> Any:
+    """`node` with the arguments of its targets as `checked_arguments` gives them."""
+    if isinstance(node, list):
+        return [_checked(value, f"{path}[{i}]") for i, value in enumerate(node)]
+    if not isinstance(node, Mapping):
+        return node
+    node = {key: value if key in given else _checked(value, f"{path}.{key}") for key, value in node.items()}
+    if "_target_" not in node or "_args_" in node:
+        return node
+    try:
+        target = pydoc.locate(str(node["_target_"]))
+    except Exception:
+        # Whoever instantiates it says why it cannot be loaded.
+        return node
+    return node | checked_arguments(target, node, path, given, partial=bool(node.get("_partial_")))
+
+
+def checked_arguments(
+    target: Any, values: Mapping[str, Any], path: str, given: frozenset[str] = frozenset(), *, partial: bool = False
+) -> dict[str, Any]:
+    """The arguments that a class or function takes from `values`, whole numbers as int where it wants them.
+
+    Args:
+        target: The class or function; one whose signature cannot be read takes everything as it is.
+        values: Its arguments by name, and what Hydra's own keys say.
+        path: The config's dotted path of `values`.
+        given: Names of arguments that come from elsewhere.
+        partial: Whether more arguments come later.
+
+    Raises:
+        ValueError: for a name that it does not take, one that is missing, or a value of another type than annotated.
+    """
+    arguments = {name: value for name, value in values.items() if name not in _RESERVED and name not in given}
+    try:
+        parameters = inspect.signature(target).parameters
+        hints = get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    except (AttributeError, NameError, TypeError, ValueError):
+        return arguments
+    takes = {name for name, known in parameters.items() if known.kind in _BY_NAME}
+    if not any(known.kind == inspect.Parameter.VAR_KEYWORD for known in parameters.values()):
+        for name in arguments.keys() - takes:
+            known = did_you_mean(name, takes) or f": choose {alternatives(sorted(takes))}"
+            raise ValueError(f"{path} has no setting {name}{known}")
+    for name in takes - arguments.keys() - given if not partial else ():
+        if parameters[name].default is inspect.Parameter.empty:
+            raise ValueError(f"{path}.{name} is missing: {target.__name__} needs it")
+    return {
+        name: _typed(f"{path}.{name}", value, hints[name]) if name in hints else value
+        for name, value in arguments.items()
+    }
+
+
+_BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
+
+def _typed(name: str, value: Any, hint: Any) -> Any:
+    """`value` if the annotation `hint` allows it, as an int where it wants one; raises BadValue."""
+    if value == "???" or (isinstance(value, Mapping) and "_target_" in value):
+        return value
+    hints = list(get_args(hint)) if get_origin(hint) in (Union, UnionType) else [hint]
+    words: list[str] = []
+    objects: list[str] = []
+    for one in hints:
+        origin = get_origin(one) or one
+        if origin is Literal:
+            known = get_args(one)
+            if value in known:
+                return value
+            words += map(shown, known)
+        elif origin in (NoneType, None):
+            if value is None:
+                return value
+            words.append("null")
+        elif origin is bool:
+            if isinstance(value, bool):
+                return value
+            words.append("true or false")
+        elif origin is int:
+            if isinstance(value, float) and value.is_integer():
+                return int(value)
+            if isinstance(value, int) and not isinstance(value, bool):
+                return value
+            words.append("a whole number")
+        elif origin is float:
+            if isinstance(value, (int, float)) and not isinstance(value, bool):
+                return value
+            words.append("a number")
+        elif origin in (str, Path):
+            if isinstance(value, (str, int, float)) and not isinstance(value, bool):
+                return str(value)
+            words.append("a path" if origin is Path else "text")
+        elif origin in _SEQUENCES:
+            if isinstance(value, list):
+                return _typed_items(name, value, origin, get_args(one))
+            words.append("a list")
+        elif (
+            origin in (Any, object)
+            or not inspect.isclass(origin)
+            or issubclass(origin, Enum)
+            or isinstance(value, (list, Mapping))
+        ):
+            return value
+        else:
+            objects.append("an object, which has a _target_")
+    raise BadValue(name, value, f"must be {alternatives(dict.fromkeys(words or objects))}")
+
+
+_SEQUENCES = (list, tuple, Sequence, Iterable, Collection)
+
+
+def _typed_items(name: str, values: list[Any], origin: Any, hints: tuple[Any, ...]) -> list[Any]:
+    """The items of a list, each by the annotation of its place."""
+    each = origin is not tuple or hints[1:] == (...,)
+    if not each and len(hints) != len(values):
+        raise BadValue(name, values, f"must be a list of {len(hints)}")
+    places = hints[:1] * len(values) if each else hints
+    if not places:
+        return values
+    return [_typed(f"{name}[{i}]", value, hint) for i, (value, hint) in enumerate(zip(values, places, strict=True))]

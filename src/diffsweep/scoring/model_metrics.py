@@ -23,6 +23,7 @@ from diffsweep.evaluation.evaluate import recorded
 from diffsweep.evaluation.features import Features
 from diffsweep.evaluation.interval import Estimate
 from diffsweep.evaluation.metric import settings
+from diffsweep.mistakes import whole
 
 
 @runtime_checkable
@@ -80,8 +81,8 @@ class Likelihood:
     short = "nll"
 
     def __post_init__(self) -> None:
-        if self.examples < 8:
-            raise ValueError(f"examples={self.examples} must be at least 8: nll comes with an interval")
+        # Fewer give no interval.
+        whole("examples", self.examples, 8)
 
     def check(self, dataset: Dataset, diffuser: Objective, denoiser: Denoiser) -> None:
         """See `ModelMetric.check`: images, consistency models and those that remember have no such likelihood here."""

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from diffsweep.mistakes import BadValue
 from diffsweep.random_streams import generator
 from diffsweep.settings import TrainingSettings
 
@@ -62,7 +63,7 @@ class Batches:
     def __post_init__(self) -> None:
         size = self.settings.batch_size
         if size % self.ranks:
-            raise ValueError(f"training.batch_size={size} cannot be shared evenly by {self.ranks} devices")
+            raise BadValue("training.batch_size", size, f"cannot be shared evenly by {self.ranks} devices")
 
     def __len__(self) -> int:
         return self.settings.steps

@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from diffsweep.mistakes import BadValue, share
+
 
 class Muon(torch.optim.Optimizer):
     """Muon (K. Jordan et al., 2024; "Muon is Scalable for LLM Training", arXiv 2502.16982, eq. 1), Adam for vectors.
@@ -39,10 +41,9 @@ class Muon(torch.optim.Optimizer):
     ) -> None:
         for key, value in (("lr", lr), ("vector_lr", vector_lr)):
             if not value > 0:
-                raise ValueError(f"optimizer.{key}={value} must be above 0")
+                raise BadValue(key, value, "must be above 0")
         for key, value in (("momentum", momentum), ("betas", betas[0]), ("betas", betas[1])):
-            if not 0 <= value < 1:
-                raise ValueError(f"optimizer.{key}={value} must be at least 0 and below 1")
+            share(key, value, one=False)
         every = list(params)
         groups = [
             {"params": [p for p in every if p.ndim >= 2], "lr": lr, "matrices": True},

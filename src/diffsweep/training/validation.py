@@ -16,6 +16,7 @@ from torch import Tensor
 
 from diffsweep.diffusion import Sampler
 from diffsweep.evaluation.extractor import Extractor
+from diffsweep.mistakes import BadValue
 
 KEEP = ("last", "best")
 
@@ -54,9 +55,9 @@ class Validation:
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 also = {"every": " (validation=none turns it off)", "patience": ", or null never to stop"}.get(key, "")
                 least_words = "" if math.isinf(least) else f", {least} or more"
-                raise ValueError(f"validation.{key}={value} must be a whole number{least_words}{also}")
+                raise BadValue(key, value, f"must be a whole number{least_words}{also}")
         if self.keep not in KEEP:
-            raise ValueError(f"validation.keep={self.keep} is unknown: choose one of {', '.join(KEEP)}")
+            raise BadValue("keep", self.keep, f"is unknown: choose one of {', '.join(KEEP)}")
 
 
 @dataclass

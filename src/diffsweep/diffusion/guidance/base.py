@@ -16,6 +16,7 @@ from torch import Tensor
 
 from diffsweep.diffusion.denoiser import Denoise
 from diffsweep.diffusion.level import CLEAN, Level
+from diffsweep.mistakes import BadValue
 
 
 class Guidance(Protocol):
@@ -77,9 +78,11 @@ def check_classes(classes: int) -> None:
         ValueError: saying what to set.
     """
     if isinstance(classes, bool) or not isinstance(classes, int) or classes < 1:
-        raise ValueError(
-            f"this guidance compares a model's answers with and without labels, but backbone.classes={classes}: "
-            "set 'backbone.classes=${dataset.classes}', or guidance=none"
+        raise BadValue(
+            "classes",
+            classes,
+            "must be 1 or more: this guidance compares a model's answers with and without labels; "
+            "set 'backbone.classes=${dataset.classes}', or guidance=none",
         )
 
 
@@ -91,7 +94,7 @@ def check_scale(scale: float, name: str = "scale", most: float = math.inf) -> No
     """
     if not isinstance(scale, (int, float)) or not 0 <= scale <= most or math.isinf(scale):
         limit = "0 or more" if math.isinf(most) else f"between 0 and {most:g}"
-        raise ValueError(f"guidance.{name}={scale} must be {limit}")
+        raise BadValue(name, scale, f"must be {limit}")
 
 
 def following(t: Level, levels: Sequence[Level]) -> Level:

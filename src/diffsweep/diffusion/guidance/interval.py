@@ -12,6 +12,7 @@ from diffsweep.diffusion.denoiser import Denoise
 from diffsweep.diffusion.guidance.base import both, check_classes, check_scale, labels
 from diffsweep.diffusion.guidance.output import KEEP, Output
 from diffsweep.diffusion.level import Level
+from diffsweep.mistakes import BadValue
 
 
 @dataclass(frozen=True)
@@ -45,9 +46,7 @@ class Interval:
         check_classes(self.classes)
         check_scale(self.scale)
         if not 0 <= self.noise_min < self.noise_max or math.isinf(self.noise_min):
-            raise ValueError(
-                f"guidance.noise_min={self.noise_min} must be at least 0 and below noise_max={self.noise_max}"
-            )
+            raise BadValue("noise_min", self.noise_min, f"must be at least 0 and below noise_max={self.noise_max}")
 
     def __call__(self, denoise: Denoise, levels: Sequence[Level]) -> Denoise:
         def guided(x: Tensor, level: Level, condition: Tensor | None = None) -> Tensor:

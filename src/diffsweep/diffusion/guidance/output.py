@@ -8,6 +8,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from diffsweep.mistakes import BadValue, share
+
 
 class Output(Protocol):
     """A map of the denoised x, for each sample by itself."""
@@ -72,8 +74,7 @@ class Dynamic:
 
     def __post_init__(self) -> None:
         _check_bound(self.bound)
-        if not 0 < self.quantile <= 1:
-            raise ValueError(f"guidance.output.quantile={self.quantile} must be above 0 and at most 1")
+        share("quantile", self.quantile, zero=False)
 
     def __call__(self, x0: Tensor) -> Tensor:
         # kthvalue instead of quantile: no limit on the size of a picture, no interpolation between two pixels.
@@ -85,4 +86,4 @@ class Dynamic:
 
 def _check_bound(bound: float) -> None:
     if not bound > 0:
-        raise ValueError(f"guidance.output.bound={bound} must be above 0: the largest absolute value of the data")
+        raise BadValue("bound", bound, "must be above 0: the largest absolute value of the data")

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from diffsweep.diffusion.level import Level, preserving
 from diffsweep.diffusion.schedules.base import Schedule
+from diffsweep.mistakes import BadValue
 
 
 class Cosine(Schedule):
@@ -26,7 +27,7 @@ class Cosine(Schedule):
 
     def __init__(self, logsnr_min: float = -10.0, logsnr_max: float = 13.0) -> None:
         if not -math.inf < logsnr_min < logsnr_max < math.inf:
-            raise ValueError(f"logsnr_min={logsnr_min} must be below logsnr_max={logsnr_max}, both finite")
+            raise BadValue("logsnr_min", logsnr_min, f"must be below logsnr_max={logsnr_max}, both finite")
         self.start = math.atan(math.exp(-logsnr_max / 2))
         self.stop = math.atan(math.exp(-logsnr_min / 2))
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from diffsweep.diffusion.level import Level, exploding
 from diffsweep.diffusion.schedules.base import Schedule
+from diffsweep.mistakes import BadValue, above
 
 
 class Karras(Schedule):
@@ -23,10 +24,9 @@ class Karras(Schedule):
     """
 
     def __init__(self, rho: float = 7.0, sigma_min: float = 0.002, sigma_max: float = 80.0) -> None:
-        if not 0 < rho < math.inf:
-            raise ValueError(f"rho={rho} must be above 0")
+        above("rho", rho)
         if not 0 < sigma_min < sigma_max < math.inf:
-            raise ValueError(f"sigma_min={sigma_min} must be above 0 and below sigma_max={sigma_max}")
+            raise BadValue("sigma_min", sigma_min, f"must be above 0 and below sigma_max={sigma_max}")
         self.rho = rho
         self.start = sigma_min ** (1 / rho)
         self.stop = sigma_max ** (1 / rho)

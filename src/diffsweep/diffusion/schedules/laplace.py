@@ -14,6 +14,7 @@ from torch import Tensor
 
 from diffsweep.diffusion.level import Level, preserving
 from diffsweep.diffusion.schedules.base import Schedule
+from diffsweep.mistakes import BadValue, above
 
 
 class Laplace(Schedule):
@@ -34,10 +35,9 @@ class Laplace(Schedule):
     def __init__(
         self, mean: float = 0.0, scale: float = 0.5, logsnr_min: float = -10.0, logsnr_max: float = 13.0
     ) -> None:
-        if not 0 < scale < math.inf:
-            raise ValueError(f"scale={scale} must be above 0")
+        above("scale", scale)
         if not -math.inf < logsnr_min < mean < logsnr_max < math.inf:
-            raise ValueError(f"mean={mean} must lie between logsnr_min={logsnr_min} and logsnr_max={logsnr_max}")
+            raise BadValue("mean", mean, f"must lie between logsnr_min={logsnr_min} and logsnr_max={logsnr_max}")
         self.mean, self.scale = mean, scale
         self.range = (logsnr_min, logsnr_max)
         # The mass that is cut off at each end.

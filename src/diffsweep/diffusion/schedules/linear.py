@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from diffsweep.diffusion.schedules.tabulated import Tabulated
+from diffsweep.mistakes import share, whole
 
 
 def linear_betas(beta_start: float = 1e-4, beta_end: float = 0.02, steps: int = 1000) -> Tabulated:
@@ -36,10 +37,8 @@ def scaled_linear_betas(beta_start: float = 0.00085, beta_end: float = 0.012, st
 
 
 def _powers(beta_start: float, beta_end: float, steps: int, power: int) -> Tabulated:
-    if steps < 1:
-        raise ValueError(f"steps={steps} must be at least 1")
+    whole("steps", steps, 1)
     for name, beta in (("beta_start", beta_start), ("beta_end", beta_end)):
-        if not 0 < beta < 1:
-            raise ValueError(f"{name}={beta} must lie strictly between 0 and 1")
+        share(name, beta, zero=False, one=False)
     roots = torch.linspace(beta_start ** (1 / power), beta_end ** (1 / power), steps, dtype=torch.float64)
     return Tabulated((roots**power).tolist())

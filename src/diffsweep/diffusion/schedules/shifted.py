@@ -13,6 +13,7 @@ from torch import Tensor
 
 from diffsweep.diffusion.level import Level
 from diffsweep.diffusion.schedules.base import Schedule
+from diffsweep.mistakes import above
 
 
 class Shifted(Schedule):
@@ -29,8 +30,7 @@ class Shifted(Schedule):
 
     def __init__(self, inner: Schedule, size: float = 64, base: float = 64) -> None:
         for name, value in (("size", size), ("base", base)):
-            if not 0 < value < math.inf:
-                raise ValueError(f"{name}={value} must be above 0: it is a height in pixels")
+            above(name, value, why="it is a height in pixels")
         self.inner = inner
         self.shift = 2 * math.log(base / size)
 

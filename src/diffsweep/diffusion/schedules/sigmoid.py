@@ -14,6 +14,7 @@ from torch import Tensor
 
 from diffsweep.diffusion.level import Level, preserving
 from diffsweep.diffusion.schedules.base import Schedule
+from diffsweep.mistakes import BadValue, above
 
 
 class Sigmoid(Schedule):
@@ -39,11 +40,10 @@ class Sigmoid(Schedule):
         logsnr_max: float = 13.0,
     ) -> None:
         if not -math.inf < start < end < math.inf:
-            raise ValueError(f"start={start} must be below end={end}, both finite")
-        if not 0 < tau < math.inf:
-            raise ValueError(f"tau={tau} must be above 0")
+            raise BadValue("start", start, f"must be below end={end}, both finite")
+        above("tau", tau)
         if not -math.inf < logsnr_min < logsnr_max < math.inf:
-            raise ValueError(f"logsnr_min={logsnr_min} must be below logsnr_max={logsnr_max}, both finite")
+            raise BadValue("logsnr_min", logsnr_min, f"must be below logsnr_max={logsnr_max}, both finite")
         self.half = (end - start) / tau / 2
         self.offset = _log_cosh(start / tau / 2) - _log_cosh(end / tau / 2)
         self.range = (logsnr_min, logsnr_max)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from diffsweep.diffusion.level import Level, exploding
 from diffsweep.diffusion.schedules.base import Schedule
+from diffsweep.mistakes import BadValue
 
 
 class VE(Schedule):
@@ -23,7 +24,7 @@ class VE(Schedule):
 
     def __init__(self, sigma_min: float = 0.002, sigma_max: float = 80.0) -> None:
         if not 0 < sigma_min < sigma_max < math.inf:
-            raise ValueError(f"sigma_min={sigma_min} must be above 0 and below sigma_max={sigma_max}")
+            raise BadValue("sigma_min", sigma_min, f"must be above 0 and below sigma_max={sigma_max}")
         self.start = -2 * math.log(sigma_min)
         self.stop = -2 * math.log(sigma_max)
 

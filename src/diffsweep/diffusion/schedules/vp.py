@@ -12,6 +12,7 @@ from torch.nn.functional import logsigmoid
 
 from diffsweep.diffusion.level import Level, preserving
 from diffsweep.diffusion.schedules.base import Schedule
+from diffsweep.mistakes import BadValue
 
 
 class VP(Schedule):
@@ -27,7 +28,7 @@ class VP(Schedule):
 
     def __init__(self, beta_min: float = 0.1, beta_max: float = 20.0) -> None:
         if not 0 < beta_min <= beta_max < math.inf:
-            raise ValueError(f"beta_min={beta_min} must be above 0 and at most beta_max={beta_max}")
+            raise BadValue("beta_min", beta_min, f"must be above 0 and at most beta_max={beta_max}")
         self.beta_min = beta_min
         self.slope = beta_max - beta_min
 

@@ -15,6 +15,7 @@ from torch.nn.functional import logsigmoid
 
 from diffsweep.diffusion.level import Level, preserving
 from diffsweep.diffusion.schedules.base import Schedule
+from diffsweep.mistakes import BadValue
 
 
 class ZeroSNR(Schedule):
@@ -32,7 +33,7 @@ class ZeroSNR(Schedule):
 
     def __init__(self, inner: Schedule, first: float = 0.001) -> None:
         if not 0 <= first < 1:
-            raise ValueError(f"first={first} must be at least 0 and below 1: it is a time")
+            raise BadValue("first", first, "must be at least 0 and below 1: it is a time")
         middle = inner.level(0.5)
         if not math.isclose(middle.alpha**2 + middle.sigma**2, 1, rel_tol=1e-9):
             raise ValueError(

@@ -24,6 +24,7 @@ from diffsweep.diffusion.level import Level
 from diffsweep.diffusion.noise import Leg
 from diffsweep.diffusion.schedules.base import Schedule
 from diffsweep.diffusion.solvers.base import needs_signal
+from diffsweep.mistakes import BadValue, above
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,7 @@ class Adaptive:
 
     def __post_init__(self) -> None:
         for key, value in (("relative", self.relative), ("absolute", self.absolute)):
-            if not value > 0:
-                raise ValueError(f"sampler.solver.{key}={value} must be above 0")
+            above(key, value)
 
     def nfe(self, steps: int) -> int:
         # It chooses its own steps between the two ends, so that more than one leg to the last noisy level is no use.
@@ -83,9 +83,11 @@ class Adaptive:
         spent = 0
         while bool((now < end).any()):
             if spent + 3 >= self.limit:
-                raise ValueError(
-                    f"sampler.nfe={self.limit} is too few for sampler.solver.relative={self.relative} and "
-                    f"absolute={self.absolute}: allow more, or a larger error"
+                raise BadValue(
+                    "nfe",
+                    self.limit,
+                    f"is too few for relative={self.relative} and "
+                    f"absolute={self.absolute}: allow more, or a larger error",
                 )
             # The sum of rounded steps must not end a hair before the end.
             last = step >= (end - now) * (1 - 1e-9)

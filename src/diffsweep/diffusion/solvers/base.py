@@ -79,16 +79,6 @@ def scale_of(quantity: str, t: Level) -> float:
     return t.alpha + t.sigma if quantity == "v" else t.alpha
 
 
-def one_of(key: str, value: str, known: Sequence[str]) -> None:
-    """Refuse an unknown choice.
-
-    Raises:
-        ValueError: naming the key and the choices.
-    """
-    if value not in known:
-        raise ValueError(f"sampler.solver.{key}={value} is unknown: choose one of {', '.join(known)}")
-
-
 def needs_signal(t: Level, method: str) -> None:
     """Refuse to start where alpha = 0, for a method that divides by it.
 

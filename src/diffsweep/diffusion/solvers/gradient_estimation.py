@@ -14,6 +14,7 @@ from diffsweep.diffusion.level import Level
 from diffsweep.diffusion.noise import Leg
 from diffsweep.diffusion.schedules.base import Schedule
 from diffsweep.diffusion.solvers.multistep import Memory, advance, start
+from diffsweep.mistakes import BadValue
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class GradientEstimation:
 
     def __post_init__(self) -> None:
         if not self.gamma >= 1:
-            raise ValueError(f"sampler.solver.gamma={self.gamma} must be 1 (DDIM) or more (2 is the paper's)")
+            raise BadValue("gamma", self.gamma, "must be 1 (DDIM) or more (2 is the paper's)")
 
     def nfe(self, steps: int) -> int:
         return steps

@@ -17,6 +17,7 @@ from diffsweep.diffusion.level import Level
 from diffsweep.diffusion.noise import Leg
 from diffsweep.diffusion.schedules.base import Schedule
 from diffsweep.diffusion.solvers.multistep import Memory, advance, start
+from diffsweep.mistakes import whole
 
 ADAMS = (
     (1.0,),
@@ -38,8 +39,7 @@ class IPNDM:
     order: int = field(default=2, init=False)
 
     def __post_init__(self) -> None:
-        if isinstance(self.values, bool) or self.values not in (2, 3, 4):
-            raise ValueError(f"sampler.solver.values={self.values} must be 2, 3 or 4")
+        whole("values", self.values, 2, 4)
 
     def nfe(self, steps: int) -> int:
         return steps

@@ -14,8 +14,9 @@ from torch import Tensor
 from diffsweep.diffusion.level import Level
 from diffsweep.diffusion.noise import Leg
 from diffsweep.diffusion.schedules.base import Schedule
-from diffsweep.diffusion.solvers.base import aim_at, needs_signal, one_of, slope_at
+from diffsweep.diffusion.solvers.base import aim_at, needs_signal, slope_at
 from diffsweep.diffusion.transfer import transfer
+from diffsweep.mistakes import one_of
 
 
 @dataclass(frozen=True)

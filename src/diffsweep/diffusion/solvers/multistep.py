@@ -15,8 +15,9 @@ from torch import Tensor
 from diffsweep.diffusion.level import Level, scaled
 from diffsweep.diffusion.noise import Leg
 from diffsweep.diffusion.schedules.base import Schedule
-from diffsweep.diffusion.solvers.base import one_of, scale_of
+from diffsweep.diffusion.solvers.base import scale_of
 from diffsweep.diffusion.solvers.quadrature import QUANTITIES, VARIABLES, weights
+from diffsweep.mistakes import one_of, whole
 
 
 class Memory(NamedTuple):
@@ -46,8 +47,7 @@ class Multistep:
     def __post_init__(self) -> None:
         one_of("quantity", self.quantity, QUANTITIES)
         one_of("variable", self.variable, VARIABLES)
-        if isinstance(self.order, bool) or not isinstance(self.order, int) or not 1 <= self.order <= 6:
-            raise ValueError(f"sampler.solver.order={self.order} must be a whole number from 1 to 6")
+        whole("order", self.order, 1, 6)
 
     def nfe(self, steps: int) -> int:
         return steps

@@ -24,6 +24,7 @@ from diffsweep.diffusion.noise import Leg
 from diffsweep.diffusion.schedules.base import Schedule
 from diffsweep.diffusion.solvers.multistep import Memory, advance, start
 from diffsweep.diffusion.solvers.quadrature import weights
+from diffsweep.mistakes import one_of, whole
 
 
 @dataclass(frozen=True)
@@ -41,10 +42,8 @@ class UniPC:
     correct: bool = True
 
     def __post_init__(self) -> None:
-        if isinstance(self.values, bool) or self.values not in (1, 2, 3):
-            raise ValueError(f"sampler.solver.values={self.values} must be 1, 2 or 3")
-        if self.variant not in ("bh1", "bh2"):
-            raise ValueError(f"sampler.solver.variant={self.variant} is unknown: choose one of bh1, bh2")
+        whole("values", self.values, 1, 3)
+        one_of("variant", self.variant, ("bh1", "bh2"))
 
     @property
     def order(self) -> int:
