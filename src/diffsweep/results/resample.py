@@ -48,8 +48,7 @@ class SampleRequest(NamedTuple):
 
     def settings(self, drawn: FreshSamples) -> dict[str, Any]:
         """What is recorded with the samples: all that they depend on, and where they came from."""
-        from omegaconf import OmegaConf
-
+        from diffsweep.sweep.store.environment import recorded
         from diffsweep.sweep.store.record import provenance
 
         return {
@@ -61,9 +60,7 @@ class SampleRequest(NamedTuple):
             "seed": self.seed,
             "nfe": drawn.nfe,
             "nfe_asked": self.cfg.sampler.nfe,
-            "config": {
-                group: OmegaConf.to_container(self.cfg[group], resolve=True) for group in ("sampler", "guidance")
-            },
+            "config": {group: recorded(self.cfg)[group] for group in ("sampler", "guidance")},
             "precision": self.cfg.trainer.precision,
             "device": str(drawn.device),
             "sample_seconds": drawn.seconds,

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
+from diffsweep.sweep.store.environment import revealed
+
 if TYPE_CHECKING:
     from diffsweep.tracking.loggers import WandbLogger
     from diffsweep.tracking.run_info import RunInfo
@@ -64,6 +66,7 @@ class WandbSettings:
         entry = (config.get("logger") or {}).get("wandb")
         if not entry:
             return None
+        entry = revealed(entry)
         return cls(**{name: entry[name] for name in (field.name for field in fields(cls)) if name in entry})
 
     def __call__(self, info: RunInfo) -> WandbLogger:

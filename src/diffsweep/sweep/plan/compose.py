@@ -22,6 +22,7 @@ from copy import deepcopy
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from diffsweep.sweep.store.environment import Expressions, environment_expressions
 from diffsweep.sweep.store.signature import resolved
 
 if TYPE_CHECKING:
@@ -58,6 +59,8 @@ class Composed(NamedTuple):
     """Plain, interpolations resolved, without the key `hydra`; its subtrees are shared between cells: read only."""
     choices: dict[str, str | None]
     """As in `hydra.runtime.choices`; shared between cells: read only."""
+    environment: Expressions
+    """What is recorded in place of values from the environment; shared between cells: read only."""
 
 
 def compose(
@@ -98,6 +101,7 @@ class _Base(NamedTuple):
     config: dict[str, Any]
     choices: dict[str, str | None]
     bound: frozenset[Path]
+    environment: Expressions
     incomplete: ValueError | None
     free: dict[str, bool]
 
@@ -152,7 +156,7 @@ class _Composer:
             if key not in self.written:
                 self.written[key] = _write(config[top], overrides)
             config[top] = self.written[key]
-        return Composed(texts, config, base.choices)
+        return Composed(texts, config, base.choices, base.environment)
 
     def _split(self, texts: Path) -> tuple[_Base, list[_Override]]:
         """What Hydra makes of the cell but for its free overrides, and those."""
@@ -220,9 +224,10 @@ class _Composer:
                 cfg = deepcopy(cfg)
                 ConfigLoaderImpl._apply_overrides_to_config([self.overrides[text].parsed for text in values], cfg)
             bound = frozenset(_bound(cfg, ()))
-            incomplete = None
+            incomplete, environment = None, {}
             try:
                 config: Any = resolved(cfg)
+                environment = environment_expressions(cfg)
                 self.check(cfg)
             except ValueError as error:
                 incomplete = error
@@ -231,7 +236,7 @@ class _Composer:
                 except OmegaConfBaseException:
                     config, bound = {}, frozenset([_EVERYWHERE])
             config = {key: self._shared(value) for key, value in config.items()}
-            self.bases[key] = _Base(config, self._shared(choices), self._shared(bound), incomplete, {})
+            self.bases[key] = _Base(config, self._shared(choices), self._shared(bound), environment, incomplete, {})
         return self.bases[key]
 
     def _load(self, texts: Path) -> tuple[DictConfig, dict[str, str | None]]:

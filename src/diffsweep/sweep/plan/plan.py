@@ -19,6 +19,7 @@ from typing import Any
 
 from diffsweep.files import read_json, write_atomic
 from diffsweep.former_names import with_current_targets
+from diffsweep.sweep.store.environment import revealed
 from diffsweep.sweep.store.process import now
 from diffsweep.sweep.store.record import Cell, Fit, Run
 
@@ -105,11 +106,22 @@ class Plan:
         return shlex.join(["diffsweep", verb, self.name, *([] if str(near) == "runs" else ["--runs", str(near)])])
 
     def part(self, cell: str, key: str) -> Any:
-        """One top-level part of a cell's config; None if it has none. For reading only: cells share it."""
-        return self.parts.get(self.cells[cell].config.get(key, ""))
+        """One top-level part of a cell's config; None if it has none. For reading only: cells share it.
+
+        Unlike in `config`, a value from the environment is that of this process.
+        """
+        digest = self.cells[cell].config.get(key, "")
+        if digest not in self._revealed:
+            self._revealed[digest] = revealed(self.parts.get(digest))
+        return self._revealed[digest]
+
+    @cached_property
+    def _revealed(self) -> dict[str, Any]:
+        """Digest -> part, of those that were asked for."""
+        return {}
 
     def config(self, cell: str) -> dict[str, Any]:
-        """The whole resolved config of a cell. For reading only: cells share its parts."""
+        """The whole config of a cell, resolved but for values from the environment. For reading only."""
         return {key: self.parts[digest] for key, digest in self.cells[cell].config.items()}
 
     def run(self, cell: str) -> Run:

@@ -18,6 +18,7 @@ from diffsweep.sweep.plan.jobs import Job, LaunchRecord, RemainingWork
 from diffsweep.sweep.plan.mode import Mode
 from diffsweep.sweep.plan.plan import Plan, SignedConfig
 from diffsweep.sweep.plan.unread_keys import refuse_unread
+from diffsweep.sweep.store.environment import Hider
 from diffsweep.sweep.store.lease import Busy, Lease
 from diffsweep.sweep.store.process import Process
 from diffsweep.sweep.store.record import Run
@@ -44,9 +45,13 @@ def make_plan(loader: ConfigLoader, master: DictConfig, batch: Sequence[Sequence
     else:
         command = shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]])
         plan = Plan(folder, runs, command, hydra=hydra_node(master))
-    sign = Signer().sign
+    sign, hide = Signer().sign, Hider()
     plan = plan.with_tasks(
-        (SignedConfig(*one, *sign(one.config)) for one in compose(loader, master, batch, refuse_unread)), first
+        (
+            SignedConfig(cell.overrides, hide(cell.config, cell.environment), cell.choices, *sign(cell.config))
+            for cell in compose(loader, master, batch, refuse_unread)
+        ),
+        first,
     )
     # Absolute, as the jobs will read it.
     plan = replace(plan, runs=plan.runs.absolute())

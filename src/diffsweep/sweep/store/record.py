@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from diffsweep.files import CannotWriteError, atomic, make_folder, read_bytes, read_json, write_atomic, write_json
 from diffsweep.former_names import with_current_targets
+from diffsweep.sweep.store.environment import recorded
 from diffsweep.sweep.store.metrics_log import Metrics, read_metrics
 from diffsweep.sweep.store.process import Process
 from diffsweep.sweep.store.provenance import provenance
@@ -73,10 +74,13 @@ class Record:
         return self.folder / "error.txt"
 
     def write_config(self, cfg: Mapping[str, Any] | DictConfig) -> None:
-        """Freeze `cfg`, resolved, to config.yaml. Raises ValueError if it does not resolve, CannotWriteError."""
+        """Freeze `cfg` to config.yaml, resolved but for values from the environment.
+
+        Raises ValueError if it does not resolve, CannotWriteError.
+        """
         from omegaconf import OmegaConf
 
-        write_atomic(self.config_file, OmegaConf.to_yaml(resolved(cfg)))
+        write_atomic(self.config_file, OmegaConf.to_yaml(recorded(cfg)))
 
     def config(self) -> dict[str, Any]:
         """What config.yaml says; empty if it is not there or cannot be read."""
