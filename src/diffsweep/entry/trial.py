@@ -97,12 +97,9 @@ def _run_trial(study: SearchStudy, trial: Trial) -> None:
 
 
 def _values(search: Search, trial: Trial) -> list[float]:
-    from omegaconf import OmegaConf
-
     overrides = search.overrides(trial.params)
     print(f"trial {trial.number}: {' '.join(overrides)}", file=sys.stderr, flush=True)
     cfg, choices = search.compose(overrides)
-    OmegaConf.resolve(cfg)
     run = Run.of(cfg, {group: option for group, option in choices.items() if option is not None})
     trial.set_user_attr("cell", run.cell.signature)
     trial.set_user_attr("result", str(run.cell.result_file))

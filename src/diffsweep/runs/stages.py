@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 from lightning.pytorch.loggers import Logger
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from diffsweep.messages import say
@@ -21,6 +21,7 @@ from diffsweep.runs.build import Components
 from diffsweep.runs.instantiate import make
 from diffsweep.scoring.score import score as score_model
 from diffsweep.sweep.store.blocked import BlockedError
+from diffsweep.sweep.store.environment import recorded
 from diffsweep.sweep.store.lease import Lease
 from diffsweep.sweep.store.process import Process
 from diffsweep.sweep.store.record import CannotWriteError, Cell, Fit, Record, Run, make_folder
@@ -183,8 +184,7 @@ def _mirrored(
     """The loggers of a fit or cell, ended with it; only the first rank has any."""
     mirrors = []
     if is_first_rank():
-        config: Any = OmegaConf.to_container(cfg, resolve=True)
-        info = RunInfo.of(kind, record.folder, config, run.choices, sweep)
+        info = RunInfo.of(kind, record.folder, recorded(cfg), run.choices, sweep)
         mirrors = [make(cfg, f"logger.{name}")(info) for name, entry in (cfg.logger or {}).items() if entry]
     failed = preempted = False
     try:

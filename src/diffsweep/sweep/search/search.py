@@ -16,8 +16,8 @@ from diffsweep.sweep.plan.unread_keys import refuse_unread
 from diffsweep.sweep.search.objectives import Objectives
 from diffsweep.sweep.search.space import axis
 from diffsweep.sweep.search.strategy import Strategy
+from diffsweep.sweep.store.environment import recorded
 from diffsweep.sweep.store.record import Run
-from diffsweep.sweep.store.signature import resolved
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -210,9 +210,8 @@ class Search:
         """The signed config of a trial with these parameters. Raises Hydra's exceptions, ValueError."""
         overrides = self.overrides(params)
         cfg, choices = self.compose(overrides)
-        config = resolved(cfg)
-        run = Run.of(config)
-        return SignedConfig(overrides, config, choices, run.fit.signature, run.cell.signature)
+        run = Run.of(cfg)
+        return SignedConfig(overrides, recorded(cfg), choices, run.fit.signature, run.cell.signature)
 
 
 def is_search(folder: str | Path) -> bool:
