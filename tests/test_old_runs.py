@@ -33,6 +33,7 @@ ROOT = Path(__file__).parent.parent
 ARCHIVE = Path(__file__).parent / "data" / "runs_of_0.1.tar.gz"
 # Seconds that a command may take on a machine that is busy with other things; on an idle one none takes ten.
 PATIENCE = 400
+INTERRUPTED = ("heun", "sigmoid")
 
 Result = dict[str, Any]
 
@@ -141,10 +142,20 @@ def check_continued(folder: Path, old: Path) -> None:
             assert result[key] == pytest.approx(then[cell][key], rel=0.02), (cell, key)
 
 
+def check_checkpoint_was_understood(folder: Path, old: Path, log: str) -> None:
+    """Every callback found its state: the best weights were those of step 90, and the checkpoint has them."""
+    assert "callbacks used to create the checkpoint" not in log
+    (result,) = (result for result in known(old).values() if (result["sampler"], result["schedule"]) == INTERRUPTED)
+    done = json.loads((folder / "runs" / "fits" / result["fit"] / "done.json").read_text(encoding="utf-8"))
+    assert (done["best_step"], done["kept"]) == (90, "best")
+    assert result["fit_kept_step"] == 90
+
+
 def test_a_sweep_is_resumed_with_its_plan_and_its_checkpoint(cwd: Path, old: Path) -> None:
     diffsweep(cwd, "resume", "old")
     logs = (log.read_text(encoding="utf-8") for log in (cwd / "runs" / "sweeps" / "old" / "logs").glob("fit-*.log"))
-    assert any("going on from its checkpoint" in log for log in logs)
+    (log,) = (log for log in logs if "going on from its checkpoint" in log)
+    check_checkpoint_was_understood(cwd, old, log)
     check_continued(cwd, old)
     assert sum(result["dataset"] == "digits" for result in shown(cwd).values()) == 6
     assert (cwd / "runs" / "sweeps" / "old" / "report.html").exists()
@@ -164,5 +175,6 @@ def test_the_same_command_finds_what_is_done_and_goes_on_from_the_checkpoint(cwd
     words = [word for word in plan["tasks"][0]["overrides"] if word.partition("=")[0] not in ("sampler", "schedule")]
     text = said(cwd, str(ROOT / "train.py"), *words, "sampler=heun", "schedule=sigmoid")
     assert "going on from its checkpoint" in text
+    check_checkpoint_was_understood(cwd, old, text)
     check_continued(cwd, old)
     assert len(finished(cwd)) == 7

@@ -233,6 +233,11 @@ class ValidationCallback(Callback):
         self.steps = steps
         self.best = Best(validation.patience)
 
+    @property
+    def state_key(self) -> str:
+        """The name of its state in checkpoints, where version 0.1 wrote it too."""
+        return "Validating"
+
     def state_dict(self) -> dict[str, Any]:
         return self.best.state_dict()
 
