@@ -23,35 +23,6 @@ TINY = [
 ]
 # Seconds that a step may take on a machine that is busy with other things; on an idle one none takes a minute.
 PATIENCE = 600
-FAULTS = """
-import os, time
-import torch
-from diffsweep.diffusion.solvers import Euler
-
-class Faulty:
-    order = 1
-    nfe = staticmethod(lambda steps: steps)
-    plan = staticmethod(lambda legs, schedule: None)
-
-class Good(Faulty):
-    def aim(self, denoise, x, t, s, memory):
-        return denoise(x, t), None
-
-class Raise(Faulty):
-    def aim(self, denoise, x, t, s, memory):
-        raise RuntimeError("no aim today")
-
-class Kill(Faulty):
-    def aim(self, denoise, x, t, s, memory):
-        os.kill(os.getpid(), 9)
-
-class Hungry(Faulty):
-    def aim(self, denoise, x, t, s, memory):
-        eaten = []
-        while True:
-            eaten.append(torch.ones(25_000_000))
-            time.sleep(0.1)
-"""
 
 
 def environment(cluster: Cluster) -> dict[str, str]:
@@ -60,6 +31,12 @@ def environment(cluster: Cluster) -> dict[str, str]:
 
 def command(runs: Path, *overrides: str, root: Path = ROOT) -> list[str]:
     return [sys.executable, str(root / "train.py"), "-m", *TINY, f"paths.runs={runs}", *overrides]
+
+
+def alone(runs: Path, *overrides: str) -> list[str]:
+    """The arguments of Python for the same as one run of this machine."""
+    here = [word for word in TINY if not word.startswith("hydra")]
+    return [str(ROOT / "train.py"), *here, f"paths.runs={runs}", *overrides]
 
 
 def sweep(
@@ -77,10 +54,15 @@ def sweep(
 
 
 def start(
-    cluster: Cluster, runs: Path, *overrides: str, cwd: Path = ROOT, env: Mapping[str, str] | None = None
+    cluster: Cluster,
+    runs: Path,
+    *overrides: str,
+    root: Path = ROOT,
+    cwd: Path = ROOT,
+    env: Mapping[str, str] | None = None,
 ) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        command(runs, *overrides),
+        command(runs, *overrides, root=root),
         env=environment(cluster) | dict(env or {}),
         cwd=cwd,
         text=True,
@@ -114,6 +96,11 @@ def results(runs: Path) -> list[dict[str, Any]]:
 
 def accounts(cluster: Cluster) -> set[str]:
     return set(cluster.sacct("--allocations", "--format=JobID").split())
+
+
+def latest(cluster: Cluster) -> int:
+    """The number of the job that was submitted last, as the controller knows it at once."""
+    return max(map(int, cluster.run("squeue", "--states=all", "--noheader", "--format=%A").split()))
 
 
 def wait_for(true: Callable[[], object], what: str) -> None:

@@ -4,13 +4,29 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 
 import brake
+import forked_runs
+from processes import PROGRAMS
 from slurm import Cluster, need_slurm
-from slurm_sweeps import FAULTS, PATIENCE, diffsweep, jobs, lines, one, results, start, sweep, wait_for
+from slurm_sweeps import (
+    PATIENCE,
+    ROOT,
+    alone,
+    diffsweep,
+    environment,
+    jobs,
+    lines,
+    one,
+    results,
+    start,
+    sweep,
+    wait_for,
+)
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -18,7 +34,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 def test_what_fails_costs_only_itself_and_says_why(tmp_path: Path) -> None:
     """A cell that raises, one that is killed, one that eats all memory; and a fit that diverges."""
     need_slurm()
-    (tmp_path / "faults.py").write_text(FAULTS)
+    shutil.copy(PROGRAMS / "mine.py", tmp_path)
     runs = tmp_path / "runs"
     options = {
         "JobAcctGatherParams": "OverMemoryKill",
@@ -30,7 +46,7 @@ def test_what_fails_costs_only_itself_and_says_why(tmp_path: Path) -> None:
             cluster,
             runs,
             "sampler=ddim",
-            "sampler.solver._target_=faults.Good,faults.Raise,faults.Kill,faults.Hungry",
+            "sampler.solver._target_=mine.Good,mine.Raise,mine.Kill,mine.Hungry",
             "optimizer.lr=1e-3,1e30",
             "training.clip=null",
             "hydra.launcher.cells_per_job=1",
@@ -41,7 +57,7 @@ def test_what_fails_costs_only_itself_and_says_why(tmp_path: Path) -> None:
         )
         assert done.returncode == 1, done.stderr
         (result,) = results(runs)
-        assert "faults.Good" in result["overrides"]
+        assert "mine.Good" in result["overrides"]
         said = done.stdout
         assert "4 not run and 3 failed" in said, said
         assert "no aim today" in said
@@ -57,17 +73,17 @@ def test_what_fails_costs_only_itself_and_says_why(tmp_path: Path) -> None:
         assert "7" in shown
         assert "no aim today" in shown
         # What is to be done again is only what is missing.
-        (tmp_path / "faults.py").write_text(re.sub(r"(aim\(.*:\n)", r"\1        return denoise(x, t), None\n", FAULTS))
+        (tmp_path / "mine.py").write_text((PROGRAMS / "mine.py").read_text().replace("len(x) == 64", "False"))
         again = diffsweep(cluster, runs, "resume", "last")
         assert again.returncode == 1
-        repaired = [result["overrides"].split("faults.")[1].split()[0] for result in results(runs)]
+        repaired = [result["overrides"].split("mine.")[1].split()[0] for result in results(runs)]
         assert sorted(repaired) == ["Good", "Hungry", "Kill", "Raise"]
         assert len(list(runs.glob("fits/*/done.json"))) == 1
 
 
 def test_a_disturbed_fit_ends_with_the_bits_of_an_undisturbed_one(cluster: Cluster, tmp_path: Path) -> None:
     """Requeued by hand, preempted, and hit by the death of its node: it goes on from its checkpoint each time."""
-    steps = ("training.steps=2000", "trainer.checkpoint_seconds=0.3", "sampler=ddim", brake.LOSS)
+    steps = ("training.steps=1200", "trainer.checkpoint_seconds=0.3", "sampler=ddim", brake.LOSS)
     calm, rough = tmp_path / "calm", tmp_path / "rough"
     pace = brake.environment(tmp_path / "brake")
     (tmp_path / "brake").touch()
@@ -116,7 +132,8 @@ def test_a_disturbed_fit_ends_with_the_bits_of_an_undisturbed_one(cluster: Clust
     assert process.returncode == 0, stderr
     assert len(results(rough)) == 1
 
-    undisturbed = sweep(cluster, calm, *steps, env=pace)
+    # On no cluster at all.
+    undisturbed = forked_runs.run(alone(calm, *steps), ROOT, environment(cluster) | pace, PATIENCE)
     assert undisturbed.returncode == 0, undisturbed.stderr
     weights = "fits/*/checkpoints/ema.safetensors"
     assert one(rough, weights).read_bytes() == one(calm, weights).read_bytes()

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +13,18 @@ import pytest
 from diffsweep.sweep import slurm
 from diffsweep.sweep.slurm import Resources, Work
 from slurm import Cluster, need_slurm
-
-RECORD = """
-import json, os, time
-from pathlib import Path
-path = Path({path!r})
-path.parent.mkdir(exist_ok=True, parents=True)
-begin = time.time()
-{then}
-path.with_suffix(".tmp").write_text(json.dumps(dict(os.environ, begin=begin, end=time.time())))
-path.with_suffix(".tmp").rename(path)
-"""
+from slurm_callables import (
+    Exit,
+    Record,
+    RecordOfEachTask,
+    Resumes,
+    Sleep,
+    at_once,
+    fail_after_a_while,
+    take_a_second,
+    wait_for_another,
+    wait_for_restart,
+)
 
 
 @pytest.fixture
@@ -34,15 +34,6 @@ def site(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]
         monkeypatch.setenv(name, cluster.env[name])
     yield cluster
     cluster.clear()
-
-
-def code(text: str) -> Callable[[], object]:
-    return partial(exec, text, {})
-
-
-def record(path: Path, then: str = "pass") -> Callable[[], object]:
-    """Writes the job's environment, and when it ran, to `path`."""
-    return code(RECORD.format(path=str(path), then=then))
 
 
 def submit(folder: Path, *works: Work, **options: Any) -> dict[int, str]:
@@ -61,9 +52,10 @@ def test_works_of_equal_resources_are_one_array_of_which_few_run_at_once(site: C
         Resources(gres="gpu:1", time="0:10:00"),
     )
     # Nobody ends before two have begun; and two that run side by side are seen to.
-    small_one = "path.with_suffix('.begun').touch()\nwhile len(list(path.parent.glob('*.begun'))) < 2: time.sleep(0.05)"
     works = [
-        Work(record(tmp_path / str(i), "pass" if i in (1, 3) else small_one), f"w{i}", big if i in (1, 3) else small)
+        Work(Record(tmp_path / str(i)), f"w{i}", big)
+        if i in (1, 3)
+        else Work(Record(tmp_path / str(i), wait_for_another), f"w{i}", small)
         for i in range(7)
     ]
     environment = {"WHO": 'it\'s "$HOME"\n and `more`'}
@@ -94,7 +86,7 @@ def test_arrays_are_cut_at_the_size_that_the_cluster_takes(tmp_path: Path, monke
     with Cluster(max_array_size=3) as site:
         for name in ("SLURM_CONF", "PATH"):
             monkeypatch.setenv(name, site.env[name])
-        ids = submit(tmp_path, *[Work(record(tmp_path / str(i)), f"w{i}") for i in range(7)])
+        ids = submit(tmp_path, *[Work(Record(tmp_path / str(i)), f"w{i}") for i in range(7)])
         assert [name.partition("_")[2] for name in ids.values()] == ["0", "1", "2", "0", "1", "2", ""]
         wait(site, ids)
     assert all((tmp_path / str(i)).exists() for i in range(7))
@@ -103,9 +95,9 @@ def test_arrays_are_cut_at_the_size_that_the_cluster_takes(tmp_path: Path, monke
 def test_what_depends_on_a_failure_is_cancelled_and_the_last_comes_after_all(site: Cluster, tmp_path: Path) -> None:
     names = ("good", "bad", "after-good", "after-bad", "after-after-bad", "after-after-good", "after-both")
     behind = ((), (), (0,), (1,), (3,), (2,), (0, 1))
-    then = {"bad": "time.sleep(1.5); raise OSError('the disk')", "after-after-good": "time.sleep(1)"}
+    first = {"bad": fail_after_a_while, "after-after-good": take_a_second}
     works = [
-        Work(record(tmp_path / name, then.get(name, "pass")), name, after=after)
+        Work(Record(tmp_path / name, first.get(name, at_once)), name, after=after)
         for name, after in zip(names, behind, strict=True)
     ]
     # What comes after others may stand before them.
@@ -113,7 +105,7 @@ def test_what_depends_on_a_failure_is_cancelled_and_the_last_comes_after_all(sit
     shuffled = [
         Work(one.call, one.name, after=tuple(order.index(i) for i in one.after)) for one in (works[i] for i in order)
     ]
-    ids = submit(tmp_path, *shuffled, last=Work(record(tmp_path / "last"), "last"))
+    ids = submit(tmp_path, *shuffled, last=Work(Record(tmp_path / "last"), "last"))
     assert set(ids) == set(range(8))
     wait(site, ids)
     ran = {name for name in names if (tmp_path / name).exists()}
@@ -129,8 +121,8 @@ def test_a_refused_submission_is_one_line_and_leaves_nothing_queued(
     site: Cluster, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     works = [
-        Work(code("import time; time.sleep(600)"), "fine"),
-        Work(code("pass"), "fit 3", Resources(partition="nope")),
+        Work(Sleep(), "fine"),
+        Work(Exit(), "fit 3", Resources(partition="nope")),
     ]
     known: list[dict[int, str]] = []
     with pytest.raises(ValueError, match=r"^SLURM refuses fit 3: [Ii]nvalid partition name specified$"):
@@ -146,18 +138,15 @@ def test_a_submission_that_is_interrupted_is_taken_back(site: Cluster, tmp_path:
         if len(ids) == 3:
             raise KeyboardInterrupt
 
-    works = [Work(code("import time; time.sleep(600)"), "w", after=(0,) if i else ()) for i in range(5)]
+    works = [Work(Sleep(), "w", after=(0,) if i else ()) for i in range(5)]
     with pytest.raises(KeyboardInterrupt):
         submit(tmp_path, *works, on_submitted=interrupt)
     site.wait_until(lambda: slurm.queue("tests") == {}, "an empty queue")
 
 
 def test_a_requeued_job_runs_its_callable_again(site: Cluster, tmp_path: Path) -> None:
-    once = (
-        "path = path if 'SLURM_RESTART_COUNT' in os.environ else (path.with_suffix('.first').touch(), time.sleep(600))"
-    )
-    dependent = Work(record(tmp_path / "dependent"), "dependent", after=(0,))
-    ids = submit(tmp_path, *[Work(record(tmp_path / str(i), once), f"w{i}") for i in range(2)], dependent)
+    dependent = Work(Record(tmp_path / "dependent"), "dependent", after=(0,))
+    ids = submit(tmp_path, *[Work(Record(tmp_path / str(i), wait_for_restart), f"w{i}") for i in range(2)], dependent)
     # The dependent comes after w0 here, whose place is 0.
     site.wait_until(lambda: all((tmp_path / f"{i}.first").exists() for i in range(2)), "both to run")
     for i in range(2):
@@ -176,29 +165,12 @@ def test_a_requeued_job_runs_its_callable_again(site: Cluster, tmp_path: Path) -
 
 @pytest.mark.slow
 def test_a_job_at_its_time_limit_saves_and_is_requeued_as_often_as_allowed(site: Cluster, tmp_path: Path) -> None:
-    class Resumes:
-        def __init__(self, path: Path) -> None:
-            self.path = path
-
-        def __call__(self) -> None:
-            import time
-
-            if not self.path.exists():
-                self.path.with_suffix(".begun").touch()
-                time.sleep(600)
-
-        def checkpoint(self) -> Any:
-            from submitit.helpers import DelayedSubmission
-
-            self.path.touch()
-            return DelayedSubmission(self)
-
     stated, default = Resources(time="10:00"), Resources()
     site.scontrol("update", "partitionname=normal", "defaulttime=10")
     try:
         saving = [Work(Resumes(tmp_path / name), name, one) for name, one in (("stated", stated), ("default", default))]
-        deaf = code(f"import time; open({str(tmp_path / 'deaf.begun')!r}, 'w'); time.sleep(600)")
-        ids = submit(tmp_path, *saving, Work(deaf, "deaf", stated), signal_seconds=100)
+        deaf = Work(Sleep(tmp_path / "deaf.begun"), "deaf", stated)
+        ids = submit(tmp_path, *saving, deaf, signal_seconds=100)
         never = submit(tmp_path, *[Work(Resumes(tmp_path / f"{one.name}2"), one.name, one.resources) for one in saving],
                        signal_seconds=100, requeues=0)  # fmt: skip
         site.wait_until(lambda: len(list(tmp_path.glob("*.begun"))) == 5, "all to be at work")
@@ -218,10 +190,8 @@ def test_a_job_at_its_time_limit_saves_and_is_requeued_as_often_as_allowed(site:
 
 
 def test_tasks_get_the_processors_and_nodes_that_were_asked_for(site: Cluster, tmp_path: Path) -> None:
-    path = "path = path / (os.environ['SLURM_PROCID'] + '.json'); path.parent.mkdir(exist_ok=True)\n"
-    path += f"while not os.path.exists({str(tmp_path / 'go')!r}): time.sleep(0.05)"
     asked = Resources(cpus=2, nodes=2, tasks_per_node=2, extra={"comment": "two words", "exclusive": False})
-    ids = submit(tmp_path, Work(record(tmp_path / "told", path), "w", asked))
+    ids = submit(tmp_path, Work(RecordOfEachTask(tmp_path / "told", tmp_path / "go"), "w", asked))
     site.wait_for_states([ids[0]], "RUNNING")
     step = ("scontrol", "show", "step", f"{ids[0]}.0")
     site.wait_until(lambda: "CPUs=8 " in site.run(*step, check=False), "a step of 8 processors")
@@ -239,7 +209,7 @@ def test_a_submitter_that_is_a_job_itself_passes_nothing_of_it_on(
     monkeypatch.setenv("SLURM_CPUS_PER_TASK", "3")
     monkeypatch.setenv("SLURM_RESTART_COUNT", "7")
     monkeypatch.setenv("SBATCH_TIMELIMIT", "7")
-    ids = submit(tmp_path, Work(record(tmp_path / "told"), "w"))
+    ids = submit(tmp_path, Work(Record(tmp_path / "told"), "w"))
     wait(site, ids)
     told = json.loads((tmp_path / "told").read_text())
     assert "SLURM_CPUS_PER_TASK" not in told
@@ -251,7 +221,7 @@ def test_the_queue_tells_tasks_one_by_one(site: Cluster, tmp_path: Path, monkeyp
     # A user's own taste in output must not hide jobs.
     monkeypatch.setenv("SQUEUE_STATES", "RUNNING")
     monkeypatch.setenv("SQUEUE_FORMAT", "%j")
-    works = [Work(code("import time; time.sleep(600)"), f"w{i}", after=(0,) if i == 3 else ()) for i in range(4)]
+    works = [Work(Sleep(), f"w{i}", after=(0,) if i == 3 else ()) for i in range(4)]
     ids = submit(tmp_path, *works, throttle=1, job_name="tests: one | two")
 
     def reasons() -> list[str | None]:
@@ -277,7 +247,7 @@ def test_the_queue_tells_tasks_one_by_one(site: Cluster, tmp_path: Path, monkeyp
     slurm.cancel(ids.values())
     wait(site, ids)
     slurm.cancel([*ids.values(), "999999"])
-    never = submit(tmp_path, *[Work(code("pass"), "w", Resources(extra={"begin": "now+600"})) for _ in range(3)])
+    never = submit(tmp_path, *[Work(Exit(), "w", Resources(extra={"begin": "now+600"})) for _ in range(3)])
     site.run("scancel", never[0].partition("_")[0])
     ids |= {place + 10: name for place, name in never.items()}
     # SLURM may keep no record of a task that was cancelled alone before it started.
@@ -297,7 +267,7 @@ def test_what_nobody_can_tell_is_not_taken_for_nothing(
     assert slurm.queue([]) == {}
     assert slurm.history(["999999"]) == {}
     assert slurm.available()
-    ids = submit(tmp_path, Work(code("raise SystemExit(3)"), "w"))
+    ids = submit(tmp_path, Work(Exit(3), "w"))
     wait(site, ids)
 
     def told() -> list[tuple[str, str]]:
@@ -308,7 +278,7 @@ def test_what_nobody_can_tell_is_not_taken_for_nothing(
     with monkeypatch.context() as patch:
         patch.setenv("PATH", site.without_sacct()["PATH"])
         assert slurm.history(ids.values()) is None
-        again = submit(tmp_path, Work(record(tmp_path / "told"), "w"))
+        again = submit(tmp_path, Work(Record(tmp_path / "told"), "w"))
         wait(site, again)
         assert (tmp_path / "told").exists()
     with monkeypatch.context() as patch:
@@ -317,7 +287,7 @@ def test_what_nobody_can_tell_is_not_taken_for_nothing(
         assert slurm.history(ids.values()) is None
         assert not slurm.available()
         with pytest.raises(ValueError, match=r"no SLURM here"):
-            submit(tmp_path, Work(code("pass"), "w"))
+            submit(tmp_path, Work(Exit(), "w"))
 
 
 @pytest.mark.slow
