@@ -306,8 +306,9 @@ def test_what_fails_costs_only_itself_says_why_and_is_all_that_is_done_again(tmp
     cores = len(os.sched_getaffinity(0))
     shares = {max(1, cores // min(cores, jobs)) for jobs in (2, 6)}
     threads = noted(tmp_path / "imports.jsonl")
-    assert {one["torch"] for one in threads} == shares
-    assert {one["omp"] for one in threads} == {str(share) for share in shares}
+    # The check before has one thread.
+    assert {one["torch"] for one in threads} == shares | {1}
+    assert {one["omp"] for one in threads} == {str(share) for share in shares | {1}}
 
     # Nothing is started by modes that start nothing.
     sweep = last_sweep(tmp_path).name

@@ -175,6 +175,8 @@ def _said(error: BaseException) -> str:
     for known in (error, cause):
         if (parent := getattr(known, "parent_node", None)) is not None and type(known).__name__ in _ABSENT:
             return _absent_key(known, parent)
+    if there := re.match(r"Could not append to config\. An item is already at '(.*)'", str(error)):
+        return f"{there[1]} is there already: write {there[1]}=VALUE to change it"
     words = re.split(r"\n(?:Config s|S)earch path:|\nSee https?:|\nTo append to your|\n +full_key: ", str(error))[0]
     line = " ".join(words.split())
     override = getattr(error, "override", None)

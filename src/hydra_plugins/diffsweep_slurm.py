@@ -77,7 +77,7 @@ class SlurmLauncher(Launcher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         from diffsweep.entry.launch import launch
 
-        return launch(self.start, self.loader, self.config, job_overrides, initial_job_idx)
+        return launch(self.start, self.loader, self.config, job_overrides, initial_job_idx, here=False)
 
     def start(self, plan: Plan, remaining: RemainingWork) -> None:
         """Submit the jobs of `remaining`, and wait. Raises ValueError for what SLURM refuses, KeyboardInterrupt."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diffsweep.entry import sweep_end
+from diffsweep.entry.check import refuse_impossible
 from diffsweep.mistakes import is_mistake
 from diffsweep.sweep.plan import prepare
 from diffsweep.sweep.plan.hydra_job import job_return
@@ -24,17 +25,26 @@ Start = Callable[[Plan, RemainingWork], None]
 
 
 def launch(
-    start: Start, loader: ConfigLoader, config: DictConfig, batch: Sequence[Sequence[str]], first: int
+    start: Start,
+    loader: ConfigLoader,
+    config: DictConfig,
+    batch: Sequence[Sequence[str]],
+    first: int,
+    *,
+    here: bool = True,
 ) -> list[JobReturn]:
     """Plan and run `batch`, whose first task has the number `first`, with `start` for the jobs; one return per task.
 
-    A failed task is in what is returned and raises nothing. Raises KeyboardInterrupt, and for a user's mistake what
-    `mistakes.is_mistake` knows, before anything runs.
+    `here`: whether the jobs run on this machine. A failed task is in what is returned and raises nothing. Raises
+    KeyboardInterrupt, and for a user's mistake what `mistakes.is_mistake` knows, before anything runs: every cell is
+    checked as a single run is.
     """
     try:
-        plan = prepare.make_plan(loader, config, batch, first)
+        plan, mode = prepare.make_plan(loader, config, batch, first), Mode.of(config)
         try:
-            run(plan, Mode.of(config), start)
+            if mode.runs_jobs or mode.shows_plan:
+                refuse_impossible(plan, RemainingWork.of(plan, mode).cells, devices=here and mode.runs_jobs)
+            run(plan, mode, start)
         except ValueError:
             prepare.withdraw(plan)
             raise

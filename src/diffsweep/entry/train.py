@@ -21,6 +21,7 @@ from diffsweep.mistakes import is_mistake, one_line, report
 from diffsweep.report import terminal
 from diffsweep.sweep.plan import prepare
 from diffsweep.sweep.plan.added_parameters import accept_added_parameters
+from diffsweep.sweep.plan.folders import refuse_impossible_folders
 from diffsweep.sweep.plan.mode import Mode
 from diffsweep.sweep.plan.unread_keys import refuse_unread
 from diffsweep.sweep.store.process import import_from
@@ -49,6 +50,7 @@ def job(cfg: DictConfig) -> float | None:
     import_from(hydra.runtime.cwd)
     try:
         refuse_unread(cfg)
+        refuse_impossible_folders(cfg.paths)
         run = Run.of(cfg, OmegaConf.to_container(hydra.runtime.choices))  # type: ignore[arg-type]
         note |= {"fit": run.fit.signature, "cell": run.cell.signature}
         mode = Mode.of(cfg)

@@ -1,0 +1,29 @@
+"""Whether the folders of a run can be: a cache that cannot be written must not be found out after a training."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+# Data may lie where only others write.
+_WRITABLE = ("runs", "cache")
+_FOLDERS = (*_WRITABLE, "data")
+
+
+def refuse_impossible_folders(paths: Mapping[str, Any]) -> None:
+    """Raise ValueError, in one line, for a value of the config's `paths` that is no folder and cannot become one."""
+    for key in _FOLDERS:
+        value = paths.get(key)
+        if not isinstance(value, str) or not value.strip():
+            raise ValueError(f"paths.{key}={'null' if value is None else value} must name a folder")
+        path = Path(value).absolute()
+        try:
+            there = next(one for one in (path, *path.parents) if one.exists())
+            if not there.is_dir():
+                raise ValueError(f"paths.{key}={value} cannot be a folder: {there} is a file")
+        except OSError as error:
+            raise ValueError(f"paths.{key}={value} cannot be a folder: {error.strerror}") from error
+        if key in _WRITABLE and not os.access(there, os.W_OK | os.X_OK):
+            raise ValueError(f"paths.{key}={value} cannot be written: {there} is not yours to write to")
