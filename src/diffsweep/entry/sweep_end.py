@@ -13,9 +13,11 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
+from diffsweep.mistakes import one_line
 from diffsweep.report import export, page, terminal
 from diffsweep.report.live import Names
 from diffsweep.sweep.plan.hydra_job import failure_reason
+from diffsweep.sweep.plan.jobs import LaunchRecord
 from diffsweep.sweep.plan.mode import Mode
 from diffsweep.sweep.plan.plan import Plan
 from diffsweep.sweep.status.monitor import Monitor
@@ -56,28 +58,47 @@ def show_last() -> bool:
 def show(folder: Path, runs: Path) -> bool:
     """Write table.csv and report.html of the sweep in `folder`, show the table, and say what to do next.
 
-    Returns whether nothing failed or is missing; what somebody is still at, as in a detached sweep, is neither.
+    Returns whether every cell is finished. Cells of jobs that go on without this process, as in a detached sweep, count
+    as finished.
     """
     plan = Plan.read(folder) if (folder / "plan.json").exists() else None
     about = subject(folder, runs, plan)
+    written = True
     results, failures = about.results, about.failures
     if results or failures:
         terminal.show_sweep(results, failures, runs=runs)
     if results:
         table, report = folder / "table.csv", folder / "report.html"
-        export.write(results, "csv", table)
+        try:
+            export.write(results, "csv", table)
+        except (ValueError, OSError) as error:
+            written = False
+            print(f"no table.csv: {one_line(error)}", file=sys.stderr)
         if failures or _older(report, about):
             try:
                 page.write(about, report)
             except (ValueError, OSError) as error:
                 # The results stand without it.
-                print(f"no report.html: {' '.join(str(error).split())}", file=sys.stderr)
+                print(f"no report.html: {one_line(error)}", file=sys.stderr)
         terminal.show_where(results, table, report, runs=runs)
     if failures and plan:
         terminal.show_resume(plan.command_for("resume"))
     if results and plan and len(results) + len(failures) == len(plan.cells):
         _show_in_wandb(plan)
-    return not failures
+    return not failures and written
+
+
+def _goes_on(plan: Plan) -> bool:
+    """Whether jobs of a sweep may run without this process: those of another launcher, or in SLURM's queue."""
+    try:
+        launch = LaunchRecord.read(plan.folder)
+    except (ValueError, KeyError, TypeError):
+        return False
+    if launch is None or launch.ended:
+        return False
+    if launch.launcher is None or launch.launcher.alive() is False:
+        return launch.kind == "slurm"
+    return not launch.launcher.is_current()
 
 
 def _older(report: Path, about: page.Subject) -> bool:
@@ -91,16 +112,17 @@ def _older(report: Path, about: page.Subject) -> bool:
 
 
 def subject(folder: Path, runs: Path, plan: Plan | None) -> page.Subject:
-    """What there is of a sweep: results, and the cells that have none, unless somebody is at them."""
+    """The results of a sweep, and a note for each cell that has none, unless a job that goes on may still give it."""
     results: dict[str, dict[str, Any]] = {}
     failures: list[dict[str, Any]] = []
+    goes_on = plan is not None and _goes_on(plan)
     for note in _planned_notes(plan) if plan else _foreign_notes(folder):
         cell = Cell.of(note, runs) if "cell" in note else None
         result = cell.result() if cell else None
         if result is not None:
             # A cell that was there already was told less or more, by another command.
             results[result["cell"]] = result | {"overrides": note.get("overrides", result.get("overrides"))}
-        elif note.get("state") not in ("running", "waiting"):
+        elif not goes_on or note.get("state") not in ("running", "waiting"):
             failures.append(note)
     configs = {cell: plan.config(cell) for cell in results} if plan else None
     return page.Subject(

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 
+from diffsweep.messages import say
 from diffsweep.sweep.plan.jobs import Job
 from diffsweep.sweep.plan.plan import Plan
 from diffsweep.sweep.store.record import CannotWriteError, Record
@@ -82,5 +83,8 @@ class JobProcessError(RuntimeError):
 
 
 def _record_failure(record: Record, code: int) -> None:
-    with suppress(CannotWriteError):
+    try:
         record.write_status("failed", reason=record.write_error(JobProcessError(exit_reason(code))))
+    except CannotWriteError as error:
+        # Nowhere else would be said why this one has no result.
+        say(f"{type(record).__name__.lower()} {record.signature} failed: {exit_reason(code)}; {error}")

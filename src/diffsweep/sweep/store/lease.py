@@ -121,6 +121,10 @@ class Lease:
                 try:
                     os.write(descriptor, content)
                     os.fsync(descriptor)
+                except OSError:
+                    # Nobody may wait for a lease that was never held.
+                    path.unlink(missing_ok=True)
+                    raise
                 finally:
                     os.close(descriptor)
             if _highest(folder) == number:
@@ -174,13 +178,21 @@ class HeldLease:
             if self.still_held():
                 write_json(self._path, Process.current().asdict() | {"token": self._token, "released": True})
         except (CannotWriteError, OSError):
-            # On a full disk a file can still be emptied; others then take over after their patience.
+            # A full disk takes no new file, but lets an old one be overwritten.
             with suppress(OSError):
-                os.truncate(self._path, 0)
+                self._overwrite()
         finally:
             self._stop.set()
             if self._thread.ident is not None and self._thread is not threading.current_thread():
                 self._thread.join(timeout=1.0)
+
+    def _overwrite(self) -> None:
+        """Mark the lease file as released in place, in the space that it has."""
+        with self._path.open("r+b") as stream:
+            size = len(stream.read())
+            content = json.dumps({"released": True}).encode()
+            stream.seek(0)
+            stream.write(content.ljust(size))
 
     def __enter__(self) -> HeldLease:
         return self

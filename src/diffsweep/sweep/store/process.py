@@ -68,6 +68,17 @@ class Process:
         except (KeyError, TypeError, ValueError):
             return None
 
+    def is_current(self) -> bool:
+        """Whether this is the process that calls."""
+        me = Process.current()
+        return (self.host, self.boot, self.namespace, self.pid, self.start) == (
+            me.host,
+            me.boot,
+            me.namespace,
+            me.pid,
+            me.start,
+        )
+
     def asdict(self) -> dict[str, Any]:
         """All fields, ready for JSON."""
         return asdict(self)
