@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -26,7 +27,9 @@ def cluster() -> Iterator[Cluster]:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the files that take minutes: side by side (pytest -n), none of them is then left for the end."""
-    long = ("slurm_faults", "slurm_sweep", "chaos", "sweep", "runs", "notebooks", "wandb", "search", "slurm_submit")
-    long += ("samplers", "slurm_cluster", "report", "custom", "sample_command", "evaluate_command", "metrics")
+    long = ("slurm_faults", "slurm_sweep", "notebooks", "chaos", "sweep", "search", "runs", "slurm_submit", "conf")
+    long += ("samplers", "slurm_cluster", "wandb", "studies", "compose", "readme", "metrics", "report", "validation")
+    missing = [name for name in long if not Path(__file__).with_name(f"test_{name}.py").exists()]
+    assert not missing, f"conftest.py orders files that are not there: {missing}"
     order = {name: place for place, name in enumerate(long)}
     items.sort(key=lambda item: order.get(item.path.stem.removeprefix("test_"), len(long)))

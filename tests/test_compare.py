@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -95,15 +96,25 @@ def test_intervals_of_differences_hold(paired: bool) -> None:
     assert 0.93 < held / 1000 < 0.985
 
 
+@dataclass(frozen=True)
+class Design:
+    """How often what was trained and sampled: `each` cells a seed, of `noises` different starting noises."""
+
+    seeds: int
+    each: int = 1
+    noises: int = 1
+
+
 def pairs_of_seeds(
-    rng: np.random.Generator, seeds: int, moves: float, each: int = 1, noises: int = 1
+    rng: np.random.Generator, design: Design, moves: float
 ) -> list[tuple[dict[str, Any], dict[str, Any]]]:
     """Pairs of cells whose numbers are 0.5 apart on average, and `moves` is the deviation of that among seeds."""
+    noises = design.noises
     shared = rng.normal(0, 1, (noises, 100))
     pairs = []
-    for seed in range(seeds):
+    for seed in range(design.seeds):
         gap = 0.5 + rng.normal(0, moves)
-        for noise in range(each):
+        for noise in range(design.each):
             common: dict[str, Any] = {"seed": seed, "sample_seed": noise % noises}
             a, b = (shared[noise % noises] + rng.normal(0, 0.3, 100) for _ in range(2))
             pairs.append((cell(a + gap, **common), cell(b, **common)))
@@ -111,20 +122,25 @@ def pairs_of_seeds(
 
 
 @pytest.mark.parametrize(
-    ("seeds", "moves", "each", "noises"), [(1, 0, 3, 1), (1, 0, 4, 2), (3, 0.1, 1, 1), (3, 0.1, 4, 2), (5, 0, 2, 1)]
+    ("design", "moves"),
+    [
+        pytest.param(Design(seeds=1, each=3), 0, id="one seed"),
+        pytest.param(Design(seeds=1, each=4, noises=2), 0, id="one seed, two noises"),
+        pytest.param(Design(seeds=3), 0.1, id="seeds that differ"),
+        pytest.param(Design(seeds=3, each=4, noises=2), 0.1, id="seeds that differ, two noises"),
+        pytest.param(Design(seeds=5, each=2), 0, id="seeds that do not differ"),
+    ],
 )
-def test_intervals_of_mean_differences_hold_for_other_seeds_too(
-    seeds: int, moves: float, each: int, noises: int
-) -> None:
+def test_intervals_of_mean_differences_hold_for_other_seeds_too(design: Design, moves: float) -> None:
     rng = np.random.default_rng(6)
     held = 0
     for _ in range(400):
-        found = mean_difference(pairs_of_seeds(rng, seeds, moves, each, noises), "fd_digits")
+        found = mean_difference(pairs_of_seeds(rng, design, moves), "fd_digits")
         assert found is not None
-        assert found.seeds == seeds
+        assert found.seeds == design.seeds
         held += found.low <= 0.5 <= found.high
     # With seeds that make no difference what samples do is counted twice.
-    assert 0.925 < held / 400 <= (0.985 if moves or seeds == 1 else 1)
+    assert 0.925 < held / 400 <= (0.985 if moves or design.seeds == 1 else 1)
 
 
 def test_a_mean_over_seeds_that_differ_alone_is_the_t_test_of_their_differences() -> None:

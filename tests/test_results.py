@@ -246,14 +246,15 @@ def test_a_sweep_tells_its_cells_by_its_own_words_whoever_made_them(tmp_path: Pa
 
 def test_options_that_are_spelled_differently_are_one_if_their_configs_agree(tmp_path: Path) -> None:
     spacing = {"karras": {"_target_": "Karras", "rho": 7}, "logsnr": {"_target_": "LogSNR"}}
-    for name, value, said, chosen, rate in (
-        ("a", 0.5, "optimizer.lr=1e-3", "karras", 0.001),
-        ("b", 0.6, "sampler/spacing=karras optimizer.lr=0.01", "karras", 0.01),
-        ("c", 0.7, "sampler/spacing=logsnr optimizer.lr=0.001", "logsnr", 0.001),
-        ("d", 0.8, "sampler/spacing=logsnr optimizer.lr=0.01", "logsnr", 0.01),
-    ):
-        made = cell(tmp_path, name, value, overrides=said, fit=f"f{rate}")
+
+    def add(name: str, value: float, overrides: str, *, chosen: str, rate: float) -> None:
+        made = cell(tmp_path, name, value, overrides=overrides, fit=f"f{rate}")
         made.write_config({"sampler": {"spacing": spacing[chosen]}, "optimizer": {"lr": rate}})
+
+    add("a", 0.5, "optimizer.lr=1e-3", chosen="karras", rate=0.001)
+    add("b", 0.6, "sampler/spacing=karras optimizer.lr=0.01", chosen="karras", rate=0.01)
+    add("c", 0.7, "sampler/spacing=logsnr optimizer.lr=0.001", chosen="logsnr", rate=0.001)
+    add("d", 0.8, "sampler/spacing=logsnr optimizer.lr=0.01", chosen="logsnr", rate=0.01)
     table = results.compare(results.load(tmp_path), by="sampler/spacing")
     assert list(table["sampler/spacing"]) == ["karras", "logsnr"]
     assert list(table.pairs) == [0, 2]
@@ -261,14 +262,15 @@ def test_options_that_are_spelled_differently_are_one_if_their_configs_agree(tmp
 
 def test_defaults_that_differ_by_option_keep_no_cells_apart(tmp_path: Path) -> None:
     """Two samplers as they are, and another sweep over what is a default of one of them."""
-    for name, sampler, value, said, spacing in (
-        ("a", "ddim", 0.5, "", "time"),
-        ("b", "heun", 0.7, "", "karras"),
-        ("c", "unipc", 0.4, "sampler/spacing=karras", "karras"),
-        ("d", "unipc", 0.6, "sampler/spacing=time", "time"),
-    ):
-        made = cell(tmp_path, name, value, sampler=sampler, overrides=said)
+
+    def add(name: str, value: float, overrides: str = "", *, sampler: str, spacing: str) -> None:
+        made = cell(tmp_path, name, value, sampler=sampler, overrides=overrides)
         made.write_config({"sampler": {"spacing": {"_target_": spacing}}})
+
+    add("a", 0.5, sampler="ddim", spacing="time")
+    add("b", 0.7, sampler="heun", spacing="karras")
+    add("c", 0.4, "sampler/spacing=karras", sampler="unipc", spacing="karras")
+    add("d", 0.6, "sampler/spacing=time", sampler="unipc", spacing="time")
     table = results.compare(results.load(tmp_path, "sampler=ddim,heun,unipc"), by="sampler")
     assert list(table.sampler) == ["ddim", "heun"]
     assert list(table.difference) == pytest.approx([0, 0.2])
