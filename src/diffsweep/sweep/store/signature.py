@@ -3,8 +3,8 @@
 The hash is never taken over a difference from defaults: an edited default must make a new run. Everything that is
 not declared below counts, so a key that somebody forgets to declare trains again; it never shares wrongly.
 
-Whoever adds a dataset: `dataset.root` is where the *same* data happen to lie on this machine. A key that chooses
-*which* data are read (a user's own folder of pictures) needs another name.
+Whoever adds a dataset: `dataset.root` is where the *same* data happen to lie on this machine; `dataset.path` may hold
+any data, and `dataset.content` says which. A key that chooses *which* data are read needs another name.
 """
 
 from __future__ import annotations
@@ -34,6 +34,11 @@ NEUTRAL: tuple[str, ...] = (
     "dataset.inner.root",
     "dataset.inner.download",
     "dataset.workers",
+    # Own pictures are known by dataset.content.
+    "dataset.path",
+    "dataset.cache",
+    "dataset.inner.path",
+    "dataset.inner.cache",
     "trainer.accelerator",
     "trainer.devices",
     "trainer.num_nodes",
@@ -150,6 +155,11 @@ def resolved(cfg: Mapping[str, Any] | DictConfig) -> dict[str, Any]:
     try:
         plain = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True, enum_to_str=True)  # type: ignore[arg-type]
     except OmegaConfBaseException as error:
+        if isinstance(error.__cause__, (ValueError, OSError)) and not isinstance(
+            error.__cause__, OmegaConfBaseException
+        ):
+            # A resolver of ours, in words for the user.
+            raise error.__cause__ from None
         reason = str(error).splitlines()[0]
         raise ValueError(f"the config is not complete at {error.full_key or 'its top'}: {reason}") from error
     if not isinstance(plain, dict):

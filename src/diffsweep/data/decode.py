@@ -1,0 +1,133 @@
+"""From a picture's file to pixels: uint8 (C, size, size), whatever the file's kind, depth, palette or rotation."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import numpy as np
+    from PIL.Image import Image
+
+Crop = Literal["center", "stretch"]
+
+
+class BrokenPictureError(ValueError):
+    """A picture that cannot be read; the message says why, without its name."""
+
+
+@dataclass(frozen=True)
+class PictureFormat:
+    """What every picture of a dataset becomes.
+
+    A rotation that EXIF asks for is done. Transparency is laid over white. 16 bits of grey become 8 by value / 257,
+    rounded; of 16 bits of colour Pillow keeps the upper 8. CMYK and palettes become colours. Of an animation the first
+    frame counts. Resizing is Pillow's bicubic filter, which is antialiased (G. Parmar et al., "On Aliased Resizing and
+    Surprising Subtleties in GAN Evaluation", arXiv 2104.11222).
+
+    Attributes:
+        size: pixels a side; None leaves pictures as they are.
+        channels: 1 grey, 3 colours, 4 colours and opacity.
+        crop: "center" brings the shorter side to `size` and takes the middle; "stretch" changes the aspect ratio.
+    """
+
+    size: int | None
+    channels: Literal[1, 3, 4] = 3
+    crop: Crop = "center"
+
+    def decode(self, content: bytes | np.ndarray) -> np.ndarray:
+        """The pixels, uint8 (channels, H, W).
+
+        Raises:
+            BrokenPictureError: for what is no picture, or is cut short, or is far larger than a picture.
+        """
+        import numpy as np
+
+        picture = self._fitted(self._in_mode(_opened(content)))
+        pixels = np.asarray(picture)
+        return np.ascontiguousarray(pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1))
+
+    def _in_mode(self, picture: Image) -> Image:
+        from PIL import Image
+
+        has_alpha = picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info
+        if self.channels == 4:
+            return picture.convert("RGBA")
+        if has_alpha:
+            above = picture.convert("RGBA")
+            white = Image.new("RGBA", above.size, (255, 255, 255, 255))
+            picture = Image.alpha_composite(white, above)
+        return picture.convert("L" if self.channels == 1 else "RGB")
+
+    def _fitted(self, picture: Image) -> Image:
+        from PIL import Image
+
+        size = self.size
+        if size is None or picture.size == (size, size):
+            return picture
+        if self.crop == "stretch":
+            return picture.resize((size, size), Image.Resampling.BICUBIC)
+        width, height = picture.size
+        scale = size / min(width, height)
+        width, height = max(size, round(width * scale)), max(size, round(height * scale))
+        left, top = (width - size) // 2, (height - size) // 2
+        return picture.resize((width, height), Image.Resampling.BICUBIC).crop((left, top, left + size, top + size))
+
+
+def picture_size(content: bytes | np.ndarray) -> tuple[int, int, str]:
+    """Width, height and file format (PNG, JPEG ...; "array") of a picture, without decoding it.
+
+    Raises:
+        BrokenPictureError: for what is no picture.
+    """
+    from PIL import Image
+
+    if not isinstance(content, bytes):
+        return content.shape[1], content.shape[0], "array"
+    try:
+        with Image.open(io.BytesIO(content)) as picture:
+            return *picture.size, picture.format or "?"
+    except Exception as error:
+        raise BrokenPictureError(_reason(error, content)) from error
+
+
+def _opened(content: bytes | np.ndarray) -> Image:
+    """A decoded 8-bit picture, turned as its file asks for."""
+    from PIL import Image, ImageOps
+
+    if not isinstance(content, bytes):
+        return Image.fromarray(content[..., 0] if content.shape[2] == 1 else content)
+    try:
+        with warnings.catch_warnings():
+            # A small file that would unpack into gigabytes.
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            picture = Image.open(io.BytesIO(content))
+            picture.load()
+            if picture.mode.startswith(("I", "F")):
+                picture = _eight_bits(picture)
+            return ImageOps.exif_transpose(picture)
+    except Exception as error:
+        # Whatever is broken in a file, Pillow's readers say so with exceptions of many kinds.
+        raise BrokenPictureError(_reason(error, content)) from error
+
+
+def _eight_bits(picture: Image) -> Image:
+    import numpy as np
+    from PIL import Image
+
+    values = np.asarray(picture).astype(np.float64)
+    if picture.mode == "F":
+        raise ValueError("floating-point pixels, whose range is not known")
+    return Image.fromarray(np.rint(values.clip(0, 65535) / 257).astype(np.uint8))
+
+
+def _reason(error: Exception, content: bytes) -> str:
+    from PIL import Image
+
+    if not content:
+        return "empty file"
+    if isinstance(error, Image.UnidentifiedImageError):
+        return "no picture"
+    return " ".join(str(error).split()) or type(error).__name__

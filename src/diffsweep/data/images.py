@@ -1,0 +1,80 @@
+"""Pictures of the user's own: a folder, zip, tar, parquet, arrow, npz or npy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import torch
+
+from diffsweep.data.examples import Dataset, Examples, Split, known_split
+from diffsweep.data.packed import Packed, Packing, pack
+
+
+class Images(Dataset):
+    """Pictures from a collection (see `data.collections`), packed once (see `data.packed`).
+
+    Args:
+        path: of a folder or file.
+        size: pixels a side; None if all pictures have one size already.
+        channels: 1, 3 or 4; None for 1 if every picture is grey, else 3.
+        crop: "center" or "stretch", as of `PictureFormat`.
+        labels: "auto" takes the classes that come with the pictures; "none" takes none.
+        broken: "refuse", or "skip" to leave pictures out that cannot be read.
+        test_share: share of the pictures that are held out, as of `Packing`.
+        cache: folder for packed pictures.
+        content: identity of the pictures; None takes what is there. If they are others now, `load` refuses.
+        shape: (C, H, W), nothing else than what the pictures have.
+        classes: number of labels, nothing else than what the pictures have.
+        sigma_data: root mean square of the training pictures in [-1, 1].
+
+    Raises:
+        ValueError: for a bad value.
+    """
+
+    name: ClassVar[str] = "images"
+
+    def __init__(
+        self,
+        path: str | Path,
+        size: int | None,
+        channels: Literal[1, 3, 4] | None,
+        crop: Literal["center", "stretch"],
+        labels: Literal["auto", "none"],
+        broken: Literal["refuse", "skip"],
+        test_share: float,
+        cache: str | Path,
+        content: str | None,
+        shape: tuple[int, ...],
+        classes: int,
+        sigma_data: float,
+    ) -> None:
+        super().__init__(shape, classes, sigma_data)
+        self.path = Path(path)
+        self.cache = Path(cache)
+        self.packing = Packing(size, channels, crop, labels, broken, test_share)
+        self.content = content
+
+    def load(self, split: Split) -> Examples:
+        """The split as uint8 (N, C, H, W), mapped from the disk, in the order of their content; see `Dataset.load`.
+
+        Raises:
+            ValueError: when the pictures are not those that `content` names.
+        """
+        known_split(split)
+        x, labels = self._packed().arrays(split)
+        return Examples(torch.from_numpy(x), torch.from_numpy(labels))
+
+    def _packed(self) -> Packed:
+        if self.content is not None:
+            # Without a look at the collection: on a cluster's node the cache may be all that there is.
+            packed = Packed.read(self.cache / "pictures" / self.content)
+            if packed is not None:
+                return packed
+        packed = pack(self.path, self.packing, self.cache)
+        if self.content not in (None, packed.content):
+            raise ValueError(
+                f"the pictures in {self.path} are no longer those of this run: their content was {self.content} and is "
+                f"{packed.content} now"
+            )
+        return packed

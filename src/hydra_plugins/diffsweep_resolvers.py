@@ -1,0 +1,16 @@
+"""Resolvers of our configs, known wherever Hydra composes: `${pictures:FIELD}` asks the pictures of a dataset."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+
+def _pictures(field: str, *, _parent_: DictConfig) -> Any:
+    from diffsweep.data.packed import field_of_pictures
+
+    return field_of_pictures(field, _parent_)
+
+
+OmegaConf.register_new_resolver("pictures", _pictures, replace=True)
