@@ -18,6 +18,7 @@ from diffsweep import mistakes
 
 # Name -> what it is for, in one line; its file is called alike.
 COMMANDS = {
+    "data": "what is in a folder, zip, tar or table of pictures, and what training on it costs",
     "plan": "what a sweep would train and evaluate, and what is done of it already; runs nothing",
     "prefetch": "fetch data and weights, compute statistics: for nodes without internet",
     "status": "what goes on in a sweep, or a line about each",

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from diffsweep.data.collections import Picture, Split, natural, pictures, stamp
 from diffsweep.data.decode import BrokenPictureError, PictureFormat
 from diffsweep.files import explained, make_folder, read_json, write_json
+from diffsweep.mistakes import BadValue, one_of, share, whole
 
 if TYPE_CHECKING:
     import numpy as np
@@ -58,15 +59,14 @@ class Packing:
     test_share: float = 0.1
 
     def __post_init__(self) -> None:
-        if self.size is not None and (isinstance(self.size, bool) or not isinstance(self.size, int) or self.size < 1):
-            raise ValueError(f"size={self.size} must be a whole number of pixels, 1 or more, or null")
-        valid = {"channels": (None, 1, 3, 4), "crop": ("center", "stretch"), "labels": ("auto", "none")}
-        for name, values in {**valid, "broken": ("refuse", "skip")}.items():
-            if getattr(self, name) not in values:
-                known = ", ".join("null" if value is None else str(value) for value in values)
-                raise ValueError(f"{name}={getattr(self, name)} is none of {known}")
-        if not 0 <= self.test_share < 1:
-            raise ValueError(f"test_share={self.test_share} must be at least 0 and below 1")
+        if self.size is not None:
+            whole("size", self.size, 1)
+        if self.channels not in (None, 1, 3, 4):
+            raise BadValue("channels", self.channels, "must be null, 1, 3 or 4")
+        one_of("crop", self.crop, ["center", "stretch"])
+        one_of("labels", self.labels, ["auto", "none"])
+        one_of("broken", self.broken, ["refuse", "skip"])
+        share("test_share", self.test_share, one=False)
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,11 @@ def field_of_pictures(field: str, config: Any) -> Any:
         ValueError: as `pack`.
     """
     given = {field.name: getattr(config, field.name) for field in fields(Packing)}
-    packed = _pack_once(Path(config.path), Packing(**given), Path(config.cache))
+    try:
+        packing = Packing(**given)
+    except BadValue as error:
+        raise error.below(str(config._get_full_key(""))) from None
+    packed = _pack_once(Path(config.path), packing, Path(config.cache))
     value = getattr(packed, field)
     return list(value) if isinstance(value, tuple) else value
 
@@ -198,7 +202,7 @@ class _Packer:
         return packed
 
     def _decode(self, folder: Path) -> tuple[np.ndarray, list[tuple[int, str]], list[tuple[str, str]]]:
-        """Pixels (N, C, H, W) on the disk, in the order of the list; (place, hash) of each; (name, reason) of broken."""
+        """Pixels (N, C, H, W) on the disk in the order of the list; place and hash of each; what is broken."""
         import numpy as np
 
         channels = self.packing.channels or 3
@@ -222,7 +226,7 @@ class _Packer:
             pixels[place] = decoded
             digests.append((place, hashlib.sha256(decoded.tobytes()).hexdigest()))
         if pixels is None or (broken and self.packing.broken == "refuse"):
-            examples = ", ".join(f"{_printable(name)} ({reason})" for name, reason in broken[:_NAMED])
+            examples = ", ".join(f"{printable(name)} ({reason})" for name, reason in broken[:_NAMED])
             more = f" and {len(broken) - _NAMED:,} more" if len(broken) > _NAMED else ""
             advice = "; dataset.broken=skip leaves them out" if pixels is not None else ""
             raise ValueError(
@@ -303,6 +307,6 @@ def _is_grey(pixels: np.ndarray) -> bool:
     return bool((pixels == pixels[:1]).all())
 
 
-def _printable(name: str) -> str:
+def printable(name: str) -> str:
     """A name as a terminal may show it: a file's name may hold bytes that are no text."""
     return name.encode(errors="backslashreplace").decode(errors="backslashreplace")

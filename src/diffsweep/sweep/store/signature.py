@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping
 from enum import Enum
 from pathlib import PurePath
@@ -155,12 +156,13 @@ def resolved(cfg: Mapping[str, Any] | DictConfig) -> dict[str, Any]:
     try:
         plain = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True, enum_to_str=True)  # type: ignore[arg-type]
     except OmegaConfBaseException as error:
-        if isinstance(error.__cause__, (ValueError, OSError)) and not isinstance(
-            error.__cause__, OmegaConfBaseException
-        ):
-            # A resolver of ours, in words for the user.
-            raise error.__cause__ from None
         reason = str(error).splitlines()[0]
+        ours = re.fullmatch(r"(ValueError|OSError|BadValue) raised while resolving interpolation: (.*)", reason)
+        if ours is not None:
+            # A resolver of ours says what is wrong in the user's words.
+            raise ValueError(ours[2]) from error
+        if "Missing mandatory value" in reason:
+            reason = f"it has no value: give it one, as {error.full_key}=..."
         raise ValueError(f"the config is not complete at {error.full_key or 'its top'}: {reason}") from error
     if not isinstance(plain, dict):
         raise ValueError(f"a config must be a mapping of names to values, not {type(plain).__name__}")
