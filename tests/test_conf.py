@@ -49,6 +49,9 @@ LABELLED = ["backbone.classes=10"]
 
 POINTS = ("checkerboard", "mixture", "moons", "spirals", "swissroll")
 
+# A picture of any kind, for what is asked of an option alone.
+OWN_PICTURES = f"dataset.path={ROOT / 'docs'}"
+
 # What an option needs beside it; without an entry it must go with all the defaults.
 COMPANIONS = {
     "backbone=mlp": ["dataset=mixture"],
@@ -57,6 +60,7 @@ COMPANIONS = {
     **{f"extractor={name}": [f"dataset={name}"] for name in ("fashion_mnist", "fashion_mnist_bits")},
     "diffuser=iddpm": ["backbone.outputs=2"],
     "diffuser=self_conditioned": ["backbone.inputs=2"],
+    **{f"{group}=images": ["dataset=images", "dataset.size=8", OWN_PICTURES] for group in ("dataset", "extractor")},
     "metric=spatial": ["extractor=inception"],
     **dict.fromkeys(("guidance=cfg", "guidance=cfgpp", "guidance=interval", "guidance=rescaled"), LABELLED),
     "trainer=ddp": ON_CPU,

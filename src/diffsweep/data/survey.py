@@ -1,4 +1,4 @@
-"""A survey of a collection of pictures: how many, of which sizes, kinds and classes, what is broken, what it will cost."""
+"""A survey of a collection of pictures: how many, of which sizes, kinds and classes, what is broken, what it costs."""
 
 from __future__ import annotations
 
