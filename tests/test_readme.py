@@ -20,6 +20,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import instantiate
 
+from collections_made import as_folder, as_zip
 from diffsweep.diffusion import CLEAN, GaussianMixture
 from diffsweep.diffusion.schedules import Cosine
 from diffsweep.runs.build import Components
@@ -97,8 +98,19 @@ def table_rows(page: str) -> dict[str, set[str]]:
     return {group: set(re.findall(r"`(\w+)`", options)) for group, options in rows}
 
 
+@pytest.fixture(scope="module")
+def own_pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the collections of pictures that the pages name."""
+    folder = tmp_path_factory.mktemp("own")
+    as_folder(folder).rename(folder / "photos")
+    as_zip(folder).rename(folder / "faces.zip")
+    return folder
+
+
 @pytest.mark.parametrize("line", command_lines())
-def test_every_command_composes_and_builds(line: str) -> None:
+def test_every_command_composes_and_builds(line: str, own_pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if "dataset=images" in line:
+        monkeypatch.chdir(own_pictures)
     for overrides in cells(line):
         Components.of(config(overrides))
 
