@@ -16,7 +16,7 @@ from rich.text import Text
 
 from diffsweep import commands, messages, results
 from diffsweep.report import export
-from diffsweep.runs.build import Parts
+from diffsweep.runs.build import Components
 from diffsweep.sweep.store.lease import Lease
 from diffsweep.sweep.store.record import Fit
 from finished_runs import CONF, composed, finish
@@ -200,4 +200,4 @@ def test_a_teacher_of_somebody_else_chooses_no_code(foreign: Path) -> None:
     fit = next(foreign.glob("fits/*")).name
     cfg, _ = composed(foreign, *POINTS, "diffuser=consistency_distillation", f"diffuser.teacher={fit}")
     with pytest.raises(ValueError, match=r"backbone\._target_=evil\.Net"):
-        Parts.of(cfg)
+        Components.of(cfg)

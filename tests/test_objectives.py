@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -373,7 +374,7 @@ def test_a_self_conditioned_trajectory_repeats_itself() -> None:
     assert denoiser(noise, CLEAN).isfinite().all()
 
 
-def batches(classes: int = 4, drop_labels: float = 0.25, **place: int) -> Batches:
+def batches(classes: int = 4, drop_labels: float = 0.25, **place: Any) -> Batches:
     settings = training_settings(steps=40, batch_size=32, drop_labels=drop_labels)
     return Batches(torch.arange(64.0)[:, None], torch.arange(64) % 4, plain().draw, settings, classes, **place)
 

@@ -39,7 +39,8 @@ def run_train(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 def packed(path: Path, cache: Path, **settings: Any) -> Packed:
-    return pack(path, Packing(**{"size": 8} | settings), cache, show=False)
+    chosen: dict[str, Any] = {"size": 8} | settings
+    return pack(path, Packing(**chosen), cache, show=False)
 
 
 def png(pixels: np.ndarray, **settings: Any) -> bytes:
@@ -362,8 +363,8 @@ def test_the_content_names_the_training_and_the_place_does_not(tmp_path: Path) -
 
 
 def dataset_of(cfg: Any) -> Images:
-    settings = {key: cfg.dataset[key] for key in cfg.dataset if key != "_target_"}
-    return Images(**settings | {"shape": tuple(cfg.dataset.shape)})
+    settings: dict[str, Any] = {key: cfg.dataset[key] for key in cfg.dataset if key != "_target_"}
+    return Images(**settings)
 
 
 def test_a_run_refuses_pictures_that_have_changed_since(tmp_path: Path) -> None:
