@@ -231,7 +231,7 @@ def test_it_denoises_as_its_first_half_does() -> None:
 
 
 def test_refusals() -> None:
-    with pytest.raises(ValueError, match=r"backbone.outputs=1: choose backbone.outputs=2"):
+    with pytest.raises(ValueError, match=r"backbone.outputs=1 must be 2"):
         LearnedVariance(SIMPLE).build(MLP([2]), Cosine())
     denoiser = LearnedVariance(SIMPLE).build(First(), Cosine())
     with pytest.raises(ValueError, match=r"two outputs, 4 channels, but it gave 2: choose backbone.outputs=2"):

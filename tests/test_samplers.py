@@ -488,3 +488,25 @@ def test_fitted_levels_serve_a_mixture_that_they_were_not_fitted_to(nfe: int) ->
         return float((x0 - exact).square().mean().sqrt())
 
     assert error("optimal") < 0.7 * min(error("logsnr"), error("karras"), error("time"))
+
+
+@dataclasses.dataclass(frozen=True)
+class Copying:
+    """A noise policy of somebody's own, which makes its levels anew: no leg starts at the very object before it."""
+
+    def legs(self, levels: Sequence[Level]) -> list[Leg]:
+        def again(level: Level) -> Level:
+            return Level(level.alpha, level.sigma)
+
+        return [Leg(again(t), again(s), again(s)) for t, s in itertools.pairwise(levels)]
+
+    def count(self, steps: int) -> int:
+        return steps
+
+
+def test_levels_are_told_apart_by_their_values() -> None:
+    plain = Sampler(Euler(), Time(), nfe=6)
+    copying = dataclasses.replace(plain, noise=Copying())
+    assert copying.deterministic(Cosine())
+    x = torch.randn(3, 2, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(*(one(lambda x, level, condition=None: x / 2, x, schedule=Cosine()) for one in (plain, copying)))

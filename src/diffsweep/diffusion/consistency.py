@@ -15,7 +15,7 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from diffsweep.diffusion.denoiser import Denoise, Denoiser
+from diffsweep.diffusion.denoiser import Denoise, Denoiser, check_copies
 from diffsweep.diffusion.level import Level
 from diffsweep.diffusion.loss import Loss
 from diffsweep.diffusion.objective import Objective
@@ -81,8 +81,7 @@ class Consistency(Objective):
 
     @final
     def build(self, backbone: nn.Module, schedule: Schedule, sigma_data: float = 0.5) -> Denoiser:
-        if getattr(backbone, "outputs", 1) != 1:
-            raise BadValue("backbone.outputs", backbone.outputs, "must be 1: this diffuser asks for one prediction")
+        check_copies(backbone, outputs=1)
         self._known = schedule, self._table(schedule)
         self.begin(backbone, schedule)
         return Denoiser(backbone, schedule, self.target, sigma_data)

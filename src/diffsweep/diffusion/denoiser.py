@@ -41,7 +41,7 @@ class Learner(Protocol):
     def predict(self, x: Tensor, level: Level, condition: Tensor | None = None) -> Tensor: ...
 
 
-class Memory(Protocol):
+class EstimateMemory(Protocol):
     """What a network that is shown an earlier estimate of x0 needs while sampling; all tensors are of x's shape."""
 
     def recall(self, x: Tensor, level: Level) -> Tensor:
@@ -51,6 +51,37 @@ class Memory(Protocol):
     def keep(self, level: Level, x0: Tensor) -> None:
         """Remember what was estimated at this level."""
         ...
+
+
+@runtime_checkable
+class Copies(Protocol):
+    """What a network says of itself if it takes or gives several tensors of the data's shape, side by side.
+
+    A network that says nothing is taken to fit.
+
+    Attributes:
+        inputs: How many it takes, beside each other along the first dimension of an example.
+        outputs: How many it gives.
+    """
+
+    inputs: int
+    outputs: int
+
+
+def check_copies(backbone: nn.Module, *, inputs: int | None = None, outputs: int | None = None) -> None:
+    """Refuse a network that takes or gives another number of tensors than a diffuser needs.
+
+    Raises:
+        BadValue: naming the number and why.
+    """
+    if not isinstance(backbone, Copies):
+        return
+    if inputs not in (None, backbone.inputs):
+        sees = "x alone; only diffuser=self_conditioned shows it more" if inputs == 1 else "its earlier estimate too"
+        raise BadValue("backbone.inputs", backbone.inputs, f"must be {inputs}: the network sees {sees}")
+    if outputs not in (None, backbone.outputs):
+        gives = "one prediction" if outputs == 1 else "the mean and the variance"
+        raise BadValue("backbone.outputs", backbone.outputs, f"must be {outputs}: this diffuser asks for {gives}")
 
 
 class Denoiser(nn.Module):
@@ -76,17 +107,11 @@ class Denoiser(nn.Module):
         schedule: Schedule,
         target: Target,
         sigma_data: float = 0.5,
-        memory: Memory | None = None,
+        memory: EstimateMemory | None = None,
     ) -> None:
         super().__init__()
         inputs = 1 if memory is None else 2
-        if getattr(backbone, "inputs", inputs) != inputs:
-            sees = (
-                "x alone; only diffuser=self_conditioned shows it more"
-                if memory is None
-                else "its earlier estimate too"
-            )
-            raise BadValue("backbone.inputs", backbone.inputs, f"must be {inputs}: the network sees {sees}")
+        check_copies(backbone, inputs=inputs)
         above("sigma_data", sigma_data, why="it is the root mean square of the data")
         if not all(math.isfinite(value) for value in target.skip_out(schedule.level(1.0))):
             raise ValueError(

@@ -12,7 +12,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from diffsweep.diffusion.denoiser import Denoiser, Learner
+from diffsweep.diffusion.denoiser import Denoiser, Learner, check_copies
 from diffsweep.diffusion.loss import Loss
 from diffsweep.diffusion.objective import Objective
 from diffsweep.diffusion.schedules.base import Schedule
@@ -74,8 +74,7 @@ class Diffuser(Objective):
         self.offset = offset
 
     def build(self, backbone: nn.Module, schedule: Schedule, sigma_data: float = 0.5) -> Denoiser:
-        if getattr(backbone, "outputs", 1) != 1:
-            raise BadValue("backbone.outputs", backbone.outputs, "must be 1: this diffuser asks for one prediction")
+        check_copies(backbone, outputs=1)
         return Denoiser(backbone, schedule, self.target, sigma_data)
 
     def draw(self, shape: tuple[int, ...], generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:

@@ -52,7 +52,7 @@ def invert(
         True
     """
 
-    def bound(x: Tensor, level: Level) -> Tensor:
+    def bound(x: Tensor, level: Level, condition: Tensor | None = condition) -> Tensor:
         return denoise(x, level, condition)
 
     levels = sampler.levels(schedule)[-2::-1]

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from diffsweep.diffusion.denoiser import Denoiser
+from diffsweep.diffusion.denoiser import Denoiser, check_copies
 from diffsweep.diffusion.diffuser import Diffuser
 from diffsweep.diffusion.level import Level, Scalar
 from diffsweep.diffusion.objective import Objective
@@ -41,12 +41,7 @@ class SpreadDenoiser(Denoiser):
     """
 
     def __init__(self, backbone: nn.Module, schedule: Schedule, target: Target, sigma_data: float = 0.5) -> None:
-        outputs = getattr(backbone, "outputs", 2)
-        if outputs != 2:
-            raise ValueError(
-                f"a learned variance needs a network with two outputs, but backbone.outputs={outputs}: "
-                "choose backbone.outputs=2"
-            )
+        check_copies(backbone, outputs=2)
         super().__init__(_Halves(backbone), schedule, target, sigma_data)
 
     @property

@@ -45,8 +45,7 @@ class Noise(Protocol):
     def legs(self, levels: Sequence[Level]) -> list[Leg]:
         """The legs over these levels, noisiest first and the last one clean; the last leg must land there.
 
-        Levels that are the same must be the same object: the loop climbs where a leg does not start at the one at
-        which the last one landed.
+        Where a leg starts at another level than the one at which the last leg landed, fresh noise leads there.
         """
         ...
 

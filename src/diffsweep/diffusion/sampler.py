@@ -107,7 +107,7 @@ class Sampler:
     def deterministic(self, schedule: Schedule) -> bool:
         """Whether no fresh noise comes in."""
         start, itinerary = _itinerary(self, schedule)
-        return start is itinerary[0].leg.t and not any(stop.climb for stop in itinerary)
+        return _same(start, itinerary[0].leg.t) and not any(stop.climb for stop in itinerary)
 
     def check(self, schedule: Schedule) -> None:
         """Try the sampler on one number, so that a schedule it cannot serve is refused before any training.
@@ -155,7 +155,7 @@ class Sampler:
     ) -> Iterator[Step]:
         """The same as a call, yielding every step; the last one's x is the sample."""
 
-        def bound(x: Tensor, level: Level) -> Tensor:
+        def bound(x: Tensor, level: Level, condition: Tensor | None = condition) -> Tensor:
             return denoise(x, level, condition)
 
         # A model that has learned how uncertain x0 is scales the noise of each step by it.
@@ -163,7 +163,7 @@ class Sampler:
         start, itinerary = _itinerary(self, schedule)
         first = itinerary[0].leg
         x = scaled(noise, start.sigma)
-        if first.t is not start:
+        if not _same(first.t, start):
             x = renoise(x, start, first.t, _fresh(x, generator, first.boost))
         memory: Any = None
         for index, (leg, goal, climb, posterior, plan) in enumerate(itinerary):
@@ -222,10 +222,15 @@ def _planned(sampler: Sampler, schedule: Schedule) -> tuple[Level, list[_Stop]]:
     following = [*(leg.t for leg in legs[1:]), legs[-1].u]
     boosts = [*(leg.boost for leg in legs[1:]), 0.0]
     stops = [
-        _Stop(leg, goal, 0.0 if goal is leg.u else boost, _posterior(leg, goal), plans.get(i))
+        _Stop(leg, goal, 0.0 if _same(goal, leg.u) else boost, _posterior(leg, goal), plans.get(i))
         for i, (leg, goal, boost) in enumerate(zip(legs, following, boosts, strict=True))
     ]
     return levels[0], stops
+
+
+def _same(a: Level, b: Level) -> bool:
+    """Whether two levels differ by rounding only: no noise leads from one to the other."""
+    return math.isclose(a.alpha, b.alpha, rel_tol=1e-12) and math.isclose(a.sigma, b.sigma, rel_tol=1e-12)
 
 
 def _posterior(leg: Leg, goal: Level) -> bool:

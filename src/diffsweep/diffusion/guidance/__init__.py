@@ -8,7 +8,7 @@ from diffsweep.diffusion.guidance.classifier_free import ClassifierFree
 from diffsweep.diffusion.guidance.dps import DPS
 from diffsweep.diffusion.guidance.inpaint import Inpaint
 from diffsweep.diffusion.guidance.interval import Interval
-from diffsweep.diffusion.guidance.output import Clip, Dynamic, Keep, Output
+from diffsweep.diffusion.guidance.output import Clip, Dynamic, Keep, OutputMap
 from diffsweep.diffusion.guidance.rescaled import Rescaled
 from diffsweep.diffusion.guidance.unguided import Unguided
 
@@ -24,7 +24,7 @@ __all__ = [
     "Inpaint",
     "Interval",
     "Keep",
-    "Output",
+    "OutputMap",
     "Rescaled",
     "Unguided",
 ]

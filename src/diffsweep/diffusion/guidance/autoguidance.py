@@ -9,7 +9,7 @@ from torch import Tensor
 
 from diffsweep.diffusion.denoiser import Denoise
 from diffsweep.diffusion.guidance.base import check_scale
-from diffsweep.diffusion.guidance.output import KEEP, Output
+from diffsweep.diffusion.guidance.output import KEEP, OutputMap
 from diffsweep.diffusion.level import Level
 
 
@@ -38,7 +38,7 @@ class Autoguidance:
 
     weak: Denoise
     scale: float = 2.0
-    output: Output = KEEP
+    output: OutputMap = KEEP
 
     uses_labels = False
     compares_unlabelled = False

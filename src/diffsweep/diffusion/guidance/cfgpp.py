@@ -15,7 +15,7 @@ from torch import Tensor
 
 from diffsweep.diffusion.denoiser import Denoise
 from diffsweep.diffusion.guidance.base import both, check_classes, check_scale, following, gain
-from diffsweep.diffusion.guidance.output import KEEP, Output
+from diffsweep.diffusion.guidance.output import KEEP, OutputMap
 from diffsweep.diffusion.level import Level
 
 
@@ -36,7 +36,7 @@ class CFGpp:
 
     classes: int
     strength: float = 0.6
-    output: Output = KEEP
+    output: OutputMap = KEEP
 
     uses_labels = True
     compares_unlabelled = True

@@ -18,7 +18,7 @@ from torch import Tensor
 from diffsweep.diffusion.denoiser import Denoise
 from diffsweep.diffusion.guidance.base import check_scale, labels
 from diffsweep.diffusion.guidance.gradient import usable, with_gradient
-from diffsweep.diffusion.guidance.output import KEEP, Output
+from diffsweep.diffusion.guidance.output import KEEP, OutputMap
 from diffsweep.diffusion.level import Level
 
 
@@ -54,7 +54,7 @@ class ByClassifier:
 
     classifier: Judge
     scale: float = 1.0
-    output: Output = KEEP
+    output: OutputMap = KEEP
 
     uses_labels = True
     compares_unlabelled = False

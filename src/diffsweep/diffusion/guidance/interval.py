@@ -10,7 +10,7 @@ from torch import Tensor
 
 from diffsweep.diffusion.denoiser import Denoise
 from diffsweep.diffusion.guidance.base import both, check_classes, check_scale, labels
-from diffsweep.diffusion.guidance.output import KEEP, Output
+from diffsweep.diffusion.guidance.output import KEEP, OutputMap
 from diffsweep.diffusion.level import Level
 from diffsweep.mistakes import BadValue
 
@@ -36,7 +36,7 @@ class Interval:
     scale: float = 2.0
     noise_min: float = 0.3
     noise_max: float = 5.0
-    output: Output = KEEP
+    output: OutputMap = KEEP
 
     uses_labels = True
     compares_unlabelled = True

@@ -11,7 +11,7 @@ from torch import Tensor
 from diffsweep.mistakes import BadValue, share
 
 
-class Output(Protocol):
+class OutputMap(Protocol):
     """A map of the denoised x, for each sample by itself."""
 
     def __call__(self, x0: Tensor) -> Tensor:

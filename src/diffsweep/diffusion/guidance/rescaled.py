@@ -10,7 +10,7 @@ from torch import Tensor
 
 from diffsweep.diffusion.denoiser import Denoise
 from diffsweep.diffusion.guidance.base import both, check_classes, check_scale, labels
-from diffsweep.diffusion.guidance.output import KEEP, Output
+from diffsweep.diffusion.guidance.output import KEEP, OutputMap
 from diffsweep.diffusion.level import Level
 
 
@@ -34,7 +34,7 @@ class Rescaled:
     classes: int
     scale: float = 3.0
     phi: float = 0.7
-    output: Output = KEEP
+    output: OutputMap = KEEP
 
     uses_labels = True
     compares_unlabelled = True

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from diffsweep.diffusion.denoiser import Denoise
-from diffsweep.diffusion.guidance.output import KEEP, Output
+from diffsweep.diffusion.guidance.output import KEEP, OutputMap
 from diffsweep.diffusion.level import Level
 
 
@@ -20,7 +20,7 @@ class Unguided:
         output: What is done to each x0.
     """
 
-    output: Output = KEEP
+    output: OutputMap = KEEP
 
     uses_labels = False
     compares_unlabelled = False

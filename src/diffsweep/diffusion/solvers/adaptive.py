@@ -14,21 +14,19 @@ Every sample has its own steps, so that none depends on its neighbours; those th
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from diffsweep.diffusion.denoiser import Denoise
 from diffsweep.diffusion.level import Level
-from diffsweep.diffusion.noise import Leg
-from diffsweep.diffusion.schedules.base import Schedule
-from diffsweep.diffusion.solvers.base import needs_signal
+from diffsweep.diffusion.solvers.base import NoPlan, needs_signal
 from diffsweep.mistakes import BadValue, above
 
 
 @dataclass(frozen=True)
-class Adaptive:
+class Adaptive(NoPlan):
     """DPM-Solver-23 with adaptive steps (DPM-Solver, arXiv 2206.00927).
 
     The spacing's first and last noisy levels are its ends; ``sampler.nfe`` is not what it costs but what it may cost.
@@ -52,12 +50,7 @@ class Adaptive:
         # It chooses its own steps between the two ends, so that more than one leg to the last noisy level is no use.
         return {1: 1, 2: self.limit if self.limit >= 8 else sys.maxsize}.get(steps, sys.maxsize)
 
-    def plan(self, legs: Sequence[Leg], schedule: Schedule) -> None:
-        return None
-
-    def aim(
-        self, denoise: Callable[[Tensor, Level], Tensor], x: Tensor, t: Level, s: Level, memory: None
-    ) -> tuple[Tensor, None]:
+    def aim(self, denoise: Denoise, x: Tensor, t: Level, s: Level, memory: None) -> tuple[Tensor, None]:
         if s.sigma == 0:
             return denoise(x, t), None
         needs_signal(t, "the adaptive method")
@@ -66,7 +59,7 @@ class Adaptive:
         # The aim whose straight line ends where the integration did.
         return (reached - x * ratio).div_(s.alpha - t.alpha * ratio), None
 
-    def _integrated(self, denoise: Callable[[Tensor, Level], Tensor], x: Tensor, t: Level, s: Level) -> Tensor:
+    def _integrated(self, denoise: Denoise, x: Tensor, t: Level, s: Level) -> Tensor:
         rows = (len(x), *[1] * (x.ndim - 1))
         # Noise spans five decades, which half-precision states could not hold.
         y = (x / t.alpha).to(torch.promote_types(x.dtype, torch.float32))

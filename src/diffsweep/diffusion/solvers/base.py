@@ -5,11 +5,12 @@ A value of eps, or of the velocity v = eps - x0, answers it too, for it names th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Any, Protocol, final
 
 from torch import Tensor
 
+from diffsweep.diffusion.denoiser import Denoise
 from diffsweep.diffusion.level import Level, scaled
 from diffsweep.diffusion.noise import Leg
 from diffsweep.diffusion.schedules.base import Schedule
@@ -42,11 +43,17 @@ class Solver(Protocol):
         """
         ...
 
-    def aim(
-        self, denoise: Callable[[Tensor, Level], Tensor], x: Tensor, t: Level, s: Level, memory: Any
-    ) -> tuple[Tensor, Any]:
+    def aim(self, denoise: Denoise, x: Tensor, t: Level, s: Level, memory: Any) -> tuple[Tensor, Any]:
         """The x0 to aim at from x at level t when going to level s, and the memory for the next leg."""
         ...
+
+
+class NoPlan:
+    """A solver's `plan` where it has nothing to compute ahead: the first leg has no memory."""
+
+    @final
+    def plan(self, legs: Sequence[Leg], schedule: Schedule) -> None:
+        return None
 
 
 def eps_at(x: Tensor, t: Level, x0: Tensor) -> Tensor:

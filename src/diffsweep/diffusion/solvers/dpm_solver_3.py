@@ -10,20 +10,18 @@ The last step, to clean data where h is infinite, is Euler's.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from diffsweep.diffusion.denoiser import Denoise
 from diffsweep.diffusion.level import Level
-from diffsweep.diffusion.noise import Leg
-from diffsweep.diffusion.schedules.base import Schedule
-from diffsweep.diffusion.solvers.base import eps_at, needs_signal, x0_at
+from diffsweep.diffusion.solvers.base import NoPlan, eps_at, needs_signal, x0_at
 from diffsweep.diffusion.transfer import transfer
 
 
 @dataclass(frozen=True)
-class DPMSolver3:
+class DPMSolver3(NoPlan):
     """DPM-Solver-3 (arXiv 2206.00927, algorithm 2). Three evaluations a step, the last takes one."""
 
     order: int = field(default=3, init=False)
@@ -31,12 +29,7 @@ class DPMSolver3:
     def nfe(self, steps: int) -> int:
         return 3 * steps - 2
 
-    def plan(self, legs: Sequence[Leg], schedule: Schedule) -> None:
-        return None
-
-    def aim(
-        self, denoise: Callable[[Tensor, Level], Tensor], x: Tensor, t: Level, s: Level, memory: None
-    ) -> tuple[Tensor, None]:
+    def aim(self, denoise: Denoise, x: Tensor, t: Level, s: Level, memory: None) -> tuple[Tensor, None]:
         here = denoise(x, t)
         if s.sigma == 0:
             return here, None

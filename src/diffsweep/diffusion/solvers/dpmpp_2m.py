@@ -8,18 +8,17 @@ The first step (no memory) and the last one (to clean data, h infinite) are Eule
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from diffsweep.diffusion.denoiser import Denoise
 from diffsweep.diffusion.level import Level
-from diffsweep.diffusion.noise import Leg
-from diffsweep.diffusion.schedules.base import Schedule
+from diffsweep.diffusion.solvers.base import NoPlan
 
 
 @dataclass(frozen=True)
-class DPMpp2M:
+class DPMpp2M(NoPlan):
     """DPM-Solver++ (arXiv 2211.01095, algorithm 2). One evaluation a step, order 2."""
 
     order: int = field(default=2, init=False)
@@ -27,12 +26,9 @@ class DPMpp2M:
     def nfe(self, steps: int) -> int:
         return steps
 
-    def plan(self, legs: Sequence[Leg], schedule: Schedule) -> None:
-        return None
-
     def aim(
         self,
-        denoise: Callable[[Tensor, Level], Tensor],
+        denoise: Denoise,
         x: Tensor,
         t: Level,
         s: Level,

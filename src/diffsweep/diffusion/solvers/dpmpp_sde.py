@@ -12,16 +12,17 @@ Starting the second leg from x_m instead, its noise being the first's continuati
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from diffsweep.diffusion.denoiser import Denoise
 from diffsweep.diffusion.level import Level
 from diffsweep.diffusion.noise import Leg
 from diffsweep.diffusion.schedules.base import Schedule
 
-Memory = tuple[int, list[float], Tensor | None]
+Progress = tuple[int, list[float], Tensor | None]
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class DPMppSDE:
     def nfe(self, steps: int) -> int:
         return steps
 
-    def plan(self, legs: Sequence[Leg], schedule: Schedule) -> Memory:
+    def plan(self, legs: Sequence[Leg], schedule: Schedule) -> Progress:
         gains = [1.0] * len(legs)
         for i in range(1, len(legs), 2):
             first, second = legs[i - 1], legs[i]
@@ -52,9 +53,7 @@ class DPMppSDE:
             gains[i] = (1 + share) / (2 * r)
         return 0, gains, None
 
-    def aim(
-        self, denoise: Callable[[Tensor, Level], Tensor], x: Tensor, t: Level, s: Level, memory: Memory
-    ) -> tuple[Tensor, Memory]:
+    def aim(self, denoise: Denoise, x: Tensor, t: Level, s: Level, memory: Progress) -> tuple[Tensor, Progress]:
         index, gains, before = memory
         here = denoise(x, t)
         if index % 2 == 0 or before is None:

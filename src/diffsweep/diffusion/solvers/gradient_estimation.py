@@ -5,11 +5,12 @@ Gamma 1 is DDIM, 3/2 Adams-Bashforth's order 2; the paper's 2 is of order 1 with
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from diffsweep.diffusion.denoiser import Denoise
 from diffsweep.diffusion.level import Level
 from diffsweep.diffusion.noise import Leg
 from diffsweep.diffusion.schedules.base import Schedule
@@ -38,7 +39,5 @@ class GradientEstimation:
     def plan(self, legs: Sequence[Leg], schedule: Schedule) -> Memory:
         return start("eps", [(1.0,), *[(self.gamma, 1 - self.gamma)] * (len(legs) - 1)], legs)
 
-    def aim(
-        self, denoise: Callable[[Tensor, Level], Tensor], x: Tensor, t: Level, s: Level, memory: Memory
-    ) -> tuple[Tensor, Memory]:
+    def aim(self, denoise: Denoise, x: Tensor, t: Level, s: Level, memory: Memory) -> tuple[Tensor, Memory]:
         return advance("eps", denoise(x, t), x, t, memory)

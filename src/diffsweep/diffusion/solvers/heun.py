@@ -9,21 +9,19 @@ The last step, to clean data where there is no slope, is Euler's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from diffsweep.diffusion.denoiser import Denoise
 from diffsweep.diffusion.level import Level
-from diffsweep.diffusion.noise import Leg
-from diffsweep.diffusion.schedules.base import Schedule
-from diffsweep.diffusion.solvers.base import aim_at, needs_signal, slope_at
+from diffsweep.diffusion.solvers.base import NoPlan, aim_at, needs_signal, slope_at
 from diffsweep.diffusion.transfer import transfer
 from diffsweep.mistakes import one_of
 
 
 @dataclass(frozen=True)
-class Heun:
+class Heun(NoPlan):
     """EDM's deterministic sampler (arXiv 2206.00364, algorithm 1). Two evaluations a step, the last takes one.
 
     Args:
@@ -39,12 +37,7 @@ class Heun:
     def nfe(self, steps: int) -> int:
         return 2 * steps - 1
 
-    def plan(self, legs: Sequence[Leg], schedule: Schedule) -> None:
-        return None
-
-    def aim(
-        self, denoise: Callable[[Tensor, Level], Tensor], x: Tensor, t: Level, s: Level, memory: None
-    ) -> tuple[Tensor, None]:
+    def aim(self, denoise: Denoise, x: Tensor, t: Level, s: Level, memory: None) -> tuple[Tensor, None]:
         here = denoise(x, t)
         if s.sigma == 0:
             return here, None

@@ -8,11 +8,12 @@ the measured order is 2 for any number of values; with few steps it is among the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from diffsweep.diffusion.denoiser import Denoise
 from diffsweep.diffusion.level import Level
 from diffsweep.diffusion.noise import Leg
 from diffsweep.diffusion.schedules.base import Schedule
@@ -47,7 +48,5 @@ class IPNDM:
     def plan(self, legs: Sequence[Leg], schedule: Schedule) -> Memory:
         return start("eps", [ADAMS[min(i, self.values - 1)] for i in range(len(legs))], legs)
 
-    def aim(
-        self, denoise: Callable[[Tensor, Level], Tensor], x: Tensor, t: Level, s: Level, memory: Memory
-    ) -> tuple[Tensor, Memory]:
+    def aim(self, denoise: Denoise, x: Tensor, t: Level, s: Level, memory: Memory) -> tuple[Tensor, Memory]:
         return advance("eps", denoise(x, t), x, t, memory)

@@ -6,21 +6,19 @@ taken from there is eps, x0 or the velocity v = eps - x0. The last step, to clea
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from diffsweep.diffusion.denoiser import Denoise
 from diffsweep.diffusion.level import Level
-from diffsweep.diffusion.noise import Leg
-from diffsweep.diffusion.schedules.base import Schedule
-from diffsweep.diffusion.solvers.base import aim_at, needs_signal, slope_at
+from diffsweep.diffusion.solvers.base import NoPlan, aim_at, needs_signal, slope_at
 from diffsweep.diffusion.transfer import transfer
 from diffsweep.mistakes import one_of
 
 
 @dataclass(frozen=True)
-class Midpoint:
+class Midpoint(NoPlan):
     """The explicit midpoint rule (EDM, arXiv 2206.00364, appendix D.2, alpha = 1/2). Two evaluations a step.
 
     With eps in log-SNR it is DPM-Solver-2 (arXiv 2206.00927, algorithm 1), with x0 in log-SNR DPM-Solver++(2S) (arXiv
@@ -42,12 +40,7 @@ class Midpoint:
     def nfe(self, steps: int) -> int:
         return 2 * steps - 1
 
-    def plan(self, legs: Sequence[Leg], schedule: Schedule) -> None:
-        return None
-
-    def aim(
-        self, denoise: Callable[[Tensor, Level], Tensor], x: Tensor, t: Level, s: Level, memory: None
-    ) -> tuple[Tensor, None]:
+    def aim(self, denoise: Denoise, x: Tensor, t: Level, s: Level, memory: None) -> tuple[Tensor, None]:
         here = denoise(x, t)
         if s.sigma == 0:
             return here, None

@@ -5,11 +5,12 @@ Its coefficients are those of equal steps, so that the measured order is 2 (see 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from diffsweep.diffusion.denoiser import Denoise
 from diffsweep.diffusion.level import Level
 from diffsweep.diffusion.noise import Leg
 from diffsweep.diffusion.schedules.base import Schedule
@@ -31,9 +32,7 @@ class PNDM:
     def plan(self, legs: Sequence[Leg], schedule: Schedule) -> Memory:
         return start("eps", [ADAMS[min(i, 3)] for i in range(len(legs))], legs)
 
-    def aim(
-        self, denoise: Callable[[Tensor, Level], Tensor], x: Tensor, t: Level, s: Level, memory: Memory
-    ) -> tuple[Tensor, Memory]:
+    def aim(self, denoise: Denoise, x: Tensor, t: Level, s: Level, memory: Memory) -> tuple[Tensor, Memory]:
         here = denoise(x, t)
         aim, following = advance("eps", here, x, t, memory)
         if memory.leg or s.sigma == 0:

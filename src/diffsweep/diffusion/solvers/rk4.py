@@ -5,20 +5,18 @@ The last step, to clean data where eps cannot be asked for, is Euler's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from diffsweep.diffusion.denoiser import Denoise
 from diffsweep.diffusion.level import Level
-from diffsweep.diffusion.noise import Leg
-from diffsweep.diffusion.schedules.base import Schedule
-from diffsweep.diffusion.solvers.base import eps_at, needs_signal, x0_at
+from diffsweep.diffusion.solvers.base import NoPlan, eps_at, needs_signal, x0_at
 from diffsweep.diffusion.transfer import transfer
 
 
 @dataclass(frozen=True)
-class RK4:
+class RK4(NoPlan):
     """Runge-Kutta of order 4 on EDM's form of the flow (arXiv 2206.00364, eqs. 1 and 3). Four evaluations a step."""
 
     order: int = field(default=4, init=False)
@@ -26,12 +24,7 @@ class RK4:
     def nfe(self, steps: int) -> int:
         return 4 * steps - 3
 
-    def plan(self, legs: Sequence[Leg], schedule: Schedule) -> None:
-        return None
-
-    def aim(
-        self, denoise: Callable[[Tensor, Level], Tensor], x: Tensor, t: Level, s: Level, memory: None
-    ) -> tuple[Tensor, None]:
+    def aim(self, denoise: Denoise, x: Tensor, t: Level, s: Level, memory: None) -> tuple[Tensor, None]:
         here = denoise(x, t)
         if s.sigma == 0:
             return here, None
