@@ -17,7 +17,6 @@ import processes
 from diffsweep.report import export
 from diffsweep.report.format import count, duration, number, with_error
 from diffsweep.report.next_commands import next_commands
-from diffsweep.report.overrides import split
 from diffsweep.report.terminal import line, show_result, show_sweep, show_where
 from diffsweep.sweep.store.record import Fit
 
@@ -456,9 +455,3 @@ def test_count(value: object, text: str) -> None:
 )
 def test_duration(seconds: object, text: str) -> None:
     assert duration(seconds) == text
-
-
-def test_overrides_are_split_where_a_new_one_begins() -> None:
-    text = "a=1 +b.c=[1, 2]  ++d/e@f=x y ~g h='{k: v}'"
-    assert split(text) == ["a=1", "+b.c=[1, 2]", "++d/e@f=x y", "~g", "h='{k: v}'"]
-    assert split("") == []

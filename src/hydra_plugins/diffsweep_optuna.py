@@ -103,6 +103,7 @@ class OptunaSweeper(Sweeper):
         from diffsweep.sweep.search.search import Composition, Search, valid_name
         from diffsweep.sweep.search.space import space
         from diffsweep.sweep.search.strategy import Strategy
+        from diffsweep.sweep.store.override_words import option_folders
 
         assert self.config is not None
         assert self.hydra_context is not None
@@ -111,8 +112,7 @@ class OptunaSweeper(Sweeper):
         runs, folder = Path(self.config.paths.runs).absolute(), Path(self.config.hydra.sweep.dir).absolute()
         if self.study_name is not None:
             folder = runs / "sweeps" / valid_name(str(self.study_name))
-        sources = self.config.hydra.runtime.config_sources
-        shown = tuple(f"--config-dir={source.path}" for source in sources if source.provider == "command-line")
+        shown = tuple(option_folders(self.config.hydra))
         n_workers = max(1, len(MachineResources.detect().gpus)) if self.n_workers is None else self.n_workers
         storage = self.storage or ""
         return Search(

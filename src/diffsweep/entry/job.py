@@ -13,6 +13,7 @@ from diffsweep.ranks import is_first_rank
 from diffsweep.sweep.plan.jobs import Job
 from diffsweep.sweep.plan.plan import Plan
 from diffsweep.sweep.plan.snapshot import import_user_modules
+from diffsweep.sweep.store.override_words import option_folders
 
 SendEvent = Callable[[dict[str, Any]], None]
 
@@ -69,7 +70,7 @@ def _cells(plan: Plan, job: Job, send: SendEvent) -> int:
         task_function: Any = stages.score
         callbacks.on_job_start(config=whole, task_function=task_function)
         try:
-            result = stages.score(cfg, run, list(task.overrides), plan.name)
+            result = stages.score(cfg, run, [*option_folders(plan.hydra), *task.overrides], plan.name)
             back.return_value = result and result[result["metric"]]
             back.status = JobStatus.COMPLETED
         except Exception as error:

@@ -21,6 +21,7 @@ from diffsweep.sweep.plan.jobs import LaunchRecord
 from diffsweep.sweep.plan.mode import Mode
 from diffsweep.sweep.plan.plan import Plan
 from diffsweep.sweep.status.monitor import Monitor
+from diffsweep.sweep.store.override_words import joined, option_folders
 from diffsweep.sweep.store.record import CHOICES, Cell, read_json
 
 # Groups whose options are methods that somebody has published.
@@ -160,7 +161,8 @@ def _planned_notes(plan: Plan) -> Iterator[dict[str, Any]]:
     """A note for every cell of a plan, with why it has no result."""
     state, names = Monitor(plan, poll_seconds=0).read(), Names.of(plan)
     for cell, task in plan.cells.items():
-        note, item = {"fit": task.fit, "cell": cell, "overrides": " ".join(task.overrides)}, state.cells[cell]
+        overrides = joined([*option_folders(plan.hydra), *task.overrides])
+        note, item = {"fit": task.fit, "cell": cell, "overrides": overrides}, state.cells[cell]
         if item.state != "done":
             reason = item.reason or failure_reason(plan.run(cell))
             note |= {"name": names.cells[cell], "state": item.state, "reason": reason, "log": item.log}

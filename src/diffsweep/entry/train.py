@@ -24,6 +24,7 @@ from diffsweep.sweep.plan.added_parameters import accept_added_parameters
 from diffsweep.sweep.plan.folders import refuse_impossible_folders
 from diffsweep.sweep.plan.mode import Mode
 from diffsweep.sweep.plan.unread_keys import refuse_unread
+from diffsweep.sweep.store.override_words import joined, option_folders
 from diffsweep.sweep.store.process import import_from
 from diffsweep.sweep.store.record import Run, write_json
 
@@ -39,15 +40,14 @@ def job(cfg: DictConfig) -> float | None:
     """
     hydra = HydraConfig.get()
     single = hydra.mode != RunMode.MULTIRUN
-    # A user's own folder of options is part of what was asked for, and of the commands that are suggested next.
-    folders = [
-        f"--config-dir={source.path}" for source in hydra.runtime.config_sources if source.provider == "command-line"
-    ]
     # As they were typed: what names another key must name it in the commands that are suggested, too.
     typed: Any = OmegaConf.to_container(hydra.overrides.task, resolve=False)
-    overrides = [*folders, *typed]
-    note: dict[str, Any] = {"overrides": " ".join(overrides)}
+    # A user's own folder of options is part of what was asked for, and of the commands that are suggested next.
+    overrides = [*option_folders(hydra), *typed]
+    note: dict[str, Any] = {"overrides": joined(overrides)}
     import_from(hydra.runtime.cwd)
+    # Where the user is, as in a sweep, whatever hydra.job.chdir says: what is printed is to be typed there.
+    os.chdir(hydra.runtime.cwd)
     try:
         refuse_unread(cfg)
         refuse_impossible_folders(cfg.paths)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from diffsweep.report.overrides import neutral, overridden
+from diffsweep.sweep.store.override_words import joined, split
 from diffsweep.sweep.store.record import CHOICES
 
 Result = Mapping[str, Any]
@@ -59,7 +60,7 @@ def spelled(results: Sequence[Result], config: Callable[[Result], Mapping[str, A
             if texts[i] in words or not (values[i] is _ABSENT or isinstance(values[i], Mapping)):
                 added[i].append(f"{key}={words[texts[i]] if texts[i] in words else _word(values[i])}")
     return [
-        {**result, "overrides": " ".join([str(result.get("overrides") or ""), *more]).strip()} if more else result
+        {**result, "overrides": joined([*split(str(result.get("overrides") or "")), *more])} if more else result
         for result, more in zip(results, added, strict=True)
     ]
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from diffsweep.report.overrides import split
+from diffsweep.sweep.store.override_words import split
 from diffsweep.sweep.store.record import CHOICES
 
 Result = Mapping[str, Any]
@@ -18,7 +18,7 @@ def next_commands(result: Result, runs: str | Path = "runs") -> list[tuple[str, 
     if result.get("images") is not None:
         asked = [f"dataset={result.get('dataset')}", *(["--runs", str(runs)] if str(runs) != "runs" else [])]
         return [(f"diffsweep results {shlex.join(asked)}", "beside everything compared with the same data")]
-    kept = [word for word in split(str(result.get("overrides") or "")) if not word.startswith("hydra")]
+    kept = [word for word in split(str(result.get("overrides") or "")) if _is_needed(word)]
 
     def command(*changed: str, multirun: bool = False) -> str:
         groups = {word.partition("=")[0] for word in changed}
@@ -39,6 +39,10 @@ def next_commands(result: Result, runs: str | Path = "runs") -> list[tuple[str, 
     commands.append((command(f"schedule={schedule}"), "another noise schedule: trains again"))
     commands.append((command(*both, multirun=True), "all four combinations in one table: two trainings"))
     return commands
+
+
+def _is_needed(word: str) -> bool:
+    return not word.startswith("hydra") or word.startswith("hydra.searchpath=")
 
 
 def _pairs(sampler: str, schedule: str, result: Result) -> list[tuple[str, str]]:

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
+from diffsweep.sweep.store.override_words import split
 from diffsweep.sweep.store.signature import NEUTRAL
-
-
-def split(text: str) -> list[str]:
-    """The overrides in a space-joined string; spaces inside of a value stay there."""
-    return [word for word in re.split(r"\s+(?=~|\+{0,2}[A-Za-z_][\w./@:-]*=)", text.strip()) if word]
 
 
 def overridden(result: Mapping[str, Any]) -> dict[str, str]:

@@ -24,9 +24,10 @@ from diffsweep.report.bibliography import bibtex
 from diffsweep.report.factors import effects, factors
 from diffsweep.report.format import count, duration, things, with_error
 from diffsweep.report.leaderboard import mixed
-from diffsweep.report.overrides import overridden, split
+from diffsweep.report.overrides import overridden
 from diffsweep.report.thumbnails import strip
 from diffsweep.sweep.plan.jobs import LaunchRecord
+from diffsweep.sweep.store.override_words import split
 from diffsweep.sweep.store.record import CHOICES, Cell, Fit, read_metrics
 from diffsweep.sweep.store.signature import INFERENCE
 

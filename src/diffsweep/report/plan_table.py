@@ -16,6 +16,7 @@ from rich.text import Text
 
 from diffsweep import messages
 from diffsweep.report.format import duration
+from diffsweep.report.live import Names
 from diffsweep.sweep.plan.jobs import RemainingWork
 from diffsweep.sweep.plan.plan import Plan
 from diffsweep.sweep.store.query import results
@@ -26,7 +27,7 @@ _SHOWN = 20
 def show_plan(plan: Plan, todo: RemainingWork, console: Console | None = None) -> None:
     """Print what is to be trained and evaluated, and how long it is likely to take, one job after another."""
     console = console or messages.console()
-    known = Costs(results(plan.runs))
+    known, names = Costs(results(plan.runs)), Names.of(plan)
     training = [known.training(plan, fit) for fit in todo.fits]
     evaluation = [known.evaluation(plan, cell) for cell in todo.cells]
     for index, (fit, seconds) in enumerate(zip(todo.fits, training, strict=True)):
@@ -37,7 +38,9 @@ def show_plan(plan: Plan, todo: RemainingWork, console: Console | None = None) -
         shown = " ".join(f"{group}={chosen.get(group)}" for group in ("diffuser", "schedule", "backbone", "dataset"))
         cost = f", about {duration(seconds)}" if seconds is not None else ""
         cells = sum(plan.cells[cell].fit == fit for cell in todo.cells)
-        _line(console, f"  train {fit}  {shown}  for {cells} cells{cost}")
+        # What tells it from the others: two learning rates have the same options.
+        own = "" if names.fits[fit] == fit else f"  ({names.fits[fit]})"
+        _line(console, f"  train {fit}  {shown}{own}  for {cells} cell{'' if cells == 1 else 's'}{cost}")
     for what, costs in (("training", training), ("evaluation", evaluation)):
         if costs:
             _line(console, _sum(what, costs))

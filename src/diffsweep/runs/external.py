@@ -37,6 +37,7 @@ from diffsweep.scoring.measure import measure
 from diffsweep.scoring.score import GRID
 from diffsweep.settings import EvaluationSettings
 from diffsweep.sweep.store.lease import Lease
+from diffsweep.sweep.store.override_words import joined
 from diffsweep.sweep.store.process import Process
 from diffsweep.sweep.store.record import CHOICES, Cell, Run, provenance
 from diffsweep.trainer import make_trainer
@@ -238,7 +239,7 @@ class External:
             {
                 "cell": cell.signature,
                 "fit": fit.signature,
-                "overrides": " ".join([f"images={self.name}", *resized, *self.given]),
+                "overrides": joined([f"images={self.name}", *resized, *self.given]),
                 **dict.fromkeys([*CHOICES, "guidance"]),
                 "dataset": self.choice,
                 "images": self.name,

@@ -20,6 +20,7 @@ from diffsweep.scoring.model_metrics import ModelMetric, measure_model
 from diffsweep.scoring.sampling import FeatureExtraction, Model, Sampling, draw
 from diffsweep.scoring.weights import load_weights
 from diffsweep.settings import EvaluationSettings, TrainerSettings
+from diffsweep.sweep.store.override_words import joined
 from diffsweep.sweep.store.record import CHOICES, CannotWriteError, Run, provenance
 from diffsweep.trainer import make_trainer
 
@@ -106,7 +107,7 @@ def score(
     result = {
         "cell": cell.signature,
         "fit": run.fit.signature,
-        "overrides": " ".join(overrides),
+        "overrides": joined(overrides),
         **{group: run.choices.get(group) for group in CHOICES},
         "guidance": run.choices.get("guidance"),
         **measured,

@@ -20,6 +20,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from diffsweep.sweep.store.override_words import joined
 from diffsweep.sweep.store.provenance import provenance
 
 # The five choices that make a run, in the order in which they are always listed.
@@ -288,7 +289,7 @@ class Result:
         values: key -> value, as in result.json.
         cell: signature.
         fit: signature of the training.
-        overrides: of the command that made it, joined by spaces.
+        overrides: of the command that made it, as they could be typed in a shell.
         metric: name of the number that ranks it; "" if it does not say.
         sweep: name of the sweep that made it; None if none did.
         created: when, in UTC, as 2026-11-21T10:00:00Z.
@@ -404,7 +405,7 @@ class Result:
             {
                 "cell": cell,
                 "fit": fit,
-                "overrides": " ".join(overrides),
+                "overrides": joined(overrides),
                 **{group: options.get(group) for group in GROUPS},
                 **({"images": images.name} if images is not None else {}),
                 **measurement.flat(),
