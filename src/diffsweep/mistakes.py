@@ -66,10 +66,12 @@ def whole(name: str, value: object, least: int | None = None, most: int | None =
         or not isinstance(value, int)
         or (least is not None and value < least)
         or (most is not None and value > most)
+        or abs(value) >= 2**63
     ):
         bounds = f", {least} or more" if most is None and least is not None else ""
         bounds = f" from {least} to {most}" if most is not None and least is not None else bounds
-        raise BadValue(name, value, f"must be a whole number{bounds}")
+        size = " of at most 63 bits" if isinstance(value, int) and abs(value) >= 2**63 else ""
+        raise BadValue(name, value, f"must be a whole number{size}{bounds}")
     return value
 
 
@@ -177,6 +179,8 @@ def _said(error: BaseException) -> str:
             return _absent_key(known, parent)
     if there := re.match(r"Could not append to config\. An item is already at '(.*)'", str(error)):
         return f"{there[1]} is there already: write {there[1]}=VALUE to change it"
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename} cannot be read or written: {error.strerror}"
     words = re.split(r"\n(?:Config s|S)earch path:|\nSee https?:|\nTo append to your|\n +full_key: ", str(error))[0]
     line = " ".join(words.split())
     override = getattr(error, "override", None)
@@ -202,6 +206,15 @@ def _keys(node: Any, path: str = "") -> Iterable[str]:
         below = node._get_node(key)
         if hasattr(below, "_get_node") and hasattr(below, "keys") and not (below._is_none() or below._is_missing()):
             yield from _keys(below, f"{path}{key}.")
+
+
+def refuse_lost_working_folder() -> None:
+    """Leave with one line if the working folder is gone: nothing that is relative to it means anything."""
+    try:
+        os.getcwd()  # noqa: PTH109
+    except FileNotFoundError:
+        print("the working folder is gone (deleted or moved): cd to one that is there", file=sys.stderr)
+        raise SystemExit(MISTAKE) from None
 
 
 def wants_traceback() -> bool:

@@ -46,13 +46,18 @@ class GridSweeper(Sweeper):
 
         Raises CompactHydraException, in one line, for what Hydra or the launcher refuses, and for an empty sweep.
         """
+        from diffsweep.entry import cell_configs
         from diffsweep.mistakes import compact
         from diffsweep.sweep.plan.mode import Mode
 
         assert self.config is not None
         assert self.launcher is not None
+        assert self.hydra_context is not None
         with compact():
             batch = self._batch(arguments)
+            if cell_configs.wanted():
+                cell_configs.show(self.hydra_context.config_loader, self.config, batch)
+                return []
             if not Mode.of(self.config).writes_plan:
                 return list(self.launcher.launch(batch, initial_job_idx=0))
             with _noted(self.config, Path(self.config.hydra.sweep.dir)):

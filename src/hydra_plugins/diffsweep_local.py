@@ -42,7 +42,12 @@ class LocalLauncher(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         from diffsweep.entry.launch import launch
+        from diffsweep.mistakes import whole
 
+        for key, least in (("jobs", 1), ("jobs_per_gpu", 1), ("cells_per_job", 1), ("retries", 0)):
+            value = getattr(self, key)
+            if value is not None or key in ("jobs_per_gpu", "retries"):
+                whole(f"hydra.launcher.{key}", value, least)
         return launch(self.start, self.loader, self.config, job_overrides, initial_job_idx)
 
     def start(self, plan: Plan, remaining: RemainingWork) -> None:

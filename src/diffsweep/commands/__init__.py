@@ -35,6 +35,7 @@ COMMANDS = {
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run the command that `words` (default: those of the command line) name, and return the exit code."""
+    mistakes.refuse_lost_working_folder()
     words = sys.argv[1:] if words is None else list(words)
     parser = argparse.ArgumentParser(
         prog="diffsweep",

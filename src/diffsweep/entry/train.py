@@ -6,6 +6,7 @@ Nothing here imports torch until something must be computed: a finished run answ
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,17 +17,22 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from diffsweep.entry import sweep_end
-from diffsweep.mistakes import is_mistake, one_line, report
+from diffsweep.entry import cell_configs, sweep_end
+from diffsweep.messages import say
+from diffsweep.mistakes import alternatives, did_you_mean, is_mistake, one_line, refuse_lost_working_folder, report
+from diffsweep.ranks import check_environment
 from diffsweep.report import terminal
 from diffsweep.sweep.plan import prepare
 from diffsweep.sweep.plan.added_parameters import accept_added_parameters
 from diffsweep.sweep.plan.folders import refuse_impossible_folders
 from diffsweep.sweep.plan.mode import Mode
+from diffsweep.sweep.plan.sense import doubts
 from diffsweep.sweep.plan.unread_keys import refuse_unread
+from diffsweep.sweep.store.environment import recorded
 from diffsweep.sweep.store.override_words import joined, option_folders
 from diffsweep.sweep.store.process import import_from
 from diffsweep.sweep.store.record import Run, write_json
+from diffsweep.sweep.store.signature import resolved
 
 
 def job(cfg: DictConfig) -> float | None:
@@ -50,6 +56,9 @@ def job(cfg: DictConfig) -> float | None:
     os.chdir(hydra.runtime.cwd)
     try:
         refuse_unread(cfg)
+        if cell_configs.wanted():
+            cell_configs.show_one(overrides, recorded(cfg))
+            return None
         refuse_impossible_folders(cfg.paths)
         run = Run.of(cfg, OmegaConf.to_container(hydra.runtime.choices))  # type: ignore[arg-type]
         note |= {"fit": run.fit.signature, "cell": run.cell.signature}
@@ -61,6 +70,8 @@ def job(cfg: DictConfig) -> float | None:
             return None
         result = None if mode.forces else run.cell.result()
         if result is None:
+            if single:
+                say(*(f"careful: {text}" for text in doubts(resolved(cfg))))
             if not mode.runs_jobs:
                 raise ValueError(f"mode={mode.value} runs nothing: {_missing(run)}")
             if mode.keeps_failures and (reason := run.cell.error()) is not None:
@@ -101,8 +112,9 @@ def run(main: Callable[[], object]) -> None:
     The exit code is 0 if everything is finished, 2 for a user's mistake, 1 for any other failure, 130 after Ctrl-C.
     """
     code = 0
+    refuse_lost_working_folder()
     # argparse takes overrides from one place only; people write -m anywhere among them.
-    sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun"))
+    sys.argv[1:] = cell_configs.take(sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun")))
     # A callback of the user's is loaded before any job is.
     import_from(Path.cwd())
     # Hydra answers a mistake with up to fifty lines; ours are told in one place.
@@ -111,6 +123,7 @@ def run(main: Callable[[], object]) -> None:
     # No option of that group is chosen before, so Hydra would only add one.
     sys.argv[1:] = [f"+{word}" if word.startswith("sweeps=") else word for word in sys.argv[1:]]
     try:
+        check_environment()
         main()
     except KeyboardInterrupt:
         code = 130
@@ -118,8 +131,26 @@ def run(main: Callable[[], object]) -> None:
         # Whoever read our output has seen enough.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     except Exception as error:
-        code = report(error)
+        code = report(_no_option(error) or error)
     finally:
+        if cell_configs.wanted():
+            sweep_end.forget()
         finished = sweep_end.show_last()
     if code or not finished:
         raise SystemExit(code or 1)
+
+
+def _no_option(error: Exception) -> ValueError | None:
+    """The mistake of a word such as `logger=null`, whose value can be no option's name; Hydra names no word."""
+    if "Config group override must be a string" not in str(error):
+        return None
+    for word in sys.argv[1:]:
+        group, _, values = word.lstrip("+").partition("=")
+        folder = Path(sys.argv[0]).parent / "conf" / group.partition("@")[0]
+        options = sorted(path.stem for path in folder.glob("*.yaml"))
+        for value in values.split(",") if options else ():
+            if value not in options and re.fullmatch(r"null|true|false|[-+.\d][-+.\de]*|", value, re.IGNORECASE):
+                near = ["none"] if "none" in options and value in ("null", "false", "") else []
+                hint = f": did you mean {group}=none?" if near else did_you_mean(value, options)
+                return ValueError(f"{word} names no option{hint or f': choose one of {alternatives(options)}'}")
+    return None

@@ -81,14 +81,16 @@ def trainer_settings(cfg: DictConfig) -> TrainerSettings:
 
 def training_settings(cfg: DictConfig) -> TrainingSettings:
     """How the model of the config is trained. Raises ValueError for a bad value."""
-    given = {"ema_decay": cfg.ema.decay, "seed": cfg.seed}
+    seed = int(cfg.seed) if isinstance(cfg.seed, float) and cfg.seed.is_integer() else cfg.seed
+    given = {"ema_decay": cfg.ema.decay, "seed": seed}
     return TrainingSettings(**_arguments(TrainingSettings, cfg, "training", *given), **given)
 
 
 def evaluation_settings(cfg: DictConfig) -> EvaluationSettings:
     """Which samples an evaluation of the config draws. Raises ValueError for a bad value."""
-    given = cfg.evaluation
-    return EvaluationSettings(given.samples, given.batch_size, given.seed, given.reference, Path(cfg.paths.cache))
+    values = {key: cfg.evaluation[key] for key in ("samples", "batch_size", "seed", "reference")}
+    typed = checked_arguments(EvaluationSettings, values, "evaluation", frozenset({"cache"}))
+    return EvaluationSettings(**typed, cache=Path(cfg.paths.cache))
 
 
 def _arguments(settings: type, cfg: DictConfig, key: str, *given: str) -> dict[str, Any]:

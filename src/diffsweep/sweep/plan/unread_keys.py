@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from diffsweep.mistakes import did_you_mean
 from diffsweep.sweep.plan.constructor import parameters
+from diffsweep.sweep.plan.sense import refuse_missing_parts
 from diffsweep.sweep.store.signature import resolved
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ def refuse_unread(cfg: DictConfig) -> None:
     from omegaconf import OmegaConf
 
     plain = resolved(OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"]))
+    refuse_missing_parts(plain)
     named: frozenset[str] | None = None
     for path, place, valid in _unread(plain, ""):
         # Few configs have such a key, and fewer one that is meant.
