@@ -400,7 +400,7 @@ def test_a_training_on_own_pictures_is_found_again_in_another_format(tmp_path: P
         ([], "the config is not complete at dataset.path: it has no value: give it one, as dataset.path=..."),
         (["dataset.path=.", "dataset.size=0"], "dataset.size=0 must be a whole number, 1 or more"),
         (["dataset.path=.", "dataset.crop=centre"], "dataset.crop=centre is unknown: did you mean center? It must be"),
-        (["dataset.path=.", "dataset.test_share=1"], "dataset.test_share=1 must be a number at least 0 and below 1"),
+        (["dataset.path=.", "dataset.test_share=1"], "dataset.test_share=1 must be at least 0 and below 1"),
     ],
 )
 def test_mistakes_cost_one_line(words: list[str], line: str, tmp_path: Path) -> None:

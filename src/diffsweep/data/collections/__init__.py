@@ -1,0 +1,114 @@
+"""Collections of pictures as people keep them: a folder, a zip, tar shards, parquet or arrow tables, an array.
+
+Every kind is read into one list of `Picture`; what a picture shows and how it is described come with it.
+
+- Folder or zip: every picture below it. If all lie in subfolders, the first subfolder is the class ("imagefolder" of
+  Hugging Face and torchvision). `metadata.jsonl` or `metadata.csv` (columns file_name, label, text) and a .txt file
+  beside a picture describe it; `dataset.json` with `labels` (EDM, StyleGAN) has the classes of a zip or folder.
+- Tar, or a folder of tars (webdataset): a key is a picture, `KEY.cls` its class, `KEY.txt` its caption, `KEY.json`
+  both.
+- Parquet or arrow, one file or a folder of them (Hugging Face): columns image, label, text; pyarrow reads them.
+- .npz or .npy: uint8 (N, H, W), (N, H, W, C) or (N, C, H, W), with `labels` (N,) beside it.
+
+Folders named train and test (or valid, val, validation) at the top, and such names of tables, are the given splits.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from diffsweep.data.collections.arrays import of_array
+from diffsweep.data.collections.described import described, of_zip
+from diffsweep.data.collections.picture import SUFFIXES, Picture, Split, natural, suffix
+from diffsweep.data.collections.tables import of_table
+from diffsweep.data.collections.tar_shards import of_tar
+
+__all__ = ["Picture", "Split", "natural", "pictures", "stamp"]
+
+
+def stamp(path: Path) -> list[tuple[str, int, int]]:
+    """Name, size and time of change (ns) of every file of a collection: whether anything changed costs a stat each.
+
+    Raises:
+        ValueError: if there is nothing at `path`.
+        OSError: for a folder that may not be read.
+    """
+    if not path.exists():
+        raise ValueError(f"there is no file or folder {path}")
+    return [(name, info.st_size, info.st_mtime_ns) for name, info in _files(path)]
+
+
+def pictures(path: Path) -> list[Picture]:
+    """All pictures of a collection, in the natural order of their names.
+
+    Raises:
+        ValueError: in one line, for what is no such collection, or descriptions that cannot be understood.
+        OSError: for what may not be read.
+    """
+    if not path.exists():
+        raise ValueError(f"there is no file or folder {path}")
+    found = _of_folder(path) if path.is_dir() else _of_file(path)
+    if not found:
+        kinds = "pictures, tar shards, parquet or arrow tables" if path.is_dir() else "pictures"
+        raise ValueError(f"{path} holds no {kinds}: see docs/data.md for what is read")
+    return sorted(found, key=lambda picture: natural(picture.name))
+
+
+def _files(path: Path) -> Iterator[tuple[str, os.stat_result]]:
+    """Every file of a folder by its relative path, or the file itself; hidden ones and those of macOS are left out."""
+    if not path.is_dir():
+        yield path.name, path.stat()
+        return
+    waiting = [""]
+    seen: set[tuple[int, int]] = set()
+    while waiting:
+        folder = waiting.pop()
+        place = os.stat(path / folder)  # noqa: PTH116 - a Path for each of a million files costs a minute
+        if (place.st_dev, place.st_ino) in seen:
+            # A link to a folder above: without this the walk would never end.
+            continue
+        seen.add((place.st_dev, place.st_ino))
+        with os.scandir(path / folder) as entries:
+            for entry in entries:
+                if entry.name.startswith((".", "__MACOSX")) or entry.name in ("Thumbs.db", "desktop.ini"):
+                    continue
+                name = f"{folder}/{entry.name}" if folder else entry.name
+                if entry.is_dir():
+                    waiting.append(name)
+                    continue
+                try:
+                    yield name, entry.stat()
+                except FileNotFoundError:
+                    # A link to nowhere: it is listed, and reading it says what is wrong.
+                    yield name, entry.stat(follow_symlinks=False)
+
+
+def _of_folder(path: Path) -> list[Picture]:
+    names = [name for name, _ in _files(path)]
+    kinds = {suffix(name) for name in names}
+    if kinds & SUFFIXES:
+        return described(names, lambda name: (path / name).read_bytes())
+    tables = [name for name in names if suffix(name) in (".parquet", ".arrow")]
+    if tables:
+        return [one for name in tables for one in of_table(path / name, name)]
+    return [one for name in names if suffix(name) == ".tar" for one in of_tar(path / name, f"{name}/")]
+
+
+def _of_file(path: Path) -> list[Picture]:
+    readers: dict[str, Callable[[Path], list[Picture]]] = {
+        ".zip": of_zip,
+        ".tar": of_tar,
+        ".gz": of_tar,
+        ".tgz": of_tar,
+        ".parquet": of_table,
+        ".arrow": of_table,
+        ".npz": of_array,
+        ".npy": of_array,
+    }
+    reader = readers.get(path.suffix.lower())
+    if reader is None:
+        one = f" (to read a single picture, give its folder {path.parent})" if suffix(path.name) in SUFFIXES else ""
+        raise ValueError(f"{path} is no folder, and none of {', '.join(readers)}{one}")
+    return reader(path)
