@@ -8,7 +8,6 @@ import os
 import random
 import re
 import subprocess
-import sys
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -22,6 +21,7 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, flag_override
 
+import forked_runs
 from diffsweep.sweep.plan.compose import compose
 from diffsweep.sweep.search.study import known_points
 from diffsweep.sweep.store.record import Run
@@ -146,14 +146,7 @@ STUDY = """
 
 def python(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     """`python train.py` with these words, in a folder of its own that has our configs."""
-    return subprocess.run(
-        [sys.executable, ROOT / "train.py", *words],
-        cwd=folder,
-        env=os.environ | {"SIZE": "900"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return forked_runs.run([str(ROOT / "train.py"), *words], folder, os.environ | {"SIZE": "900"}, 300)
 
 
 @pytest.fixture(scope="module")

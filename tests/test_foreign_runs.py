@@ -20,6 +20,7 @@ from diffsweep.runs.build import Components
 from diffsweep.sweep.store.lease import Lease
 from diffsweep.sweep.store.record import Fit
 from finished_runs import CONF, composed, finish
+from processes import PROGRAMS
 
 POINTS = ["dataset=moons", "backbone=mlp", "backbone.width=16", "backbone.depth=1", "training.steps=20"]
 POINTS += ["training.warmup=5", "evaluation.samples=64", "trainer.progress=false", "sampler.nfe=4"]
@@ -111,9 +112,6 @@ def test_no_cell_of_a_csv_is_a_formula(run: Call, hostile: Path) -> None:
     assert "\n=" not in run("results", "--format", "csv")[1]
 
 
-EVIL = "raise SystemExit('code of the runs folder was run')\n"
-
-
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The runs folder of one small training."""
@@ -127,7 +125,7 @@ def foreign(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     """A copy of its runs, which somebody else may have altered, in a project of the user's."""
     shutil.copytree(trained, tmp_path / "runs")
     (tmp_path / "conf").symlink_to(CONF)
-    (tmp_path / "evil.py").write_text(EVIL)
+    shutil.copy(PROGRAMS / "evil.py", tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     return tmp_path / "runs"
 
@@ -182,14 +180,12 @@ def test_a_config_of_somebody_else_reads_no_other_key(foreign: Path, run: Call) 
 
 def test_what_is_trusted_is_imported(foreign: Path, run: Call, tmp_path: Path) -> None:
     """By the user's word, or because the user's own configuration names it."""
-    (foreign.parent / "own_solver.py").write_text(
-        "from diffsweep.diffusion.solvers import Euler\n\n\nclass Mine(Euler): ...\n"
-    )
-    alter(foreign, "sampler.solver._target_", "own_solver.Mine")
+    shutil.copy(PROGRAMS / "ralston.py", foreign.parent)
+    alter(foreign, "sampler.solver._target_", "ralston.Ralston")
     assert run("sample", "last", "-n", "2")[0] == 2
     assert run("sample", "last", "-n", "2", "--trust", "--out", "a")[0] == 0
     (tmp_path / "mine" / "sampler").mkdir(parents=True)
-    (tmp_path / "mine" / "sampler" / "mine.yaml").write_text("solver:\n  _target_: own_solver.Mine\n")
+    (tmp_path / "mine" / "sampler" / "mine.yaml").write_text("solver:\n  _target_: ralston.Ralston\n")
     assert run("sample", "last", "-n", "2", "--config-dir", str(tmp_path / "mine"), "--out", "b")[0] == 0
     assert results.sample("last", 2, runs=foreign, show=False, trust=True).shape == (2, 2)
     assert run("sample", "last", "-n", "2")[0] == 2, "the next call trusts no more than the first"

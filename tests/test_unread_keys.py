@@ -15,6 +15,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
+import forked_runs
 from diffsweep.sweep.plan.added_parameters import accept_added_parameters
 from diffsweep.sweep.plan.constructor import parameters
 from diffsweep.sweep.plan.unread_keys import SETTINGS, refuse_unread
@@ -148,12 +149,7 @@ def test_no_door_lets_a_key_in_that_nothing_reads(tmp_path: Path, words: list[st
 
 
 def test_a_parameter_that_a_yaml_leaves_out_is_set_as_any_other(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, ROOT / "train.py", "-m", *TINY, "optimizer.amsgrad=true,false", "mode=plan"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    words = [str(ROOT / "train.py"), "-m", *TINY, "optimizer.amsgrad=true,false", "mode=plan"]
+    done = forked_runs.run(words, tmp_path, os.environ, 300)
     assert done.returncode == 0, done.stderr
     assert "2 cells of 2 trainings" in done.stderr
