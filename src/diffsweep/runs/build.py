@@ -14,10 +14,13 @@ from diffsweep.data.examples import Dataset
 from diffsweep.diffusion import Denoiser, Sampler, Schedule
 from diffsweep.diffusion.guidance import Guidance
 from diffsweep.diffusion.objective import Objective
+from diffsweep.diffusion.sampler_check import check_sampler
 from diffsweep.evaluation.evaluate import Evaluation
 from diffsweep.evaluation.extractor import Extractor
 from diffsweep.evaluation.metric import Metric
+from diffsweep.messages import say
 from diffsweep.mistakes import BadValue
+from diffsweep.ranks import is_first_rank
 from diffsweep.runs.instantiate import checked_arguments, make, make_denoiser
 from diffsweep.runs.load_fit import finished
 from diffsweep.scoring.model_metrics import ModelMetric
@@ -62,7 +65,7 @@ class Components:
         denoiser = make_denoiser(cfg, dataset, schedule, diffuser)
         model = Model(denoiser, schedule, dataset, conditional=bool(cfg.backbone.classes))
         _try_objective(diffuser, model)
-        sampler.check(schedule)
+        _check_sampler(sampler, schedule)
         guidance = make_guidance(cfg, model, sampler)
         optimizer = _make_optimizer(cfg, denoiser)
         make_trainer(trainer, Path(), logger=False)
@@ -178,12 +181,18 @@ def make_guidance(cfg: DictConfig, model: Model, sampler: Sampler) -> Guidance:
     return guidance
 
 
+def _check_sampler(sampler: Sampler, schedule: Schedule, where: str = "") -> None:
+    warning = check_sampler(sampler, schedule)
+    if warning is not None and is_first_rank():
+        say(f"{where}{warning}")
+
+
 def _validation(cfg: DictConfig, schedule: Schedule, dataset: Dataset) -> Validation | None:
     if not cfg.get("validation"):
         return None
     validation: Validation = make(cfg, "validation")
     try:
-        validation.sampler.check(schedule)
+        _check_sampler(validation.sampler, schedule, "validation.")
     except ValueError as error:
         raise ValueError(f"validation.sampler: {error}") from error
     _check_extractor(validation.extractor, dataset)

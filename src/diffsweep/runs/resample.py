@@ -29,7 +29,9 @@ from tqdm import tqdm
 from diffsweep.data.modality import IMAGES
 from diffsweep.diffusion import Denoise, Sampler, Schedule
 from diffsweep.diffusion.level import Level
+from diffsweep.diffusion.sampler_check import check_sampler
 from diffsweep.evaluation.pictures import animation, grid
+from diffsweep.messages import say
 from diffsweep.runs.build import evaluation_settings, make_guidance, trainer_settings
 from diffsweep.runs.instantiate import make
 from diffsweep.runs.load_fit import finished
@@ -92,7 +94,8 @@ def resample(cfg: DictConfig, fit: Fit, n: int, *, seed: int, follow: bool = Fal
     try:
         model = Model(denoiser, denoiser.schedule, make(cfg, "dataset"), conditional=bool(cfg.backbone.classes))
         sampler: Sampler = make(cfg, "sampler")
-        sampler.check(model.schedule)
+        if (warning := check_sampler(sampler, model.schedule)) is not None:
+            say(warning)
         guidance = make_guidance(cfg, model, sampler)
         most = GRID if model.dataset.modality == IMAGES else POINTS
         recording = _RecordingSampler(sampler, model.schedule, model.decode, most)
