@@ -223,6 +223,20 @@ def braked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("a=tag(log,interval(1e-5,1e-2))", FloatDistribution(1e-5, 1e-2, log=True)),
         ("a=tag(int,interval(1,9))", IntDistribution(1, 9)),
         ("a=tag(int,log,interval(1,9))", IntDistribution(1, 9, log=True)),
+        ("a=int(interval(4,64))", IntDistribution(4, 64)),
+        ("a=int(interval(4.5,64.9))", IntDistribution(4, 64)),
+        ("a=tag(log,int(interval(4,64)))", IntDistribution(4, 64, log=True)),
+        ("a=int(tag(log,interval(4,64)))", IntDistribution(4, 64, log=True)),
+        ("a=tag(int,interval(1.5,4.5))", IntDistribution(2, 4)),
+        ("a=float(interval(4,64))", FloatDistribution(4, 64)),
+        ("a=int(range(1.5,9.5,step=2.5))", IntDistribution(1, 9, step=2)),
+        ("a=float(range(1,9,step=2))", FloatDistribution(1, 9, step=2)),
+        ("a=range(10,1,step=-3)", IntDistribution(1, 10, step=3)),
+        ("a=range(10,2,step=-3)", IntDistribution(4, 10, step=3)),
+        ("a=int(1.5,2.7)", CategoricalDistribution([1, 2])),
+        ("a=float(choice(1,2))", CategoricalDistribution([1.0, 2.0])),
+        ("a=str(choice(1,true))", CategoricalDistribution(["'1'", "'true'"])),
+        ("a=bool(choice(0,1))", CategoricalDistribution([False, True])),
         ("a=range(4,64,step=4)", IntDistribution(4, 64, step=4)),
         ("a=range(0.0,1.0,step=0.25)", FloatDistribution(0, 1, step=0.25)),
         ("a=tag(log,range(1,64))", IntDistribution(1, 64, log=True)),
@@ -714,7 +728,7 @@ def test_as_a_user_starts_it(tmp_path: Path) -> None:
         "best_evaluated_result": pytest.approx(best.value),
     }
     # The command that is suggested is the best cell: asked for again, it is there already.
-    (line,) = [line for line in done.stdout.splitlines() if line.startswith("best ")]
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("best  ")]
     suggested = line.split("train.py ")[1].split()
     _, asked = config(tmp_path / "runs", *suggested)
     assert asked.cell.signature == best.user_attrs["cell"]
@@ -729,7 +743,10 @@ def test_as_a_user_starts_it(tmp_path: Path) -> None:
     assert (resumed.returncode, resumed.stderr) == (0, again.stderr)
     other = run("optimizer.weight_decay=interval(0,1)")
     assert other.returncode == 2
-    assert "study_name=rates is another search: space differ" in other.stderr
+    assert (
+        "study_name=rates is another search: optimizer.weight_decay was not searched, now interval(0.0,1.0): choose"
+        in other.stderr
+    )
     assert "Traceback" not in other.stderr
 
 
@@ -763,3 +780,39 @@ def test_workers_are_jobs_of_a_cluster_and_one_that_is_cancelled_is_replaced(
     launched = LaunchRecord.read(search.folder)
     assert launched is not None
     assert launched.ended
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        (["a=interval(0,2)", "b=x,y", "c=1"], "a was interval(0.0,1.0), now interval(0.0,2.0)"),
+        (["a=int(interval(0,1))", "b=x,y", "c=1"], "a was interval(0.0,1.0), now int(interval(0,1))"),
+        (["a=interval(0,1)", "b=x,z", "c=1"], "b was x,y, now x,z"),
+        (["a=interval(0,1)", "c=1"], "b was x,y, now not searched"),
+        (["a=interval(0,1)", "b=x,y", "c=2"], "c=1 is no longer there; c=2 is new"),
+        (["a=interval(0,1)", "b=x,y", "c=1", "d=tag(log,choice(1,2))"], ""),
+    ],
+)
+def test_a_study_whose_space_has_changed_names_what_has(tmp_path: Path, changed: list[str], said: str) -> None:
+    before = searching(tmp_path, "a=interval(0,1)", "b=x,y", "c=1")
+    if not said:
+        with pytest.raises(ValueError, match=r"d=tag\(log,choice\(1,2\)\): tag log is about ranges and intervals"):
+            searching(tmp_path, *changed)
+        return
+    assert before.differences(searching(tmp_path, *changed)) == said
+
+
+def test_a_finished_study_is_given_more_trials(tmp_path: Path) -> None:
+    search = searching(tmp_path, "training.steps=range(10,20)", n_trials=2)
+    launcher = {"_target_": "hydra_plugins.diffsweep_local.LocalLauncher"}
+    hydra = {**search.composition.hydra, "launcher": launcher}
+    search = replace(search, composition=replace(search.composition, hydra=hydra))
+    search.write()
+    assert supervisor.run(search, Forks(search)) == 0
+    for n_trials, says in ((1, "--trials 1: study study has 2 already"), (3, "")):
+        command = ["resume", "study", "--runs", str(search.runs), "--trials", str(n_trials)]
+        done = forked_runs.run(["-m", "diffsweep", *command], tmp_path, os.environ, PATIENCE)
+        assert done.returncode == (2 if says else 0), done.stderr
+        assert says in done.stderr
+    check_whole(replace(search, n_trials=3))
+    assert "diffsweep resume study --trials 6" in done.stdout

@@ -90,11 +90,11 @@ def fetch(plan: Plan) -> None:
             print(prefetch(OmegaConf.create(plan.config(cell))), flush=True)
 
 
-def resume(folder: Path) -> bool:
+def resume(folder: Path, n_trials: int | None = None) -> bool:
     """Do the rest of the sweep in `folder`, with the launcher that it had; returns whether all is finished then.
 
-    The configs are those that were planned; the code is that of now. Raises ValueError if there is no sweep, or a
-    living process is at it.
+    The configs are those that were planned; the code is that of now. `n_trials`: of a search, how many trials it shall
+    have in the end, if more than before. Raises ValueError if there is no sweep, or a living process is at it.
     """
     from hydra.utils import instantiate
 
@@ -106,8 +106,10 @@ def resume(folder: Path) -> bool:
 
         search = Search.read(folder)
         launcher = instantiate(dict(search.composition.hydra["launcher"]))
-        code = supervisor.resume(folder, launcher, Worker)
+        code = supervisor.resume(folder, launcher, Worker, n_trials)
         return sweep_end.show(search.folder, search.runs) and code == 0
+    if n_trials is not None:
+        raise ValueError(f"--trials {n_trials}: {folder.name} is a sweep, and only a search has trials")
     plan = Plan.read(folder)
     launch_record = LaunchRecord.read(folder)
     process = launch_record.launcher if launch_record is not None else None

@@ -14,7 +14,7 @@ from diffsweep.sweep.plan.added_parameters import accept_added_parameters
 from diffsweep.sweep.plan.plan import SignedConfig
 from diffsweep.sweep.plan.unread_keys import refuse_unread
 from diffsweep.sweep.search.objectives import Objectives
-from diffsweep.sweep.search.space import axis
+from diffsweep.sweep.search.space import axis, described
 from diffsweep.sweep.search.strategy import Strategy
 from diffsweep.sweep.store.environment import recorded
 from diffsweep.sweep.store.record import Run
@@ -160,17 +160,25 @@ class Search:
             raise ValueError(f"{folder}/search.json is no search that this version can read ({error!r})") from error
 
     def differences(self, other: Search) -> str:
-        """The settings in which another search of this name differs so that their trials are not comparable."""
-        ours, theirs = (
-            {
-                "space": search.space,
-                "fixed": search.composition.fixed,
-                "objective": search.objectives.keys,
-                "directions": search.objectives.directions,
-            }
-            for search in (self, other)
-        )
-        return ", ".join(key for key in ours if ours[key] != theirs[key])
+        """In what another search of this name differs so that their trials are not comparable, each in a few words."""
+        found = []
+        for key in dict.fromkeys([*self.space, *other.space]):
+            if self.space.get(key) != other.space.get(key):
+                was, now = (
+                    described(search.distributions[key]) if key in search.space else "not searched"
+                    for search in (self, other)
+                )
+                found.append(f"{key} was {was}, now {now}")
+        ours, theirs = set(self.composition.fixed), set(other.composition.fixed)
+        found += [f"{word} is no longer there" for word in self.composition.fixed if word not in theirs]
+        found += [f"{word} is new" for word in other.composition.fixed if word not in ours]
+        for name, was, now in (
+            ("objective", self.objectives.keys, other.objectives.keys),
+            ("direction", self.objectives.directions, other.objectives.directions),
+        ):
+            if was != now:
+                found.append(f"hydra.sweeper.{name} was {', '.join(was) or 'null'}, now {', '.join(now) or 'null'}")
+        return "; ".join(found)
 
     def overrides(self, params: Mapping[str, Any]) -> list[str]:
         """All overrides of a trial with these parameters."""

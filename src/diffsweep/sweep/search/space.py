@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,8 @@ def space(overrides: Sequence[Override]) -> tuple[dict[str, str], tuple[str, ...
     """The distributions, as JSON, and the fixed overrides among parsed ones; of the same key the last counts.
 
     As in Hydra's own plugin for Optuna: `a,b` and `choice(a,b)` are categories, `interval(a,b)` is continuous, and
-    `range(a,b,step=s)` is stepped and may reach b; `tag(log,...)` and `tag(int,...)` mean what they say.
+    `range(a,b,step=s)` is stepped and may reach b; `tag(log,...)` and `tag(int,...)` mean what they say, and so do the
+    casts of Hydra's grammar: `int(interval(4,64))` has whole numbers, both ends included.
 
     Raises ValueError for ranges that are empty, or not above 0 under a logarithm.
     """
@@ -36,7 +38,7 @@ def space(overrides: Sequence[Override]) -> tuple[dict[str, str], tuple[str, ...
 
 
 def _distribution(override: Override) -> BaseDistribution:
-    from hydra.core.override_parser.types import IntervalSweep, RangeSweep
+    from hydra.core.override_parser.types import IntervalSweep, RangeSweep, Sweep
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     value = override.value()
@@ -44,19 +46,25 @@ def _distribution(override: Override) -> BaseDistribution:
         assert value.start is not None
         assert value.end is not None
         _tags(value.tags, "log", "int")
-        log = "log" in value.tags
-        if "int" in value.tags:
-            return IntDistribution(int(value.start), int(value.end), log=log)
+        log, cast = "log" in value.tags, isinstance(value.start, int) and isinstance(value.end, int)
+        if cast or "int" in value.tags:
+            return IntDistribution(math.ceil(value.start), math.floor(value.end), log=log)
         return FloatDistribution(value.start, value.end, log=log)
     if isinstance(value, RangeSweep) and not value.shuffle:
         assert value.start is not None
         assert value.stop is not None
         _tags(value.tags, "log")
-        if isinstance(value.start, float) or isinstance(value.stop, float) or isinstance(value.step, float):
+        low, high, step = value.start, value.stop, value.step
+        if step < 0:
+            # The same values, counted from below.
+            low, high, step = low + (high - low) // step * step, low, -step
+        if isinstance(low, float) or isinstance(high, float) or isinstance(step, float):
             if value.tags:
                 raise ValueError("a logarithmic range has whole numbers: use tag(log,interval(...))")
-            return FloatDistribution(value.start, value.stop, step=value.step)
-        return IntDistribution(value.start, value.stop, step=value.step, log="log" in value.tags)
+            return FloatDistribution(low, high, step=step)
+        return IntDistribution(low, high, step=step, log="log" in value.tags)
+    if isinstance(value, Sweep) and value.tags:
+        raise ValueError(f"tag {', '.join(sorted(value.tags))} is about ranges and intervals, and these are choices")
     return CategoricalDistribution([_category(one) for one in override.sweep_iterator()])
 
 
@@ -69,6 +77,21 @@ def _tags(tags: set[str], *known: str) -> None:
     for tag in tags:
         if tag not in known:
             raise ValueError(f"tag {tag} is unknown here: choose one of {', '.join(known)}")
+
+
+def described(distribution: BaseDistribution) -> str:
+    """A distribution in the grammar that it was given in."""
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    if isinstance(distribution, CategoricalDistribution):
+        return ",".join(value if isinstance(value, str) else value_text(value) for value in distribution.choices)
+    assert isinstance(distribution, (FloatDistribution, IntDistribution))
+    bounds = f"{distribution.low},{distribution.high}"
+    whole = isinstance(distribution, IntDistribution)
+    if distribution.step is not None and not (whole and distribution.step == 1):
+        return f"range({bounds},step={distribution.step})"
+    interval = f"int(interval({bounds}))" if whole else f"interval({bounds})"
+    return f"tag(log,{interval})" if distribution.log else interval
 
 
 def suggest(trial: Trial, key: str, distribution: BaseDistribution) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from diffsweep import messages
 from diffsweep.files import atomic
+from diffsweep.sweep.plan.plan import Plan
 from diffsweep.sweep.search.search import Search
 from diffsweep.sweep.search.study import SearchStudy
 
@@ -76,6 +77,8 @@ def show(study: SearchStudy) -> None:
         words = [*search.composition.shown, *search.overrides(trial.params)]
         console.print(Text(f"{name:<15}python train.py {shlex.join(words)}"), soft_wrap=True)
         console.print(Text(f"{'its record':<15}{trial.user_attrs.get('result')}"), soft_wrap=True)
+    more = Plan(search.folder, search.runs).command_for("resume")
+    console.print(Text(f"{'more trials':<15}{more} --trials {2 * search.n_trials}"), soft_wrap=True)
     if find_spec("optuna_dashboard") is not None:
         console.print(Text(f"{'pictures':<15}optuna-dashboard {search.journal}"), soft_wrap=True)
 

@@ -46,7 +46,7 @@ def prepare(search: Search, config_folders: Sequence[Path]) -> tuple[Search, Pat
     if before is None and (search.folder / "plan.json").exists():
         raise ValueError(f"study_name={search.name} is the name of a sweep: choose another")
     if before is not None and (different := before.differences(search)):
-        raise ValueError(f"study_name={search.name} is another search: {different} differ; choose another study_name")
+        raise ValueError(f"study_name={search.name} is another search: {different}: choose another study_name")
     source = snapshot.take(search.folder, search.cwd, tuple(config_folders))
     if before is None:
         copies = snapshot.config_copies(source, len(config_folders))
@@ -59,12 +59,19 @@ def prepare(search: Search, config_folders: Sequence[Path]) -> tuple[Search, Pat
     return search, source
 
 
-def resume(folder: str | Path, launcher: object, make_worker: MakeWorker) -> int:
+def resume(folder: str | Path, launcher: object, make_worker: MakeWorker, n_trials: int | None = None) -> int:
     """Go on with the search in `folder`, with workers of the Hydra launcher `launcher`; returns the exit code.
 
-    Raises ValueError as `run`.
+    `n_trials`: how many trials it shall have in the end, at least as many as before; None for as many.
+
+    Raises ValueError as `run`, and for fewer trials.
     """
     search = Search.read(folder)
+    if n_trials is not None:
+        if n_trials < search.n_trials:
+            raise ValueError(f"--trials {n_trials}: study {search.name} has {search.n_trials} already; ask for more")
+        search = replace(search, n_trials=n_trials)
+        search.write()
     source = snapshot.take(search.folder, search.cwd)
     return run(search, make_workers(search, launcher, source, make_worker))
 
