@@ -43,6 +43,7 @@ ARROWS = {
     "sweep/execute": {"sweep.plan", "sweep.slurm", "sweep.status", "sweep.store"},
     "sweep/plan": {"sweep.store"},
     "sweep/search": {"sweep.execute", "sweep.plan", "sweep.slurm", "sweep.status", "sweep.store"},
+    "sweep/slurm": set[str](),
     "sweep/status": {"sweep.plan", "sweep.slurm", "sweep.store"},
     "sweep/store": set[str](),
     "tracking": {"report", "sweep"},

@@ -427,3 +427,21 @@ def test_hosts_of_this_machine_are_not_worth_a_column(tmp_path: Path) -> None:
     fits = {fit: replace(item, host=gethostname(), job="fit-1") for fit, item in look.fits.items()}
     (row,) = [line for line in picture(plan, replace(look, fits=fits)) if "123/5000" in line]
     assert row.rstrip().endswith("12:34  fit-1")
+
+
+def test_what_is_held_up_for_a_minute_is_told_once_with_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from diffsweep.report import live
+
+    clock = [0.0]
+    monkeypatch.setattr(live, "monotonic", lambda: clock[0])
+    plan = study(tmp_path)
+    hint = "its partition is down (PartitionDown): choose another partition, or ask the site"
+    held_up = ItemState("waiting", hint=hint, job="812_0", reason="PartitionDown")
+    waiting = SweepState(dict.fromkeys(plan.fits, held_up), dict.fromkeys(plan.cells, ItemState("waiting")), "live")
+    stream = io.StringIO()
+    with LiveView(plan, Console(file=stream, width=200)) as shown:
+        for clock[0] in (0.0, 59.0, 60.0, 200.0):
+            shown.show(waiting)
+            assert stream.getvalue().count(f"waiting: {hint} (1 job: 812_0)") == (clock[0] >= 60.0)

@@ -125,7 +125,10 @@ def test_a_refused_submission_is_one_line_and_leaves_nothing_queued(
         Work(Exit(), "fit 3", Resources(partition="nope")),
     ]
     known: list[dict[int, str]] = []
-    with pytest.raises(ValueError, match=r"^SLURM refuses fit 3: [Ii]nvalid partition name specified$"):
+    refused = (
+        r"^SLURM refuses fit 3: [Ii]nvalid partition.* \(resources\.partition=nope\); partitions here: high, normal$"
+    )
+    with pytest.raises(ValueError, match=refused):
         submit(tmp_path, *works, on_submitted=known.append)
     assert len(known) == 1
     wait(site, known[0])
@@ -350,4 +353,4 @@ def test_times_are_read_as_slurm_reads_them(site: Cluster, time: str | int) -> N
     for part in clock.split(":"):
         seconds = 60 * seconds + int(part)
     # SLURM itself keeps whole minutes, rounded up.
-    assert slurm._minutes(time) == (86400 * int(days or 0) + seconds) // 60
+    assert slurm.minutes(time) == (86400 * int(days or 0) + seconds) // 60

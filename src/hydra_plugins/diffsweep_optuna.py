@@ -83,6 +83,10 @@ class OptunaSweeper(Sweeper):
             refuse_unread(cfg)
             if not _runs(cfg, search):
                 return
+            if search.objectives.keys:
+                from diffsweep.runs.result_numbers import number_keys
+
+                search.objectives.check(number_keys(cfg))
             sources = [Path(source.path) for source in self.config.hydra.runtime.config_sources if source.path]
             search, snapshot = supervisor.prepare(search, [path for path in sources if path.is_absolute()])
             sweep_end.remember(search.folder, search.runs)

@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from socket import gethostname
+from time import monotonic
 from types import TracebackType
 
 from rich.console import Console, Group, RenderableType
@@ -30,6 +32,8 @@ _WORDS = {"blocked": "not run"}
 _ORDER = ("done", "running", "waiting", "failed", "blocked", "missing")
 # What is listed of the cells that failed for one reason, and of the best ones.
 _EXAMPLES = 3
+# What waits for that long until somebody does something is told in a log.
+_HELD_UP_SECONDS = 60.0
 _UNBOUNDED = 1_000_000
 
 
@@ -62,7 +66,7 @@ def view(plan: Plan, names: Names, look: SweepState, width: int = 80, height: in
     head = _head(plan, names, look)
     fits = [(names.fits[fit], item) for fit, item in look.fits.items() if item.state == "running"]
     cells = [(names.cells[cell], item) for cell, item in look.cells.items() if item.state == "running"]
-    failures, best = _failures(names, look), _best(names, look)
+    failures, best = [*_held_up(look), *_failures(names, look)], _best(names, look)
     room = _UNBOUNDED if height is None else max(height - len(head), 0)
     # With the empty line above it, and the heading of a table.
     wanted = [len(fits) + 2 if fits else 0, len(cells) + 2 if cells else 0, len(failures) + 1 if failures else 0]
@@ -181,6 +185,18 @@ def _speed(item: ItemState) -> str:
     return f"{item.images_per_second:,.0f}" if item.images_per_second is not None else ""
 
 
+def _held_up(look: SweepState) -> list[Text]:
+    """What waits until somebody does something, and what that is."""
+    return [Text.assemble(("waiting: ", "yellow"), _line(_held_up_line(hint, look))) for hint in look.held_up]
+
+
+def _held_up_line(hint: str, look: SweepState) -> str:
+    """A hint, with the jobs that it is about: `its partition is down (PartitionDown): ... (2 jobs: 812_0, 812_1)`."""
+    jobs = list(dict.fromkeys(item.job for item in look.held_up[hint] if item.job))
+    named = ", ".join(jobs[:_EXAMPLES]) + (", ..." if len(jobs) > _EXAMPLES else "")
+    return f"{hint} ({things(len(jobs), 'job')}: {named})"
+
+
 def _failures(names: Names, look: SweepState) -> list[Text]:
     """Each reason once, with some of the fits and cells that it hit, and the log to read."""
     groups: dict[str, list[tuple[str, ItemState]]] = {}
@@ -271,6 +287,8 @@ class LiveView:
         self._live: Live | None = None
         self._before: SweepState | None = None
         self._failed: set[tuple[str, str]] = set()
+        # Hint -> when it was first seen; infinite once it is printed.
+        self._hints: dict[str, float] = {}
 
     def __enter__(self) -> LiveView:
         if self.console.is_terminal:
@@ -297,7 +315,7 @@ class LiveView:
             picture = view(self.plan, self.names, look, size.width, size.height - 1)
             self._live.update(messages.Printable(picture), refresh=True)
         else:
-            for line in self._news(look):
+            for line in (*self._news(look), *self._long_held_up(look)):
                 self.console.print(Text(_line(line)), soft_wrap=True)
         self._before = look
 
@@ -342,6 +360,15 @@ class LiveView:
                 yield f"[{done}/{total}] done {name}  {item.metric} {with_error(item.value, item.half)}".rstrip(" -")
             elif item.state == "failed" and self._is_news(cell, item):
                 yield f"[{done}/{total}] failed {name}: {item.reason}{_see(item)}"
+
+    def _long_held_up(self, look: SweepState) -> Iterator[str]:
+        """Lines about what has waited for a minute until somebody does something, each once."""
+        now = monotonic()
+        self._hints = {hint: self._hints.get(hint, now) for hint in look.held_up}
+        for hint, since in self._hints.items():
+            if now - since >= _HELD_UP_SECONDS:
+                self._hints[hint] = inf
+                yield f"waiting: {_held_up_line(hint, look)}"
 
     def _is_news(self, signature: str, item: ItemState) -> bool:
         # While its job ends, a failure may be taken for a run that goes on, and then for a failure again.

@@ -217,7 +217,8 @@ def _cancel_slurm(plan: Plan, console: Console) -> bool:
     # Again and again: a launcher that lives may be about to submit more.
     while time.monotonic() < end:
         launched = LaunchRecord.read(plan.folder)
-        ids = [job.id for job in launched.jobs if job.id] if launched is not None else []
+        # Jobs of another sweep that this one waits for are that one's to cancel.
+        ids = [job.id for job in launched.jobs if job.id and not job.sweep] if launched is not None else []
         queue = slurm.queue(ids)
         if queue is None:
             raise ValueError(f"SLURM cannot be asked from here: say `{plan.command_for('cancel')}` on a login node")

@@ -7,10 +7,11 @@ launcher that is killed or detached loses nothing, and no job submits another.
 
 from __future__ import annotations
 
+import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,6 +22,7 @@ from diffsweep.sweep.plan.jobs import Job, LaunchRecord, RemainingWork
 from diffsweep.sweep.plan.plan import Plan
 from diffsweep.sweep.status.monitor import Monitor
 from diffsweep.sweep.status.sweep_state import SweepState
+from diffsweep.sweep.store.lease import Lease
 from diffsweep.sweep.store.process import Process
 
 
@@ -59,43 +61,70 @@ class View(Protocol):
 MakeCall = Callable[[str, Job, SlurmSettings], Callable[[], object]]
 
 
-def submit(plan: Plan, remaining: RemainingWork, settings: SlurmSettings, make_call: MakeCall) -> LaunchRecord:
+def submit(
+    plan: Plan,
+    remaining: RemainingWork,
+    settings: SlurmSettings,
+    make_call: MakeCall,
+    queued: QueuedJobs | None = None,
+) -> LaunchRecord:
     """Submit the jobs of `remaining` and write jobs.json after every answer of SLURM, so that no job is ever unknown.
 
-    Raises ValueError if SLURM refuses.
+    `queued`: jobs that SLURM has already, which are waited for and not submitted. Raises ValueError if SLURM refuses;
+    jobs.json is then as it was, and no job of this call is left in the queue.
     """
+    queued = queued or QueuedJobs()
     folder = plan.folder.absolute()
     jobs = [*remaining.jobs(plan, settings.cells_per_job), Job("finish")]
-    works = [
-        slurm.Work(make_call(str(folder), job, settings), f"{job.kind}-{job.fit}", resources(plan, job), job.after)
-        for job in jobs
-    ]
+    new = {job.fit for job in jobs if job.kind == "fit"}
+
+    def work(job: Job) -> slurm.Work:
+        if job.kind == "finish":
+            earlier = tuple(queued.ids)
+        else:
+            wanted = (*plan.needs[job.fit], *((job.fit,) if job.kind == "cells" else ()))
+            earlier = tuple(queued.fits[fit].id for fit in wanted if fit in queued.fits and fit not in new)
+        call, name = make_call(str(folder), job, settings), f"{job.kind}-{job.fit}"
+        return slurm.Work(call, name, resources(plan, job), job.after, earlier, f"resources.{job.kind}")
+
+    works = [work(job) for job in jobs]
     before = LaunchRecord.read(plan.folder)
     old = before.jobs if before and before.kind == "slurm" else ()
+    known_ids = {job.id for job in old}
+    old = (*old, *(job for job in queued.jobs if job.id not in known_ids))
     launcher = None if settings.detach else Process.current()
 
-    def note(ids: Mapping[int, str]) -> LaunchRecord:
+    def record(ids: Mapping[int, str]) -> LaunchRecord:
         known = tuple(
             replace(jobs[place], id=name, log=f"slurm/{name}_0_log.out") for place, name in sorted(ids.items())
         )
-        launched = LaunchRecord("slurm", (*old, *known), launcher)
-        launched.write(plan.folder)
-        return launched
+        launch = LaunchRecord("slurm", (*old, *known), launcher)
+        launch.write(plan.folder)
+        return launch
 
     cwd = Path(plan.hydra["runtime"]["cwd"])
     source = snapshot.take(plan.folder, cwd, prepare.config_folders(plan))
-    ids = slurm.submit(
-        works[:-1],
-        folder / "slurm",
-        throttle=settings.throttle,
-        environment=snapshot.environment(source),
-        signal_seconds=settings.signal_seconds,
-        requeues=settings.requeues,
-        job_name=f"diffsweep:{plan.name}",
-        last=works[-1],
-        on_submitted=note,
-    )
-    return note(ids)
+    try:
+        ids = slurm.submit(
+            works[:-1],
+            folder / "slurm",
+            throttle=settings.throttle,
+            environment=snapshot.environment(source),
+            signal_seconds=settings.signal_seconds,
+            requeues=settings.requeues,
+            job_name=f"diffsweep:{plan.name}",
+            last=works[-1],
+            on_submitted=record,
+        )
+    except ValueError:
+        # A sweep that is refused, even in part, leaves nothing.
+        if before is None:
+            LaunchRecord.remove(plan.folder)
+            shutil.rmtree(folder / "slurm", ignore_errors=True)
+        else:
+            before.write(plan.folder)
+        raise
+    return record(ids)
 
 
 def resources(plan: Plan, job: Job) -> slurm.Resources:
@@ -133,21 +162,19 @@ def start(
         raise ValueError(
             "hydra/launcher=slurm needs sbatch, which is not here; hydra/launcher=local runs on this machine"
         )
-    live = _queued(plan)
-    if live:
-        busy = {job.fit for job in live}
-        left = [cell for cell in remaining.cells if plan.cells[cell].fit in busy]
-        remaining = replace(
-            remaining,
-            fits=tuple(fit for fit in remaining.fits if fit not in busy),
-            cells=tuple(cell for cell in remaining.cells if plan.cells[cell].fit not in busy),
-        )
-        say(f"{len(left)} cells of it are in the queue already")
-    if remaining.cells:
-        launched = submit(plan, remaining, settings, make_call)
-        say(f"submitted {len(launched.jobs)} jobs of sweep {plan.name}, which goes on whatever becomes of this process")
-    elif not live:
-        return
+    with Lease(plan.runs / "cache" / "submission").acquire(on_wait=_say_who_submits):
+        # Two commands at once must not both find that nothing is queued.
+        queued = QueuedJobs.of(plan, remaining)
+        left = queued.without(remaining)
+        others = {job.sweep for job in queued.jobs if job.sweep}
+        for text in queued.notes(remaining):
+            say(text)
+        if left.cells or others:
+            launch = submit(plan, left, settings, make_call, queued)
+            count = len(launch.jobs) - len(queued.jobs)
+            say(f"submitted {count} jobs of sweep {plan.name}, which goes on whatever becomes of this process")
+        elif not queued.jobs:
+            return
     if settings.detach:
         say(*_suggestions(plan))
         return
@@ -173,17 +200,89 @@ def wait(plan: Plan, poll_seconds: float, view: Callable[[Plan], AbstractContext
         raise
 
 
-def _queued(plan: Plan) -> tuple[Job, ...]:
-    """Jobs of earlier launches of this plan that SLURM still has. Raises ValueError if it cannot be asked."""
-    before = LaunchRecord.read(plan.folder)
-    ids = [job.id for job in before.jobs] if before and before.kind == "slurm" else []
-    if not ids:
-        return ()
-    assert before is not None
-    queue = slurm.queue(ids)
-    if queue is None:
-        raise ValueError("squeue gives no answer, so what is queued already is not known: try again later")
-    return tuple(job for job in before.jobs if job.kind != "finish" and job.id in queue)
+@dataclass(frozen=True)
+class QueuedJobs:
+    """The jobs in SLURM's queue, of this sweep or others with the same folder of runs, that do a part of its work.
+
+    `fits` and `cells` map what is to be done to the job that does it; a job of another sweep names it, as `Job.sweep`.
+    """
+
+    fits: Mapping[str, Job] = field(default_factory=dict)
+    cells: Mapping[str, Job] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, plan: Plan, remaining: RemainingWork) -> QueuedJobs:
+        """The queued jobs that do a part of `remaining`. Raises ValueError if SLURM cannot be asked."""
+        candidates = list(_launched_jobs(plan))
+        queue = slurm.queue({job.id for job in candidates}) if candidates else {}
+        if queue is None:
+            raise ValueError("squeue gives no answer, so what is queued already is not known: try again later")
+        fits, cells = set(remaining.fits), set(remaining.cells)
+        found_fits: dict[str, Job] = {}
+        found_cells: dict[str, Job] = {}
+        for job in candidates:
+            if job.id in queue:
+                if job.kind == "fit" and job.fit in fits:
+                    found_fits.setdefault(job.fit, job)
+                if job.kind == "cells":
+                    found_cells |= {cell: job for cell in job.cells if cell in cells and cell not in found_cells}
+        return cls(found_fits, found_cells)
+
+    @property
+    def jobs(self) -> tuple[Job, ...]:
+        """Every job once."""
+        return tuple({job.id: job for job in (*self.fits.values(), *self.cells.values())}.values())
+
+    @property
+    def ids(self) -> list[str]:
+        """SLURM's names of the jobs."""
+        return [job.id for job in self.jobs]
+
+    def without(self, remaining: RemainingWork) -> RemainingWork:
+        """The part of `remaining` that none of these jobs does."""
+        return replace(
+            remaining,
+            fits=tuple(fit for fit in remaining.fits if fit not in self.fits),
+            cells=tuple(cell for cell in remaining.cells if cell not in self.cells),
+        )
+
+    def notes(self, remaining: RemainingWork) -> list[str]:
+        """What is in the queue already, for the user: one line for each sweep that has launched it."""
+        lines = []
+        for sweep in sorted({job.sweep for job in self.jobs}):
+            jobs = [job for job in self.jobs if job.sweep == sweep]
+            fits = sum(job.sweep == sweep for job in self.fits.values())
+            cells = sum(job.sweep == sweep for job in self.cells.values())
+            whose = f"of sweep {sweep}" if sweep else "of this sweep"
+            ids = ", ".join(job.id for job in jobs[:3]) + (", ..." if len(jobs) > 3 else "")
+            lines.append(
+                f"in the queue already: {fits} of {len(remaining.fits)} trainings and {cells} of "
+                f"{len(remaining.cells)} cells, as jobs {whose} ({ids}); they are waited for, not submitted again"
+            )
+        return lines
+
+
+def _launched_jobs(plan: Plan) -> Iterator[Job]:
+    """The jobs that sweeps with the same folder of runs have submitted and that may not be over; this sweep's first."""
+    here = plan.folder.absolute()
+    for path in sorted(plan.runs.glob("sweeps/*/jobs.json"), key=lambda path: path.parent.absolute() != here):
+        try:
+            launch = LaunchRecord.read(path.parent)
+        except (ValueError, KeyError, TypeError, OSError):
+            # Another sweep's record that cannot be read is no reason not to submit this one.
+            continue
+        if launch is None or launch.kind != "slurm" or launch.ended:
+            continue
+        own = path.parent.absolute() == here
+        for job in launch.jobs:
+            if job.id and own:
+                yield job
+            elif job.id and not job.sweep:
+                yield replace(job, after=(), sweep=path.parent.name, log=f"../{path.parent.name}/{job.log}")
+
+
+def _say_who_submits(holder: Process | None) -> None:
+    say(f"{holder or 'another process'} is submitting a sweep with the same folder of runs: waiting for it")
 
 
 def _suggestions(plan: Plan) -> tuple[str, str]:

@@ -31,6 +31,7 @@ class Job:
         after: Indices, in the same list, of earlier jobs that must have succeeded.
         id: Its name once it is launched: the SLURM job (`812_3`), or a name on this machine.
         log: The file of its output, relative to the sweep's folder.
+        sweep: The name of the sweep that launched it, if it is another one that needs the same; that one cancels it.
     """
 
     kind: Kind
@@ -39,6 +40,7 @@ class Job:
     after: tuple[int, ...] = ()
     id: str = ""
     log: str = ""
+    sweep: str = ""
 
     @classmethod
     def parse(cls, content: Mapping[str, Any]) -> Job:
@@ -140,6 +142,11 @@ class LaunchRecord:
             Process.parse(content["launcher"] or {}),
             content["ended"],
         )
+
+    @staticmethod
+    def remove(folder: Path) -> None:
+        """Forget the launch of the sweep in `folder`, of which nothing was started."""
+        (folder / "jobs.json").unlink(missing_ok=True)
 
     def end(self, folder: Path) -> None:
         """Record that this launch is over."""

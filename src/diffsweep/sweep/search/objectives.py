@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any
 
+from diffsweep.mistakes import alternatives, did_you_mean
 from diffsweep.sweep.search.strategy import check_known
 
 DIRECTIONS = ("minimize", "maximize")
@@ -55,12 +55,8 @@ class Objectives:
         """Raise ValueError, naming what is close, for an objective that is none of the `available` keys."""
         for key in self.keys:
             if key not in available:
-                near = get_close_matches(key, sorted(available), n=3, cutoff=0.5)
-                meant = f"did you mean {' or '.join(near)}? " if near else ""
-                raise ValueError(
-                    f"hydra.sweeper.objective={key} is no number of a result: {meant}choose from "
-                    f"{', '.join(sorted(available))}"
-                )
+                hint = did_you_mean(key, available) or f": choose {alternatives(sorted(available))}"
+                raise ValueError(f"hydra.sweeper.objective={key} is no number of a result{hint}")
 
     def values(self, result: Mapping[str, Any]) -> list[float]:
         """The number of each objective in a result.

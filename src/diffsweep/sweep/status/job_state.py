@@ -40,12 +40,14 @@ class JobState:
     """The state of a job, as far as it can be known.
 
     "waiting" in a queue, or its launcher lives; "running"; "over"; "gone": no process will run it. `reason` says why it
-    waits or how it ended, in SLURM's words; `node` is where it runs.
+    waits or how it ended, in SLURM's words; `node` is where it runs; `hint` says why it waits and what to do, if
+    somebody must do something.
     """
 
     state: Literal["waiting", "running", "over", "gone"]
     reason: str = ""
     node: str = ""
+    hint: str = ""
 
 
 _WAITING, _GONE = JobState("waiting"), JobState("gone")
@@ -186,7 +188,8 @@ class JobMonitor:
             if word in _RUNNING:
                 return JobState("running", node=entry.node or "" if entry else "")
             if entry is not None and word not in _ENDED:
-                return JobState("waiting", reason if reason != "None" else "")
+                hint = slurm.waiting_reason(reason, f"resources.{job.kind}")
+                return JobState("waiting", reason if reason != "None" else "", hint=hint)
             # Its last files may need a moment to be seen from here.
             if now - self._left_queue.get(job.id, -float("inf")) < self._poll_seconds:
                 return JobState("waiting", "its job has just ended")

@@ -16,6 +16,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+from diffsweep.sweep import slurm
 from diffsweep.sweep.plan.jobs import Job
 from diffsweep.sweep.plan.plan import Plan
 from diffsweep.sweep.status.folder_state import UNTOUCHED, FolderReader, FolderState, number
@@ -24,7 +25,7 @@ from diffsweep.sweep.status.sweep_state import ItemState, SweepState, eta
 from diffsweep.sweep.store.blocked import blocked_reason
 from diffsweep.sweep.store.fast_read import names, read_object, without_collector
 
-_COMPLAINT = re.compile(r"^slurmstepd-\S+: error: (?!\*\*\*)(.+)$", re.MULTILINE)
+_COMPLAINT = re.compile(rf"^(?:slurmstepd-\S+: error: (?!\*\*\*)|{slurm.SETUP_COMPLAINT})(.+)$", re.MULTILINE)
 _TAIL = 2**14
 
 
@@ -204,7 +205,11 @@ class Monitor:
                     return failed
                 at_once = job_state.state == "running" and job is not None and job.kind == "fit"
                 return replace(
-                    seen, state="running" if at_once else "waiting", reason=job_state.reason, host=job_state.node
+                    seen,
+                    state="running" if at_once else "waiting",
+                    reason=job_state.reason,
+                    hint=job_state.hint,
+                    host=job_state.node,
                 )
             if failed is not None and folder.failed_at >= self._jobs.launch_time:
                 return failed
@@ -251,7 +256,7 @@ class Monitor:
 
 
 def _complaint(log: str) -> str:
-    """SLURM's own last message in a job's log, such as that it took too much memory, in brackets; or nothing."""
+    """The last message in a job's log of SLURM, such as about memory, or of a failed setup, in brackets; or nothing."""
     with suppress(OSError), open(log, "rb") as stream:  # noqa: PTH123 - as all readers here
         stream.seek(max(0, stream.seek(0, os.SEEK_END) - _TAIL))
         messages = _COMPLAINT.findall(stream.read().decode(errors="replace"))

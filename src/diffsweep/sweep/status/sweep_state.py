@@ -20,7 +20,8 @@ class ItemState:
 
     "waiting": its job is in a queue, or its fit is not trained yet; "blocked": not run, as its fit failed; "missing":
     no process works on it, as it was interrupted or never begun. `half` is half the width of the interval of `value`.
-    What is unknown or does not apply is empty or None.
+    `hint` says why something waits and what to do, if somebody must do something. What is unknown or does not apply is
+    empty or None.
     """
 
     state: StateName
@@ -33,6 +34,7 @@ class ItemState:
     host: str = ""
     job: str = ""
     reason: str = ""
+    hint: str = ""
     log: str = ""
     metric: str = ""
     value: float | None = None
@@ -67,6 +69,15 @@ class SweepState:
     def fit_counts(self) -> Counter[str]:
         """How many fits are in each state."""
         return Counter(item.state for item in self.fits.values())
+
+    @cached_property
+    def held_up(self) -> dict[str, list[ItemState]]:
+        """What waits until somebody does something, by the hint that says why and what to do."""
+        found: dict[str, list[ItemState]] = {}
+        for item in (*self.fits.values(), *self.cells.values()):
+            if item.hint and item.state == "waiting":
+                found.setdefault(item.hint, []).append(item)
+        return found
 
     @property
     def over(self) -> bool:
