@@ -21,7 +21,7 @@ from diffsweep.evaluation.efficientnet import efficientnet
 from diffsweep.evaluation.features import Features
 from diffsweep.evaluation.frechet import Frechet
 from diffsweep.evaluation.kernel import KernelDistance
-from known import Known, noisy
+from fixed_reference import Fixed, noisy
 from prerequisites import leave_out, need_cifar10
 
 
@@ -199,7 +199,7 @@ def distances(test: Examples) -> dict[str, list[dict[str, float]]]:
         each = IMAGES // classes
         return torch.cat([test.x[test.labels == label][skipped : skipped + each] for label in range(classes)])
 
-    reference, x = Known(features(first(10, 0))), first(10, IMAGES)
+    reference, x = Fixed(features(first(10, 0))), first(10, IMAGES)
     damages = {
         "noise": [noisy(x, std) for std in (10, 40)],
         "blur": [gaussian_blur(x, [13, 13], [std, std]) for std in (1.6, 3.2)],

@@ -32,7 +32,7 @@ from diffsweep.evaluation.identity import identity
 from diffsweep.evaluation.moments import Moments
 from diffsweep.evaluation.pictures import GEOMETRY, grid
 from diffsweep.evaluation.reference import Library, Reference
-from known import Known, noisy
+from fixed_reference import Fixed, noisy
 from prerequisites import need_fashion_mnist
 
 CONF = Path(__file__).parents[1] / "conf" / "extractor"
@@ -128,7 +128,7 @@ def test_moments_of_two_devices_merge_to_those_of_one() -> None:
 def test_the_distance_without_a_block_is_that_of_the_other_samples(n: int, d: int) -> None:
     """Where samples are fewer than dimensions another matrix is decomposed: the number is the same."""
     drawn = Features({"features": normal(n, d, seed=9, shift=30).float()})
-    real = Known(Features({"features": normal(500, d, seed=10, shift=30).float()}))
+    real = Fixed(Features({"features": normal(500, d, seed=10, shift=30).float()}))
     numbers = Frechet().prepare(drawn, real)
     for block in (None, 0, len(drawn.blocks) - 1):
         expected = frechet_distance(Moments.of(drawn.without(block)["features"]), real.moments())
@@ -158,7 +158,7 @@ def test_every_number_comes_with_its_interval_and_what_differences_are_made_of(n
     evaluation = Evaluation(identity(2), [Frechet()])
     assert (evaluation.main, evaluation.outputs) == ("fd_points", ["features"])
     drawn = Features({"features": normal(n, 2, seed=1).float()})
-    real = Known(Features({"features": normal(500, 2, seed=2).float()}))
+    real = Fixed(Features({"features": normal(500, 2, seed=2).float()}))
     record = recorded(evaluation.measure(drawn, real), {"fd_points": 0.5, "other": 1.0})
     assert record["fd_points"] == evaluation.values(drawn, real)["fd_points"]
     assert record["fd_points_floor"] == 0.5
@@ -177,7 +177,7 @@ def test_broken_features_are_counted_and_refused() -> None:
     x = normal(50, 2, seed=7).float()
     x[4, 0], x[30, 1], x[30, 0] = torch.nan, torch.inf, torch.nan
     evaluation = Evaluation(identity(2), [Frechet()])
-    real = Known(Features({"features": normal(50, 2, seed=2).float()}))
+    real = Fixed(Features({"features": normal(50, 2, seed=2).float()}))
     with pytest.raises(ValueError, match="features of 2 of 50 samples are NaN or infinite"):
         evaluation.measure(Features({"features": x}), real)
     with pytest.raises(ValueError, match="at least 2 samples, not 1"):

@@ -38,7 +38,7 @@ from diffsweep.evaluation.kernel import KernelDistance
 from diffsweep.evaluation.metric import Metric
 from diffsweep.evaluation.neighbours import Neighbours
 from diffsweep.evaluation.score import Score
-from known import Known, noisy
+from fixed_reference import Fixed, noisy
 from prerequisites import need_fashion_mnist
 
 ALL: list[Metric] = [Frechet(), KernelDistance(), Neighbours(), Score(), Accuracy(), Classwise(), Infinity()]
@@ -48,7 +48,7 @@ def look(extractor: Extractor, x: Tensor, labels: Tensor | None = None) -> Featu
     return Features.collect(extractor.batches(x, 300), labels, extractor.outputs)
 
 
-def numbers(metric: Metric, drawn: Features, real: Known, block: int | None = None) -> dict[str, float]:
+def numbers(metric: Metric, drawn: Features, real: Fixed, block: int | None = None) -> dict[str, float]:
     return dict(metric.prepare(drawn, real)(block))
 
 
@@ -97,7 +97,7 @@ class Seen:
     x: Tensor
     y: Tensor
     drawn: Features
-    real: Known
+    real: Fixed
     fidelity: dict[str, float]
 
 
@@ -135,7 +135,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Seen:
         save_cpu_ram=True,
         verbose=False,
     )
-    return Seen(x, y, look(ours, x), Known(look(ours, y)), fidelity)
+    return Seen(x, y, look(ours, x), Fixed(look(ours, y)), fidelity)
 
 
 @pytest.mark.parametrize(
@@ -184,10 +184,10 @@ def test_the_same_pictures_have_the_same_number_in_torchmetrics(seen: Seen) -> N
 
 
 @pytest.fixture(scope="module")
-def digits() -> tuple[Features, Known]:
+def digits() -> tuple[Features, Fixed]:
     """Damaged digits, and real ones."""
     extractor, train, test = classifier("digits"), Digits().load("train"), Digits().load("test")
-    return look(extractor, noisy(test.x[:300], 60), test.labels[:300]), Known(look(extractor, train.x, train.labels))
+    return look(extractor, noisy(test.x[:300], 60), test.labels[:300]), Fixed(look(extractor, train.x, train.labels))
 
 
 def textbook_kernel(x: np.ndarray, y: np.ndarray) -> float:
@@ -218,17 +218,17 @@ def textbook_frechet(x: np.ndarray, y: np.ndarray) -> float:
     return float(((x.mean(0) - y.mean(0)) ** 2).sum() + np.trace(a) + np.trace(b) - 2 * root)
 
 
-def chosen(real: Known, n: int) -> Known:
+def chosen(real: Fixed, n: int) -> Fixed:
     """The real samples that neighbours are counted among."""
     shuffled = torch.randperm(len(real.features), generator=torch.Generator().manual_seed(0))
-    return Known(real.features.take(shuffled[:n]))
+    return Fixed(real.features.take(shuffled[:n]))
 
 
 def array(features: Features) -> np.ndarray:
     return features["features"].double().numpy()
 
 
-def test_kernel_and_neighbours_are_those_of_a_plain_computation(digits: tuple[Features, Known]) -> None:
+def test_kernel_and_neighbours_are_those_of_a_plain_computation(digits: tuple[Features, Fixed]) -> None:
     drawn, real = digits
     x, y = array(drawn), array(real.features)
     assert numbers(KernelDistance(), drawn, real)["kd"] == pytest.approx(textbook_kernel(x, y), rel=1e-6)
@@ -237,7 +237,9 @@ def test_kernel_and_neighbours_are_those_of_a_plain_computation(digits: tuple[Fe
     assert all(0.1 < value < 0.95 for value in theirs.values())
 
 
-def test_kernel_and_neighbours_are_those_of_torch_fidelity_on_real_features(digits: tuple[Features, Known]) -> None:
+def test_kernel_and_neighbours_are_those_of_torch_fidelity_on_real_features(
+    digits: tuple[Features, Fixed],
+) -> None:
     drawn, real = digits[0], chosen(digits[1], 300)
     x, y = drawn["features"].double(), real.features["features"].double()
     kid = kid_features_to_metric(x, y, kid_subsets=1, kid_subset_size=300, verbose=False)
@@ -254,7 +256,7 @@ def test_kernel_and_neighbours_are_those_of_torch_fidelity_on_real_features(digi
 
 
 def test_it_does_not_matter_how_many_pairs_are_in_memory(
-    digits: tuple[Features, Known], monkeypatch: pytest.MonkeyPatch
+    digits: tuple[Features, Fixed], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     at_once = [numbers(metric, *digits) for metric in (KernelDistance(), Neighbours())]
     monkeypatch.setattr("diffsweep.evaluation.neighbours._AT_ONCE", 7 * 300)
@@ -264,12 +266,12 @@ def test_it_does_not_matter_how_many_pairs_are_in_memory(
 
 
 @pytest.mark.parametrize("splits", [1, 7, 10])
-def test_score_is_that_of_torch_fidelity(digits: tuple[Features, Known], splits: int) -> None:
+def test_score_is_that_of_torch_fidelity(digits: tuple[Features, Fixed], splits: int) -> None:
     theirs = isc_features_to_metric(digits[0]["logits"], splits)["inception_score_mean"]
     assert numbers(Score(splits), *digits)["score"] == pytest.approx(theirs, rel=1e-9)
 
 
-def test_numbers_by_class_are_those_of_each_class_alone(digits: tuple[Features, Known]) -> None:
+def test_numbers_by_class_are_those_of_each_class_alone(digits: tuple[Features, Fixed]) -> None:
     drawn, real = digits
     assert drawn.labels is not None
     assert real.features.labels is not None
@@ -295,7 +297,7 @@ def test_numbers_by_class_are_those_of_each_class_alone(digits: tuple[Features, 
 def test_a_number_without_a_block_is_that_of_the_other_samples(metric: Metric, n: int) -> None:
     """With as many real samples as are left, so that all are looked at."""
     drawn = random_features(n, 6, seed=1, classes=2, shift=0.5)
-    real = Known(random_features(n - max(map(len, drawn.blocks)), 6, seed=2, classes=2))
+    real = Fixed(random_features(n - max(map(len, drawn.blocks)), 6, seed=2, classes=2))
     prepared = metric.prepare(drawn, real)
     whole = prepared(None)
     assert whole
@@ -318,7 +320,7 @@ def test_frechet_without_a_block_is_exact_however_near_to_singular(n: int, d: in
     x = spread(n, d, 1, decades)
     x[n // 2] = x[0]
     y = spread(5 * d, d, 2, decades) + 0.1 * spread(1, d, 3, decades)
-    drawn, real = Features({"features": x}), Known(Features({"features": y}))
+    drawn, real = Features({"features": x}), Fixed(Features({"features": y}))
     prepared = Frechet().prepare(drawn, real)
     centred = y - y.mean(dim=0)
     for block in (None, 0, len(drawn.blocks) - 1):
@@ -333,7 +335,7 @@ def test_frechet_without_a_block_is_exact_however_near_to_singular(n: int, d: in
 
 
 def test_at_infinity_a_block_is_left_out_of_every_part() -> None:
-    drawn, real = random_features(130, 3, seed=1, shift=0.3), Known(random_features(300, 3, seed=2))
+    drawn, real = random_features(130, 3, seed=1, shift=0.3), Fixed(random_features(300, 3, seed=2))
     drawn, x = Features(drawn.outputs), array(drawn)
     order = torch.randperm(130, generator=torch.Generator().manual_seed(0)).numpy()
     prepared = Infinity(parts=3).prepare(drawn, real)
@@ -351,7 +353,7 @@ def test_at_infinity_a_block_is_left_out_of_every_part() -> None:
 
 @pytest.mark.parametrize(("metric", "n"), [(Score(), 200), (Infinity(parts=2), 200)], ids=["score", "infinity"])
 def test_the_jackknife_of_what_is_divided_at_random_tells_the_scatter(metric: Metric, n: int) -> None:
-    real = Known(random_features(2000, 8, seed=1))
+    real = Fixed(random_features(2000, 8, seed=1))
     found = []
     for seed in range(2, 32):
         prepared = metric.prepare(random_features(n, 8, seed=seed, shift=0.3), real)
@@ -369,7 +371,7 @@ def test_the_jackknife_of_what_is_divided_at_random_tells_the_scatter(metric: Me
 class Clothes:
     """FashionMNIST in our features: a reference, real samples that are not in it, and damaged ones by strength."""
 
-    real: Known
+    real: Fixed
     test: Features
     damaged: dict[int, Features]
 
@@ -380,7 +382,7 @@ def clothes() -> Clothes:
     extractor, train, test = classifier("fashion_mnist"), FashionMNIST().load("train"), FashionMNIST().load("test")
     x, labels = test.x[:1200], test.labels[:1200]
     damaged = {std: look(extractor, noisy(x[:400], std), labels[:400]) for std in (25, 80)}
-    return Clothes(Known(look(extractor, train.x[:1500], train.labels[:1500])), look(extractor, x, labels), damaged)
+    return Clothes(Fixed(look(extractor, train.x[:1500], train.labels[:1500])), look(extractor, x, labels), damaged)
 
 
 def test_every_number_gets_worse_with_noise(clothes: Clothes) -> None:
@@ -445,15 +447,15 @@ def test_accuracy_needs_a_classifier_of_the_same_labels(clothes: Clothes) -> Non
     assert real.labels is not None
     assert numbers(Accuracy(), test, clothes.real)["accuracy"] > 0.85
     assert numbers(Accuracy(), Features(test.outputs), clothes.real) == {}
-    assert numbers(Accuracy(), test, Known(Features(real.outputs))) == {}
-    other_names = Known(Features(real.outputs, (real.labels + 3) % 10))
+    assert numbers(Accuracy(), test, Fixed(Features(real.outputs))) == {}
+    other_names = Fixed(Features(real.outputs, (real.labels + 3) % 10))
     assert numbers(Accuracy(), test, other_names) == {}
     draw = torch.Generator().manual_seed(0)
     imagenet = [
         Features({**one.outputs, "logits": torch.randn(len(one), 1008, generator=draw)}, one.labels)
         for one in (test, real)
     ]
-    assert numbers(Accuracy(), imagenet[0], Known(imagenet[1])) == {}
+    assert numbers(Accuracy(), imagenet[0], Fixed(imagenet[1])) == {}
 
 
 # --- whatever is drawn ------------------------------------------------------------------------------------------------
@@ -463,7 +465,7 @@ def test_accuracy_needs_a_classifier_of_the_same_labels(clothes: Clothes) -> Non
 @pytest.mark.parametrize("kind", ["random", "all equal", "real ones", "two points", "one class", "huge", "no labels"])
 def test_numbers_are_finite_or_left_out(kind: str, n: int) -> None:
     """And the same ones without every block, in more dimensions than samples."""
-    real = Known(random_features(40, 50, seed=0))
+    real = Fixed(random_features(40, 50, seed=0))
     drawn = random_features(n, 50, seed=1)
     outputs, labels = dict(drawn.outputs), drawn.labels
     if kind == "all equal":
@@ -471,11 +473,11 @@ def test_numbers_are_finite_or_left_out(kind: str, n: int) -> None:
     elif kind == "real ones":
         outputs = {name: output[:n] for name, output in real.features.outputs.items()}
     elif kind == "two points":
-        real = Known(Features({name: torch.ones_like(output) for name, output in real.features.outputs.items()}))
+        real = Fixed(Features({name: torch.ones_like(output) for name, output in real.features.outputs.items()}))
         outputs = {name: 3.3 * torch.ones_like(output) for name, output in outputs.items()}
     elif kind == "one class":
         labels = torch.zeros(n, dtype=torch.long)
-        real = Known(Features(real.features.outputs, torch.zeros(40, dtype=torch.long)))
+        real = Fixed(Features(real.features.outputs, torch.zeros(40, dtype=torch.long)))
     elif kind == "huge":
         outputs = {name: 1e6 * output for name, output in outputs.items()}
     elif kind == "no labels":
@@ -500,13 +502,13 @@ def test_copies_lie_in_each_others_balls_and_far_points_in_none() -> None:
     everything = {"precision": 1.0, "recall": 1.0, "density": 1.0, "coverage": 1.0}
     real = random_features(200, 64, seed=0, shift=5)
     copies = Features({"features": real["features"].flip(0)})
-    found = numbers(Neighbours(), copies, Known(real))
+    found = numbers(Neighbours(), copies, Fixed(real))
     # Each lies in its own ball, and on the rim of as many others as there are neighbours, on average.
     assert found == pytest.approx(everything | {"density": 6 / 5})
     constant = Features({"features": torch.full((30, 7), 0.1)})
-    assert numbers(Neighbours(), constant, Known(constant)) == everything | {"density": 30 / 5}
+    assert numbers(Neighbours(), constant, Fixed(constant)) == everything | {"density": 30 / 5}
     far = Features({"features": torch.full((30, 7), 0.1001)})
-    assert set(numbers(Neighbours(), far, Known(constant)).values()) == {0.0}
+    assert set(numbers(Neighbours(), far, Fixed(constant)).values()) == {0.0}
 
 
 @pytest.mark.parametrize(

@@ -36,14 +36,14 @@ from diffsweep.runs.build import evaluation_settings, make_evaluation
 from diffsweep.scoring.measure import Baseline
 from diffsweep.scoring.model_metrics import Likelihood, ModelMetric, measure_model
 from diffsweep.sweep.store.record import Run
-from known import Known
+from fixed_reference import Fixed
 from tiny import TINY
 
 METRICS: list[Metric] = [Wasserstein(), Energy(), MMD(), Frechet()]
 
 
-def points(x: Tensor) -> Known:
-    return Known(Features({"features": x}))
+def points(x: Tensor) -> Fixed:
+    return Fixed(Features({"features": x}))
 
 
 def normal(n: int, d: int, seed: int, scale: float = 1.0) -> Tensor:
@@ -204,14 +204,14 @@ def test_a_distance_has_its_unit_and_sees_no_difference_of_place(metric: Metric,
 
 
 @pytest.fixture(scope="module")
-def ring() -> tuple[Known, Tensor, Tensor]:
+def ring() -> tuple[Fixed, Tensor, Tensor]:
     """Real points, and more held-out ones with their labels."""
     train, test = RingOfGaussians(size=600).load("train"), RingOfGaussians(size=2000).load("test")
     return points(train.x), test.x, test.labels
 
 
 @pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.short)
-def test_a_distance_grows_with_noise(metric: Metric, ring: tuple[Known, Tensor, Tensor]) -> None:
+def test_a_distance_grows_with_noise(metric: Metric, ring: tuple[Fixed, Tensor, Tensor]) -> None:
     real, x, _ = ring
     noise = normal(600, 2, 3).float()
     found = [value(metric, x[:600] + std * noise, real.features["features"]) for std in (0.0, 0.2, 0.4, 0.8)]
@@ -220,7 +220,7 @@ def test_a_distance_grows_with_noise(metric: Metric, ring: tuple[Known, Tensor, 
 
 
 @pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.short)
-def test_a_distance_grows_with_every_mode_that_is_dropped(metric: Metric, ring: tuple[Known, Tensor, Tensor]) -> None:
+def test_a_distance_grows_with_every_mode_that_is_dropped(metric: Metric, ring: tuple[Fixed, Tensor, Tensor]) -> None:
     real, x, labels = ring
     found = []
     for dropped in range(5):
@@ -229,7 +229,7 @@ def test_a_distance_grows_with_every_mode_that_is_dropped(metric: Metric, ring: 
     assert found[1] > 1.2 * found[0]
 
 
-def test_only_frechet_is_blind_to_shape(ring: tuple[Known, Tensor, Tensor]) -> None:
+def test_only_frechet_is_blind_to_shape(ring: tuple[Fixed, Tensor, Tensor]) -> None:
     """A Gaussian with the ring's mean and covariance: why points are ranked by something else."""
     real, x, _ = ring
     blob = normal(600, 2, 4) @ torch.linalg.cholesky(real.moments().cov).T + real.moments().mean
@@ -241,7 +241,7 @@ def test_only_frechet_is_blind_to_shape(ring: tuple[Known, Tensor, Tensor]) -> N
     assert min(abs(ratios[short]) for short in ("w2", "energy", "mmd")) > 3
 
 
-def test_every_distance_of_points_comes_with_its_interval(ring: tuple[Known, Tensor, Tensor]) -> None:
+def test_every_distance_of_points_comes_with_its_interval(ring: tuple[Fixed, Tensor, Tensor]) -> None:
     real, x, _ = ring
     found = Evaluation(identity(), METRICS).measure(Features({"features": x[:200] + 0.2}), real)
     assert list(found) == ["w2_points", "energy_points", "mmd_points", "fd_points"]

@@ -67,16 +67,17 @@ def test_works_of_equal_resources_are_one_array_of_which_few_run_at_once(site: C
     assert [len(some) for some in known] == [5, 7]
     assert known[-1] == ids
     wait(site, ids)
-    told = [json.loads((tmp_path / str(i)).read_text()) for i in range(7)]
-    moments = [one["begin"] for i, one in enumerate(told) if i not in (1, 3)]
+    environments = [json.loads((tmp_path / str(i)).read_text()) for i in range(7)]
+    moments = [one["begin"] for i, one in enumerate(environments) if i not in (1, 3)]
     at_once = [
-        sum(one["begin"] <= now < one["end"] for i, one in enumerate(told) if i not in (1, 3)) for now in moments
+        sum(one["begin"] <= now < one["end"] for i, one in enumerate(environments) if i not in (1, 3))
+        for now in moments
     ]
     assert max(at_once) == 2
-    assert {one["WHO"] for one in told} == set(environment.values())
-    assert [one.get("WHERE") for one in told] == [None if i in (1, 3) else "setup" for i in range(7)]
-    assert [i for i, one in enumerate(told) if "CUDA_VISIBLE_DEVICES" in one] == [1, 3]
-    for i, one in enumerate(told):
+    assert {one["WHO"] for one in environments} == set(environment.values())
+    assert [one.get("WHERE") for one in environments] == [None if i in (1, 3) else "setup" for i in range(7)]
+    assert [i for i, one in enumerate(environments) if "CUDA_VISIBLE_DEVICES" in one] == [1, 3]
+    for i, one in enumerate(environments):
         assert f"{one['SLURM_ARRAY_JOB_ID']}_{one['SLURM_ARRAY_TASK_ID']}" == ids[i]
         assert (tmp_path / "jobs" / f"{ids[i]}_0_log.out").exists()
 
@@ -158,9 +159,9 @@ def test_a_requeued_job_runs_its_callable_again(site: Cluster, tmp_path: Path) -
         site.start_now(ids[i], 1)
     wait(site, ids)
     for i in range(2):
-        told = json.loads((tmp_path / str(i)).read_text())
-        assert told["SLURM_RESTART_COUNT"] == "1"
-        assert f"{told['SLURM_ARRAY_JOB_ID']}_{told['SLURM_ARRAY_TASK_ID']}" == ids[i]
+        variables = json.loads((tmp_path / str(i)).read_text())
+        assert variables["SLURM_RESTART_COUNT"] == "1"
+        assert f"{variables['SLURM_ARRAY_JOB_ID']}_{variables['SLURM_ARRAY_TASK_ID']}" == ids[i]
         log = (tmp_path / "jobs" / f"{ids[i]}_0_log.out").read_text()
         assert log.count("Starting with JobEnvironment") == 2
     assert (tmp_path / "dependent").exists()
@@ -193,17 +194,17 @@ def test_a_job_at_its_time_limit_saves_and_is_requeued_as_often_as_allowed(site:
 
 
 def test_tasks_get_the_processors_and_nodes_that_were_asked_for(site: Cluster, tmp_path: Path) -> None:
-    asked = Resources(cpus=2, nodes=2, tasks_per_node=2, extra={"comment": "two words", "exclusive": False})
-    ids = submit(tmp_path, Work(RecordOfEachTask(tmp_path / "told", tmp_path / "go"), "w", asked))
+    resources = Resources(cpus=2, nodes=2, tasks_per_node=2, extra={"comment": "two words", "exclusive": False})
+    ids = submit(tmp_path, Work(RecordOfEachTask(tmp_path / "record", tmp_path / "go"), "w", resources))
     site.wait_for_states([ids[0]], "RUNNING")
     step = ("scontrol", "show", "step", f"{ids[0]}.0")
     site.wait_until(lambda: "CPUs=8 " in site.run(*step, check=False), "a step of 8 processors")
     assert "Comment=two words" in site.scontrol("show", "job", ids[0])
     (tmp_path / "go").touch()
     wait(site, ids)
-    told = [json.loads((tmp_path / "told" / f"{i}.json").read_text()) for i in range(4)]
-    assert len({one["SLURMD_NODENAME"] for one in told}) == 2
-    assert {one["SLURM_CPUS_PER_TASK"] for one in told} == {"2"}
+    environments = [json.loads((tmp_path / "record" / f"{i}.json").read_text()) for i in range(4)]
+    assert len({one["SLURMD_NODENAME"] for one in environments}) == 2
+    assert {one["SLURM_CPUS_PER_TASK"] for one in environments} == {"2"}
 
 
 def test_a_submitter_that_is_a_job_itself_passes_nothing_of_it_on(
@@ -212,11 +213,11 @@ def test_a_submitter_that_is_a_job_itself_passes_nothing_of_it_on(
     monkeypatch.setenv("SLURM_CPUS_PER_TASK", "3")
     monkeypatch.setenv("SLURM_RESTART_COUNT", "7")
     monkeypatch.setenv("SBATCH_TIMELIMIT", "7")
-    ids = submit(tmp_path, Work(Record(tmp_path / "told"), "w"))
+    ids = submit(tmp_path, Work(Record(tmp_path / "record"), "w"))
     wait(site, ids)
-    told = json.loads((tmp_path / "told").read_text())
-    assert "SLURM_CPUS_PER_TASK" not in told
-    assert "SLURM_RESTART_COUNT" not in told
+    variables = json.loads((tmp_path / "record").read_text())
+    assert "SLURM_CPUS_PER_TASK" not in variables
+    assert "SLURM_RESTART_COUNT" not in variables
     assert "TimeLimit=00:07:00" in site.scontrol("show", "job", ids[0])
 
 
@@ -256,11 +257,11 @@ def test_the_queue_tells_tasks_one_by_one(site: Cluster, tmp_path: Path, monkeyp
     # SLURM may keep no record of a task that was cancelled alone before it started.
     del ids[1]
 
-    def told() -> list[str]:
+    def states() -> list[str]:
         history = slurm.history(ids.values()) or {}
         return [history[name].state if name in history else "" for name in ids.values()]
 
-    site.wait_until(lambda: told() == ["CANCELLED"] * 6, "sacct to know all")
+    site.wait_until(lambda: states() == ["CANCELLED"] * 6, "sacct to know all")
 
 
 def test_what_nobody_can_tell_is_not_taken_for_nothing(
@@ -273,17 +274,17 @@ def test_what_nobody_can_tell_is_not_taken_for_nothing(
     ids = submit(tmp_path, Work(Exit(3), "w"))
     wait(site, ids)
 
-    def told() -> list[tuple[str, str]]:
+    def states() -> list[tuple[str, str]]:
         return [(entry.state, entry.exit_code) for entry in (slurm.history(ids.values()) or {}).values()]
 
     # The state may be known some moments before the exit code is.
-    site.wait_until(lambda: told() == [("FAILED", "3:0")], "sacct to know it")
+    site.wait_until(lambda: states() == [("FAILED", "3:0")], "sacct to know it")
     with monkeypatch.context() as patch:
         patch.setenv("PATH", site.without_sacct()["PATH"])
         assert slurm.history(ids.values()) is None
-        again = submit(tmp_path, Work(Record(tmp_path / "told"), "w"))
+        again = submit(tmp_path, Work(Record(tmp_path / "record"), "w"))
         wait(site, again)
-        assert (tmp_path / "told").exists()
+        assert (tmp_path / "record").exists()
     with monkeypatch.context() as patch:
         patch.setenv("PATH", str(tmp_path))
         assert slurm.queue(ids.values()) is None

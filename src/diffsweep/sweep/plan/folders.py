@@ -26,4 +26,6 @@ def refuse_impossible_folders(paths: Mapping[str, Any]) -> None:
         except OSError as error:
             raise ValueError(f"paths.{key}={value} cannot be a folder: {error.strerror}") from error
         if key in _WRITABLE and not os.access(there, os.W_OK | os.X_OK):
-            raise ValueError(f"paths.{key}={value} cannot be written: {there} is not yours to write to")
+            read_only = os.statvfs(there).f_flag & os.ST_RDONLY
+            reason = "is on a read-only file system" if read_only else "is not yours to write to"
+            raise ValueError(f"paths.{key}={value} cannot be written: {there} {reason}")

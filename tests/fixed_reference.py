@@ -14,18 +14,18 @@ from diffsweep.evaluation.moments import Moments
 
 
 @dataclass(frozen=True, eq=False)
-class Known:
+class Fixed:
     """A reference made of given features."""
 
     features: Features
 
     @cached_property
-    def known(self) -> Moments:
+    def of_features(self) -> Moments:
         return Moments.of(self.features["features"])
 
     def moments(self, output: str = "features") -> Moments:
         assert output == "features"
-        return self.known
+        return self.of_features
 
     def keep(self, what: str, compute: Callable[[], Mapping[str, float]]) -> Mapping[str, float]:
         return compute()
