@@ -403,7 +403,7 @@ def test_a_trial_is_lost_when_its_process_is(tmp_path: Path) -> None:
                 for key, value in attributes.items():
                     taken.set_user_attr(key, value)
             (tmp_path / "ready").touch()
-            time.sleep(PATIENCE)
+            signal.pause()
 
     pid = forked(work, tmp_path / "log")
     try:
