@@ -63,7 +63,9 @@ class LocalLauncher(Launcher):
         at_once = self.jobs or max(machine.cores, len(machine.gpus) * self.jobs_per_gpu)
         cells_per_job = self.cells_per_job or math.ceil(len(remaining.cells) / (4 * at_once))
         jobs = prepare.with_local_ids(remaining.jobs(plan, cells_per_job))
-        source = snapshot.take(plan.folder, Path(plan.hydra["runtime"]["cwd"]), prepare.config_folders(plan))
+        source = snapshot.take(
+            plan.folder, Path(plan.hydra["runtime"]["cwd"]), prepare.config_folders(plan), prepare.names(plan)
+        )
         pool = LocalPool(plan, jobs, source, retry_policy, machine, self.jobs)
         launch = prepare.record_local_launch(plan, jobs)
         try:

@@ -103,7 +103,7 @@ def submit(
         return launch
 
     cwd = Path(plan.hydra["runtime"]["cwd"])
-    source = snapshot.take(plan.folder, cwd, prepare.config_folders(plan))
+    source = snapshot.take(plan.folder, cwd, prepare.config_folders(plan), prepare.names(plan))
     try:
         ids = slurm.submit(
             works[:-1],

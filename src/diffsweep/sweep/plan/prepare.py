@@ -19,6 +19,7 @@ from diffsweep.sweep.plan.mode import Mode
 from diffsweep.sweep.plan.plan import Plan, SignedConfig
 from diffsweep.sweep.plan.sense import doubts
 from diffsweep.sweep.plan.unread_keys import refuse_unread
+from diffsweep.sweep.plan.user_modules import dotted_names
 from diffsweep.sweep.store.environment import Hider
 from diffsweep.sweep.store.lease import Busy, Lease
 from diffsweep.sweep.store.process import Process
@@ -114,6 +115,11 @@ def notes(plan: Plan, remaining: RemainingWork) -> list[str]:
     unlikely = list(dict.fromkeys(text for cell in remaining.cells for text in doubts(plan.config(cell))))
     more = [f"{len(unlikely) - 3} more of this kind"] if len(unlikely) > 3 else []
     return [f"note: {text}" for text in (*failed, *plan.warnings, *unlikely[:3], *more)]
+
+
+def names(plan: Plan) -> set[str]:
+    """Dotted names in the plan's configs: of the classes that its jobs import, the user's own among them."""
+    return {*dotted_names(plan.parts), *dotted_names(plan.hydra)}
 
 
 def config_folders(plan: Plan) -> tuple[Path, ...]:

@@ -1,57 +1,74 @@
 """The source that the jobs of a sweep run from: a copy, made before the first of them starts.
 
 What is edited while jobs wait in a queue reaches none of them. The copy holds this package, its Hydra plugins, the
-configs, the user's own modules of the working folder, and snapshot.json: commit, versions, machine. Jobs find the copy
-before what is installed, for it comes first in PYTHONPATH.
+configs, those of the user's own modules that the run imports (see `user_modules`), and snapshot.json: commit, versions,
+machine, and what was left out. Jobs find the copy before what is installed, for it comes first in PYTHONPATH.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from diffsweep.files import explained, make_folder, write_atomic, write_json
+from diffsweep.messages import say
+from diffsweep.sweep.plan.user_modules import dotted_names_in, user_modules
 from diffsweep.sweep.store.process import import_from
 from diffsweep.sweep.store.provenance import changes, provenance
 
 # Of the copy: its name is this and a number, and the user's own modules lie in a folder of it.
 _PREFIX, _USER_MODULES = "source-", "work"
-# Folders that hold no source of the user's, by name; a virtual environment is known by its pyvenv.cfg.
-_NO_SOURCE = {"__pycache__", "build", "data", "dist", "node_modules", "outputs", "runs", "site-packages", "wandb"}
-_MOST_FILES, _LARGEST = 2_000, 2**20
+# As many names of files are told of what was left out.
+_NAMED = 3
 
 
-def take(folder: Path, cwd: Path, configs: tuple[Path, ...] = ()) -> Path:
-    """Copy the source into a new folder `source-N` below `folder` and return it.
+def take(folder: Path, cwd: Path, configs: tuple[Path, ...] = (), names: Iterable[str] = ()) -> Path:
+    """Copy the source into a new folder `source-N` below `folder` and return it; if that fails, nothing is left.
 
-    `cwd` is where the user's own modules lie, `configs` the folders of YAML that were composed from. Raises
-    CannotWriteError.
+    `cwd` is where the user's own modules lie, `configs` the folders of YAML that were composed from, `names` the dotted
+    names of classes and functions that jobs may import besides those in YAML. Raises CannotWriteError.
     """
     package = Path(__file__).parents[2]
     number = 1 + max((int(path.name.removeprefix(_PREFIX)) for path in snapshots(folder)), default=0)
     source = folder / f"{_PREFIX}{number}"
     make_folder(source)
-    with explained(source):
+    try:
+        _fill(source, package, cwd, configs, names)
+    except BaseException:
+        shutil.rmtree(source, ignore_errors=True)
+        raise
+    return source
+
+
+def _fill(source: Path, package: Path, cwd: Path, configs: tuple[Path, ...], names: Iterable[str]) -> None:
+    own = user_modules(cwd, {*names, *names_in_yaml(configs)})
+    with explained(source), _first_reason(source):
         _copy(package, source / package.name)
         if (plugins := package.with_name("hydra_plugins")).is_dir():
             _copy(plugins, source / plugins.name)
         for config, copy in zip(configs, config_copies(source, len(configs)), strict=True):
             if config.is_dir():
                 shutil.copytree(config, copy, dirs_exist_ok=True, ignore_dangling_symlinks=True)
-        for path in _modules(cwd):
-            copy = source / _USER_MODULES / path.relative_to(cwd)
+        (source / _USER_MODULES).mkdir(exist_ok=True)
+        for path in own.files:
+            copy = source / _USER_MODULES / path
             copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(path, copy)
+            shutil.copy2(cwd / path, copy)
+    if own.left_out:
+        first = ", ".join(map(str, own.left_out[:_NAMED]))
+        more = f" and {len(own.left_out) - _NAMED} more" if len(own.left_out) > _NAMED else ""
+        say(f"note: the copy of the source leaves out what git does not track: {first}{more}")
     diff = changes()
     if diff:
         write_atomic(source / "diff.patch", diff)
-    write_json(source / "snapshot.json", {**provenance(), **gpu()})
-    return source
+    copied = {"modules": list(map(str, own.files)), "left_out": list(map(str, own.left_out))}
+    write_json(source / "snapshot.json", {**provenance(), **gpu(), **copied})
 
 
 def snapshots(folder: Path) -> list[Path]:
@@ -102,22 +119,20 @@ def _copy(folder: Path, to: Path) -> None:
     shutil.copytree(folder, to, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*", "*.tmp*"))
 
 
-def _modules(cwd: Path) -> Iterator[Path]:
-    """The user's own Python files below `cwd`; not what lies in hidden folders, environments and data."""
-    found = 0
-    for here, folders, files in os.walk(cwd):
-        folders[:] = sorted(
-            name
-            for name in folders
-            if name not in _NO_SOURCE and name[0] != "." and not (Path(here, name) / "pyvenv.cfg").exists()
-        )
-        # A checkout of this project is itself in the snapshot already.
-        if Path(here) == cwd:
-            folders[:] = [name for name in folders if not (cwd / name / "diffsweep" / "sweep").is_dir()]
-        for name in sorted(files):
-            path = Path(here, name)
-            if name.endswith(".py") and not path.is_symlink() and path.stat().st_size <= _LARGEST:
-                found += 1
-                if found > _MOST_FILES:
-                    return
-                yield path
+def names_in_yaml(folders: Iterable[Path]) -> Iterator[str]:
+    """Dotted names in the YAML files of folders, comments apart."""
+    for path in (path for folder in folders for path in folder.rglob("*.yaml") if path.is_file()):
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        yield from dotted_names_in("\n".join(line.partition("#")[0] for line in lines))
+
+
+@contextmanager
+def _first_reason(source: Path) -> Iterator[None]:
+    """Raise one OSError about `source` in place of the list of all files of a tree that could not be copied."""
+    try:
+        yield
+    except shutil.Error as error:
+        for number in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+            if os.strerror(number) in str(error):
+                raise OSError(number, os.strerror(number), str(source)) from error
+        raise

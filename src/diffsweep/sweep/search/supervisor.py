@@ -7,12 +7,13 @@ command, or `diffsweep resume`, then supervises what is left.
 from __future__ import annotations
 
 import itertools
+import json
 import math
 import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from diffsweep.messages import say
 from diffsweep.sweep.plan import snapshot
 from diffsweep.sweep.plan.jobs import LaunchRecord
 from diffsweep.sweep.plan.plan import Plan, SignedConfig
+from diffsweep.sweep.plan.user_modules import dotted_names_in
 from diffsweep.sweep.search.search import Search, is_search
 from diffsweep.sweep.search.study import SearchStudy, mend_journal
 from diffsweep.sweep.search.summary import conclude, trial_line
@@ -47,7 +49,7 @@ def prepare(search: Search, config_folders: Sequence[Path]) -> tuple[Search, Pat
         raise ValueError(f"study_name={search.name} is the name of a sweep: choose another")
     if before is not None and (different := before.differences(search)):
         raise ValueError(f"study_name={search.name} is another search: {different}: choose another study_name")
-    source = snapshot.take(search.folder, search.cwd, tuple(config_folders))
+    source = snapshot.take(search.folder, search.cwd, tuple(config_folders), _names(search))
     if before is None:
         copies = snapshot.config_copies(source, len(config_folders))
         configs = tuple(str(path.relative_to(search.folder)) for path in copies)
@@ -57,6 +59,11 @@ def prepare(search: Search, config_folders: Sequence[Path]) -> tuple[Search, Pat
     search = replace(search, composition=replace(search.composition, configs=configs))
     search.write()
     return search, source
+
+
+def _names(search: Search) -> set[str]:
+    """Dotted names in the description of a search: of classes that its trials import, the user's own among them."""
+    return set(dotted_names_in(json.dumps(asdict(search), default=str)))
 
 
 def resume(folder: str | Path, launcher: object, make_worker: MakeWorker, n_trials: int | None = None) -> int:
@@ -72,7 +79,8 @@ def resume(folder: str | Path, launcher: object, make_worker: MakeWorker, n_tria
             raise ValueError(f"--trials {n_trials}: study {search.name} has {search.n_trials} already; ask for more")
         search = replace(search, n_trials=n_trials)
         search.write()
-    source = snapshot.take(search.folder, search.cwd)
+    folders = tuple(search.folder / path for path in search.composition.configs)
+    source = snapshot.take(search.folder, search.cwd, names={*_names(search), *snapshot.names_in_yaml(folders)})
     return run(search, make_workers(search, launcher, source, make_worker))
 
 
