@@ -37,10 +37,10 @@ def composed(runs: Path, *overrides: str) -> tuple[DictConfig, Run]:
 
 
 def finish(runs: Path, *overrides: str) -> dict[str, Any]:
-    """The result of a run, as `python train.py OVERRIDE ...` leaves it."""
+    """The flat result of a run, as `python train.py OVERRIDE ...` leaves it."""
     from diffsweep.runs.stages import complete
 
     cfg, run = composed(runs, *overrides)
     result = complete(cfg, run, list(overrides))
     assert result is not None
-    return result
+    return result.flat()

@@ -11,6 +11,7 @@ import torch
 
 from diffsweep.evaluation.pictures import grid
 from diffsweep.sweep.store.record import Fit
+from diffsweep.sweep.store.result import Result
 
 SAMPLERS = ("ddim", "heun", "dpmpp_2m", "unipc", "deis", "euler")
 SCHEDULES = ("cosine", "linear", "sigmoid")
@@ -23,7 +24,7 @@ WORTH |= {"cosine": 0.0, "linear": 0.5, "sigmoid": 0.25}
 
 
 def made(runs: Path, cells: int = 24, *, pictures: bool = True, **changes: Any) -> list[dict[str, Any]]:
-    """Write `cells` finished cells below the folder `runs` and return their results; `changes` go into each."""
+    """Write `cells` finished cells below the folder `runs` and return their flat results; `changes` go into each."""
     draw = np.random.default_rng(0)
     # What chance does to the samples is common to all cells, but for a little.
     common = draw.standard_normal(BLOCKS) * 0.004
@@ -78,7 +79,7 @@ def made(runs: Path, cells: int = 24, *, pictures: bool = True, **changes: Any) 
         record.folder.mkdir(parents=True)
         config = {key: result[key] for key in ("sampler", "schedule", "seed")} | {"deep": {"list": [1, 2], "nfe": nfe}}
         record.write_config(config)
-        record.write_result(result)
+        record.write_result(Result.parse(result))
         if pictures:
             stream = torch.Generator().manual_seed(i)
             x = torch.randint(0, 256, (100, 1, 8, 8), dtype=torch.uint8, generator=stream)

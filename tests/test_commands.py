@@ -25,13 +25,14 @@ from diffsweep.sweep.store import garbage
 from diffsweep.sweep.store.lease import Lease
 from diffsweep.sweep.store.process import Process
 from diffsweep.sweep.store.record import Cell, Fit
+from diffsweep.sweep.store.result import Result
 from prerequisites import need_module
 
 
 def write(runs: Path, fit: str, cell: str, **fields: Any) -> Cell:
     record = Fit(runs / "fits" / fit).cell(cell)
     common = {"cell": cell, "fit": fit, "sampler": "ddim", "schedule": "cosine", "dataset": "digits", "nfe": 20}
-    record.write_result(common | {"metric": "fd_digits", "fd_digits": 0.5, "samples": 500} | fields)
+    record.write_result(Result.parse(common | {"metric": "fd_digits", "fd_digits": 0.5, "samples": 500} | fields))
     return record
 
 
@@ -104,7 +105,7 @@ def test_cells_that_were_measured_differently_are_not_ranked_together(run: Call,
 )
 def test_numbers_of_different_code_are_not_shown_without_a_word(changed: dict[str, Any], said: str | None) -> None:
     first = {"git_commit": "a" * 40, "git_dirty": False, "version_torch": "2.8"}
-    warning = leaderboard.mixed([first, first | changed])
+    warning = leaderboard.version_warning([Result.parse(first), Result.parse(first | changed)])
     assert warning is None if said is None else said in str(warning) and "\n" not in str(warning)
 
 
@@ -194,9 +195,9 @@ def test_without_pyarrow_it_says_what_to_install(run: Call, monkeypatch: pytest.
 
 def test_order_puts_what_is_absent_last() -> None:
     values = [3, None, "a", 1.5, -2]
-    records = [{"a": value} for value in values]
-    assert [record["a"] for record in export.ordered(records, "a")] == [-2, 1.5, 3, "a", None]
-    assert [record["a"] for record in export.ordered(records, "a", reverse=True)] == ["a", 3, 1.5, -2, None]
+    records = [Result.parse({"a": value}) for value in values]
+    assert [record.values["a"] for record in export.sort_by(records, "a")] == [-2, 1.5, 3, "a", None]
+    assert [record.values["a"] for record in export.sort_by(records, "a", reverse=True)] == ["a", 3, 1.5, -2, None]
 
 
 @pytest.mark.parametrize(

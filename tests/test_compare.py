@@ -11,39 +11,32 @@ from scipy import stats
 
 from diffsweep.evaluation.interval import Estimate
 from diffsweep.report.factors import effects
+from diffsweep.report.protocol import TITLES, differing_fields, protocol_of, with_main_number
 from diffsweep.report.statistics import (
-    PROTOCOL,
-    against_best,
-    apart,
-    by,
     difference,
-    fields,
-    larger_is_better,
+    differences_to_best,
     level_for,
     mean_difference,
-    numbers,
-    protocol,
     t_quantile,
-    tied,
+    ties_with_best,
 )
+from diffsweep.sweep.store.result import Measure, Result, larger_is_better
+
+# Keys of a result by which a number fd_digits is comparable with others.
+KEYS = {field: "fd_digits_by" if field == "settings" else field for field in TITLES if field != "metric"}
 
 BLOCKS = 20
 
 
-def cell(values: np.ndarray, name: str = "fd_digits", **fields: Any) -> dict[str, Any]:
+def cell(values: np.ndarray, name: str = "fd_digits", **fields: Any) -> Result:
     """A result whose number is the mean over samples: its jackknife is known in closed form."""
     blocks = values.reshape(BLOCKS, -1)
     without = (values.sum() - blocks.sum(axis=1)) / (values.size - blocks.shape[1])
     estimate = Estimate(float(values.mean()), list(without))
-    return {
-        "metric": name,
-        name: estimate.value,
-        f"{name}_low": estimate.interval[0],
-        f"{name}_high": estimate.interval[1],
-        f"{name}_jackknife": " ".join(f"{value:.9g}" for value in without),
-        "sample_seed": 0,
-        "samples": values.size,
-    } | fields
+    measure = Measure(name, estimate.value, *estimate.interval, jackknife=tuple(without))
+    # Through the file: the values by block have nine digits.
+    flat = Result.parse({"metric": name}).with_measure(measure).flat()
+    return Result.parse(flat | {"sample_seed": 0, "samples": values.size} | fields)
 
 
 @pytest.mark.parametrize("dof", [*range(1, 31), 39, 40, 99, 100, 199, 200])
@@ -72,14 +65,14 @@ def test_cells_of_other_noise_are_compared_as_independent_ones() -> None:
     a, b = shared + rng.normal(0, 0.1, 400), shared + rng.normal(0, 0.1, 400)
     paired = difference(cell(a), cell(b), "fd_digits")
     apart = difference(cell(a), cell(b, sample_seed=1), "fd_digits")
-    seedless = {key: value for key, value in cell(b).items() if key != "sample_seed"}
+    seedless = without_key(cell(b), "sample_seed")
     unknown = difference(cell(a, sample_seed=None), seedless, "fd_digits")
     assert paired is not None
     assert apart is not None
     assert unknown is not None
     assert (paired.paired, apart.paired, unknown.paired) == (True, False, False)
-    half = [(one["fd_digits_high"] - one["fd_digits_low"]) / 2 for one in (cell(a), cell(b))]
-    assert apart.half == pytest.approx(np.hypot(*half), rel=1e-6)
+    first, second = (one.main.half or 0.0 for one in (cell(a), cell(b)))
+    assert apart.half == pytest.approx(np.hypot(first, second), rel=1e-6)
     assert paired.half < apart.half / 4
 
 
@@ -105,9 +98,7 @@ class Design:
     noises: int = 1
 
 
-def pairs_of_seeds(
-    rng: np.random.Generator, design: Design, moves: float
-) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+def pairs_of_seeds(rng: np.random.Generator, design: Design, moves: float) -> list[tuple[Result, Result]]:
     """Pairs of cells whose numbers are 0.5 apart on average, and `moves` is the deviation of that among seeds."""
     noises = design.noises
     shared = rng.normal(0, 1, (noises, 100))
@@ -177,7 +168,7 @@ def test_the_truly_best_is_marked(name: str, gaps: list[float]) -> None:
     for _ in range(1000):
         shared = rng.normal(0, 1, 60)
         cells = [cell(shared + sign * gap + rng.normal(0, 0.2, 60), name) for gap in gaps]
-        missed += not any(one is cells[0] for one in tied(cells, name))
+        missed += not any(one is cells[0] for one in ties_with_best(cells, name))
     assert missed <= 50
 
 
@@ -188,7 +179,7 @@ def test_the_truly_best_option_of_a_choice_is_not_told_from_the_best() -> None:
         shared = rng.normal(0, 1, 60)
         options = [cell(shared + rng.normal(0, 0.2, 60), sampler=f"s{i}", fit="f") for i in range(10)]
         missed += any(
-            effect.mean is not None and effect.mean.told_apart
+            effect.mean is not None and effect.mean.significant
             for effect in effects(options, "fd_digits", "sampler")
             if effect.option == "s0"
         )
@@ -201,39 +192,43 @@ def test_few_are_marked_where_differences_are_large() -> None:
     for _ in range(200):
         shared = rng.normal(0, 1, 60)
         cells = [cell(shared + gap + rng.normal(0, 0.2, 60)) for gap in (0, 0, 0.5, 0.6, 0.7)]
-        marked += len(tied(cells, "fd_digits"))
+        marked += len(ties_with_best(cells, "fd_digits"))
     assert 2 * 0.95 <= marked / 200 < 2.1
 
 
 def test_the_difference_to_the_best_is_that_of_cell_and_best() -> None:
     rng = np.random.default_rng(5)
     cells = [cell(rng.normal(mean, 1, 100)) for mean in (2, 0, 1)]
-    best, differences = against_best(cells, "fd_digits")
+    best, differences = differences_to_best(cells, "fd_digits")
     assert best is cells[1]
     assert differences[1] is None
     assert differences[0] == difference(cells[0], cells[1], "fd_digits", 0.975)
-    assert against_best(cells, "fd_digits", cells[2:]) == (cells[1], [differences[2]])
+    assert differences_to_best(cells, "fd_digits", cells[2:]) == (cells[1], [differences[2]])
 
 
-def test_what_has_no_interval_is_not_told_apart_and_what_has_no_number_is_no_candidate() -> None:
+def test_what_has_no_interval_is_not_significant_and_what_has_no_number_is_no_candidate() -> None:
     known, other = cell(np.arange(40.0)), cell(np.arange(40.0) + 100)
-    bare = {key: value for key, value in other.items() if not key.endswith("_jackknife")}
-    lost = {**other, "fd_digits": None}
-    damaged = {**other, "fd_digits_jackknife": "1 2 x"}
-    infinite = {**other, "fd_digits_jackknife": "1 inf"}
-    assert tied([other, bare, lost, known, damaged, infinite], "fd_digits") == [bare, known, damaged, infinite]
-    assert tied([lost], "fd_digits") == []
-    assert tied([], "fd_digits") == []
-    assert tied([known], "fd_digits") == [known]
+    bare, lost = other.without_jackknife(), other.replace(fd_digits=None)
+    damaged = other.replace(fd_digits_jackknife="1 2 x")
+    infinite = other.replace(fd_digits_jackknife="1 inf")
+    assert ties_with_best([other, bare, lost, known, damaged, infinite], "fd_digits") == [
+        bare,
+        known,
+        damaged,
+        infinite,
+    ]
+    assert ties_with_best([lost], "fd_digits") == []
+    assert ties_with_best([], "fd_digits") == []
+    assert ties_with_best([known], "fd_digits") == [known]
 
 
 def test_equal_cells_are_tied_and_certain_differences_are_not() -> None:
     same = cell(np.ones(40))
-    assert tied([same, dict(same), cell(np.ones(40) * 2)], "fd_digits") == [same, same]
+    assert ties_with_best([same, same.replace(), cell(np.ones(40) * 2)], "fd_digits") == [same, same]
     # As of the same images that were scored with another number of threads.
     varied = cell(np.random.default_rng(8).normal(1, 1, 40))
-    rounded = varied | {"fd_digits": varied["fd_digits"] * (1 + 1e-13)}
-    assert tied([rounded, varied], "fd_digits") == [rounded, varied]
+    rounded = varied.replace(fd_digits=(varied.value("fd_digits") or 0) * (1 + 1e-13))
+    assert ties_with_best([rounded, varied], "fd_digits") == [rounded, varied]
 
 
 @pytest.mark.parametrize(
@@ -250,37 +245,42 @@ def test_directions(name: str, larger: bool) -> None:
     assert larger_is_better(name) is larger
 
 
-@pytest.mark.parametrize("field", [field for field in fields("fd_digits") if field != "metric"])
+def without_key(result: Result, key: str) -> Result:
+    return Result.parse({known: value for known, value in result.values.items() if known != key})
+
+
+@pytest.mark.parametrize("field", KEYS)
 def test_what_was_measured_differently_is_not_compared(field: str) -> None:
-    a = cell(np.arange(40.0)) | {field: 1 for field in fields("fd_digits") if field != "metric"}
-    lacking = {key: value for key, value in a.items() if key != field}
-    for b in (a | {field: 2}, a | {field: None}, lacking):
-        with pytest.raises(ValueError, match=field):
+    key = KEYS[field]
+    first, other = ("a", "b") if field == "settings" else (1, 2)
+    a = cell(np.arange(40.0)).replace(**dict.fromkeys(KEYS.values(), 1) | {"fd_digits_by": "a", key: first})
+    for b in (a.replace(**{key: other}), a.replace(**{key: None}), without_key(a, key)):
+        with pytest.raises(ValueError, match=TITLES[field]):
             difference(a, b, "fd_digits")
-        assert protocol(a) != protocol(b)
-    assert difference(a, a | {"metric": "kd_digits"}, "fd_digits") is not None
+        assert protocol_of(a) != protocol_of(b)
+    assert difference(a, a.replace(metric="kd_digits"), "fd_digits") is not None
 
 
 def test_what_follows_from_another_is_no_reason_of_its_own() -> None:
-    def reasons(*cells: dict[str, Any]) -> list[str]:
-        return [PROTOCOL[place][0] for place in apart([protocol(one) for one in cells])]
+    def reasons(*cells: Result) -> list[str]:
+        return differing_fields([protocol_of(one) for one in cells])
 
-    base = dict.fromkeys(fields("1"), 1)
+    base = Result.parse(dict.fromkeys(KEYS.values(), 1) | {"metric": "fd_digits"})
     assert reasons(base, base) == []
-    assert reasons(base, base | {"dataset": 2, "reference_digest": 2, "metric": 2}) == ["dataset"]
-    assert reasons(base, base | {"extractor_digest": 2}) == ["extractor_digest"]
-    assert reasons(base, base | {"samples": 2}, base | {"extractor_digest": 2}) == ["samples", "extractor_digest"]
+    assert reasons(base, base.replace(dataset=2, reference_digest=2, metric="kid")) == ["dataset"]
+    assert reasons(base, base.replace(extractor_digest=2)) == ["extractor_digest"]
+    assert reasons(base, base.replace(samples=2), base.replace(extractor_digest=2)) == ["samples", "extractor_digest"]
 
 
 def test_another_number_takes_the_place_of_the_main_one() -> None:
-    a = cell(np.arange(40.0)) | {"kd_digits": 3.0, "kd_digits_floor": 0.1}
+    a = cell(np.arange(40.0)).replace(kd_digits=3.0, kd_digits_floor=0.1)
     reason = "3 of 40 samples are not finite"
-    lost = {"metric": "fd_digits", "fd_digits": None, "fd_digits_reason": reason, "samples": 40}
+    lost = Result.parse({"metric": "fd_digits", "fd_digits": None, "fd_digits_reason": reason, "samples": 40})
     without = cell(np.arange(40.0))
-    assert numbers(a) == ["fd_digits", "kd_digits"]
-    first, second = by([a, without, lost, lost | {"samples": 50}], "kd_digits")
-    assert (first["metric"], first["kd_digits"]) == ("kd_digits", 3.0)
-    assert (second["kd_digits"], second["kd_digits_reason"]) == (None, reason)
+    assert a.measured == ["fd_digits", "kd_digits"]
+    first, second = with_main_number([a, without, lost, lost.replace(samples=50)], "kd_digits")
+    assert (first.metric, first.main.value) == ("kd_digits", 3.0)
+    assert (second.main.value, second.main.reason) == (None, reason)
     for name in ("kid", "samples", "fd_digits_low"):
         with pytest.raises(ValueError, match=f"no result has a number {name}; choose one of fd_digits, kd_digits"):
-            by([a, without], name)
+            with_main_number([a, without], name)

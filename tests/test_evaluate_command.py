@@ -84,7 +84,7 @@ def measured(x: Tensor, cache: Path, *overrides: str, labels: Tensor | None = No
         cfg = compose("config", overrides=["dataset=digits", *asked])
     evaluation = make_evaluation(cfg)
     features = Features.collect(evaluation.extractor.batches(x, 250), labels, evaluation.outputs)
-    return measure(Digits(), evaluation, evaluation_settings(cfg), features, 0, show=False)
+    return measure(Digits(), evaluation, evaluation_settings(cfg), features, 0, show=False).flat()
 
 
 def test_pictures_and_archive_have_the_numbers_of_a_run_with_these_samples(run: Call, tmp_path: Path) -> None:

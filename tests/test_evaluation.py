@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import reduce
 from pathlib import Path
+from typing import Any
 
 import hydra.utils
 import numpy as np
@@ -24,7 +25,7 @@ from diffsweep.data.fashion_mnist import FashionMNIST
 from diffsweep.data.mixture import RingOfGaussians
 from diffsweep.evaluation import train_classifier
 from diffsweep.evaluation.classifier import WEIGHTS, Classifier, classifier
-from diffsweep.evaluation.evaluate import Evaluation, recorded
+from diffsweep.evaluation.evaluate import Evaluation
 from diffsweep.evaluation.extractor import Extractor, sha256
 from diffsweep.evaluation.features import BLOCKS, Features
 from diffsweep.evaluation.frechet import Frechet, frechet_distance
@@ -32,6 +33,7 @@ from diffsweep.evaluation.identity import identity
 from diffsweep.evaluation.moments import Moments
 from diffsweep.evaluation.pictures import GEOMETRY, grid
 from diffsweep.evaluation.reference import Library, Reference
+from diffsweep.scoring.estimate import measure_of
 from fixed_reference import Fixed, noisy
 from prerequisites import need_fashion_mnist
 
@@ -159,15 +161,15 @@ def test_every_number_comes_with_its_interval_and_what_differences_are_made_of(n
     assert (evaluation.main, evaluation.outputs) == ("fd_points", ["features"])
     drawn = Features({"features": normal(n, 2, seed=1).float()})
     real = Fixed(Features({"features": normal(500, 2, seed=2).float()}))
-    record = recorded(evaluation.measure(drawn, real), {"fd_points": 0.5, "other": 1.0})
+    ((name, estimate),) = evaluation.measure(drawn, real).items()
+    record: dict[str, Any] = measure_of(name, estimate, 0.5).flat()
     assert record["fd_points"] == evaluation.values(drawn, real)["fd_points"]
     assert record["fd_points_floor"] == 0.5
     assert record["fd_points_by"] == "Frechet output=features"
     if n < 8:
         assert set(record) == {"fd_points", "fd_points_floor", "fd_points_by"}
         return
-    low, value, high = (float(record[name]) for name in ("fd_points_low", "fd_points", "fd_points_high"))
-    assert low < value < high
+    assert record["fd_points_low"] < record["fd_points"] < record["fd_points_high"]
     without = [float(word) for word in str(record["fd_points_jackknife"]).split()]
     left = [Moments.of(drawn.without(block)["features"]) for block in range(len(drawn.blocks))]
     assert without == pytest.approx([frechet_distance(one, real.moments()) for one in left], rel=1e-6)

@@ -19,6 +19,7 @@ from diffsweep.report import export
 from diffsweep.runs.build import Components
 from diffsweep.sweep.store.lease import Lease
 from diffsweep.sweep.store.record import Fit
+from diffsweep.sweep.store.result import Result
 from finished_runs import CONF, composed, finish
 from processes import PROGRAMS
 
@@ -52,7 +53,8 @@ def hostile(tmp_path: Path) -> Path:
     shared = {"fit": "f", "metric": "fd_digits", "samples": 500, "nfe": 5, "overrides": f"=cmd|{HOSTILE}"}
     for index, name in enumerate(("c", "d")):
         choices = dict.fromkeys(("sampler", "schedule", "dataset", "backbone", "diffuser"), f"{HOSTILE}{index}")
-        fit.cell(name).write_result(shared | choices | {"cell": name, "fd_digits": 0.5 + index, "sweep": HOSTILE})
+        own = {"cell": name, "fd_digits": 0.5 + index, "sweep": HOSTILE}
+        fit.cell(name).write_result(Result.parse(shared | choices | own))
     lost = Fit(runs / "fits" / "lost")
     with Lease(lost.folder).acquire():
         lost.write_status("failed", reason=HOSTILE)
@@ -105,7 +107,7 @@ def test_control_characters_are_shown_in_their_width() -> None:
 def test_no_cell_of_a_csv_is_a_formula(run: Call, hostile: Path) -> None:
     texts = {"=1+1": "'=1+1", "@SUM(A1)": "'@SUM(A1)", "+experiment=toy": "'+experiment=toy", "-m": "'-m"}
     kept = {"-1.5e-3": "-1.5e-3", "+2": "+2", "a=b": "a=b", "": ""}
-    written = export.text([{f"={index}": text for index, text in enumerate(texts | kept)}], "csv")
+    written = export.text([Result.parse({f"={index}": text for index, text in enumerate(texts | kept)})], "csv")
     header, row = csv.reader(io.StringIO(written))
     assert header == [f"'={index}" for index in range(len(row))]
     assert row == list((texts | kept).values())

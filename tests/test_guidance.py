@@ -424,7 +424,7 @@ def result(runs: Path, *overrides: str) -> dict[str, Any]:
     chosen = next((word.partition("=")[2] for word in overrides if word.startswith("guidance=")), "none")
     done = complete(cfg, Run.of(cfg, {"guidance": chosen}), list(overrides))
     assert done is not None
-    return done
+    return done.flat()
 
 
 @pytest.fixture(scope="module")

@@ -27,6 +27,7 @@ from diffsweep.sweep.status.sweep_state import ItemState, SweepState
 from diffsweep.sweep.store.blocked import blocked_reason
 from diffsweep.sweep.store.process import Process
 from diffsweep.sweep.store.record import Record
+from diffsweep.sweep.store.result import Result
 from processes import dead
 
 SAMPLERS = ("ddim", "heun", "unipc", "euler", "dpmpp_2m")
@@ -233,7 +234,7 @@ def finish(plan: Plan, *cells: str) -> None:
     for cell in cells:
         run = plan.run(cell)
         run.fit.write_done({"steps": 10, "seconds": 1.0})
-        run.cell.write_result({"metric": "fd_digits", "fd_digits": 0.5})
+        run.cell.write_result(Result.parse({"metric": "fd_digits", "fd_digits": 0.5}))
 
 
 def test_one_line_for_each_sweep_newest_last(tmp_path: Path, output: Callable[..., list[str]]) -> None:

@@ -17,6 +17,7 @@ from diffsweep.sweep.plan.jobs import Job, LaunchRecord, RemainingWork
 from diffsweep.sweep.plan.mode import Mode
 from diffsweep.sweep.plan.plan import Plan, SignedConfig
 from diffsweep.sweep.store.process import Process
+from diffsweep.sweep.store.result import Result
 
 
 def signed(fit: str, cell: str, *overrides: str, config: Mapping[str, Any] | None = None) -> SignedConfig:
@@ -93,7 +94,7 @@ def test_what_is_done_is_not_to_do(tmp_path: Path) -> None:
     one = grid(tmp_path)
     assert RemainingWork.of(one) == RemainingWork(("fit-cosine", "fit-linear"), tuple(one.cells), ())
     train(one, "fit-cosine")
-    one.cell("cosine-heun").write_result({"metric": "m", "m": 1.0})
+    one.cell("cosine-heun").write_result(Result.parse({"metric": "m", "m": 1.0}))
     todo = RemainingWork.of(one)
     assert todo.fits == ("fit-linear",)
     assert todo.done == ("cosine-heun",)
@@ -206,7 +207,7 @@ def test_a_killed_process_costs_the_cell_that_it_was_at(one: Plan) -> None:
 
 
 def test_a_cell_that_was_finished_just_before_the_kill_is_not_blamed(one: Plan) -> None:
-    one.cell("cosine-ddim").write_result({"metric": "m", "m": 1.0})
+    one.cell("cosine-ddim").write_result(Result.parse({"metric": "m", "m": 1.0}))
     rest = RetryPolicy(one, 0).remaining_job(CELLS, -9, {})
     assert rest is not None
     assert rest.cells == ("cosine-heun", "cosine-unipc")

@@ -305,12 +305,13 @@ def test_the_floor_and_what_is_known_of_real_points_are_computed_once(tmp_path: 
 def test_nll_of_the_exact_denoiser_is_that_of_the_density() -> None:
     dataset = RingOfGaussians(size=40)
     exact = GaussianMixture.of(dataset.weights.tolist(), dataset.means.tolist(), dataset.stds.tolist())
-    found = measure_model([Likelihood(steps=60)], exact, Cosine(), dataset, conditional=False, batch_size=32)
+    (nll,) = measure_model([Likelihood(steps=60)], exact, Cosine(), dataset, conditional=False, batch_size=32)
     entropy = -exact.log_prob(dataset.load("test").x.double())
-    assert found["nll"] == pytest.approx(float(entropy.mean()), abs=1e-2)
-    assert found["nll_examples"] == 40
+    assert nll.value == pytest.approx(float(entropy.mean()), abs=1e-2)
+    assert nll.examples == 40
+    assert nll.half is not None
     # Twenty blocks of two: the standard error is about that of a mean of forty.
-    error = (found["nll_high"] - found["nll_low"]) / 2 / 2.093
+    error = nll.half / 2.093
     assert error == pytest.approx(float(entropy.std()) / math.sqrt(40), rel=0.4)
 
 
@@ -326,25 +327,26 @@ def test_nll_of_a_conditional_model_is_given_the_label() -> None:
         gain = level.alpha * variance / (level.alpha**2 * variance + level.sigma**2)
         return means[condition] + gain * centred
 
-    found = measure_model([Likelihood(steps=60)], told, Cosine(), dataset, conditional=True, batch_size=40)
+    (nll,) = measure_model([Likelihood(steps=60)], told, Cosine(), dataset, conditional=True, batch_size=40)
     held_out = dataset.load("test")
     squares = (held_out.x - means[held_out.labels]).square().sum(1) / dataset.std**2
-    assert found["nll"] == pytest.approx(float((squares / 2).mean()) + math.log(2 * math.pi * dataset.std**2), abs=1e-2)
+    assert nll.value == pytest.approx(float((squares / 2).mean()) + math.log(2 * math.pi * dataset.std**2), abs=1e-2)
 
 
 def test_nll_is_that_of_a_fixed_choice_and_says_when_it_is_not_finite() -> None:
     dataset = RingOfGaussians(size=100)
     flat = GaussianMixture.of([1.0], [[0.0, 0.0]], [1.0])
     metrics: list[ModelMetric] = [Likelihood(examples=10, steps=2)]
-    one, other = (
+    (one,), (other,) = (
         measure_model(metrics, flat, Cosine(), dataset, conditional=False, batch_size=size) for size in (3, 100)
     )
-    assert one["nll"] == pytest.approx(other["nll"], rel=1e-6)
-    assert one["nll_examples"] == 10
-    broken = measure_model(
+    assert one.value == pytest.approx(other.value, rel=1e-6)
+    assert one.examples == 10
+    (broken,) = measure_model(
         metrics, lambda x, level, condition=None: x / 0, Cosine(), dataset, conditional=False, batch_size=10
     )
-    assert broken == {"nll": None, "nll_reason": "10 of 10 values are not finite", "nll_examples": 10}
+    assert (broken.value, broken.reason) == (None, "10 of 10 values are not finite")
+    assert broken.examples == 10
 
 
 def config(*overrides: str) -> DictConfig:
@@ -387,8 +389,9 @@ def test_a_result_has_all_that_is_asked_of_points(tmp_path: Path) -> None:
         "evaluation.metrics.likelihood.steps=5",
         "evaluation.metrics.likelihood.examples=40",
     )
-    result = stages.complete(cfg, Run.of(cfg), [])
-    assert result is not None
+    done = stages.complete(cfg, Run.of(cfg), [])
+    assert done is not None
+    result = done.flat()
     assert result["metric"] == make_evaluation(config()).main == "w2_points"
     assert result["nll_low"] < result["nll"] < result["nll_high"]
     assert result["nll_examples"] == 40

@@ -32,6 +32,7 @@ from diffsweep.sweep.store.record import (
     read_metrics,
     write_atomic,
 )
+from diffsweep.sweep.store.result import Result
 from diffsweep.sweep.store.signature import cell_signature, fit_signature
 
 
@@ -219,9 +220,11 @@ def test_finished_means_a_readable_result(cell: Cell) -> None:
     cell.write_status("done")
     assert not cell.done, "status.json is for people"
     cell.write_error(ValueError("x"))
-    cell.write_result({"fd_digits": 1.5, "samples": 10, "git_commit": None, "status": "whatever"})
+    cell.write_result(Result.parse({"fd_digits": 1.5, "samples": 10, "git_commit": None, "status": "whatever"}))
     assert cell.done
-    assert cell.result() == {"fd_digits": 1.5, "samples": 10, "git_commit": None, "status": "done"}
+    result = cell.result()
+    assert result is not None
+    assert result.flat() == {"fd_digits": 1.5, "samples": 10, "git_commit": None, "status": "done"}
     assert cell.error() is None, "the error is of the past"
     assert not cell.fit.done
     cell.fit.write_done({"steps": 5})
@@ -234,16 +237,24 @@ def test_finished_means_a_readable_result(cell: Cell) -> None:
 
 
 def test_every_number_in_a_result_is_finite_or_null_with_a_reason(cell: Cell) -> None:
-    cell.write_result({"fd": math.nan, "kid": -math.inf, "n": 3})
+    cell.write_result(Result.parse({"fd": math.nan, "kid": -math.inf, "n": 3}))
     result = cell.result()
-    assert result == {"fd": None, "kid": None, "n": 3, "fd_reason": "nan", "kid_reason": "-inf", "status": "done"}
+    assert result is not None
+    assert result.flat() == {
+        "fd": None,
+        "kid": None,
+        "n": 3,
+        "fd_reason": "nan",
+        "kid_reason": "-inf",
+        "status": "done",
+    }
     json.loads(cell.result_file.read_text(), parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
 
 
 @pytest.mark.parametrize("value", [[1], {"a": 1}, (1,), Path("a"), b"x", object()])
 def test_a_nested_value_is_refused(cell: Cell, value: Any) -> None:
     with pytest.raises(ValueError, match=r"^precision is a .*: a record is flat"):
-        cell.write_result({"precision": value})
+        cell.write_result(Result.parse({"precision": value}))
     assert not cell.result_file.exists()
 
 
@@ -362,7 +373,7 @@ def test_provenance_without_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_provenance_is_flat_and_complete(cell: Cell) -> None:
     found = provenance()
-    cell.write_result(found)
+    cell.write_result(Result.parse(found))
     assert {"git_commit", "git_dirty", "version_diffsweep", "version_torch", "version_python", "host"} < set(found)
     assert found["version_omegaconf"] == __import__("omegaconf").__version__
 

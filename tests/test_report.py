@@ -9,7 +9,7 @@ import json
 import re
 import shlex
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +26,17 @@ from diffsweep.evaluation.pictures import grid
 from diffsweep.report import export, page, statistics
 from diffsweep.report.animation import motion
 from diffsweep.report.bibliography import bibtex, entries
+from diffsweep.report.comparison import Comparison
 from diffsweep.report.factors import effects, factors
+from diffsweep.report.failure import Failure
 from diffsweep.report.format import with_error
-from diffsweep.report.page import Subject, content, write
+from diffsweep.report.page import write
+from diffsweep.report.page_data import page_data
 from diffsweep.report.thumbnails import GEOMETRY, strip
 from diffsweep.sweep.plan.jobs import Job, LaunchRecord
 from diffsweep.sweep.plan.plan import Plan, SignedConfig
 from diffsweep.sweep.store.record import Fit
+from diffsweep.sweep.store.result import Result
 from finished_runs import DIGITS, finish
 from made_runs import SAMPLERS, WORTH, made
 from prerequisites import need_chromium
@@ -41,27 +45,46 @@ CONF = Path(__file__).parents[1] / "conf"
 NASTY = "</script><img src=x onerror=\"document.title='owned'\">&amp;\u2028'\""
 
 
+def parsed(results: list[dict[str, Any]]) -> list[Result]:
+    return [Result.parse(result) for result in results]
+
+
+def comparison(
+    title: str,
+    runs: Path,
+    results: list[dict[str, Any]],
+    failures: Sequence[Failure] = (),
+    command: str = "",
+    motions: Mapping[str, Any] | None = None,
+) -> Comparison:
+    """A comparison of flat results."""
+    return Comparison(title, runs, parsed(results), failures, command, motions=motions)
+
+
 # --- what the choices are worth ---------------------------------------------------------------------------------------
 
 
 def test_factors_are_what_varies_and_nothing_else(tmp_path: Path) -> None:
     results = made(tmp_path, 24, pictures=False)
-    assert {name: len(set(options)) for name, options in factors(results).items()} == {"sampler": 6, "sampler.nfe": 4}
-    assert factors(results)["sampler"] == [result["sampler"] for result in results]
-    assert factors(results[:1]) == {}
+    assert {name: len(set(options)) for name, options in factors(parsed(results)).items()} == {
+        "sampler": 6,
+        "sampler.nfe": 4,
+    }
+    assert factors(parsed(results))["sampler"] == [result["sampler"] for result in results]
+    assert factors(parsed(results[:1])) == {}
     results[3]["overrides"] += " paths.runs=elsewhere hydra.launcher.jobs=2 trainer.devices=2 logger=csv"
-    assert set(factors(results)) == {"sampler", "sampler.nfe"}
+    assert set(factors(parsed(results))) == {"sampler", "sampler.nfe"}
     results[3]["overrides"] += " +ema.decay=0.5"
-    assert factors(results)["ema.decay"].count("-") == 23
+    assert factors(parsed(results))["ema.decay"].count("-") == 23
 
 
 def test_an_effect_is_the_mean_of_the_differences_between_cells_that_agree_in_all_else(tmp_path: Path) -> None:
     results = made(tmp_path, 72, pictures=False)
     for factor in ("sampler", "schedule"):
-        found = effects(results, "fd_digits", factor)
-        best = min((option for option in WORTH if option in factors(results)[factor]), key=WORTH.__getitem__)
+        found = effects(parsed(results), "fd_digits", factor)
+        best = min((option for option in WORTH if option in factors(parsed(results))[factor]), key=WORTH.__getitem__)
         assert {effect.beside for effect in found} == {best}
-        assert len(found) == len(set(factors(results)[factor])) - 1
+        assert len(found) == len(set(factors(parsed(results))[factor])) - 1
         for effect in found:
             assert effect.mean is not None
             assert effect.mean.value == pytest.approx(WORTH[effect.option] - WORTH[best])
@@ -84,26 +107,26 @@ def test_gaps_in_the_grid_do_not_favour_whoever_was_tried_in_easy_places(tmp_pat
         for name in ("ddim", "dpmpp_2m")
     }
     assert means["ddim"] - means["dpmpp_2m"] < WORTH["ddim"] - WORTH["dpmpp_2m"]
-    (effect,) = effects(kept, "fd_digits", "sampler")
+    (effect,) = effects(parsed(kept), "fd_digits", "sampler")
     assert (effect.option, effect.beside, len(effect.pairs)) == ("ddim", "dpmpp_2m", 1)
     assert effect.pairs[0] == pytest.approx(0.3)
 
 
 def test_larger_is_better_turns_the_effects_around(tmp_path: Path) -> None:
     results = made(tmp_path, 24, pictures=False)
-    found = effects(results, "precision_digits", "sampler")
+    found = effects(parsed(results), "precision_digits", "sampler")
     assert {effect.beside for effect in found} == {"dpmpp_2m"}
     assert all(effect.pairs[0] < 0 and effect.wins == 0 for effect in found)
 
 
 def test_the_mean_differences_interval_is_the_jackknife_of_the_mean(tmp_path: Path) -> None:
     results = made(tmp_path, 8, pictures=False)
-    pairs = [(results[i], results[i + 4]) for i in range(4)]
+    pairs = [(Result.parse(results[i]), Result.parse(results[i + 4])) for i in range(4)]
     found = statistics.mean_difference(pairs, "fd_digits")
     assert found is not None
 
-    def blocks(result: dict[str, Any]) -> np.ndarray:
-        return np.array([float(word) for word in result["fd_digits_jackknife"].split()])
+    def blocks(result: Result) -> np.ndarray:
+        return np.array(result.measure("fd_digits").jackknife)
 
     without = np.mean([blocks(a) - blocks(b) for a, b in pairs], axis=0)
     n = len(without)
@@ -114,7 +137,7 @@ def test_the_mean_differences_interval_is_the_jackknife_of_the_mean(tmp_path: Pa
     assert single is not None
     assert alone is not None
     assert (alone.value, alone.half) == (pytest.approx(single.value), pytest.approx(single.half))
-    others = [(pairs[0][0], {**pairs[0][1], "sample_seed": 1})]
+    others = [(pairs[0][0], pairs[0][1].replace(sample_seed=1))]
     assert statistics.mean_difference(others, "fd_digits") is None
 
 
@@ -155,14 +178,14 @@ def test_pictures_that_are_no_grid_or_cannot_be_read_break_nothing(tmp_path: Pat
 
 
 def answer(results: list[dict[str, Any]], runs: Path) -> str:
-    return " ".join(content(Subject("s", runs, results))["tables"][0]["answer"])
+    return " ".join(page_data(comparison("s", runs, results))["tables"][0]["answer"])
 
 
 def test_the_answer_names_winner_margin_certainty_and_cost(tmp_path: Path) -> None:
     results = made(tmp_path, 72, pictures=False)
     best = min(results, key=lambda result: result["fd_digits"])
     assert (best["sampler"], best["schedule"], best["nfe"]) == ("dpmpp_2m", "cosine", 50)
-    won, took, *more = content(Subject("s", tmp_path, results))["tables"][0]["answer"]
+    won, took, *more = page_data(comparison("s", tmp_path, results))["tables"][0]["answer"]
     assert not more
     assert won.startswith(
         "sampler=dpmpp_2m schedule=cosine sampler.nfe=50 is best with 95 % confidence: fd_digits 1.040"
@@ -179,13 +202,13 @@ def test_external_images_are_no_training_and_a_single_cell_wins_nothing(tmp_path
     images = {key: value for key, value in theirs.items() if key not in ("sampler", "schedule", "nfe", "fit_seconds")}
     said = answer([ours, {**images, "fit": "f" * 12, "images": "mine", "overrides": "images=mine"}], tmp_path)
     assert "2 cells of 1 training took 1 min 20 s of training" in said
-    (alone, *_) = content(Subject("s", tmp_path, [ours]))["tables"][0]["answer"]
+    (alone, *_) = page_data(comparison("s", tmp_path, [ours]))["tables"][0]["answer"]
     assert alone.startswith("diffuser=v sampler=ddim schedule=cosine backbone=unet dataset=digits: fd_digits 1.700")
     assert "best" not in alone
 
 
 def test_the_page_says_what_all_cells_share(tmp_path: Path) -> None:
-    (table,) = content(Subject("s", tmp_path, made(tmp_path, 24, pictures=False)))["tables"]
+    (table,) = page_data(comparison("s", tmp_path, made(tmp_path, 24, pictures=False)))["tables"]
     assert table["common"] == "diffuser=v schedule=cosine backbone=unet dataset=digits seed=0"
 
 
@@ -193,7 +216,7 @@ def test_a_command_is_typed_as_it_stands_whatever_the_values_are(tmp_path: Path)
     (result,) = made(tmp_path, 1, pictures=False)
     words = ["metric=[frechet,kernel]", "dataset.folder=my images/$HOME's", "+note=a;b"]
     result["overrides"] = " ".join(words)
-    command = content(Subject("s", tmp_path, [result]))["cells"][result["cell"]]["command"]
+    command = page_data(comparison("s", tmp_path, [result]))["cells"][result["cell"]]["command"]
     assert shlex.split(command) == ["python", "train.py", *words]
 
 
@@ -204,21 +227,21 @@ def test_logs_of_a_cell_are_those_of_its_training_and_of_its_own_job(tmp_path: P
         Job("cells", one["fit"], (one["cell"],), log="logs/cells.log"),
     )
     (tmp_path / "sweeps" / "mine").mkdir(parents=True)
-    assert content(Subject("s", tmp_path, [one]))["cells"][one["cell"]]["logs"] == []
+    assert page_data(comparison("s", tmp_path, [one]))["cells"][one["cell"]]["logs"] == []
     LaunchRecord("local", jobs).write(tmp_path / "sweeps" / "mine")
-    cells = content(Subject("s", tmp_path, [one, other]))["cells"]
+    cells = page_data(comparison("s", tmp_path, [one, other]))["cells"]
     folder = tmp_path / "sweeps" / "mine" / "logs"
     assert cells[one["cell"]]["logs"] == [str(folder / "fit.log"), str(folder / "cells.log")]
     assert cells[other["cell"]]["logs"] == [str(folder / "fit.log")]
 
 
 def test_cells_that_failed_for_one_reason_are_told_of_once(tmp_path: Path) -> None:
-    lost = [{"fit": "f", "cell": f"c{i}", "name": f"seed={i}", "reason": "out of memory"} for i in range(3)]
-    lost.append({"fit": "f", "cell": "d", "name": "seed=9", "reason": "no such file", "log": "there.log"})
+    lost = [Failure("f", f"c{i}", name=f"seed={i}", reason="out of memory") for i in range(3)]
+    lost.append(Failure("f", "d", name="seed=9", reason="no such file", log="there.log"))
     error = Fit(tmp_path / "fits" / "f").cell("c1").error_file
     error.parent.mkdir(parents=True)
     error.write_text("the trace")
-    first, second = content(Subject("s", tmp_path, [], lost))["failures"]
+    first, second = page_data(comparison("s", tmp_path, [], lost))["failures"]
     assert [cell["name"] for cell in first["cells"]] == ["seed=0", "seed=1", "seed=2"]
     assert (first["reason"], first["trace"]) == ("out of memory", "the trace")
     assert second["cells"] == [{"name": "seed=9", "log": "there.log"}]
@@ -242,7 +265,7 @@ def test_the_answer_does_not_name_a_winner_that_chance_made(tmp_path: Path) -> N
 
 def test_cells_that_were_measured_differently_come_in_tables_of_their_own(tmp_path: Path) -> None:
     results = [*made(tmp_path / "a", 24, pictures=False), *made(tmp_path / "b", 12, pictures=False, samples=100)]
-    found = content(Subject("s", tmp_path, results))
+    found = page_data(comparison("s", tmp_path, results))
     assert [len(table["rows"]) for table in found["tables"]] == [24, 12]
     assert found["apart"] == ["samples"]
     assert [table["apart"] for table in found["tables"]] == ["samples 500", "samples 100"]
@@ -250,7 +273,7 @@ def test_cells_that_were_measured_differently_come_in_tables_of_their_own(tmp_pa
 
 def test_settings_of_a_cell_are_those_of_the_best_and_what_differs(tmp_path: Path) -> None:
     results = made(tmp_path, 24, pictures=False)
-    found = content(Subject("s", tmp_path, results))
+    found = page_data(comparison("s", tmp_path, results))
     for result in results:
         config = found["config"] | found["cells"][result["cell"]]["differs"]
         assert config["sampler"] == result["sampler"]
@@ -261,14 +284,14 @@ def test_settings_of_a_cell_are_those_of_the_best_and_what_differs(tmp_path: Pat
 
 def test_five_hundred_cells_make_a_few_megabytes(tmp_path: Path) -> None:
     results = made(tmp_path, 500)
-    write(Subject("five hundred", tmp_path, results), tmp_path / "report.html")
+    write(comparison("five hundred", tmp_path, results), tmp_path / "report.html")
     assert (tmp_path / "report.html").stat().st_size < 4e6
-    assert len(content(Subject("s", tmp_path, results))["strips"]) == 500
+    assert len(page_data(comparison("s", tmp_path, results))["strips"]) == 500
 
 
 def test_nothing_finished_and_everything_failed_is_a_page_too(tmp_path: Path) -> None:
-    failure = {"fit": "f", "cell": "c", "name": "sampler=x", "reason": NASTY, "state": "failed"}
-    write(Subject("none", tmp_path, [], [failure]), tmp_path / "report.html")
+    failure = Failure("f", "c", name="sampler=x", reason=NASTY)
+    write(comparison("none", tmp_path, [], [failure]), tmp_path / "report.html")
     text = (tmp_path / "report.html").read_text()
     assert "No cell is finished" in text
     assert "1 cell without a result" in text
@@ -293,12 +316,12 @@ def test_every_paper_that_an_option_names_is_in_the_bibliography() -> None:
         for option in options:
             group, _, name = option.partition("=")
             assert (CONF / group / f"{name}.yaml").is_file(), option
-    some = bibtex([{"sampler": "ddim", "overrides": "sampler/spacing=karras"}])
+    some = bibtex([Result.parse({"sampler": "ddim", "overrides": "sampler/spacing=karras"})])
     assert "2010.02502" in some
     assert "2206.00364" in some
     assert "options" not in some
-    assert bibtex([{"sampler": "nobodys"}]) == ""
-    assert "2206.00364" in bibtex([{"sampler": "nobodys"}], ["sampler/spacing=karras"])
+    assert bibtex([Result.parse({"sampler": "nobodys"})]) == ""
+    assert "2206.00364" in bibtex([Result.parse({"sampler": "nobodys"})], ["sampler/spacing=karras"])
 
 
 def test_the_bibliography_of_a_sweep_has_also_what_its_defaults_brought(tmp_path: Path) -> None:
@@ -308,7 +331,7 @@ def test_the_bibliography_of_a_sweep_has_also_what_its_defaults_brought(tmp_path
     plan = Plan(tmp_path / "sweeps/s", tmp_path).with_tasks(
         [SignedConfig((), config, choices, result["fit"], result["cell"])]
     )
-    about = sweep_end.subject(plan.folder, tmp_path, plan)
+    about = sweep_end.comparison(plan.folder, tmp_path, plan)
     assert about.options == {"sampler=ddim", "sampler/spacing=karras", "metric=kernel"}
     write(about, tmp_path / "report.html")
     assert "2206.00364" in (tmp_path / "report.html").read_text()
@@ -356,9 +379,9 @@ def test_a_reader_sorts_filters_enlarges_and_reads_at_night(browser: Any, tmp_pa
 
     results = made(tmp_path, 24)
     results[5]["sampler"] = NASTY
-    failure = {"fit": "f", "cell": "c", "name": f"sampler={NASTY}", "reason": NASTY, "state": "failed", "log": NASTY}
-    subject = Subject(f"real {NASTY}", tmp_path, results, [failure], NASTY)
-    write(subject, tmp_path / "report.html")
+    failure = Failure("f", "c", name=f"sampler={NASTY}", reason=NASTY, log=NASTY)
+    about = comparison(f"real {NASTY}", tmp_path, results, [failure], NASTY)
+    write(about, tmp_path / "report.html")
     browser.set_window_size(1280, 1000)
     browser.get((tmp_path / "report.html").as_uri())
     wait(browser, "document.querySelectorAll('.js-plotly-plot').length >= 4")
@@ -403,7 +426,7 @@ def test_a_reader_sorts_filters_enlarges_and_reads_at_night(browser: Any, tmp_pa
 
     # The table that is downloaded is that of `diffsweep results --format csv`.
     got = pd.read_csv(io.StringIO(browser.execute_script("return csv()")), dtype_backend="numpy_nullable")
-    expected = pd.read_csv(io.StringIO(export.text(results, "csv")), dtype_backend="numpy_nullable")
+    expected = pd.read_csv(io.StringIO(export.text(parsed(results), "csv")), dtype_backend="numpy_nullable")
     pd.testing.assert_frame_equal(got, expected, check_dtype=False)
 
     # An image is enlarged beside that of the best, and the keys go on.
@@ -471,7 +494,7 @@ def test_a_page_of_two_protocols_and_of_none_works_as_well(browser: Any, tmp_pat
     from selenium.webdriver.common.by import By
 
     results = [*made(tmp_path / "a", 12), *made(tmp_path / "b", 1, samples=100)]
-    write(Subject("two", tmp_path / "a", results), tmp_path / "two.html")
+    write(comparison("two", tmp_path / "a", results), tmp_path / "two.html")
     browser.get((tmp_path / "two.html").as_uri())
     wait(browser, "document.querySelectorAll('#which option').length", 2)
     browser.find_elements(By.CSS_SELECTOR, "#which option")[1].click()
@@ -481,7 +504,7 @@ def test_a_page_of_two_protocols_and_of_none_works_as_well(browser: Any, tmp_pat
         assert not browser.find_element(By.ID, part).is_displayed()
     assert not browser.find_element(By.CSS_SELECTOR, 'nav a[href="#effects"]').is_displayed()
     assert browser.find_element(By.CSS_SELECTOR, 'nav a[href="#images"]').is_displayed()
-    write(Subject("none", tmp_path, []), tmp_path / "none.html")
+    write(comparison("none", tmp_path, []), tmp_path / "none.html")
     browser.get((tmp_path / "none.html").as_uri())
     wait(browser, "document.getElementById('leaderboard').hidden")
     assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
@@ -576,9 +599,9 @@ def test_a_reader_sees_samples_come_about_when_they_ask_for_it(browser: Any, tmp
     results = made(tmp_path, 3)
     stream = np.random.default_rng(0)
     noise = [stream.integers(0, 256, (2, 4, 1, 8, 8), dtype=np.uint8) for _ in range(20)]
-    animated = page.best_first(Subject("s", tmp_path, results))[:2]
+    animated = sorted(results, key=lambda result: result["fd_digits"])[:2]
     motions = {str(result["cell"]): motion([(above, below) for above, below in noise]) for result in animated}
-    write(Subject("moving", tmp_path, results, motions=motions), tmp_path / "report.html")
+    write(comparison("moving", tmp_path, results, motions=motions), tmp_path / "report.html")
     browser.set_window_size(1280, 1000)
 
     def moves(image: Any) -> bool:

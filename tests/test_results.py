@@ -19,6 +19,7 @@ from diffsweep.entry import sweep_end
 from diffsweep.report.factors import factors
 from diffsweep.sweep.plan.plan import Plan, Task
 from diffsweep.sweep.store.record import Cell, Fit
+from diffsweep.sweep.store.result import Result
 from finished_runs import DIGITS, finish
 from processes import loaded
 
@@ -35,14 +36,14 @@ def cell(runs: Path, name: str, value: float | None, **fields: Any) -> Cell:
     record = Fit(runs / "fits" / fields.get("fit", "f0")).cell(name)
     common = {"cell": name, "fit": "f0", "sampler": "ddim", "schedule": "cosine", "dataset": "digits", "nfe": 20}
     common |= {"metric": "fd_digits", "samples": 500, "sample_seed": 0, "overrides": "", "grid": "samples.png"}
-    record.write_result(common | numbers | fields)
+    record.write_result(Result.parse(common | numbers | fields))
     return record
 
 
 def without(record: Cell) -> np.ndarray:
     result = record.result()
     assert result is not None
-    return np.array(result["fd_digits_jackknife"].split(), dtype=float)
+    return np.array(result.measure("fd_digits").jackknife)
 
 
 # --- the table ------------------------------------------------------------------------------------------------------
@@ -65,7 +66,7 @@ def test_columns_have_the_types_of_what_they_hold(tmp_path: Path) -> None:
     assert not [name for name in df if str(name).endswith("_jackknife")]
     for folder, name in zip(df.folder, df.cell, strict=True):
         assert Path(folder).is_absolute()
-        assert Cell(Path(folder)).result()["cell"] == name  # type: ignore[index]
+        assert Cell(Path(folder)).result().cell == name  # type: ignore[union-attr]
     assert df.groupby("sampler", observed=True).nfe.mean().to_dict() == {"ddim": 20, "heun": 19}
 
 
@@ -240,7 +241,7 @@ def test_a_sweep_tells_its_cells_by_its_own_words_whoever_made_them(tmp_path: Pa
         Task(i, (f"sampler.nfe={nfe}",), "f0", name, "c", {}) for i, (name, nfe) in enumerate((("a", 20), ("b", 10)))
     ]
     plan = Plan(tmp_path / "sweeps" / "s", tmp_path, tasks=tuple(tasks), parts={"c": {}})
-    about = sweep_end.subject(plan.folder, tmp_path, plan)
+    about = sweep_end.comparison(plan.folder, tmp_path, plan)
     assert factors(about.results) == {"sampler.nfe": ["20", "10"]}
 
 

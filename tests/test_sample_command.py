@@ -19,6 +19,7 @@ from diffsweep.evaluation.pictures import grid
 from diffsweep.random_streams import generator
 from diffsweep.runs import resample
 from diffsweep.sweep.store.record import Fit
+from diffsweep.sweep.store.result import Result
 from finished_runs import CONF, DIGITS, finish
 
 Call = Callable[..., tuple[int, str, str]]
@@ -174,9 +175,9 @@ def test_best_and_last_are_found_and_a_folder_is_named_after_what_it_holds(
     best = min(digits, key=lambda one: one[one["metric"]])
     every = [{**one, "created": one["dataset"][0]} for one in cells.values() if one["dataset"] == "moons"]
     every += [{**one, "created": "e"} for one in digits]
-    monkeypatch.setattr("diffsweep.sweep.store.query.results", lambda runs, *_: every)
+    monkeypatch.setattr("diffsweep.sweep.store.query.results", lambda runs, *_: list(map(Result.parse, every)))
     assert call("last", "-n", "1")[0] == 0
-    monkeypatch.setattr("diffsweep.sweep.store.query.results", lambda runs, *_: digits)
+    monkeypatch.setattr("diffsweep.sweep.store.query.results", lambda runs, *_: list(map(Result.parse, digits)))
     code, out, _ = call("best", "-n", "1", "--sampler", "heun", "--seed", "3", "--guidance", "none")
     assert code == 0
     moons = cells["moons dpmpp_2m 0"]
@@ -261,7 +262,7 @@ def test_a_folder_of_ours_is_replaced_as_a_whole_and_only_by_a_whole_one(
 def test_images_of_others_and_unfinished_trainings_have_no_model(call: Call, runs: Path) -> None:
     fit = Fit(runs / "fits" / "outside")
     fit.write_done({"fit": "outside", "external": True})
-    fit.cell("pictures").write_result({"cell": "pictures", "fit": "outside", "images": "theirs"})
+    fit.cell("pictures").write_result(Result.parse({"cell": "pictures", "fit": "outside", "images": "theirs"}))
     Fit(runs / "fits" / "begun").folder.mkdir()
     assert "made elsewhere" in call("pictures")[2]
     assert "is not finished" in call("begun")[2]

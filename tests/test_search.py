@@ -517,7 +517,7 @@ def test_a_rung_scores_the_averaged_weights_as_an_evaluation_does(tmp_path: Path
         cfg, run, [], None, PruningPolicy((20,), 64, lambda step, _, value: bool(scores.update({step: value})))
     )
     assert result is not None
-    assert scores[20] == pytest.approx(result["w2_points"], rel=1e-5)
+    assert scores[20] == pytest.approx(result.value("w2_points"), rel=1e-5)
 
 
 # Searches

@@ -23,6 +23,7 @@ from diffsweep.sweep.status.sweep_state import ItemState, SweepState
 from diffsweep.sweep.store.lease import Lease
 from diffsweep.sweep.store.process import Process
 from diffsweep.sweep.store.record import Record
+from diffsweep.sweep.store.result import Result
 from processes import dead
 
 Hold = Callable[..., "subprocess.Popen[str]"]
@@ -79,7 +80,9 @@ def train(plan: Plan, *names: str, seconds: float = 10.0) -> None:
 def evaluate(plan: Plan, *cells: str, **result: float | str) -> None:
     for cell in cells:
         times = {"sample_seconds": 1.0, "evaluate_seconds": 1.0}
-        plan.cell(cell).write_result({"cell": cell, "metric": "fd_digits", "fd_digits": 0.5, **times, **result})
+        plan.cell(cell).write_result(
+            Result.parse({"cell": cell, "metric": "fd_digits", "fd_digits": 0.5, **times, **result})
+        )
 
 
 def jobs(ids: Sequence[str] = ("fit-0", "fit-1", "cells-0", "cells-1")) -> tuple[Job, ...]:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 import forked_runs
 from diffsweep.report.next_commands import next_commands
 from diffsweep.sweep.store.override_words import joined, option_folders, split
+from diffsweep.sweep.store.result import Result
 from tiny import TINY
 
 ROOT = Path(__file__).parent.parent
@@ -36,7 +37,7 @@ def test_results_of_version_0_1_are_split_where_an_override_begins() -> None:
 def test_every_suggestion_holds_every_word_but_the_one_that_it_changes() -> None:
     words = ["hydra.searchpath=[file:///my options]", SETUP, "metric=[frechet,kernel]", "+training.x='a b=c'"]
     result = {"overrides": joined(words), "sampler": "ddim", "schedule": "cosine", "nfe_asked": 20, "nfe": 20}
-    for command, _ in next_commands(result):
+    for command, _ in next_commands(Result.parse(result)):
         assert set(words) <= set(shlex.split(command)), command
 
 

@@ -15,10 +15,12 @@ from rich.console import Console
 
 import processes
 from diffsweep.report import export
+from diffsweep.report.failure import Failure
 from diffsweep.report.format import count, duration, number, with_error
 from diffsweep.report.next_commands import next_commands
 from diffsweep.report.terminal import line, show_result, show_sweep, show_where
 from diffsweep.sweep.store.record import Fit
+from diffsweep.sweep.store.result import Result
 
 RESULT: dict[str, Any] = {
     "cell": "c0",
@@ -53,15 +55,15 @@ def test_it_is_said_which_weights_were_kept() -> None:
         (1200, "5,000 steps in 1 min 42 s, weights of step 1,200\n"),
     ):
         console = Console(file=io.StringIO(), width=10_000)
-        show_result(RESULT | {"fit_kept_step": kept}, console)
+        show_result(parsed(RESULT | {"fit_kept_step": kept}), console)
         assert isinstance(console.file, io.StringIO)
         assert said in console.file.getvalue()
 
 
 def test_no_line_in_a_pipe_ends_with_spaces() -> None:
     console = Console(file=io.StringIO(), width=10_000)
-    show_result(RESULT | {"evaluation_note": "long " * 40 + "note"}, console)
-    show_sweep([RESULT, RESULT | {"cell": "c1", "sampler": "heun", "fd_digits": 20.0}], console=console)
+    show_result(parsed(RESULT | {"evaluation_note": "long " * 40 + "note"}), console)
+    show_sweep(parsed([RESULT, RESULT | {"cell": "c1", "sampler": "heun", "fd_digits": 20.0}]), console=console)
     assert isinstance(console.file, io.StringIO)
     printed = console.file.getvalue().splitlines()
     assert any("dpm" in line or "heun" in line for line in printed)
@@ -72,15 +74,24 @@ def result(**changes: Any) -> dict[str, Any]:
     return RESULT | changes
 
 
+def parsed(value: Any) -> Any:
+    """Flat results, alone or in a list, as the functions that show them take them."""
+    if isinstance(value, list):
+        return [parsed(one) for one in value]
+    return Result.parse(value) if isinstance(value, dict) else value
+
+
 def piped(show: Any, *arguments: Any, **options: Any) -> list[str]:
     stream = io.StringIO()
-    show(*arguments, console=Console(file=stream, width=10_000), **options)
+    show(*map(parsed, arguments), console=Console(file=stream, width=10_000), **options)
     return [line.rstrip() for line in stream.getvalue().splitlines()]
 
 
 def in_terminal(show: Any, *arguments: Any, width: int = 80) -> str:
     stream = io.StringIO()
-    show(*arguments, console=Console(file=stream, width=width, force_terminal=True, color_system="standard"))
+    show(
+        *map(parsed, arguments), console=Console(file=stream, width=width, force_terminal=True, color_system="standard")
+    )
     return stream.getvalue()
 
 
@@ -132,7 +143,7 @@ def test_one_run_that_diverged_or_lacks_keys() -> None:
     lost = result(fd_digits=None, fd_digits_reason=reason, nfe=19)
     lines = piped(show_result, lost)
     assert any(f"- ({reason})" in line for line in lines)
-    assert line(lost).endswith(f"fd_digits - ({reason})")
+    assert line(parsed(lost)).endswith(f"fd_digits - ({reason})")
     assert any("19 a sample, 20 steps (20 asked)" in line for line in lines)
     assert piped(show_result, {"cell": "c0", "fit": "f0"})
 
@@ -152,14 +163,14 @@ def test_one_run_shows_every_number_with_its_interval_and_its_note() -> None:
     assert table["accuracy_digits"] == "0.5000"
     assert table["careful"] == note
     assert table["reference"] == "60,000 real samples, split train"
-    assert line(given).endswith("fd_digits 12.35 +- 0.35")
+    assert line(parsed(given)).endswith("fd_digits 12.35 +- 0.35")
     lines = piped(show_result, given | more)
     assert any("and 10 more in result.json" in text for text in lines)
     assert "12.35 \N{PLUS-MINUS SIGN} 0.35" in in_terminal(show_result, given)
 
 
 def test_next_commands_change_one_thing_and_can_be_typed() -> None:
-    commands = {why.partition(":")[0]: shlex.split(text) for text, why in next_commands(RESULT)}
+    commands = {why.partition(":")[0]: shlex.split(text) for text, why in next_commands(parsed(RESULT))}
     for words in commands.values():
         assert words[:2] == ["python", "train.py"]
         assert {"dataset=digits", "trainer.sizes=[1,2]"} <= set(words)
@@ -173,7 +184,7 @@ def test_next_commands_change_one_thing_and_can_be_typed() -> None:
 
 def test_another_sampler_is_not_given_the_settings_of_this_one() -> None:
     given = result(sampler="heun", overrides="sampler=heun sampler/spacing=karras sampler.order=2 sampler.nfe=9")
-    text, _ = next_commands(given)[0]
+    text, _ = next_commands(parsed(given))[0]
     assert text == "python train.py sampler.nfe=9 sampler=ddim"
 
 
@@ -307,7 +318,7 @@ def test_what_a_list_of_many_results_leaves_out_is_read_for_those_shown(tmp_path
     light = []
     for i, one in enumerate(UNCERTAIN[:3]):
         cell = one | {"fit": "f", "cell": f"c{i}"}
-        Fit(tmp_path / "fits" / "f").cell(f"c{i}").write_result(cell)
+        Fit(tmp_path / "fits" / "f").cell(f"c{i}").write_result(parsed(cell))
         light.append({key: value for key, value in cell.items() if not key.endswith("_jackknife")})
     assert piped(show_sweep, light, runs=tmp_path) == piped(show_sweep, UNCERTAIN[:3])
 
@@ -318,7 +329,7 @@ def test_another_number_may_rank() -> None:
     assert lines[0] == "left out: 1 run without kd_digits"
     assert [row[-1] for row in rows(lines)] == ["kd_digits", "-10.00", "-9.000", "-4.000", "-2.000"]
     with pytest.raises(ValueError, match="no result has a number kid; choose one of fd_digits, kd_digits"):
-        show_sweep(cells, metric="kid")
+        show_sweep(parsed(cells), metric="kid")
 
 
 def test_the_best_of_each_table_is_shown(tmp_path: Path) -> None:
@@ -329,7 +340,7 @@ def test_the_best_of_each_table_is_shown(tmp_path: Path) -> None:
 
 
 def test_a_csv_has_no_blocks_and_json_has() -> None:
-    csv, json = (export.text(UNCERTAIN, kind) for kind in ("csv", "json"))
+    csv, json = (export.text(parsed(UNCERTAIN), kind) for kind in ("csv", "json"))
     assert "fd_digits_low" in csv
     assert "jackknife" not in csv
     assert "jackknife" in json
@@ -347,8 +358,8 @@ def test_a_diverged_run_is_last_and_says_why() -> None:
 def test_failures_say_why_and_where(tmp_path: Path) -> None:
     cell = Fit(tmp_path / "fits" / "f1").cell("c1")
     cell.write_error(ValueError("beta[0]=2 must be below 1"))
-    given = {"fit": "f", "cell": "c", "overrides": "sampler=b", "reason": "blocked", "error": "x/error.txt"}
-    lines = piped(show_sweep, [], [{"fit": "f1", "cell": "c1", "overrides": "sampler=[bold]"}, given], runs=tmp_path)
+    given = Failure("f", "c", "sampler=b", reason="blocked")
+    lines = piped(show_sweep, [], [Failure("f1", "c1", "sampler=[bold]"), given], runs=tmp_path)
     assert lines == [
         "no finished runs",
         "2 failed:",
@@ -385,7 +396,7 @@ def test_a_terminal_gets_colour_and_stays_within_80_columns() -> None:
 
 
 def test_commands_are_never_broken_by_the_terminal() -> None:
-    for text, _ in next_commands(RESULT):
+    for text, _ in next_commands(parsed(RESULT)):
         assert any(text in line for line in without_codes(in_terminal(show_result, RESULT, width=40)))
 
 

@@ -66,7 +66,7 @@ def score(folder: Path, *overrides: str) -> dict[str, Any]:
     cfg, run = config(folder, *overrides)
     result = stages.score(cfg, run, [])
     assert result is not None
-    return result
+    return result.flat()
 
 
 def weights(run: Run) -> bytes:

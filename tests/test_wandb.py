@@ -19,6 +19,7 @@ from PIL import Image
 import processes
 from diffsweep import commands
 from diffsweep.sweep.store.record import Fit, Metrics, Run, read_metrics
+from diffsweep.sweep.store.result import Result
 from diffsweep.tracking import record_values, wandb_folder, wandb_run, wandb_server, wandb_summary
 from diffsweep.tracking.record_values import digest, pictures
 from diffsweep.tracking.run_info import RunInfo, flat_config
@@ -90,32 +91,31 @@ def trained(runs: Path, name: str, steps: int = 50, *, done: bool = True) -> Fit
     return fit
 
 
-def evaluated(fit: Fit, name: str, value: float, nfe: int = 20, sampler: str = "ddim") -> dict[str, Any]:
+def evaluated(fit: Fit, name: str, value: float, nfe: int = 20, sampler: str = "ddim") -> Result:
     """The record of a cell, likewise; returns its result."""
     cell = fit.cell(name)
     cell.write_config(CONFIG)
     Image.new("L", (16, 16), int(name, 16) % 256).save(cell.samples_file)
     without = " ".join(str(value + 0.01 * (k % 3)) for k in range(20))
     measured = {"fd_digits": value, "fd_digits_low": value - 0.1, "fd_digits_high": value + 0.1}
-    cell.write_result(
-        {
-            "cell": name,
-            "fit": fit.signature,
-            **CHOICES,
-            "sampler": sampler,
-            "metric": "fd_digits",
-            **measured,
-            "fd_digits_floor": 0.3,
-            "fd_digits_jackknife": without,
-            "nfe": nfe,
-            "samples": 64,
-            "extractor": "digits",
-            "sample_seconds": nfe / 10,
-            "sample_seed": 0,
-            "overrides": f"sampler={sampler} sampler.nfe={nfe}",
-            "sweep": "night",
-        }
-    )
+    made: dict[str, Any] = {
+        "cell": name,
+        "fit": fit.signature,
+        **CHOICES,
+        "sampler": sampler,
+        "metric": "fd_digits",
+        **measured,
+        "fd_digits_floor": 0.3,
+        "fd_digits_jackknife": without,
+        "nfe": nfe,
+        "samples": 64,
+        "extractor": "digits",
+        "sample_seconds": nfe / 10,
+        "sample_seed": 0,
+        "overrides": f"sampler={sampler} sampler.nfe={nfe}",
+        "sweep": "night",
+    }
+    cell.write_result(Result.parse(made))
     result = cell.result()
     assert result is not None
     return result
@@ -334,7 +334,9 @@ def test_a_cell_shows_its_picture_and_a_row_of_a_table(server: Server, tmp_path:
     assert opened.close()
     run = server.runs["cccccccccc02"]
     assert (run.job_type, run.group, run.finished) == ("cell", ("night" * 40)[:128], 0)
-    assert {key: run.summary[key] for key in record_values.numbers(result)} == record_values.numbers(result)
+    assert {key: run.summary[key] for key in record_values.numbers(result.values)} == record_values.numbers(
+        result.values
+    )
     assert run.summary["grid"]["_type"] == "image-file"
     assert run.values["extractor"] == "digits"
     assert run.values["sampler"] == "ddim"
@@ -416,7 +418,7 @@ def test_what_a_killed_offline_run_has_lost_is_made_again_from_our_own_files(
     assert run.summary["loss"] == {"min": 1.0, "last": 3.0}
     assert run.config["training/steps"]["value"] == 50
     cell = server.runs["cccccccccc04"]
-    assert cell.summary["fd_digits"] == result["fd_digits"]
+    assert cell.summary["fd_digits"] == result.value("fd_digits")
     assert cell.group == "night"
     history = len(cell.history)
     assert sync(tmp_path) == 0
@@ -466,7 +468,7 @@ def test_a_server_that_fails_costs_a_line_and_no_run(
 
 
 @pytest.fixture
-def swept(server: Server, tmp_path: Path) -> tuple[Any, list[dict[str, Any]]]:
+def swept(server: Server, tmp_path: Path) -> tuple[Any, list[Result]]:
     """A sweep of three cells of one fit, done; its plan, and its results."""
     from diffsweep.sweep.plan.plan import Plan, SignedConfig
 
@@ -474,10 +476,7 @@ def swept(server: Server, tmp_path: Path) -> tuple[Any, list[dict[str, Any]]]:
     asked = [("cccccccccc71", 0.9, 5, "ddim"), ("cccccccccc72", 0.5, 20, "ddim"), ("cccccccccc73", 0.52, 20, "heun")]
     results = [evaluated(fit, *one) for one in asked]
     signed = [
-        SignedConfig(
-            str(one["overrides"]).split(), CONFIG, CHOICES | {"sampler": one["sampler"]}, fit.signature, one["cell"]
-        )
-        for one in results
+        SignedConfig(one.overrides.split(), CONFIG, CHOICES | one.options, fit.signature, one.cell) for one in results
     ]
     plan = Plan(tmp_path / "sweeps" / "night", tmp_path, "train.py -m sampler=ddim,heun").with_tasks(signed)
     plan.write()
@@ -485,7 +484,7 @@ def swept(server: Server, tmp_path: Path) -> tuple[Any, list[dict[str, Any]]]:
 
 
 def test_a_sweep_ends_with_a_summary_a_workspace_and_a_report(
-    server: Server, swept: tuple[Any, list[dict[str, Any]]], capsys: pytest.CaptureFixture[str]
+    server: Server, swept: tuple[Any, list[Result]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     plan, _ = swept
     need_module("wandb_workspaces")
@@ -526,7 +525,7 @@ def test_a_sweep_ends_with_a_summary_a_workspace_and_a_report(
 
 
 def test_the_end_of_a_sweep_tells_wandb_only_if_its_runs_were_shown_there(
-    server: Server, swept: tuple[Any, list[dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
+    server: Server, swept: tuple[Any, list[Result]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from diffsweep.entry import sweep_end
 
@@ -544,7 +543,7 @@ def test_the_end_of_a_sweep_tells_wandb_only_if_its_runs_were_shown_there(
 
 
 def test_a_summary_that_fails_fails_no_sweep(
-    swept: tuple[Any, list[dict[str, Any]]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    swept: tuple[Any, list[Result]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     plan, _ = swept
 
@@ -567,7 +566,7 @@ def test_a_workspace_is_built_without_login(monkeypatch: pytest.MonkeyPatch) -> 
     from diffsweep.tracking.wandb_workspace import workspace
 
     results = [
-        {"metric": "fd_x", "fd_x": rate, "sampler": name, "schedule": "cosine", "overrides": f"optimizer.lr={rate}"}
+        Result.parse({"metric": "fd_x", "fd_x": rate, "sampler": name, "overrides": f"optimizer.lr={rate}"})
         for name, rate in (("a", 0.1), ("b", 0.2))
     ]
     view = json.loads(workspace("team", "p", "night", results)._to_model().spec.model_dump_json(by_alias=True))
@@ -632,8 +631,9 @@ def test_a_training_that_is_preempted_is_one_run_and_does_not_notice_that_it_is_
     ]
     done = server.runs[cell]
     assert (done.finished, done.job_type, done.group) == (0, "cell", "dusk")
-    result = run.cell.result() or {}
-    assert done.summary[result["metric"]] == result[result["metric"]]
+    result = run.cell.result()
+    assert result is not None
+    assert done.summary[result.metric] == result.main.value
     assert run.cell.samples_file.read_bytes() in done.files.values()
     # The same training without anybody who looks on.
     other, alone = composed(tmp_path / "alone")

@@ -1,4 +1,4 @@
-"""Shows results, given as a JSON list, as a run and as a sweep are shown in the terminal."""
+"""Shows results, given as a JSON list of flat records, as a run and as a sweep are shown in the terminal."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import json
 import sys
 
 from diffsweep.report.terminal import show_result, show_sweep
+from diffsweep.sweep.store.result import Result
 
-results = json.loads(sys.argv[1])
+results = [Result.parse(record) for record in json.loads(sys.argv[1])]
 show_result(results[0])
 show_sweep(results)

@@ -53,12 +53,12 @@ def run(options: argparse.Namespace) -> int:
     )
     done = None if options.force else external.cell.result()
     if done is not None:
-        again = "" if done["images"] == external.name else f" as {done['images']}; --force records it anew"
+        again = "" if done.images == external.name else f" as {done.images}; --force records it anew"
         print(f"already done{again}", file=sys.stderr)
     alike = [
-        result.get("samples")
+        result.samples
         for result in query.results(options.runs)
-        if (result.get("dataset"), result.get("metric")) == (external.choice, external.evaluation.main)
+        if (result.option("dataset"), result.metric) == (external.choice, external.evaluation.main)
     ]
     samples, usual = len(external.order), max(set(alike), key=alike.count, default=None)
     if usual is not None and samples not in alike:

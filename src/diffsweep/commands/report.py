@@ -9,7 +9,8 @@ from pathlib import Path
 from diffsweep.commands.values import add_trust, whole
 from diffsweep.entry import sweep_end
 from diffsweep.report import page
-from diffsweep.report.fill_defaults import spelled
+from diffsweep.report.comparison import Comparison, tables
+from diffsweep.report.fill_defaults import fill_defaults
 from diffsweep.report.status import find
 from diffsweep.sweep.plan.plan import Plan
 from diffsweep.sweep.store import query
@@ -40,19 +41,20 @@ def run(options: argparse.Namespace) -> int:
     runs = Path(options.runs)
     if len(options.filters) == 1 and not any(sign in options.filters[0] for sign in "=<>"):
         folder = find(runs, options.filters[0])
-        about, file = sweep_end.subject(folder, runs, Plan.read(folder)), folder / "report.html"
+        about, file = sweep_end.comparison(folder, runs, Plan.read(folder)), folder / "report.html"
     else:
         chosen = query.select(query.results(runs, jackknife=True), options.filters, runs)
-        alike = spelled(chosen, lambda result: Cell.of(result, runs).config())
-        about, file = page.Subject(" ".join(options.filters), runs, alike), Path("report.html")
+        filled = fill_defaults(chosen, lambda result: Cell.of(result, runs).config())
+        about, file = Comparison(" ".join(options.filters), runs, filled), Path("report.html")
     if not about.results and not about.failures:
         raise ValueError(f"nothing to report: no finished run passes {' '.join(options.filters)}")
     if options.animate:
         from diffsweep.results.animation import animations
         from diffsweep.runs.trust import trusting
 
+        ranking = [result for rows in tables(about.ranked_by(options.metric)).values() for result in rows]
         with trusting(everything=options.trust):
-            about = replace(about, motions=animations(page.best_first(about, options.metric), options.animate, runs))
+            about = replace(about, motions=animations(ranking, options.animate, runs))
     file = Path(options.out) if options.out else file
     page.write(about, file, options.metric)
     print(file)

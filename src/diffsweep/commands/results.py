@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
-from typing import Any
 
 from diffsweep.commands.values import whole
 from diffsweep.report import export
@@ -36,7 +34,7 @@ def run(options: argparse.Namespace) -> int:
     Several conditions must all hold; of several sweeps a cell belongs to one.
 
     A table shows each number with half the width of its 95 % interval; * is the best, = what cannot be told from it.
-    A CSV leaves out NAME_jackknife, 20 numbers in one text, which JSON and Parquet have.
+    A CSV leaves out the values by block, 20 numbers in one text, which JSON and Parquet have.
     """
     if options.format == "table" and options.out:
         raise ValueError(f"--out {options.out} needs --format csv, json or parquet")
@@ -48,7 +46,7 @@ def run(options: argparse.Namespace) -> int:
         raise ValueError(f"--metric {options.metric} is for tables: --sort {options.metric} orders {options.format}")
     unreadable: list[str] = []
     every = query.results(options.runs, unreadable, jackknife=options.format in ("json", "parquet"))
-    chosen: Sequence[Any] = query.select(every, options.filters, options.runs)
+    chosen = query.select(every, options.filters, options.runs)
     if unreadable:
         more = f" and {len(unreadable) - 1} more" if len(unreadable) > 1 else ""
         print(f"left out as unreadable: {unreadable[0]}{more}", file=sys.stderr)
@@ -61,11 +59,11 @@ def run(options: argparse.Namespace) -> int:
     if options.format == "table":
         limit = 50 if options.limit is None else options.limit
         if options.sort:
-            chosen = export.ordered(chosen, options.sort, options.reverse)
+            chosen = export.sort_by(chosen, options.sort, options.reverse)
         show_sweep(chosen, runs=options.runs, ranked=not options.sort, limit=limit or None, metric=options.metric)
         return 0
     if options.sort:
-        chosen = export.ordered(chosen, options.sort, options.reverse)
+        chosen = export.sort_by(chosen, options.sort, options.reverse)
     chosen = chosen[: options.limit or None]
     if options.out:
         export.write(chosen, options.format, options.out)

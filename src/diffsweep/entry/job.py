@@ -71,7 +71,7 @@ def _cells(plan: Plan, job: Job, send: SendEvent) -> int:
         callbacks.on_job_start(config=whole, task_function=task_function)
         try:
             result = stages.score(cfg, run, [*option_folders(plan.hydra), *task.overrides], plan.name)
-            back.return_value = result and result[result["metric"]]
+            back.return_value = result and result.main.value
             back.status = JobStatus.COMPLETED
         except Exception as error:
             back.return_value, back.status, failed = error, JobStatus.FAILED, True

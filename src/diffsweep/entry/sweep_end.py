@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from omegaconf import DictConfig
 
 from diffsweep.mistakes import one_line
 from diffsweep.report import export, page, terminal
+from diffsweep.report.comparison import Comparison
+from diffsweep.report.failure import Failure
 from diffsweep.report.live import Names
 from diffsweep.sweep.plan.hydra_job import failure_reason
 from diffsweep.sweep.plan.jobs import LaunchRecord
@@ -22,10 +25,11 @@ from diffsweep.sweep.plan.mode import Mode
 from diffsweep.sweep.plan.plan import Plan
 from diffsweep.sweep.status.monitor import Monitor
 from diffsweep.sweep.store.override_words import joined, option_folders
-from diffsweep.sweep.store.record import CHOICES, Cell, read_json
+from diffsweep.sweep.store.record import Cell, read_json
+from diffsweep.sweep.store.result import GROUPS, Result
 
 # Groups whose options are methods that somebody has published.
-_METHODS = (*CHOICES, "guidance", "optimizer", "extractor")
+_METHODS = (*GROUPS, "optimizer", "extractor")
 
 _last: list[tuple[Path, Path]] = []
 
@@ -63,7 +67,7 @@ def show(folder: Path, runs: Path) -> bool:
     as finished.
     """
     plan = Plan.read(folder) if (folder / "plan.json").exists() else None
-    about = subject(folder, runs, plan)
+    about = comparison(folder, runs, plan)
     written = True
     results, failures = about.results, about.failures
     if results or failures:
@@ -102,7 +106,7 @@ def _goes_on(plan: Plan) -> bool:
     return not launch.launcher.is_current()
 
 
-def _older(report: Path, about: page.Subject) -> bool:
+def _older(report: Path, about: Comparison) -> bool:
     """Whether a report was made before some of its results, or not at all."""
     try:
         made = report.stat().st_mtime
@@ -112,21 +116,20 @@ def _older(report: Path, about: page.Subject) -> bool:
         return True
 
 
-def subject(folder: Path, runs: Path, plan: Plan | None) -> page.Subject:
-    """The results of a sweep, and a note for each cell that has none, unless a job that goes on may still give it."""
-    results: dict[str, dict[str, Any]] = {}
-    failures: list[dict[str, Any]] = []
+def comparison(folder: Path, runs: Path, plan: Plan | None) -> Comparison:
+    """The results of a sweep, and the cells that have none, unless a job that goes on may still give it."""
+    results: dict[str, Result] = {}
+    failures: list[Failure] = []
     goes_on = plan is not None and _goes_on(plan)
-    for note in _planned_notes(plan) if plan else _foreign_notes(folder):
-        cell = Cell.of(note, runs) if "cell" in note else None
-        result = cell.result() if cell else None
+    for one in _planned_cells(plan, goes_on) if plan else _foreign_cells(folder):
+        result = Cell.of(one, runs).result() if one.cell else None
         if result is not None:
-            # A cell that was there already was told less or more, by another command.
-            results[result["cell"]] = result | {"overrides": note.get("overrides", result.get("overrides"))}
-        elif not goes_on or note.get("state") not in ("running", "waiting"):
-            failures.append(note)
+            # A cell that was there already was made by another command, with fewer or more overrides.
+            results[result.cell] = result.replace(overrides=one.overrides or result.overrides)
+        elif isinstance(one, Failure):
+            failures.append(one)
     configs = {cell: plan.config(cell) for cell in results} if plan else None
-    return page.Subject(
+    return Comparison(
         folder.name,
         runs,
         list(results.values()),
@@ -157,19 +160,31 @@ def _show_in_wandb(plan: Plan) -> None:
             summarise(plan, settings)
 
 
-def _planned_notes(plan: Plan) -> Iterator[dict[str, Any]]:
-    """A note for every cell of a plan, with why it has no result."""
+@dataclass(frozen=True)
+class _Pending:
+    """A cell that is finished, or that somebody is at."""
+
+    fit: str
+    cell: str
+    overrides: str
+
+
+def _planned_cells(plan: Plan, goes_on: bool) -> Iterator[Failure | _Pending]:
+    """Every cell of a plan, with why it has no result; `goes_on` says whether its jobs may run without this process."""
     state, names = Monitor(plan, poll_seconds=0).read(), Names.of(plan)
     for cell, task in plan.cells.items():
-        overrides = joined([*option_folders(plan.hydra), *task.overrides])
-        note, item = {"fit": task.fit, "cell": cell, "overrides": overrides}, state.cells[cell]
-        if item.state != "done":
-            reason = item.reason or failure_reason(plan.run(cell))
-            note |= {"name": names.cells[cell], "state": item.state, "reason": reason, "log": item.log}
-        yield note
+        item, overrides = state.cells[cell], joined([*option_folders(plan.hydra), *task.overrides])
+        if item.state == "done" or (goes_on and item.state in ("running", "waiting")):
+            yield _Pending(task.fit, cell, overrides)
+            continue
+        outcome = item.state if item.state in ("failed", "blocked") else "missing"
+        reason = item.reason or failure_reason(plan.run(cell))
+        yield Failure(task.fit, cell, overrides, names.cells[cell], outcome, reason, item.log)
 
 
-def _foreign_notes(folder: Path) -> Iterator[dict[str, Any]]:
-    """What the jobs of another launcher noted."""
+def _foreign_cells(folder: Path) -> Iterator[Failure]:
+    """What the jobs of another launcher noted: every cell may be one that has failed."""
     for path in sorted((folder / "jobs").glob("*.json"), key=lambda path: int(path.stem)):
-        yield read_json(path) or {}
+        note = read_json(path) or {}
+        fit, cell, overrides, reason = (str(note.get(key) or "") for key in ("fit", "cell", "overrides", "reason"))
+        yield Failure(fit, cell, overrides, reason=reason)

@@ -98,7 +98,7 @@ def job(cfg: DictConfig) -> float | None:
         terminal.show_result(result, runs=cfg.paths.runs)
     else:
         print(terminal.line(result), file=sys.stderr, flush=True)
-    return result[result["metric"]]
+    return result.main.value
 
 
 def _missing(run: Run) -> str:

@@ -109,7 +109,7 @@ def _values(search: Search, trial: Trial) -> list[float]:
 
         result = complete(cfg, run, [*search.composition.shown, *overrides], search.name, _watch(search, trial, cfg))
     assert result is not None, "a trial is one process"
-    trial.set_user_attr("metric", result["metric"])
+    trial.set_user_attr("metric", result.metric)
     return search.objectives.values(result)
 
 

@@ -81,24 +81,3 @@ class Evaluation:
             for short, value in whole.items():
                 found[self.extractor.called(short)] = Estimate(value, [one[short] for one in without], settings(metric))
         return found
-
-
-def recorded(numbers: Mapping[str, Estimate], floor: Mapping[str, float]) -> dict[str, float | str]:
-    """Numbers as a flat record has them.
-
-    NAME, NAME_low and NAME_high (95 % interval), NAME_floor (real against real), NAME_by (what measured it, with its
-    settings: numbers of other settings cannot be compared), and NAME_jackknife (without each block, as text: what the
-    interval of a difference between two cells is made of).
-    """
-    record: dict[str, float | str] = {}
-    for name, estimate in numbers.items():
-        record[name] = estimate.value
-        if len(estimate.without) > 1:
-            record[f"{name}_low"], record[f"{name}_high"] = estimate.interval
-        if name in floor:
-            record[f"{name}_floor"] = floor[name]
-        if estimate.by:
-            record[f"{name}_by"] = estimate.by
-        if len(estimate.without) > 1:
-            record[f"{name}_jackknife"] = " ".join(f"{value:.9g}" for value in estimate.without)
-    return record

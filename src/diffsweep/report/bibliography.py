@@ -6,18 +6,19 @@ An entry's field `options` names them, as `options = {sampler=ddim, sampler=eule
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+
+from diffsweep.sweep.store.result import Result
 
 _FILE = Path(__file__).parent / "assets" / "references.bib"
 
 
-def bibtex(results: Sequence[Mapping[str, Any]], options: Iterable[str] = ()) -> str:
+def bibtex(results: Sequence[Result], options: Iterable[str] = ()) -> str:
     """The entries of all options that any of the results names, and of `options`, in the file's order; "" if none."""
-    used = {f"{key}={value}" for result in results for key, value in result.items() if isinstance(value, str)}
-    words = (word for result in results for word in str(result.get("overrides") or "").split())
+    used = {f"{key}={value}" for result in results for key, value in result.values.items() if isinstance(value, str)}
+    words = (word for result in results for word in result.overrides.split())
     used |= {word.lstrip("+") for word in words} | set(options)
     return "\n\n".join(text for text, known in entries() if used & known)
 

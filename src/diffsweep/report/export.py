@@ -1,38 +1,37 @@
 """Results as other programs read them: CSV, JSON and Parquet, one row a cell, every column that any of them has.
 
-A CSV, which is opened in a spreadsheet, holds no formulas. It leaves out NAME_jackknife, 20 numbers as one text, for
-the intervals of differences between cells (see `report.statistics`).
+A CSV, which is opened in a spreadsheet, holds no formulas. It leaves out the values by block, 20 numbers as one
+text, which are for the intervals of differences between cells (see `report.statistics`).
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from diffsweep.files import atomic, write_atomic
 from diffsweep.messages import printable
+from diffsweep.sweep.store.result import Result, is_jackknife
 
 FORMATS = ("table", "csv", "json", "parquet")
-
-Result = Mapping[str, Any]
 
 
 def text(results: Sequence[Result], kind: str) -> str:
     """`results` as "csv" or "json" (an array with one object a line); an absent value is empty, or no key at all."""
     if kind == "json":
-        return "[\n" + ",\n".join(json.dumps(result) for result in results) + "\n]\n" if results else "[]\n"
+        return "[\n" + ",\n".join(json.dumps(result.values) for result in results) + "\n]\n" if results else "[]\n"
     assert kind == "csv", kind
     import csv
     import io
 
     written = io.StringIO()
-    shown = [name for name in columns(results) if not name.endswith("_jackknife")]
+    shown = [name for name in columns(results) if not is_jackknife(name)]
     writer = csv.DictWriter(written, shown, extrasaction="ignore", lineterminator="\n")
     writer.writerow({name: _cell(name) for name in shown})
-    writer.writerows({name: _cell(value) for name, value in result.items()} for result in results)
+    writer.writerows({name: _cell(value) for name, value in result.values.items()} for result in results)
     return written.getvalue()
 
 
@@ -59,21 +58,21 @@ def write(results: Sequence[Result], kind: str, file: str | Path) -> None:
 
 def columns(results: Sequence[Result]) -> list[str]:
     """Every key of any result, in the order in which they come up."""
-    return list(dict.fromkeys(key for result in results for key in result))
+    return list(dict.fromkeys(key for result in results for key in result.values))
 
 
-def ordered(results: Sequence[Result], column: str, reverse: bool = False) -> list[Result]:
+def sort_by(results: Sequence[Result], column: str, reverse: bool = False) -> list[Result]:
     """`results` by a column: numbers first, then texts, then those that lack it, which `reverse` does not move.
 
     Raises ValueError for a column that no result has.
     """
     if results and column not in (known := columns(results)):
         raise ValueError(f"--sort {column}: no result has that column; choose one of {', '.join(sorted(known))}")
-    there = [result for result in results if result.get(column) is not None]
-    absent = [result for result in results if result.get(column) is None]
+    there = [result for result in results if result.values.get(column) is not None]
+    absent = [result for result in results if result.values.get(column) is None]
 
     def key(result: Result) -> tuple[bool, Any]:
-        value = result[column]
+        value = result.values[column]
         return isinstance(value, str), value
 
     return sorted(there, key=key, reverse=reverse) + absent
@@ -89,7 +88,7 @@ def _write_parquet(results: Sequence[Result], file: Path) -> None:
 
     arrays = {}
     for name in columns(results):
-        values = [result.get(name) for result in results]
+        values = [result.values.get(name) for result in results]
         kinds = {type(value) for value in values if value is not None}
         # Parquet's columns have one type; where ours have several, only text holds them all.
         if len(kinds) > 1 and not kinds <= {int, float}:

@@ -1,27 +1,21 @@
-"""What distinguishes the cells of a comparison, and what each choice is worth: differences of cells that agree in all
-else.
+"""The factors of a comparison and what each option of a factor is worth: differences of cells that agree in all else.
 
 A factor is a config group or an overridden key that has several values among the cells. Two cells make a pair for a
-factor if they differ in it and in nothing else that varies; for what never changes a training, if they are of the same
-training, whatever they were told. A pair's difference has the paired interval of `compare`, and so has the mean over
-several pairs.
+factor if they differ in it and in nothing else that varies; for a factor that never changes a training, if they are of
+the same training, whatever their overrides. A pair's difference has the paired interval of `statistics.difference`, and
+so has the mean over several pairs.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from diffsweep.report import statistics
-from diffsweep.report.overrides import overridden
-from diffsweep.sweep.store.record import CHOICES
+from diffsweep.report.overrides import override_values
+from diffsweep.sweep.store.result import GROUPS, Result, larger_is_better
 from diffsweep.sweep.store.signature import INFERENCE
-
-Result = Mapping[str, Any]
-
-_GROUPS = (*CHOICES, "guidance")
 
 
 @dataclass(frozen=True)
@@ -45,14 +39,14 @@ class Effect:
 
 def factors(results: Sequence[Result]) -> dict[str, list[str]]:
     """The factors of some cells: name -> each cell's option, "-" where it has none."""
-    told = [overridden(result) for result in results]
-    names = [*_GROUPS, *dict.fromkeys(key for one in told for key in one if key not in _GROUPS)]
+    overrides = [override_values(result) for result in results]
+    names = [*GROUPS, *dict.fromkeys(key for one in overrides for key in one if key not in GROUPS)]
     found = {}
     for name in names:
-        if name in _GROUPS:
-            options = [_text(result.get(name)) for result in results]
+        if name in GROUPS:
+            options = [result.option(name) or "-" for result in results]
         else:
-            options = [one.get(name, "-") for one in told]
+            options = [one.get(name, "-") for one in overrides]
         if len(set(options)) > 1:
             found[name] = options
     return found
@@ -61,24 +55,25 @@ def factors(results: Sequence[Result]) -> dict[str, list[str]]:
 def effects(results: Sequence[Result], name: str, *chosen: str) -> list[Effect]:
     """Each option of a factor beside its best one, best first; empty if no two cells differ in this factor only.
 
-    The truly best option is the best here or one whose interval contains 0, with 95 % or more: see `against_best`.
+    The truly best option is the best here or one whose interval contains 0, with 95 % or more (see
+    `differences_to_best`).
 
     Args:
-        results: contents of result.json files, measured alike.
+        results: with their jackknife values, of one protocol.
         name: of the number.
         chosen: one of `factors(results)`, or several that are taken together as one.
     """
     table = factors(results)
-    asked = [", ".join(one) for one in zip(*(table[key] for key in chosen), strict=True)]
+    chosen_options = [", ".join(one) for one in zip(*(table[key] for key in chosen), strict=True)]
     others = {key: options for key, options in table.items() if key not in chosen}
     if all(map(_of_inference, chosen)):
         others = {key: options for key, options in others.items() if _of_inference(key)}
-        others["fit"] = [str(result.get("fit")) for result in results]
+        others["fit"] = [result.fit for result in results]
     places: dict[tuple[str, ...], dict[str, Result]] = {}
     for i, result in enumerate(results):
-        if statistics.finite(result, name) is not None:
+        if result.value(name) is not None:
             where = tuple(options[i] for options in others.values())
-            places.setdefault(where, {})[asked[i]] = result
+            places.setdefault(where, {})[chosen_options[i]] = result
     shared = [place for place in places.values() if len(place) > 1]
     options = list(dict.fromkeys(option for place in shared for option in place))
 
@@ -86,7 +81,7 @@ def effects(results: Sequence[Result], name: str, *chosen: str) -> list[Effect]:
         differences = [_gap(place[option], place[beside], name) for place in shared if {option, beside} <= place.keys()]
         return sum(differences) / len(differences) if differences else None
 
-    sign = -1 if statistics.larger_is_better(name) else 1
+    sign = -1 if larger_is_better(name) else 1
     # With gaps in the grid, the mean over all of an option's cells would compare it with others' easier places.
     standing = {
         option: sum(sign * gap for other in options if other != option and (gap := gap_of(option, other)) is not None)
@@ -105,7 +100,7 @@ def effects(results: Sequence[Result], name: str, *chosen: str) -> list[Effect]:
 
 
 def _gap(a: Result, b: Result, name: str) -> float:
-    first, second = statistics.finite(a, name), statistics.finite(b, name)
+    first, second = a.value(name), b.value(name)
     assert first is not None
     assert second is not None
     return first - second
@@ -114,7 +109,3 @@ def _gap(a: Result, b: Result, name: str) -> float:
 def _of_inference(key: str) -> bool:
     """Whether a factor is about what is done with finished weights."""
     return re.split("[./]", key)[0] in INFERENCE
-
-
-def _text(value: object) -> str:
-    return "-" if value is None else str(value)

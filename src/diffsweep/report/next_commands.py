@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from diffsweep.sweep.store.override_words import split
-from diffsweep.sweep.store.record import CHOICES
-
-Result = Mapping[str, Any]
+from diffsweep.sweep.store.result import CHOICES, Result
 
 
 def next_commands(result: Result, runs: str | Path = "runs") -> list[tuple[str, str]]:
     """A few sensible commands to type after the run `result`, each with what it is good for."""
-    if result.get("images") is not None:
-        asked = [f"dataset={result.get('dataset')}", *(["--runs", str(runs)] if str(runs) != "runs" else [])]
-        return [(f"diffsweep results {shlex.join(asked)}", "beside everything compared with the same data")]
-    kept = [word for word in split(str(result.get("overrides") or "")) if _is_needed(word)]
+    if result.images is not None:
+        words = [f"dataset={result.option('dataset')}", *(["--runs", str(runs)] if str(runs) != "runs" else [])]
+        return [(f"diffsweep results {shlex.join(words)}", "beside everything compared with the same data")]
+    kept = [word for word in split(result.overrides) if _is_needed(word)]
 
     def command(*changed: str, multirun: bool = False) -> str:
         groups = {word.partition("=")[0] for word in changed}
@@ -29,13 +25,14 @@ def next_commands(result: Result, runs: str | Path = "runs") -> list[tuple[str, 
         return " ".join(["python train.py", *(["-m"] if multirun else []), *map(shlex.quote, [*words, *changed])])
 
     def other(group: str, first: str, second: str) -> str:
-        return second if result.get(group) == first else first
+        return second if result.option(group) == first else first
 
     sampler, schedule = other("sampler", "heun", "ddim"), other("schedule", "cosine", "linear")
-    both = [f"{group}={result.get(group) or kind},{kind}" for group, kind in _pairs(sampler, schedule, result)]
+    both = [f"{group}={result.option(group) or kind},{kind}" for group, kind in _pairs(sampler, schedule, result)]
     commands = [(command(f"sampler={sampler}"), "another sampler: reuses this training")]
-    if isinstance(asked := result.get("nfe_asked", result.get("nfe")), int):
-        commands.append((command(f"sampler.nfe={2 * asked}"), "twice the network calls: reuses this training"))
+    budget = result.nfe_requested or result.nfe
+    if isinstance(budget, int):
+        commands.append((command(f"sampler.nfe={2 * budget}"), "twice the network calls: reuses this training"))
     commands.append((command(f"schedule={schedule}"), "another noise schedule: trains again"))
     commands.append((command(*both, multirun=True), "all four combinations in one table: two trainings"))
     return commands
@@ -47,5 +44,5 @@ def _is_needed(word: str) -> bool:
 
 def _pairs(sampler: str, schedule: str, result: Result) -> list[tuple[str, str]]:
     defaults = {"sampler": "ddim" if sampler == "heun" else "heun", "schedule": "linear"}
-    chosen = {group: result.get(group) or default for group, default in defaults.items()}
+    chosen = {group: result.option(group) or default for group, default in defaults.items()}
     return [(group, kind) for group, kind in (("sampler", sampler), ("schedule", schedule)) if chosen[group] != kind]

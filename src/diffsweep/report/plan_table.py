@@ -7,9 +7,8 @@ seconds per network call of finished cells of theirs. Where nothing alike was ev
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from statistics import median
-from typing import Any
 
 from rich.console import Console
 from rich.text import Text
@@ -20,6 +19,7 @@ from diffsweep.report.live import Names
 from diffsweep.sweep.plan.jobs import RemainingWork
 from diffsweep.sweep.plan.plan import Plan
 from diffsweep.sweep.store.query import results
+from diffsweep.sweep.store.result import Result
 
 _SHOWN = 20
 
@@ -49,14 +49,14 @@ def show_plan(plan: Plan, todo: RemainingWork, console: Console | None = None) -
 class Costs:
     """What finished runs have cost, by what decides that."""
 
-    def __init__(self, finished: Iterable[Mapping[str, Any]]) -> None:
+    def __init__(self, finished: Iterable[Result]) -> None:
         step, call = defaultdict(list), defaultdict(list)
         for result in finished:
-            key = (result.get("backbone"), result.get("dataset"))
-            if result.get("fit_steps") and result.get("fit_seconds"):
-                step[key].append(result["fit_seconds"] / result["fit_steps"])
-            if result.get("nfe") and result.get("samples") and result.get("sample_seconds"):
-                call[key].append(result["sample_seconds"] / (result["nfe"] * result["samples"]))
+            key = (result.option("backbone"), result.option("dataset"))
+            if result.fit_steps and result.fit_seconds:
+                step[key].append(result.fit_seconds / result.fit_steps)
+            if result.nfe and result.samples and result.sample_seconds:
+                call[key].append(result.sample_seconds / (result.nfe * result.samples))
         self._step = {key: median(values) for key, values in step.items()}
         self._call = {key: median(values) for key, values in call.items()}
 

@@ -2,27 +2,35 @@
 
 In a terminal there are colours and rules; in a pipe only plain text, where columns are two spaces or more apart and
 none is empty. Cells are ranked only against cells that were measured alike, and those that chance alone may have put
-behind the best are marked (see `compare`).
+behind the best are marked (see `statistics`).
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from diffsweep.report import statistics, terminal_image
+from diffsweep.report import terminal_image
 from diffsweep.report.console import here, lines, show, sign_of
+from diffsweep.report.failure import Failure, by_reason
 from diffsweep.report.format import count, duration, listed, number, some, things, with_error
 from diffsweep.report.leaderboard import rank, show_group
 from diffsweep.report.next_commands import next_commands
-from diffsweep.report.statistics import half
-from diffsweep.sweep.store.record import CHOICES, Cell
+from diffsweep.report.protocol import (
+    TITLES,
+    MeasurementProtocol,
+    by_protocol,
+    differing_fields,
+    field_text,
+    with_main_number,
+)
+from diffsweep.sweep.store.record import Cell
+from diffsweep.sweep.store.result import CHOICES, Measure, Result
 
 # Of the cells that failed for one reason, as many are named.
 _EXAMPLES = 3
@@ -30,51 +38,52 @@ _EXAMPLES = 3
 # Of the numbers of one run beside its main one, as many are shown: there may be some for every label.
 _NUMBERS = 12
 
-# How a cell without result stands, where it did not fail itself.
-_NO_RESULT = {"blocked": "not run", "missing": "not done"}
-
-Result = Mapping[str, Any]
+# What people call the state of a cell without result.
+_STATES = {"failed": "failed", "blocked": "not run", "missing": "not done"}
 
 
 def show_result(result: Result, console: Console | None = None, runs: str | Path = "runs") -> None:
     """Print one finished run: its choices, its numbers beside their floors, times, files, and what to run next.
 
-    `result` is the content of a result.json that lies under the folder `runs`.
+    `runs` is the folder that it lies under.
     """
     console = console or here()
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
-    for choice in ("images", *CHOICES):
-        if result.get(choice) is not None:
-            table.add_row(choice, Text(str(result[choice])))
-    if result.get("images") is None:
+    if result.images is not None:
+        table.add_row("images", Text(result.images))
+    for group, option in result.options.items():
+        if group in CHOICES:
+            table.add_row(group, Text(option))
+    if result.images is None:
         table.add_row("network calls", _calls(result))
-    sign, metric = sign_of(console), str(result.get("metric") or "metric")
-    table.add_row(Text(metric), Text(_score(result, metric, sign) + _floor(result, metric, with_samples=True)))
-    others = [name for name in statistics.numbers(result) if name != metric]
-    for name in others[:_NUMBERS]:
-        table.add_row(Text(name), Text(_score(result, name, sign) + _floor(result, name)))
+    sign, metric = sign_of(console), result.metric or "metric"
+    floor_samples = result.floor_samples if result.floor_samples != result.samples else None
+    table.add_row(Text(metric), Text(_number(result.measure(metric), sign) + _floor(result.main, floor_samples)))
+    others = [result.measure(name) for name in result.measured if name != metric]
+    for measure in others[:_NUMBERS]:
+        table.add_row(Text(measure.name), Text(_number(measure, sign) + _floor(measure)))
     if len(others) > _NUMBERS:
         table.add_row("", f"and {count(len(others) - _NUMBERS)} more in result.json")
-    if result.get("evaluation_note"):
-        table.add_row("careful", Text(str(result["evaluation_note"])))
-    if result.get("images") is not None:
-        table.add_row("samples", f"{count(result.get('samples'))} of {count(result.get('images_available'))}")
+    if result.note:
+        table.add_row("careful", Text(result.note))
+    if result.images is not None:
+        table.add_row("samples", f"{count(result.samples)} of {count(result.images_available)}")
     else:
-        table.add_row("samples", f"{count(result.get('samples'))} in {duration(result.get('sample_seconds'))}")
-        trained, kept = result.get("fit_steps"), result.get("fit_kept_step")
-        best = f", weights of step {count(kept)}" if kept not in (None, trained) else ""
-        table.add_row("training", f"{count(trained)} steps in {duration(result.get('fit_seconds'))}{best}")
-    if result.get("reference_samples") is not None:
-        split = f", split {result['reference_split']}" if result.get("reference_split") else ""
-        table.add_row("reference", f"{count(result['reference_samples'])} real samples{split}")
-    if result.get("parameters") is not None:
-        table.add_row("parameters", count(result["parameters"]))
+        table.add_row("samples", f"{count(result.samples)} in {duration(result.sample_seconds)}")
+        kept = result.fit_kept_step
+        best = f", weights of step {count(kept)}" if kept not in (None, result.fit_steps) else ""
+        table.add_row("training", f"{count(result.fit_steps)} steps in {duration(result.fit_seconds)}{best}")
+    if result.reference_samples is not None:
+        split = f", split {result.reference_split}" if result.reference_split else ""
+        table.add_row("reference", f"{count(result.reference_samples)} real samples{split}")
+    if result.parameters is not None:
+        table.add_row("parameters", count(result.parameters))
     show(console, table)
     cell = Cell.of(result, runs)
     lines(console, "")
-    pictures = cell.folder / str(result.get("grid") or cell.samples_file.name)
+    pictures = cell.folder / (result.grid or cell.samples_file.name)
     terminal_image.show(pictures, console)
     lines(console, f"pictures  {pictures}")
     lines(console, f"numbers   {cell.result_file}")
@@ -85,7 +94,7 @@ def show_result(result: Result, console: Console | None = None, runs: str | Path
 
 def show_sweep(
     results: Sequence[Result],
-    failures: Sequence[Result] = (),
+    failures: Sequence[Failure] = (),
     console: Console | None = None,
     runs: str | Path = "runs",
     ranked: bool = True,
@@ -94,95 +103,74 @@ def show_sweep(
 ) -> None:
     """Print finished cells, best first unless not `ranked`, at most `limit` a table, then those that failed and why.
 
-    `results` are contents of result.json files; NAME_jackknife is read from the folder `runs` where it is left out.
-    `metric` is a number to rank by other than the main one of each cell. Cells that were measured differently
-    (`statistics.PROTOCOL`) come in tables of their own.
-
-    A failure needs `fit` and `cell` and may have `overrides`, `name` (what distinguishes it), `state` (as in
-    `sweep.status`), `reason` (one line), `error` and `log` (paths); what is absent is read from the folder `runs`.
+    Jackknife values that `results` lack are read from the folder `runs`. `metric` is a number to rank by other than the
+    main one of each cell. Cells that were measured differently (see `MeasurementProtocol`) come in tables of their own.
 
     Raises ValueError for a `metric` that no result has.
     """
     console = console or here()
-    chosen = statistics.by(results, metric) if metric is not None and results else results
+    chosen = with_main_number(results, metric) if metric is not None and results else results
     if len(chosen) < len(results):
         lines(console, f"left out: {things(len(results) - len(chosen), 'run')} without {metric}")
-    groups = _groups(chosen)
-    differing = statistics.apart(list(groups))
+    groups = by_protocol(chosen)
+    differing = differing_fields(list(groups))
     if differing:
-        named = [_differing(place, groups) for place in differing]
-        lines(console, f"{len(groups)} tables, for numbers of different {listed(named)} cannot be ranked", "")
-    for how, group in groups.items():
-        named = [(statistics.PROTOCOL[place][1], how[place]) for place in differing]
-        told = "".join(f"; {called} {_protocol_text(value)}" for called, value in named if called != "metric")
-        show_group(sorted(group, key=rank) if ranked else group, console, ranked, limit, runs, told)
+        values = [_field_values(field, groups) for field in differing]
+        lines(console, f"{len(groups)} tables, for numbers of different {listed(values)} cannot be ranked", "")
+    for protocol, group in groups.items():
+        own = [(TITLES[field], getattr(protocol, field)) for field in differing if field != "metric"]
+        heading = "".join(f"; {title} {field_text(value)}" for title, value in own)
+        show_group(sorted(group, key=rank) if ranked else group, console, ranked, limit, runs, heading)
     if not results:
         lines(console, "no finished runs")
     if failures:
-        lines(console, f"{listed(_counted(failures))}:")
-    alike: dict[str, list[Result]] = {}
-    for failure in failures:
-        reason = failure.get("reason") or Cell.of(failure, runs).error() or "no reason was recorded"
-        alike.setdefault(str(reason), []).append(failure)
-    for reason, hit in alike.items():
-        for failure in hit[:_EXAMPLES]:
-            lines(console, f"  {failure.get('name') or failure.get('overrides') or failure.get('cell')}")
-        if len(hit) > _EXAMPLES:
-            lines(console, f"  ... and {count(len(hit) - _EXAMPLES)} more")
+        _show_failures(failures, console, runs)
+
+
+def _show_failures(failures: Sequence[Failure], console: Console, runs: str | Path) -> None:
+    counts = Counter(_STATES[failure.state] for failure in failures)
+    lines(console, f"{listed([f'{amount} {state}' for state, amount in counts.items()])}:")
+    for reason, group in by_reason(failures, runs).items():
+        lines(console, *(f"  {failure.title}" for failure in group[:_EXAMPLES]))
+        if len(group) > _EXAMPLES:
+            lines(console, f"  ... and {count(len(group) - _EXAMPLES)} more")
         lines(console, f"    {reason}")
-        errors = (Path(failure.get("error") or Cell.of(failure, runs).error_file) for failure in hit)
-        log = next((failure["log"] for failure in hit if failure.get("log")), None)
-        if seen := next((error for error in errors if error.exists()), log):
-            lines(console, f"    see {seen}")
+        errors = (failure.error_file(runs) for failure in group)
+        log = next((failure.log for failure in group if failure.log), None)
+        if file := next((error for error in errors if error.exists()), log):
+            lines(console, f"    see {file}")
 
 
-def _groups(results: Sequence[Result]) -> dict[tuple[Any, ...], list[Result]]:
-    """Results by how they were measured."""
-    groups: dict[tuple[Any, ...], list[Result]] = {}
-    for result in results:
-        groups.setdefault(statistics.protocol(result), []).append(result)
-    return groups
+def _field_values(field: str, protocols: Iterable[MeasurementProtocol]) -> str:
+    """A field of the protocol with the values that it has, for people."""
+    values = {getattr(protocol, field) for protocol in protocols}
+    ordered = sorted(values, key=lambda value: (isinstance(value, str), value is None, value))
+    return f"{TITLES[field]} ({some([field_text(value) for value in ordered])})"
 
 
-def _differing(place: int, groups: Mapping[tuple[Any, ...], object]) -> str:
-    values = sorted({how[place] for how in groups}, key=lambda value: (isinstance(value, str), value is None, value))
-    return f"{statistics.PROTOCOL[place][1]} ({some([_protocol_text(value) for value in values])})"
+def _number(measure: Measure, sign: str = "+-") -> str:
+    text = with_error(measure.value, measure.half, sign)
+    return text if measure.reason is None else f"{text} ({measure.reason})"
 
 
-def _protocol_text(value: object) -> str:
-    return "none" if value is None else count(value)
-
-
-def _counted(failures: Sequence[Result]) -> list[str]:
-    counts = Counter(_NO_RESULT.get(str(failure.get("state")), "failed") for failure in failures)
-    return [f"{amount} {what}" for what, amount in counts.items()]
-
-
-def _score(result: Result, name: str, sign: str = "+-") -> str:
-    text = with_error(result.get(name), half(result, name), sign)
-    reason = result.get(f"{name}_reason")
-    return text if reason is None else f"{text} ({reason})"
-
-
-def _floor(result: Result, name: str, with_samples: bool = False) -> str:
-    if (floor := result.get(f"{name}_floor")) is None:
+def _floor(measure: Measure, samples: float | None = None) -> str:
+    """The floor of a number; of so many real samples, if they are not as many as the samples."""
+    if measure.floor is None:
         return ""
-    among = result.get("floor_samples") if with_samples else None
-    of = f" with {count(among)} samples" if among is not None and among != result.get("samples") else ""
-    return f"  (real against real: {number(floor)}{of})"
+    of = f" with {count(samples)} samples" if samples is not None else ""
+    return f"  (real against real: {number(measure.floor)}{of})"
 
 
 def _calls(result: Result) -> str:
-    asked, used = result.get("nfe_asked"), result.get("nfe")
-    text = f"{count(used)} a sample, {count(result.get('steps'))} steps"
-    return text if asked is None or asked == used else f"{text} ({count(asked)} asked)"
+    text = f"{count(result.nfe)} a sample, {count(result.steps)} steps"
+    requested = result.nfe_requested
+    return text if requested in (None, result.nfe) else f"{text} ({count(requested)} asked)"
 
 
 def line(result: Result) -> str:
     """One finished run in one line, as a sweep shows it while it goes on."""
-    choices = " ".join(f"{choice}={result[choice]}" for choice in CHOICES if result.get(choice) is not None)
-    metric = str(result.get("metric"))
-    return f"done {choices}  {metric} {_score(result, metric)}"
+    choices = " ".join(f"{group}={option}" for group, option in result.options.items() if group in CHOICES)
+    return f"done {choices}  {result.metric} {_number(result.main)}"
 
 
 def show_where(
@@ -193,10 +181,10 @@ def show_where(
     if report.exists():
         lines(console, f"report         {report}")
     lines(console, f"table          {table}")
-    bests = [min(group, key=rank) for group in _groups(results).values()]
+    bests = [min(group, key=rank) for group in by_protocol(results).values()]
     for best in bests[:_EXAMPLES]:
         cell = Cell.of(best, runs)
-        pictures = cell.folder / str(best.get("grid") or cell.samples_file.name)
+        pictures = cell.folder / (best.grid or cell.samples_file.name)
         if len(bests) == 1:
             terminal_image.show(pictures, console)
         lines(console, f"best pictures  {pictures}")

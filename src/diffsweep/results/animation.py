@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,14 @@ from tqdm import tqdm
 from diffsweep.results.resample import sample_request
 from diffsweep.sweep.store.process import import_from
 from diffsweep.sweep.store.record import Cell
+from diffsweep.sweep.store.result import Result
 
 # The most cells that are animated, and the most samples of each.
 _CELLS, _SAMPLES = 24, 16
 
 
-def animations(ranked: Sequence[Mapping[str, Any]], count: int, runs: Path) -> dict[str, dict[str, Any]]:
-    """Cell -> animation of its first `count` samples, for the first 24 cells of `ranked` that have a model.
+def animations(ranking: Sequence[Result], count: int, runs: Path) -> dict[str, dict[str, Any]]:
+    """Cell -> animation of its first `count` samples, for the first 24 cells of `ranking` that have a model.
 
     They are drawn anew, without training. Raises ValueError for more samples than a page can show.
     """
@@ -28,7 +29,7 @@ def animations(ranked: Sequence[Mapping[str, Any]], count: int, runs: Path) -> d
     from diffsweep.report.animation import motion
     from diffsweep.runs import resample
 
-    own = [result for result in ranked if result.get("images") is None][:_CELLS]
+    own = [result for result in ranking if result.images is None][:_CELLS]
     animated = {}
     for result in tqdm(own, "animating", unit="cell", disable=None, leave=False):
         cell = Cell.of(result, runs)

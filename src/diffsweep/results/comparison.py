@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffsweep.sweep.store.record import Cell
+from diffsweep.sweep.store.result import Result, larger_is_better
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,24 +36,23 @@ def compare(df: pd.DataFrame, by: str | Sequence[str] = "sampler", metric: str |
     import pandas as pd
 
     from diffsweep.report.factors import effects, factors
-    from diffsweep.report.fill_defaults import spelled
-    from diffsweep.report.statistics import PROTOCOL, apart, finite, larger_is_better, protocol
-    from diffsweep.report.statistics import by as having
+    from diffsweep.report.fill_defaults import fill_defaults
+    from diffsweep.report.protocol import TITLES, by_protocol, differing_fields, with_main_number
 
     keys = [by] if isinstance(by, str) else list(by)
     if not keys:
         raise ValueError("by is empty: name a choice, such as sampler")
     cells = _records(df)
-    mains = {str(cell["metric"]) for cell in cells if cell.get("metric")}
+    mains = {cell.metric for cell in cells if cell.metric}
     if metric is None and len(mains) != 1:
         raise ValueError(f"the main metrics of these cells are {', '.join(sorted(mains)) or 'none'}: say metric=NAME")
     name = metric or mains.pop()
-    cells = having(cells, name)
-    differing = [PROTOCOL[place][1] for place in apart(list({protocol(cell) for cell in cells}))]
+    cells = with_main_number(cells, name)
+    differing = [TITLES[field] for field in differing_fields(list(by_protocol(cells)))]
     if differing:
         raise ValueError(f"these cells differ in {', '.join(differing)}: choose some, as df[df.samples == 500]")
     folders = dict(zip(df["cell"], df["folder"], strict=True))
-    cells = spelled(cells, lambda cell: Cell(Path(folders[cell["cell"]])).config())
+    cells = fill_defaults(cells, lambda cell: Cell(Path(folders[cell.cell])).config())
     varied = factors(cells)
     unvaried = [key for key in keys if key not in varied]
     if unvaried:
@@ -61,7 +61,7 @@ def compare(df: pd.DataFrame, by: str | Sequence[str] = "sampler", metric: str |
     if not found:
         others = [key for key in varied if key not in keys]
         why = f"they differ in {', '.join(others)} as well" if others else "they are of different trainings"
-        if sum(finite(cell, name) is not None for cell in cells) < 2:
+        if sum(cell.value(name) is not None for cell in cells) < 2:
             why = f"the others have no {name}"
         raise ValueError(f"no two of these cells differ in {' and '.join(keys)} only: {why}")
     options = {", ".join(one): one for one in zip(*(varied[key] for key in keys), strict=True)}
@@ -79,8 +79,8 @@ def compare(df: pd.DataFrame, by: str | Sequence[str] = "sampler", metric: str |
     )
 
 
-def _records(df: pd.DataFrame) -> list[dict[str, Any]]:
-    """The results of the cells of a table, NAME_jackknife included."""
+def _records(df: pd.DataFrame) -> list[Result]:
+    """The results of the cells of a table, with their jackknife values."""
     if not {"cell", "folder"} <= set(df):
         raise ValueError("a table without the column folder of results.load names no cells: keep it, and cell")
     if df.empty:

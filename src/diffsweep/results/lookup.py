@@ -60,17 +60,18 @@ def find(run: Selector, runs: str | Path = "runs") -> Fit | Cell:
 
 
 def _chosen(word: str, runs: str | Path) -> Cell:
-    from diffsweep.report.statistics import finite, protocol, rank
+    from diffsweep.report.protocol import protocol_of
+    from diffsweep.report.statistics import rank
 
-    own = [result for result in query.results(runs) if result.get("images") is None]
+    own = [result for result in query.results(runs) if result.images is None]
     if not own:
         raise ValueError(f"no finished runs in {runs}: `python train.py` makes one")
-    chosen = max(own, key=lambda result: str(result.get("created")))
+    chosen = max(own, key=lambda result: result.created)
     if word == "best":
-        alike = [result for result in own if protocol(result) == protocol(chosen)]
-        chosen = min(alike, key=lambda result: rank(result, str(result["metric"])))
-        if finite(chosen, str(chosen["metric"])) is None:
-            raise ValueError(f"no cell in {runs} has a {chosen['metric']}: name one")
+        alike = [result for result in own if protocol_of(result) == protocol_of(chosen)]
+        chosen = min(alike, key=lambda result: rank(result, result.metric))
+        if chosen.lost:
+            raise ValueError(f"no cell in {runs} has a {chosen.metric}: name one")
     return Cell.of(chosen, runs)
 
 

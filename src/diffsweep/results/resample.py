@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from diffsweep.mistakes import one_line
 from diffsweep.results.lookup import find
-from diffsweep.sweep.store.record import CHOICES, Cell, Fit
+from diffsweep.sweep.store.record import Cell, Fit
+from diffsweep.sweep.store.result import GROUPS
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -54,7 +55,7 @@ class SampleRequest(NamedTuple):
         return {
             "cell": self.record.signature if isinstance(self.record, Cell) else None,
             "fit": self.fit.signature,
-            **{group: self.choices.get(group) for group in (*CHOICES, "guidance")},
+            **{group: self.choices.get(group) for group in GROUPS},
             "samples": len(drawn.samples),
             "broken_samples": drawn.broken,
             "seed": self.seed,
@@ -110,8 +111,8 @@ def sample_request(
     from diffsweep.runs.trust import check_targets
 
     check_targets(cfg, record.config_file)
-    result = (record.result() if isinstance(record, Cell) else None) or {}
-    choices = {group: result[group] for group in (*CHOICES, "guidance") if result.get(group)}
+    result = record.result() if isinstance(record, Cell) else None
+    choices = {} if result is None else result.options
     budget = cfg.sampler.nfe
     words = [_word(word) for word in changes]
     for group, chosen in (("sampler", sampler), ("guidance", guidance)):

@@ -7,21 +7,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffsweep.sweep.store import query
-from diffsweep.sweep.store.record import CHOICES
+from diffsweep.sweep.store.result import GROUPS
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
 # What few cells differ in.
-_CATEGORIES = {*CHOICES, "guidance", "metric", "extractor", "reference_split", "resize", "sweep"}
+_CATEGORIES = {*GROUPS, "metric", "extractor", "reference_split", "resize", "sweep"}
 
 
 def load(runs: str | Path = "runs", *filters: str) -> pd.DataFrame:
     """All finished cells, one a row, with the columns of their result.json.
 
     The choices are categories, numbers are numbers (whole ones that some cells lack: Int64), and `created` is a time.
-    `folder` is where the cell lies; NAME_jackknife, by which `compare` finds its intervals, is left there.
+    `folder` is where the cell lies; the values by block, by which `compare` finds its intervals, are left there.
 
     Args:
         runs: folder of all runs.
@@ -41,10 +41,10 @@ def load(runs: str | Path = "runs", *filters: str) -> pd.DataFrame:
         raise ValueError(f"none of the {len(every):,} finished runs passes {' '.join(filters)}")
     import pandas as pd
 
-    columns = {name: None for result in chosen for name in result}
-    table: dict[str, Any] = {name: _typed(name, [result.get(name) for result in chosen]) for name in columns}
+    columns = {name: None for result in chosen for name in result.values}
+    table: dict[str, Any] = {name: _typed(name, [result.values.get(name) for result in chosen]) for name in columns}
     fits = Path(runs).absolute() / "fits"
-    table["folder"] = [f"{fits}/{result['fit']}/cells/{result['cell']}" for result in chosen]
+    table["folder"] = [f"{fits}/{result.fit}/cells/{result.cell}" for result in chosen]
     return pd.DataFrame(table)
 
 

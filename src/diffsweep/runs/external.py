@@ -37,9 +37,9 @@ from diffsweep.scoring.measure import measure
 from diffsweep.scoring.score import GRID
 from diffsweep.settings import EvaluationSettings
 from diffsweep.sweep.store.lease import Lease
-from diffsweep.sweep.store.override_words import joined
 from diffsweep.sweep.store.process import Process
-from diffsweep.sweep.store.record import CHOICES, Cell, Run, provenance
+from diffsweep.sweep.store.record import Cell, Run, provenance
+from diffsweep.sweep.store.result import GivenImages, Result
 from diffsweep.trainer import make_trainer
 
 
@@ -174,7 +174,7 @@ class External:
         fit = Run.of({"external": self.counts["external"]}, runs=runs).fit
         return fit.cell(Run.of(self.counts, runs=runs).cell.signature)
 
-    def evaluate(self, *, force: bool = False, show: bool = True) -> dict[str, Any]:
+    def evaluate(self, *, force: bool = False, show: bool = True) -> Result:
         """The result, which is measured and recorded unless it is there already.
 
         Args:
@@ -192,25 +192,43 @@ class External:
         with Lease(self.cell.folder).acquire(on_wait=waiting):
             done = None if force else self.cell.result()
             if done is None:
-                self._record(self._measured(device, show))
+                self._record(self._measure(device, show))
                 done = self.cell.result()
         assert done is not None
         return done
 
-    def _measured(self, device: torch.device, show: bool) -> dict[str, Any]:
+    def _measure(self, device: torch.device, show: bool) -> Result:
         started = time.monotonic()
         there = dataclasses.replace(self.evaluation, extractor=self.evaluation.extractor.to(device))
         told = None if self.images.told is None else self.images.told[self.order]
         features = Features.collect(self._batches(there.extractor, show), told, there.outputs)
         extracted = time.monotonic()
-        numbers = measure(self.dataset, there, self.settings, features, 0, show=show)
-        seconds = {"evaluate_seconds": time.monotonic() - started, "extract_seconds": extracted - started}
-        if not isinstance(self.dataset, Pictures):
-            return numbers | seconds
-        notes = [numbers["evaluation_note"]] if numbers["evaluation_note"] else []
-        if self.counts["dataset"]["images"] == self.counts["external"]["images"]:
-            notes.insert(0, "these are the very images that they are compared with")
-        return numbers | {"reference_split": None, "evaluation_note": "; ".join(notes) or None} | seconds
+        measurement = measure(self.dataset, there, self.settings, features, 0, show=show)
+        finished = time.monotonic()
+        if isinstance(self.dataset, Pictures):
+            notes = [measurement.note] if measurement.note else []
+            if self.counts["dataset"]["images"] == self.counts["external"]["images"]:
+                notes.insert(0, "these are the very images that they are compared with")
+            measurement = dataclasses.replace(measurement, reference_split=None, note="; ".join(notes) or None)
+        resized = [] if self.images.resize == "none" else [f"images.size={self.images.shape[1]}"]
+        return Result.of(
+            self.cell.signature,
+            self.cell.fit.signature,
+            [f"images={self.name}", *resized, *self.given],
+            {"dataset": self.choice},
+            measurement,
+            evaluate_seconds=finished - started,
+            extract_seconds=extracted - started,
+            grid=self.cell.samples_file.name,
+            images=GivenImages(
+                name=self.name,
+                source=self.source,
+                digest=self.counts["external"]["images"][:12],
+                available=len(self.images),
+                resize=self.images.resize,
+                skipped=self.images.skipped,
+            ),
+        )
 
     def _batches(self, extractor: Extractor, show: bool) -> Iterator[dict[str, Tensor]]:
         bar = tqdm(
@@ -226,37 +244,15 @@ class External:
                 yield extractor(self.images.x[numbers])
                 bar.update(len(numbers))
 
-    def _record(self, measured: dict[str, Any]) -> None:
+    def _record(self, result: Result) -> None:
         cell, digest = self.cell, self.counts["external"]["images"]
         fit = cell.fit
-        resized = [] if self.images.resize == "none" else [f"images.size={self.images.shape[1]}"]
         grid(self.images.x[self.order[:GRID]], cell.samples_file)
         cell.write_config(self.counts)
         if not fit.done:
             known = {"fit": fit.signature, "external": True, "steps": None, "images_digest": digest}
             fit.write_done(known | provenance())
-        cell.write_result(
-            {
-                "cell": cell.signature,
-                "fit": fit.signature,
-                "overrides": joined([f"images={self.name}", *resized, *self.given]),
-                **dict.fromkeys([*CHOICES, "guidance"]),
-                "dataset": self.choice,
-                "images": self.name,
-                **measured,
-                "images_source": self.source,
-                "images_digest": digest[:12],
-                "images_available": len(self.images),
-                "images_resize": self.images.resize,
-                "skipped_files": self.images.skipped,
-                **dict.fromkeys(["nfe", "nfe_asked", "steps", "sample_seed", "seed", "parameters"]),
-                **dict.fromkeys(["fit_steps", "fit_kept_step", "fit_seconds", "sample_seconds"]),
-                "grid": cell.samples_file.name,
-                "sweep": None,
-                "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-                **provenance(),
-            }
-        )
+        cell.write_result(result)
 
 
 def read(path: str, size: int | None, corrupt: str) -> Images:

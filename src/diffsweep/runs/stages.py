@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator
-from typing import Any, Literal
+from typing import Literal
 
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig
@@ -25,6 +25,7 @@ from diffsweep.sweep.store.environment import recorded
 from diffsweep.sweep.store.lease import Lease
 from diffsweep.sweep.store.process import Process
 from diffsweep.sweep.store.record import CannotWriteError, Cell, Fit, Record, Run, make_folder
+from diffsweep.sweep.store.result import Result
 from diffsweep.tracking import loggers
 from diffsweep.tracking.run_info import RunInfo
 from diffsweep.trainer import Interrupted
@@ -34,7 +35,7 @@ from diffsweep.training.scoring_callbacks import PruningPolicy, TrainingPruned
 
 def complete(
     cfg: DictConfig, run: Run, overrides: list[str], sweep: str | None = None, pruning: PruningPolicy | None = None
-) -> dict[str, Any] | None:
+) -> Result | None:
     """The result of a run, doing what is missing of it: `train`, then `score`.
 
     Args:
@@ -45,7 +46,7 @@ def complete(
         pruning: When and by whom the training may be stopped.
 
     Returns:
-        The flat result; None on ranks other than the first, which only lend a hand.
+        The result; None on ranks other than the first, which only lend a hand.
 
     Raises:
         ValueError: for a bad value or choices that do not go together, before anything is written.
@@ -64,7 +65,7 @@ def train(cfg: DictConfig, run: Run, sweep: str | None = None) -> None:
         _train(cfg, build(cfg), run, sweep)
 
 
-def score(cfg: DictConfig, run: Run, overrides: list[str], sweep: str | None = None) -> dict[str, Any] | None:
+def score(cfg: DictConfig, run: Run, overrides: list[str], sweep: str | None = None) -> Result | None:
     """The result of a run whose fit is trained; arguments, result and errors as `complete`.
 
     Raises:
@@ -95,9 +96,7 @@ def _train(
             fit(cfg, components, run, held, sweep, pruning)
 
 
-def _score(
-    cfg: DictConfig, components: Components, run: Run, overrides: list[str], sweep: str | None
-) -> dict[str, Any] | None:
+def _score(cfg: DictConfig, components: Components, run: Run, overrides: list[str], sweep: str | None) -> Result | None:
     with _alone(run.cell, "evaluated") as held:
         done = run.cell.result()
         return done if done is not None else evaluate(cfg, components, run, overrides, sweep, held)
@@ -148,7 +147,7 @@ def evaluate(
     overrides: list[str],
     sweep: str | None = None,
     held: Callable[[], bool] = lambda: True,
-) -> dict[str, Any] | None:
+) -> Result | None:
     """Score the cell of a run whose fit is finished; see `scoring.score`."""
     with _mirrored(cfg, run, run.cell, "cell", sweep) as mirrors:
         if is_first_rank():

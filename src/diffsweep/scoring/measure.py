@@ -7,18 +7,20 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from diffsweep.data.examples import Split
 from diffsweep.data.modality import Modality
-from diffsweep.evaluation.evaluate import Evaluation, recorded
+from diffsweep.evaluation.evaluate import Evaluation
 from diffsweep.evaluation.extractor import sha256
 from diffsweep.evaluation.features import Features
 from diffsweep.evaluation.frechet import Frechet
 from diffsweep.evaluation.metric import Metric
 from diffsweep.evaluation.metric import settings as metric_settings
 from diffsweep.evaluation.reference import Library, RealData, Reference
+from diffsweep.scoring.estimate import measure_of
 from diffsweep.settings import EvaluationSettings
+from diffsweep.sweep.store.result import Measure, Measurement
 
 
 class RealDataset(Protocol):
@@ -102,8 +104,8 @@ def measure(
     broken: int,
     *,
     show: bool = True,
-) -> dict[str, Any]:
-    """The fields of a result that say what was measured, and how.
+) -> Measurement:
+    """What samples are worth: every number with its interval, and how it was measured.
 
     Args:
         dataset: Of the real data.
@@ -120,32 +122,30 @@ def measure(
     real = Baseline.of(dataset, evaluation, settings, balanced=balanced, show=show)
     main, total = evaluation.main, len(drawn) + broken
     if broken:
-        numbers: dict[str, Any] = {
-            main: None,
-            f"{main}_reason": f"{broken} of {total} samples are not finite",
-            f"{main}_by": metric_settings(evaluation.metrics[0]),
-        }
+        reason = f"{broken} of {total} samples are not finite"
+        measures = [Measure(main, None, by=metric_settings(evaluation.metrics[0]), reason=reason)]
     else:
-        numbers = recorded(evaluation.measure(drawn, real.reference), real.floor)
-        if main not in numbers:
+        estimates = evaluation.measure(drawn, real.reference)
+        measures = [measure_of(name, estimate, real.floor.get(name)) for name, estimate in estimates.items()]
+        if main not in estimates:
             reason = f"there is no {main} of {total} samples{'' if balanced else ' without labels'}"
-            numbers |= {main: None, f"{main}_reason": reason}
+            measures.append(Measure(main, None, reason=reason))
     extractor = evaluation.extractor
-    return {
-        "metric": main,
-        **numbers,
-        "evaluation_note": _note(evaluation, total, real.reference.n),
-        "samples": total,
-        "broken_samples": broken,
-        "reference_split": settings.reference,
-        "reference_samples": real.reference.n,
-        "reference_digest": real.reference.digest[:12],
-        "floor_samples": real.held_out,
-        "extractor": extractor.space,
-        "extractor_digest": extractor.digest[:12],
-        "resize": extractor.resize,
-        "bits": dataset.modality.bits,
-    }
+    return Measurement(
+        metric=main,
+        measures=measures,
+        note=_note(evaluation, total, real.reference.n),
+        samples=total,
+        broken_samples=broken,
+        reference_split=settings.reference,
+        reference_samples=real.reference.n,
+        reference_digest=real.reference.digest[:12],
+        floor_samples=real.held_out,
+        extractor=extractor.space,
+        extractor_digest=extractor.digest[:12],
+        resize=extractor.resize,
+        bits=dataset.modality.bits,
+    )
 
 
 def _note(evaluation: Evaluation, samples: int, real: int) -> str | None:

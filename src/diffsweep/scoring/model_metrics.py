@@ -7,8 +7,8 @@ samples are, so that it has the same interval, and its differences are paired by
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -19,11 +19,12 @@ from diffsweep.diffusion import Denoise, Denoiser, Schedule
 from diffsweep.diffusion.consistency import Consistency
 from diffsweep.diffusion.likelihood import log_likelihood
 from diffsweep.diffusion.objective import Objective
-from diffsweep.evaluation.evaluate import recorded
 from diffsweep.evaluation.features import Features
 from diffsweep.evaluation.interval import Estimate
 from diffsweep.evaluation.metric import settings
 from diffsweep.mistakes import whole
+from diffsweep.scoring.estimate import measure_of
+from diffsweep.sweep.store.result import Measure
 
 
 @runtime_checkable
@@ -113,8 +114,8 @@ def measure_model(
     conditional: bool,
     batch_size: int,
     device: torch.device | str = "cpu",
-) -> dict[str, Any]:
-    """The fields of a result that say what was measured of a model, by examples of the test split.
+) -> list[Measure]:
+    """What is measured of a model, by examples of the test split: one number a metric.
 
     Args:
         metrics: Any number of them.
@@ -128,7 +129,7 @@ def measure_model(
     Raises:
         ValueError: if the data cannot be read.
     """
-    found: dict[str, Any] = {}
+    measures = []
     for metric in metrics:
         held_out = dataset.load("test")
         chosen = torch.randperm(len(held_out), generator=torch.Generator().manual_seed(0))[: metric.examples]
@@ -137,15 +138,17 @@ def measure_model(
             x = dataset.encode(held_out.x[part]).to(device)
             labels = held_out.labels[part].to(device) if conditional else None
             values.append(metric.each(denoise, x, schedule, labels).double().cpu())
-        found |= _fields(metric, torch.cat(values)) | {f"{metric.short}_examples": len(chosen)}
-    return found
+        measures.append(_mean(metric, torch.cat(values)))
+    return measures
 
 
-def _fields(metric: ModelMetric, values: Tensor) -> dict[str, Any]:
-    short = metric.short
-    broken = int((~values.isfinite()).sum())
+def _mean(metric: ModelMetric, values: Tensor) -> Measure:
+    """The mean of a metric's values by example, with its interval."""
+    short, broken = metric.short, int((~values.isfinite()).sum())
     if broken:
-        return {short: None, f"{short}_reason": f"{broken} of {len(values)} values are not finite"}
+        reason = f"{broken} of {len(values)} values are not finite"
+        return Measure(short, None, by=settings(metric), reason=reason, examples=len(values))
     each = Features({"features": values[:, None]})
     without = [float(each.without(block)["features"].mean()) for block in range(len(each.blocks))]
-    return recorded({short: Estimate(float(values.mean()), without, settings(metric))}, {})
+    measure = measure_of(short, Estimate(float(values.mean()), without, settings(metric)))
+    return replace(measure, examples=len(values))

@@ -8,7 +8,6 @@ import functools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from diffsweep.diffusion import Sampler
 from diffsweep.diffusion.guidance import Guidance
@@ -20,8 +19,8 @@ from diffsweep.scoring.model_metrics import ModelMetric, measure_model
 from diffsweep.scoring.sampling import FeatureExtraction, Model, Sampling, draw
 from diffsweep.scoring.weights import load_weights
 from diffsweep.settings import EvaluationSettings, TrainerSettings
-from diffsweep.sweep.store.override_words import joined
-from diffsweep.sweep.store.record import CHOICES, CannotWriteError, Run, provenance
+from diffsweep.sweep.store.record import CannotWriteError, Run
+from diffsweep.sweep.store.result import Result, SamplingSummary, TrainingSummary
 from diffsweep.trainer import make_trainer
 
 # As many samples are shown in a picture.
@@ -58,7 +57,7 @@ def score(
     seed: int,
     sweep: str | None = None,
     held: Callable[[], bool] = lambda: True,
-) -> dict[str, Any] | None:
+) -> Result | None:
     """Draw a cell's samples with the averaged weights of its training, measure them, write picture and result.
 
     Args:
@@ -70,13 +69,13 @@ def score(
         held: Whether this process still has the right to write the result.
 
     Returns:
-        The flat result; None on ranks other than the first.
+        The result; None on ranks other than the first.
 
     Raises:
         ValueError: if weights or data cannot be read.
     """
-    cell, fitted = run.cell, run.fit.result()
-    assert fitted is not None
+    cell, trained = run.cell, run.fit.result()
+    assert trained is not None
     model, settings, evaluation = scoring.model, scoring.settings, scoring.evaluation
     load_weights(model.denoiser, run.fit)
     if is_first_rank():
@@ -92,7 +91,7 @@ def score(
     started = time.monotonic()
     cell.write_status("running", stage="evaluate")
     there = dataclasses.replace(evaluation, extractor=evaluation.extractor.to(drawn.device))
-    measured = measure(model.dataset, there, settings, drawn.features, drawn.broken, show=show)
+    measurement = measure(model.dataset, there, settings, drawn.features, drawn.broken, show=show)
     of_model = measure_model(
         scoring.model_metrics,
         model.denoiser.to(drawn.device),
@@ -104,31 +103,31 @@ def score(
     )
     evaluate_seconds = drawn.extract_seconds + time.monotonic() - started
     grid(drawn.samples, cell.samples_file)
-    result = {
-        "cell": cell.signature,
-        "fit": run.fit.signature,
-        "overrides": joined(overrides),
-        **{group: run.choices.get(group) for group in CHOICES},
-        "guidance": run.choices.get("guidance"),
-        **measured,
-        **of_model,
-        "nfe": drawn.nfe,
-        "nfe_asked": scoring.sampler.nfe,
-        "steps": scoring.sampler.steps,
-        "sample_seed": settings.seed,
-        "seed": seed,
-        "parameters": fitted["parameters"],
-        "fit_steps": fitted["steps"],
-        "fit_kept_step": fitted["best_step"] if fitted.get("kept") == "best" else fitted["steps"],
-        "fit_seconds": fitted["seconds"],
-        "sample_seconds": drawn.seconds,
-        "evaluate_seconds": evaluate_seconds,
-        "extract_seconds": drawn.extract_seconds,
-        "grid": cell.samples_file.name,
-        "sweep": sweep,
-        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        **provenance(),
-    }
+    result = Result.of(
+        cell.signature,
+        run.fit.signature,
+        overrides,
+        run.choices,
+        dataclasses.replace(measurement, of_model=of_model),
+        evaluate_seconds=evaluate_seconds,
+        extract_seconds=drawn.extract_seconds,
+        grid=cell.samples_file.name,
+        sampling=SamplingSummary(
+            nfe=drawn.nfe,
+            nfe_requested=scoring.sampler.nfe,
+            steps=scoring.sampler.steps,
+            seed=settings.seed,
+            seconds=drawn.seconds,
+        ),
+        training=TrainingSummary(
+            seed=seed,
+            parameters=trained["parameters"],
+            steps=trained["steps"],
+            kept_step=trained["best_step"] if trained.get("kept") == "best" else trained["steps"],
+            seconds=trained["seconds"],
+        ),
+        sweep=sweep,
+    )
     if not held():
         raise RuntimeError(f"cell {cell.signature} was taken over by another process while this one slept")
     cell.write_result(result)

@@ -12,6 +12,7 @@ from typing import Any
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from diffsweep.sweep.store.record import Fit, read_metrics
+from diffsweep.sweep.store.result import Result
 from diffsweep.tracking.record_values import numbers
 from diffsweep.tracking.run_info import RunInfo
 from diffsweep.tracking.wandb_run import WandbRun
@@ -90,16 +91,16 @@ def log_fit(logger: Logger, done: Mapping[str, Any], rows: Sequence[Mapping[str,
         logger.run.log_fit(done, rows, weights if logger.settings.artifact else None)
 
 
-def log_result(logger: Logger, result: Mapping[str, Any], grid: Path) -> None:
+def log_result(logger: Logger, result: Result, grid: Path) -> None:
     """Log the result of a cell.
 
     Args:
         logger: Any.
-        result: Content of result.json.
+        result: Of the cell.
         grid: The picture of its samples.
     """
     if not isinstance(logger, WandbLogger):
-        logger.log_metrics(numbers(result))
+        logger.log_metrics(numbers(result.values))
     elif logger.run is not None:
         logger.run.log_result(result, grid)
 

@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from diffsweep.sweep.store.result import is_jackknife
+
 # Folder, below a fit's, of the pictures that are drawn while it trains; NUMBER_OF_STEPS.png each.
 PICTURES = "samples"
 
@@ -42,7 +44,7 @@ def words(record: Mapping[str, Any]) -> dict[str, str | bool]:
     return {
         key: value
         for key, value in record.items()
-        if isinstance(value, (str, bool)) and key not in ("grid", "status") and not key.endswith("_jackknife")
+        if isinstance(value, (str, bool)) and key not in ("grid", "status") and not is_jackknife(key)
     }
 
 

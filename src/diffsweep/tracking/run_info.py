@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from diffsweep.sweep.store.record import CHOICES
+from diffsweep.sweep.store.result import CHOICES, GROUPS
 
 # Of the config: what says nothing about a run; and, of a fit, what is done with its weights only.
 _APART = ("hydra", "logger", "mode", "paths", "resources")
@@ -64,8 +64,7 @@ def flat_config(config: Mapping[str, Any], choices: Mapping[str, Any], left_out:
 
     A part is named by its class, as `sampler/solver`: "Heun". There are no dots in keys, which W&B takes for depth.
     """
-    first = [*CHOICES, "guidance"]
-    entries: dict[str, Any] = {name: choices[name] for name in first if choices.get(name) and name not in left_out}
+    entries: dict[str, Any] = {name: choices[name] for name in GROUPS if choices.get(name) and name not in left_out}
     for key, below in config.items():
         if key not in (*_APART, *left_out):
             for name, value in _leaves(str(key), below):

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffsweep.messages import say
-from diffsweep.sweep.store.record import CHOICES
+from diffsweep.sweep.store.result import GROUPS, Result
 from diffsweep.tracking.record_values import digest, numbers, pictures, summaries, summary_names, words
 from diffsweep.tracking.run_info import RunInfo
 from diffsweep.tracking.wandb_folder import earlier_runs, mark_as_sent, update_note, was_sent
@@ -108,7 +108,7 @@ class WandbRun:
             mark_as_sent(path, name)
         if self.offline:
             self.sync_command = f"diffsweep wandb-sync {name}" if sent else shlex.join(["wandb", "sync", str(files)])
-        choices = {key: self.info.config[key] for key in (*CHOICES, "guidance") if key in self.info.config}
+        choices = {key: self.info.config[key] for key in GROUPS if key in self.info.config}
         update_note(folder, {"group": self.info.group, "choices": choices})
         self.run.define_metric("step", hidden=True)
         self.run.define_metric("images", hidden=True)
@@ -155,22 +155,23 @@ class WandbRun:
             self.run.config.update(words(done), allow_val_change=True)
         self.complete(digest(done))
 
-    def log_result(self, result: Mapping[str, Any], grid: Path) -> None:
+    def log_result(self, result: Result, grid: Path) -> None:
         """Log a cell's result, with the picture of its samples, and as a row of a table."""
         if self.lost:
             return
-        main = result.get("metric")
+        main, values = result.main, result.values
         with self._careful():
             import wandb
 
-            self.run.config.update(words(result), allow_val_change=True)
+            self.run.config.update(words(values), allow_val_change=True)
             picture = _image(grid, self.info.name) if grid.exists() else None
-            names = [*CHOICES, "guidance", *([main, f"{main}_low", f"{main}_high"] if main else []), "nfe"]
-            table = wandb.Table(columns=[*names, "samples"])
-            table.add_data(*(result.get(name) for name in names), picture)
+            names = [main.name, *main.interval_keys] if main.name else []
+            interval = [main.value, main.low, main.high] if main.name else []
+            table = wandb.Table(columns=[*GROUPS, *names, "nfe", "samples"])
+            table.add_data(*map(result.option, GROUPS), *interval, result.nfe, picture)
             shown = {GRID: picture} if picture is not None else {}
-            self._log({**numbers(result), **shown, "cell": table}, self.first)
-        self.complete(digest(result))
+            self._log({**numbers(values), **shown, "cell": table}, self.first)
+        self.complete(digest(values))
 
     def log_tables(self, values: Mapping[str, Any], record: str) -> None:
         """Log tables and plots of a record with the digest `record`."""

@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import re
 import sys
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from diffsweep.files import read_json, write_json
 from diffsweep.report import statistics
+from diffsweep.report.comparison import tables
 from diffsweep.report.factors import factors
 from diffsweep.report.live import Names
 from diffsweep.sweep.plan.plan import Plan
-from diffsweep.sweep.store.record import CHOICES
+from diffsweep.sweep.store.result import GROUPS, Result
 from diffsweep.tracking.record_values import digest
 from diffsweep.tracking.run_info import RunInfo
 from diffsweep.tracking.wandb_folder import read_note
@@ -29,7 +29,7 @@ from diffsweep.tracking.wandb_settings import WandbSettings
 _ROWS = 10_000
 _PICTURES = 500
 
-_COLUMNS = ["rank", "best or tied", "name", *CHOICES, "guidance", "nfe", "metric", "value", "low", "high", "floor"]
+_COLUMNS = ["rank", "best or tied", "name", *GROUPS, "nfe", "metric", "value", "low", "high", "floor"]
 _SPENT = ["sample_seconds", "fit_seconds", "parameters", "cell", "fit"]
 
 
@@ -57,7 +57,7 @@ def _summarise(plan: Plan, settings: WandbSettings) -> str:
         return "no cell is finished"
     config = {"sweep": plan.name, "command": plan.command, "cells": len(plan.cells), "fits": len(plan.fits)}
     info = RunInfo("sweep summary", summary_id(plan.name), plan.folder, f"{plan.name} summary", plan.name, config)
-    content = digest({cell: digest(result) for cell, result in results.items()})
+    content = digest({cell: digest(result.values) for cell, result in results.items()})
     note = read_note(plan.folder)
     kept = note.get("where") == OFFLINE and settings.mode != "online"
     if note.get("record") == content and (kept or note.get("where") == server_and_project(settings)):
@@ -97,71 +97,62 @@ def summary_id(sweep: str) -> str:
     return name if len(name) <= 64 and name.endswith(sweep) else f"{name[:51]}-{digest({'sweep': sweep})}"
 
 
-def ranked(results: Sequence[Mapping[str, Any]]) -> list[tuple[int | None, bool, Mapping[str, Any]]]:
+def ranking(results: Sequence[Result]) -> list[tuple[int | None, bool, Result]]:
     """(rank, whether it cannot be told from the best, result), best first; numbers measured differently in turn."""
-    alike: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
-    for result in results:
-        alike.setdefault(statistics.protocol(result), []).append(result)
-    rows: list[tuple[int | None, bool, Mapping[str, Any]]] = []
-    for group in sorted(alike.values(), key=len, reverse=True):
-        main = str(group[0].get("metric"))
-        tied = {id(result) for result in statistics.tied(group, main)}
-        for place, result in enumerate(sorted(group, key=lambda result: statistics.rank(result, main)), start=1):
-            able = statistics.finite(result, main) is not None
-            rows.append((place if able else None, id(result) in tied, result))
+    rows: list[tuple[int | None, bool, Result]] = []
+    for group in tables(results).values():
+        ties = {id(result) for result in statistics.ties_with_best(group, group[0].metric)}
+        for place, result in enumerate(group, start=1):
+            rows.append((None if result.lost else place, id(result) in ties, result))
     return rows
 
 
-def _tables(plan: Plan, results: list[dict[str, Any]]) -> dict[str, Any]:
+def _tables(plan: Plan, results: list[Result]) -> dict[str, Any]:
     import wandb
 
-    names, rows = Names.of(plan), ranked(results)
+    names, rows = Names.of(plan), ranking(results)
     leaderboard = wandb.Table(columns=[*_COLUMNS, *_SPENT, "samples"])
     for index, (rank, tied, result) in enumerate(rows[:_ROWS]):
-        main, cell = str(result.get("metric")), plan.cell(str(result["cell"]))
+        main, cell = result.main, plan.cell(result.cell)
         picture = None
         if index < _PICTURES and cell.samples_file.exists():
             picture = wandb.Image(str(cell.samples_file))
-        numbers = [statistics.finite(result, key) for key in (main, f"{main}_low", f"{main}_high", f"{main}_floor")]
-        choices = [result.get(group) for group in (*CHOICES, "guidance")]
         leaderboard.add_data(
             rank,
             tied,
-            names.cells[str(result["cell"])],
-            *choices,
-            _number(result.get("nfe")),
-            main,
-            *numbers,
-            *(_number(result.get(key)) for key in _SPENT[:3]),
-            *(result.get(key) for key in _SPENT[3:]),
+            names.cells[result.cell],
+            *map(result.option, GROUPS),
+            _float(result.nfe),
+            main.name,
+            *(main.value, main.low, main.high, main.floor),
+            *map(_float, (result.sample_seconds, result.fit_seconds, result.parameters)),
+            *(result.cell, result.fit),
             picture,
         )
     return {"leaderboard": leaderboard, **_plots([result for _, _, result in rows], names)}
 
 
-def _plots(results: Sequence[Mapping[str, Any]], names: Names) -> dict[str, Any]:
+def _plots(results: Sequence[Result], names: Names) -> dict[str, Any]:
     """Of the cells that are measured as most are: the distance of each, against network calls and against seconds."""
     import wandb
 
-    usual = Counter(map(statistics.protocol, results)).most_common(1)[0][0]
-    alike = [result for result in results if statistics.protocol(result) == usual]
-    main = str(alike[0]["metric"])
-    found = [result for result in alike if statistics.finite(result, main) is not None]
+    alike = next(iter(tables(results).values()))
+    main, found = alike[0].metric, [result for result in alike if not result.lost]
     if not found:
         return {}
 
-    def of(column: str, field: str) -> Any:
+    def of(column: str, cost: Callable[[Result], float | None]) -> Any:
         # Not one table for all plots: W&B gives each to the first that shows it.
-        named: Any = [[names.cells[str(one["cell"])], one[main], _number(one.get(field))] for one in found]
+        named: Any = [[names.cells[one.cell], one.value(main), _float(cost(one))] for one in found]
         return wandb.Table(columns=["name", main, column], data=named)
 
-    plots = {"cells": wandb.plot.bar(of("nfe", "nfe"), "name", main, title=f"{main} of each cell")}
-    if len({one.get("nfe") for one in found}) > 1:
+    plots = {"cells": wandb.plot.bar(of("nfe", lambda one: one.nfe), "name", main, title=f"{main} of each cell")}
+    if len({one.nfe for one in found}) > 1:
         curves: dict[str, list[tuple[float, float]]] = {}
         varying = {name: options for name, options in factors(found).items() if name != "sampler.nfe"}
         for index, one in enumerate(found):
             label = " ".join(options[index] for options in varying.values()) or main
-            curves.setdefault(label, []).append((one["nfe"], one[main]))
+            curves.setdefault(label, []).append((one.nfe or 0, one.value(main) or 0.0))
         lines = {label: sorted(points) for label, points in sorted(curves.items())}
         plots["against_nfe"] = wandb.plot.line_series(
             [[x for x, _ in points] for points in lines.values()],
@@ -170,12 +161,12 @@ def _plots(results: Sequence[Mapping[str, Any]], names: Names) -> dict[str, Any]
             title=f"{main} against network calls",
             xname="nfe",
         )
-    seconds = of("seconds", "sample_seconds")
+    seconds = of("seconds", lambda one: one.sample_seconds)
     plots["against_seconds"] = wandb.plot.scatter(seconds, "seconds", main, title=f"{main} against seconds of sampling")
     return plots
 
 
-def saved_views(plan: Plan, results: Sequence[Mapping[str, Any]], entity: str, project: str) -> dict[str, str]:
+def saved_views(plan: Plan, results: Sequence[Result], entity: str, project: str) -> dict[str, str]:
     """URLs of the sweep's saved workspace and report, made once in a project; none without wandb-workspaces, or if W&B
     refuses.
     """
@@ -199,5 +190,6 @@ def saved_views(plan: Plan, results: Sequence[Mapping[str, Any]], entity: str, p
     return found
 
 
-def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+def _float(value: float | None) -> float | None:
+    # A column of a W&B table has one type.
+    return None if value is None else float(value)

@@ -17,6 +17,7 @@ from diffsweep.sweep.plan.plan import Plan
 from diffsweep.sweep.store import query
 from diffsweep.sweep.store.lease import Lease
 from diffsweep.sweep.store.record import Cell, Fit, read_metrics
+from diffsweep.sweep.store.result import Result
 from diffsweep.tracking.record_values import digest
 from diffsweep.tracking.run_info import RunInfo
 from diffsweep.tracking.wandb_folder import read_note
@@ -99,7 +100,8 @@ def _plan(runs: Path, name: str | None) -> Plan | None:
 def _items_of_plan(plan: Plan) -> Iterator[SyncItem]:
     for cells in plan.fits.values():
         # What another sweep has made is shown there.
-        groups = {name: (plan.cell(name).result() or {}).get("sweep") or plan.name for name in cells}
+        results = {name: plan.cell(name).result() for name in cells}
+        groups = {name: result.sweep or plan.name if result else plan.name for name, result in results.items()}
         run, config = plan.run(cells[0]), plan.config(cells[0])
         yield SyncItem(run.fit, RunInfo.of("fit", run.fit.folder, config, run.choices, groups[cells[0]]), config)
         for name in cells:
@@ -108,24 +110,24 @@ def _items_of_plan(plan: Plan) -> Iterator[SyncItem]:
 
 
 def _items_below(runs: Path, name: str | None) -> Iterator[SyncItem]:
-    results: dict[str, list[dict[str, Any]]] = {}
+    results: dict[str, list[Result]] = {}
     for result in query.results(runs):
-        results.setdefault(str(result["fit"]), []).append(result)
+        results.setdefault(result.fit, []).append(result)
     for record in query.fits(runs):
         fit = Fit(runs / "fits" / str(record["fit"]))
         cells = results.get(fit.signature, [])
-        if name not in (None, fit.signature, *(cell["cell"] for cell in cells)):
+        if name not in (None, fit.signature, *(cell.cell for cell in cells)):
             continue
-        first = cells[0] if cells else {}
         if name in (None, fit.signature) and fit.config_file.exists():
             config, note = _config(fit), read_note(fit.folder)
-            choices, group = first or note.get("choices") or {}, first.get("sweep") or note.get("group")
+            choices = cells[0].options if cells else note.get("choices") or {}
+            group = (cells[0].sweep if cells else None) or note.get("group")
             yield SyncItem(fit, RunInfo.of("fit", fit.folder, config, choices, group), config)
         for result in cells:
-            cell = fit.cell(str(result["cell"]))
+            cell = fit.cell(result.cell)
             if name in (None, fit.signature, cell.signature):
                 config = _config(cell)
-                yield SyncItem(cell, RunInfo.of("cell", cell.folder, config, result, result.get("sweep")), config)
+                yield SyncItem(cell, RunInfo.of("cell", cell.folder, config, result.options, result.sweep), config)
 
 
 def _config(record: Fit | Cell) -> dict[str, Any]:
@@ -138,7 +140,8 @@ def _config(record: Fit | Cell) -> dict[str, Any]:
 def _sync(item: SyncItem, settings: WandbSettings) -> str:
     """Log what W&B lacks of a record; returns the outcome in words."""
     record, folder = item.record, item.info.folder
-    done = record.result()
+    result = record.result()
+    done = result.values if isinstance(result, Result) else result
     rows = read_metrics(record.metrics_file) if isinstance(record, Fit) else []
     if done is not None and done.get("external") and isinstance(record, Fit):
         return "nothing was trained"
@@ -160,8 +163,8 @@ def _sync(item: SyncItem, settings: WandbSettings) -> str:
     for row in rows:
         run.log_row({key: value for key, value in row.items() if key != "step" and value is not None}, row["step"])
     if isinstance(record, Cell):
-        assert done is not None
-        run.log_result(done, record.samples_file)
+        assert isinstance(result, Result)
+        run.log_result(result, record.samples_file)
     elif done is not None:
         run.log_fit(done, rows, record.checkpoints / "ema.safetensors" if settings.artifact else None)
     whole = run.close(failed=done is None, preempted=done is None, rows=rows)

@@ -7,17 +7,16 @@ of runs ask for the project's id.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
 from diffsweep.report import statistics
 from diffsweep.report.factors import factors
-from diffsweep.sweep.store.record import CHOICES
+from diffsweep.report.protocol import protocol_of
+from diffsweep.sweep.store.result import CHOICES, GROUPS, Result, larger_is_better
 from diffsweep.tracking.wandb_run import GRID
 from diffsweep.tracking.wandb_settings import LONGEST
-
-Result = Mapping[str, Any]
 
 
 def workspace(entity: str, project: str, sweep: str, results: Sequence[Result]) -> Any:
@@ -32,7 +31,7 @@ def workspace(entity: str, project: str, sweep: str, results: Sequence[Result]) 
     ws = import_module("wandb_workspaces.workspaces")
 
     main, panels = _main(results), _panels(results)
-    shown = [f"config:{group}" for group in (*CHOICES, "guidance")]
+    shown = [f"config:{group}" for group in GROUPS]
     return ws.Workspace(
         entity=entity,
         project=project,
@@ -41,7 +40,7 @@ def workspace(entity: str, project: str, sweep: str, results: Sequence[Result]) 
         settings=ws.WorkspaceSettings(x_axis="step", max_runs=100),
         runset_settings=ws.RunsetSettings(
             filters=ws.And(ws.Metric("Group") == sweep[:LONGEST]),
-            order=[ws.Ordering(ws.Summary(main), ascending=not statistics.larger_is_better(main))],
+            order=[ws.Ordering(ws.Summary(main), ascending=not larger_is_better(main))],
             pinned_columns=["run:displayName", *shown, f"summary:{main}", "summary:nfe"],
         ),
     )
@@ -56,17 +55,16 @@ def report(entity: str, project: str, sweep: str, results: Sequence[Result]) -> 
     wr, expr = import_module("wandb_workspaces.reports.v2"), import_module("wandb_workspaces.expr")
     main = _main(results)
     best = min(results, key=lambda result: statistics.rank(result, main))
-    tied = len(statistics.tied([one for one in results if statistics.protocol(one) == statistics.protocol(best)], main))
-    value = (
-        f"{main} {best.get(main):.4g}" if statistics.finite(best, main) is not None else "no cell has finite samples"
-    )
-    choices = ", ".join(f"{group}={best.get(group)}" for group in CHOICES)
+    alike = [one for one in results if protocol_of(one) == protocol_of(best)]
+    ties, value = len(statistics.ties_with_best(alike, main)), best.value(main)
+    number = f"{main} {value:.4g}" if value is not None else "no cell has finite samples"
+    choices = ", ".join(f"{group}={best.option(group)}" for group in CHOICES)
     # The panels follow what is logged later; these words do not.
     now = time.strftime("%Y-%m-%d at %H:%M UTC", time.gmtime())
     blocks: list[Any] = [
         wr.MarkdownBlock(
-            f"{len(results)} finished cells on {now}. Best: {choices} with {value}"
-            + (f"; {tied - 1} more cannot be told from it." if tied > 1 else ".")
+            f"{len(results)} finished cells on {now}. Best: {choices} with {number}"
+            + (f"; {ties - 1} more cannot be told from it." if ties > 1 else ".")
         )
     ]
     for name, panels in _panels(results).items():
@@ -77,7 +75,7 @@ def report(entity: str, project: str, sweep: str, results: Sequence[Result]) -> 
 
 
 def _main(results: Sequence[Result]) -> str:
-    mains = [str(result["metric"]) for result in results]
+    mains = [result.metric for result in results]
     return max(sorted(set(mains)), key=mains.count)
 
 
@@ -86,7 +84,7 @@ def _panels(results: Sequence[Result]) -> dict[str, list[Any]]:
     wr = import_module("wandb_workspaces.reports.v2")
 
     main = _main(results)
-    varying = [group for group in (*CHOICES, "guidance") if len({result.get(group) for result in results}) > 1]
+    varying = [group for group in GROUPS if len({result.option(group) for result in results}) > 1]
     bars = [wr.BarPlot(title=f"{main} by {group}", metrics=[main], groupby=wr.Config(group)) for group in varying]
     # Named as the config of a run is; how many calls a cell took is a number of its own.
     turned = [name.replace(".", "/") for name in factors(results) if name != "sampler.nfe"]

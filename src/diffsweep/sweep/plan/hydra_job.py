@@ -51,7 +51,7 @@ def job_return(plan: Plan, task: Task) -> JobReturn:
     # Without cfg, which costs 10 ms to make and is known to on_job_end: a sweep may have ten thousand tasks.
     back = JobReturn(overrides=list(task.overrides), working_dir=str(plan.folder), task_name="train")
     if result is not None:
-        back.return_value = result[result["metric"]]
+        back.return_value = result.main.value
         back.status = JobStatus.COMPLETED
     else:
         back.return_value = NoResultError(failure_reason(run))

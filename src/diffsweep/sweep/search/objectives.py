@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any
 
 from diffsweep.mistakes import alternatives, did_you_mean
 from diffsweep.sweep.search.strategy import check_known
+from diffsweep.sweep.store.result import Result
 
 DIRECTIONS = ("minimize", "maximize")
 
@@ -58,20 +58,20 @@ class Objectives:
                 hint = did_you_mean(key, available) or f": choose {alternatives(sorted(available))}"
                 raise ValueError(f"hydra.sweeper.objective={key} is no number of a result{hint}")
 
-    def values(self, result: Mapping[str, Any]) -> list[float]:
+    def values(self, result: Result) -> list[float]:
         """The number of each objective in a result.
 
         Raises InvalidSearchError for an objective that results do not have, ValueError for one that is not finite here.
         """
         values = []
-        for key in self.named(str(result["metric"])):
-            value = result.get(key)
-            if f"{key}_reason" in result:
-                raise ValueError(f"{key} is {result[f'{key}_reason']}")
-            if isinstance(value, bool) or not isinstance(value, (int, float)):
-                numbers = [name for name, one in result.items() if isinstance(one, (int, float)) and one is not True]
+        for key in self.named(result.metric):
+            measure = result.measure(key)
+            if measure.reason is not None:
+                raise ValueError(f"{key} is {measure.reason}")
+            if measure.value is None:
+                numbers = [name for name in result.values if result.value(name) is not None]
                 raise InvalidSearchError(
                     f"hydra.sweeper.objective={key} is no number of a result: choose from {', '.join(numbers)}"
                 )
-            values.append(float(value))
+            values.append(float(measure.value))
         return values

@@ -24,6 +24,7 @@ from diffsweep.sweep.status.job_state import JobMonitor, JobState, QueryJobs
 from diffsweep.sweep.status.sweep_state import ItemState, SweepState, eta
 from diffsweep.sweep.store.blocked import blocked_reason
 from diffsweep.sweep.store.fast_read import names, read_object, without_collector
+from diffsweep.sweep.store.result import Result
 
 _COMPLAINT = re.compile(rf"^(?:slurmstepd-\S+: error: (?!\*\*\*)|{slurm.SETUP_COMPLAINT})(.+)$", re.MULTILINE)
 _TAIL = 2**14
@@ -82,7 +83,7 @@ class Monitor:
             path = f"{self._root}/{fit}"
             item = self._finished.get(path)
             if item is None and fit in self._begun:
-                item = _done(read_object(f"{path}/done.json"), "seconds")
+                item = _finished_fit(read_object(f"{path}/done.json"))
             if item is not None:
                 self._finished[path] = self._fits[fit] = item
                 del self._fits_left[fit]
@@ -98,7 +99,7 @@ class Monitor:
                 if item is None:
                     there = names(folder) if there is None else there
                     if cell in there:
-                        item = _done(read_object(f"{path}/result.json"), "sample_seconds", "evaluate_seconds")
+                        item = _finished_cell(read_object(f"{path}/result.json"))
                 if item is None:
                     still.append(cell)
                 else:
@@ -265,21 +266,28 @@ def _complaint(log: str) -> str:
     return ""
 
 
-def _done(record: Mapping[str, Any] | None, *times: str) -> ItemState | None:
+def _finished_fit(record: Mapping[str, Any] | None) -> ItemState | None:
+    """A training whose done.json says `record`; None if that does not say that it is finished."""
     if record is None or record.get("status") != "done":
         return None
-    metric = record.get("metric") or ""
-    low, high = number(record.get(f"{metric}_low")), number(record.get(f"{metric}_high"))
-    spent = [seconds for key in times if (seconds := number(record.get(key))) is not None]
+    steps = record.get("steps")
+    return ItemState("done", steps, steps, host=str(record.get("host") or ""), seconds=number(record.get("seconds")))
+
+
+def _finished_cell(record: Mapping[str, Any] | None) -> ItemState | None:
+    """A cell whose result.json says `record`; None if that does not say that it is finished."""
+    if record is None or record.get("status") != "done":
+        return None
+    result = Result.parse(record)
+    main, spent = result.main, [result.sample_seconds, result.evaluate_seconds]
+    known = [seconds for seconds in spent if seconds is not None]
     return ItemState(
         "done",
-        step=record.get("steps") if "seconds" in times else None,
-        steps=record.get("steps") if "seconds" in times else None,
         host=str(record.get("host") or ""),
-        metric=metric,
-        value=number(record.get(metric)) if metric else None,
-        half=None if low is None or high is None else (high - low) / 2,
-        seconds=sum(spent) if spent else None,
+        metric=main.name,
+        value=main.value,
+        half=main.half,
+        seconds=sum(known) if known else None,
     )
 
 

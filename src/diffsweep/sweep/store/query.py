@@ -13,16 +13,16 @@ import zlib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from diffsweep.sweep.store.fast_read import read_fast, without_collector
+from diffsweep.sweep.store.result import Result, is_jackknife
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-Record = dict[str, Any]
-Stamp = tuple[int, int, int]
-Read = tuple[Stamp, Record]
+Stamp: TypeAlias = tuple[int, int, int]
+Read: TypeAlias = tuple[Stamp, dict[str, Any]]
 
 # Reading this many files anew takes less time than packing them would.
 _WORTH = 2000
@@ -30,12 +30,12 @@ _BATCH = 200
 _FORMAT = b"diffsweep results 2"
 
 
-def results(runs: str | Path, unreadable: list[str] | None = None, *, jackknife: bool = False) -> list[Record]:
-    """The result.json of every finished cell below the folder `runs`, by fit and cell; none if there is no folder.
+def results(runs: str | Path, unreadable: list[str] | None = None, *, jackknife: bool = False) -> list[Result]:
+    """The results of all finished cells below the folder `runs`, by fit and cell; none if there is no folder.
 
     One that is corrupt, half, or does not say that it is done is left out; its path is appended to `unreadable`.
-    Without `jackknife` the fields NAME_jackknife are left out, and the copy does without them: they are most of a
-    record, and of very many records few are looked at.
+    Without `jackknife` the values by block are left out, and the copy does without them: they are most of a record, and
+    of very many records few are looked at.
     """
     fits = f"{os.fspath(runs)}/fits"
     names = [f"{fit}/cells/{cell}" for fit in _folders(fits) for cell in _folders(f"{fits}/{fit}/cells")]
@@ -51,17 +51,17 @@ def results(runs: str | Path, unreadable: list[str] | None = None, *, jackknife:
             found |= zip(batch, _read([f"{fits}/{name}/result.json" for name in batch], unreadable), strict=True)
         read = {name: hit for name, hit in found.items() if hit is not None}
         if jackknife:
-            return [record for _, record in read.values()]
+            return [Result.parse(record) for _, record in read.values()]
         for name in missed:
             if name in read:
                 stamp, record = read[name]
-                read[name] = stamp, {key: value for key, value in record.items() if not key.endswith("_jackknife")}
+                read[name] = stamp, {key: value for key, value in record.items() if not is_jackknife(key)}
         if sum(name in read for name in missed) >= max(_WORTH, len(read) // 10):
             _remember(runs, read)
-        return [record for _, record in read.values()]
+        return [Result.parse(record) for _, record in read.values()]
 
 
-def fits(runs: str | Path, unreadable: list[str] | None = None) -> list[Record]:
+def fits(runs: str | Path, unreadable: list[str] | None = None) -> list[dict[str, Any]]:
     """Every training below the folder `runs` that has said something, by name.
 
     `fit` is its name, `done` what done.json says of a finished one, `status` what status.json says of another; the
@@ -82,7 +82,7 @@ def fits(runs: str | Path, unreadable: list[str] | None = None) -> list[Record]:
     return found
 
 
-def select(results: Sequence[Record], filters: Sequence[str], runs: str | Path = "runs") -> list[Record]:
+def select(results: Sequence[Result], filters: Sequence[str], runs: str | Path = "runs") -> list[Result]:
     """Those `results` that pass all conditions and belong to one of the sweeps, in their order.
 
     A filter is the name of a sweep, or a condition on a column: `sampler=ddim,heun` (one of these), `sampler!=ddim`,
@@ -97,22 +97,23 @@ def select(results: Sequence[Record], filters: Sequence[str], runs: str | Path =
     sweeps = [text for text, match in conditions if match is None]
     if sweeps:
         cells = set(chain.from_iterable(_cells(sweep, results, runs) for sweep in sweeps))
-        kept = [result for result in kept if result.get("cell") in cells or result.get("sweep") in sweeps]
-    columns = {key for result in results for key in result} if len(sweeps) < len(filters) else set()
+        kept = [result for result in kept if result.cell in cells or result.sweep in sweeps]
+    columns = {key for result in results for key in result.values} if len(sweeps) < len(filters) else set()
     for text, match in conditions:
         if match is None:
             continue
-        column, sign, asked = match.groups()
+        column, sign, bound = match.groups()
         if results and column not in columns:
             raise ValueError(f"{text}: no result has a column {column}{_close(column, columns)}")
-        passes = _test(text, sign, asked, [result.get(column) for result in results])
-        kept = [result for result in kept if passes(result.get(column))]
+        passes = _test(text, sign, bound, [result.values.get(column) for result in results])
+        kept = [result for result in kept if passes(result.values.get(column))]
     return kept
 
 
-def _test(text: str, sign: str, asked: str, values: Sequence[Any]) -> Callable[[Any], bool]:
+def _test(text: str, sign: str, right: str, values: Sequence[Any]) -> Callable[[Any], bool]:
+    """The test of a condition whose right side is `right`; `values` are all those of the column."""
     if sign in {"=", "!="}:
-        words = [word.strip() for word in asked.split(",")]
+        words = [word.strip() for word in right.split(",")]
         wanted = {word: _number(word) for word in words}
 
         def one_of(value: Any) -> bool:
@@ -121,17 +122,17 @@ def _test(text: str, sign: str, asked: str, values: Sequence[Any]) -> Callable[[
             return ("null" if value is None else str(value).lower() if isinstance(value, bool) else value) in wanted
 
         return one_of if sign == "=" else lambda value: not one_of(value)
-    bound = _number(asked)
+    bound = _number(right)
     if bound is None and any(isinstance(value, (int, float)) for value in values):
-        raise ValueError(f"{text}: {asked or 'nothing'} is no number to compare with")
+        raise ValueError(f"{text}: {right or 'nothing'} is no number to compare with")
     compare = _COMPARE[sign]
     if bound is None:
-        return lambda value: isinstance(value, str) and compare(value, asked)
+        return lambda value: isinstance(value, str) and compare(value, right)
     return lambda value: (
         compare(value, bound)
         if isinstance(value, (int, float)) and not isinstance(value, bool)
         # Dates: 2026 is a bound for created as 2026-11-21 is.
-        else isinstance(value, str) and compare(value, asked)
+        else isinstance(value, str) and compare(value, right)
     )
 
 
@@ -152,7 +153,7 @@ def _number(text: str) -> float | None:
         return None
 
 
-def _cells(sweep: str, results: Sequence[Record], runs: str | Path) -> set[str]:
+def _cells(sweep: str, results: Sequence[Result], runs: str | Path) -> set[str]:
     """The cells that a sweep planned, if its plan is there."""
     folder = f"{os.fspath(runs)}/sweeps"
     path = f"{folder}/{sweep}/plan.json"
@@ -160,9 +161,9 @@ def _cells(sweep: str, results: Sequence[Record], runs: str | Path) -> set[str]:
         content, _ = _bytes(path)
     except OSError:
         # Results that were copied here without their sweep still name it.
-        if any(result.get("sweep") == sweep for result in results):
+        if any(result.sweep == sweep for result in results):
             return set()
-        names = {*_folders(folder), *(str(result["sweep"]) for result in results if result.get("sweep"))}
+        names = {*_folders(folder), *(result.sweep for result in results if result.sweep)}
         raise ValueError(f"{sweep} is no sweep below {folder}, and no COLUMN=VALUE{_close(sweep, names)}") from None
     try:
         return {str(task["cell"]) for task in json.loads(content)["tasks"]}

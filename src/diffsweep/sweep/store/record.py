@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from diffsweep.files import CannotWriteError, atomic, make_folder, read_bytes, read_json, write_atomic, write_json
 from diffsweep.former_names import with_current_targets
@@ -22,7 +22,7 @@ from diffsweep.sweep.store.environment import recorded
 from diffsweep.sweep.store.metrics_log import Metrics, read_metrics
 from diffsweep.sweep.store.process import Process
 from diffsweep.sweep.store.provenance import provenance
-from diffsweep.sweep.store.result import CHOICES, finite_record
+from diffsweep.sweep.store.result import CHOICES, Result, finite_record
 from diffsweep.sweep.store.signature import cell_signature, fit_signature, resolved
 
 if TYPE_CHECKING:
@@ -169,14 +169,29 @@ class Fit(Record):
         return [Cell(below) for below in sorted(folder.iterdir()) if below.is_dir() and below.name[0] != "."]
 
 
+class Signatures(Protocol):
+    """What names a cell.
+
+    Attributes:
+        fit: signature of its training.
+        cell: its own.
+    """
+
+    @property
+    def fit(self) -> str: ...
+
+    @property
+    def cell(self) -> str: ...
+
+
 @dataclass(frozen=True)
 class Cell(Record):
     """The folder of one training as seen by one sampler and one evaluation."""
 
     @classmethod
-    def of(cls, result: Mapping[str, Any], runs: str | Path) -> Cell:
-        """The cell below the folder `runs` that `result`, or whatever has its `fit` and `cell`, tells of."""
-        return Fit(Path(runs) / "fits" / str(result.get("fit"))).cell(str(result.get("cell")))
+    def of(cls, named: Signatures, runs: str | Path) -> Cell:
+        """The cell below the folder `runs` whose signatures an object has, as a result."""
+        return Fit(Path(runs) / "fits" / named.fit).cell(named.cell)
 
     @property
     def fit(self) -> Fit:
@@ -193,22 +208,23 @@ class Cell(Record):
         """samples.png: the grid."""
         return self.folder / "samples.png"
 
-    def result(self) -> dict[str, Any] | None:
-        """The flat result; None unless the cell is finished and its result can be read."""
-        return _finished(self.result_file)
+    def result(self) -> Result | None:
+        """Its result; None unless the cell is finished and its result can be read."""
+        record = _finished(self.result_file)
+        return None if record is None else Result.parse(record)
 
     @property
     def done(self) -> bool:
         """Whether the cell is finished."""
         return self.result() is not None
 
-    def write_result(self, result: Mapping[str, Any]) -> None:
+    def write_result(self, result: Result) -> None:
         """Declare the cell finished: result.json appears with `result` and status "done", and error.txt goes.
 
         Readers may trust that every number in it is finite: a NaN or infinite one becomes null, and a key
         `<key>_reason` says which it was. Raises ValueError for a nested value, CannotWriteError.
         """
-        _finish(self.result_file, self.error_file, result)
+        _finish(self.result_file, self.error_file, result.flat())
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,6 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from diffsweep.sweep.store.override_words import joined
-from diffsweep.sweep.store.provenance import provenance
 
 # The five choices that make a run, in the order in which they are always listed.
 CHOICES = ("diffuser", "sampler", "schedule", "backbone", "dataset")
@@ -37,6 +36,11 @@ Value: TypeAlias = str | int | float | bool | None
 _LARGER = ("precision", "recall", "density", "coverage", "accuracy", "score", "inception_score")
 
 _JACKKNIFE, _REASON = "_jackknife", "_reason"
+
+
+def is_jackknife(key: str) -> bool:
+    """Whether a key of result.json holds the values by block of a number."""
+    return key.endswith(_JACKKNIFE)
 
 
 def larger_is_better(name: str) -> bool:
@@ -99,6 +103,11 @@ class Measure:
     def larger_is_better(self) -> bool:
         """Whether more is better."""
         return larger_is_better(self.name)
+
+    @property
+    def interval_keys(self) -> tuple[str, str]:
+        """The keys of its interval's ends in result.json, which are names of columns elsewhere too."""
+        return f"{self.name}_low", f"{self.name}_high"
 
     def flat(self) -> dict[str, Value]:
         """Its keys in result.json; those of what is unknown are left out."""
@@ -287,8 +296,6 @@ class Result:
 
     Attributes:
         values: key -> value, as in result.json.
-        cell: signature.
-        fit: signature of the training.
         overrides: of the command that made it, as they could be typed in a shell.
         metric: name of the number that ranks it; "" if it does not say.
         sweep: name of the sweep that made it; None if none did.
@@ -322,8 +329,6 @@ class Result:
 
     values: Mapping[str, Any]
 
-    cell = _Name("cell")
-    fit = _Name("fit")
     overrides = _Name("overrides")
     metric = _Name("metric")
     sweep = _Text("sweep")
@@ -353,6 +358,16 @@ class Result:
     sample_seconds = _Number("sample_seconds")
     evaluate_seconds = _Number("evaluate_seconds")
     git_commit = _Text("git_commit")
+
+    @property
+    def cell(self) -> str:
+        """Its signature."""
+        return str(self.values.get("cell") or "")
+
+    @property
+    def fit(self) -> str:
+        """The signature of its training."""
+        return str(self.values.get("fit") or "")
 
     @classmethod
     def parse(cls, record: Mapping[str, Any]) -> Result:
@@ -392,6 +407,9 @@ class Result:
             images: what was given; None for samples of a trained model.
             sweep: name of the sweep that asked for it.
         """
+        # Imported here: reading ten thousand results asks neither git nor the system.
+        from diffsweep.sweep.store.provenance import provenance
+
         given: dict[str, Value] = {}
         if images is not None:
             given = {
@@ -433,9 +451,9 @@ class Result:
         """All keys and values, as result.json has them; those of other versions included."""
         return dict(self.values)
 
-    def flat_without_jackknife(self) -> dict[str, Any]:
-        """As `flat` without the values by block, which are most of a record and of use to `report.statistics` only."""
-        return {key: value for key, value in self.values.items() if not key.endswith(_JACKKNIFE)}
+    def without_jackknife(self) -> Result:
+        """The same result without the values by block: they are most of a record, and only intervals need them."""
+        return Result({key: value for key, value in self.values.items() if not is_jackknife(key)})
 
     def replace(self, **changed: Value) -> Result:
         """The same result with other values for some keys."""
@@ -463,6 +481,11 @@ class Result:
     def measure(self, name: str) -> Measure:
         """The number `name`, without value if there is none."""
         return Measure.parse(name, self.values)
+
+    def measured_by(self, name: str) -> str | None:
+        """What measured a number, with its settings: as `measure(name).by`, but faster."""
+        by = self.values.get(f"{name}_by")
+        return by if isinstance(by, str) else None
 
     @property
     def main(self) -> Measure:
