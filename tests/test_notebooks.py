@@ -61,7 +61,16 @@ SMALL = {
     "evaluation.samples=200": "evaluation.samples=120",
     "samples=200": "samples=120",
     '"backbone.patch=2"': '"backbone.patch=2", "backbone.width=8"',
+    "moons, 2000, labelled": "moons, 500, labelled",
+    "Steady(), moons, 1200": "Steady(), moons, 200",
+    "repeats=20": "repeats=5",
+    "nfe=481": "nfe=121",
 }
+
+
+def test_what_is_made_small_stands_in_a_notebook() -> None:
+    sources = "".join(cell.source for path in NOTEBOOKS for cell in code_cells(path))
+    assert [large for large in SMALL if large not in sources] == []
 
 
 def at_small_scale(book: Any) -> Any:
