@@ -87,7 +87,10 @@ def test_every_option_that_there_is_has_only_keys_that_are_read() -> None:
     parts = [part for part in parts if part.partition("/")[0] in ("diffuser", "guidance", "sampler")]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         for some in (*zip(alone), *zip_longest(*options(*groups)), *zip_longest(*options(*parts))):
-            refuse_unread(compose("config", [option for option in some if option is not None]))
+            cfg = compose("config", [option for option in some if option is not None])
+            for key in OmegaConf.missing_keys(cfg):
+                OmegaConf.update(cfg, key, "given")
+            refuse_unread(cfg)
 
 
 def test_what_a_run_reads_itself_is_what_the_configs_have() -> None:

@@ -177,8 +177,9 @@ def _said(error: BaseException) -> str:
     for known in (error, cause):
         if (parent := getattr(known, "parent_node", None)) is not None and type(known).__name__ in _ABSENT:
             return _absent_key(known, parent)
-    if there := re.match(r"Could not append to config\. An item is already at '(.*)'", str(error)):
-        return f"{there[1]} is there already: write {there[1]}=VALUE to change it"
+    for pattern, words in _REPHRASED.items():
+        if match := re.match(pattern, str(error)):
+            return match.expand(words)
     if isinstance(error, OSError) and error.filename and error.strerror:
         return f"{error.filename} cannot be read or written: {error.strerror}"
     words = re.split(r"\n(?:Config s|S)earch path:|\nSee https?:|\nTo append to your|\n +full_key: ", str(error))[0]
@@ -186,6 +187,18 @@ def _said(error: BaseException) -> str:
     override = getattr(error, "override", None)
     return f"cannot read {override}: {line}" if override else line
 
+
+# What Hydra says in words of its own, which also recommend to add what nothing reads.
+_REPHRASED = {
+    r"Could not append to config\. An item is already at '(.*)'": r"\1 is there already: write \1=VALUE to change it",
+    r"Multiple values for (\S+)\. To override a value use 'override \S+: (.*)'": r"\1 is chosen already: write \1=NAME",
+    r"(?s)(?:In '.*?': )?Could not override '(.*?)'\. No match in the defaults list.*": (
+        r"\1 is no choice of this configuration (--help lists all groups)"
+    ),
+    r"In '.*': Could not (?:load|find) '(.*)/(.*)'": r"\1=\2 does not exist (--help lists all options)",
+    r"Could not delete from config\. '(.*)' does not exist": r"there is no key \1 to delete (--cfg job shows all keys)",
+    r"(?s)Error parsing override '(.*?)'\s+missing EQUAL": r"\1 sets nothing: write KEY=VALUE or GROUP=OPTION",
+}
 
 # OmegaConf's exceptions for a key that is not there.
 _ABSENT = ("ConfigKeyError", "ConfigAttributeError")

@@ -152,5 +152,6 @@ def _no_option(error: Exception) -> ValueError | None:
             if value not in options and re.fullmatch(r"null|true|false|[-+.\d][-+.\de]*|", value, re.IGNORECASE):
                 near = ["none"] if "none" in options and value in ("null", "false", "") else []
                 hint = f": did you mean {group}=none?" if near else did_you_mean(value, options)
-                return ValueError(f"{word} names no option{hint or f': choose one of {alternatives(options)}'}")
+                few = f": choose one of {alternatives(options)}" if len(options) < 13 else ""
+                return ValueError(f"{word} names no option{hint or few} (--help lists all options)")
     return None

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from diffsweep.mistakes import did_you_mean
 from diffsweep.sweep.plan.constructor import parameters
+from diffsweep.sweep.plan.unread_keys import known_keys
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
@@ -15,9 +18,12 @@ if TYPE_CHECKING:
 def accept_added_parameters() -> None:
     """Have Hydra, in this process, add a key to a mapping if the `_target_` there takes it.
 
-    Hydra has no other place for that than the function that writes overrides into a config.
+    For any other key that is not there it raises ValueError with the nearest ones. Hydra has no other place for that
+    than the function that writes overrides into a config.
     """
     from hydra._internal.config_loader_impl import ConfigLoaderImpl
+    from hydra.errors import ConfigCompositionException
+    from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 
     write = ConfigLoaderImpl._apply_overrides_to_config
     if getattr(write, "accepts_added_parameters", False):
@@ -25,10 +31,23 @@ def accept_added_parameters() -> None:
 
     def write_or_add(overrides: list[Override], cfg: DictConfig) -> None:
         for override in overrides:
-            write([_adding(override, cfg)], cfg)
+            try:
+                write([_adding(override, cfg)], cfg)
+            except ConfigCompositionException as error:
+                if isinstance(error.__cause__, ConfigKeyError | ConfigAttributeError):
+                    raise ValueError(_absent(override.key_or_group, cfg)) from error
+                raise
 
     write_or_add.accepts_added_parameters = True  # type: ignore[attr-defined]
     ConfigLoaderImpl._apply_overrides_to_config = staticmethod(write_or_add)  # type: ignore[method-assign]
+
+
+def _absent(key: str, cfg: DictConfig) -> str:
+    known: list[str] = []
+    with suppress(ValueError):
+        known = known_keys(cfg)
+    hint = "" if key.startswith("hydra") else did_you_mean(key, known)
+    return f"there is no key {key}{hint} (--cfg {'hydra' if key.startswith('hydra') else 'job'} shows all keys)"
 
 
 def _adding(override: Override, cfg: DictConfig) -> Override:

@@ -81,6 +81,17 @@ def _refusal(path: str, place: Mapping[str, Any], valid: list[str], plain: Mappi
     return said + (did_you_mean(path, near) or f"; valid here: {', '.join(sorted(valid)) or 'nothing'}")
 
 
+def known_keys(cfg: DictConfig) -> list[str]:
+    """The dotted keys that may be set in a composed config, and the groups whose options write to others.
+
+    Those that constructors take and no YAML names are among them. Raises ValueError for a config that is incomplete.
+    """
+    from omegaconf import OmegaConf
+
+    plain = resolved(OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"]))
+    return [*_keys(plain), *_ELSEWHERE]
+
+
 def _unread(node: Any, path: str) -> Iterator[tuple[str, Mapping[str, Any], list[str]]]:
     """Each key that is not read, the mapping that has it, and the dotted keys that are read there."""
     if isinstance(node, list):
