@@ -19,7 +19,7 @@ from tiny import TINY
 
 ROOT = Path(__file__).parent.parent
 PATIENCE = 300.0
-SWEEP = [str(ROOT / "train.py"), "-m", *TINY, "training.steps=2000", brake.LOSS, "seed=1,2"]
+SWEEP = [str(ROOT / "train.py"), "-m", *TINY, "training.steps=600", brake.LOSS, "seed=1,2"]
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a file system")]
 
