@@ -28,6 +28,7 @@ from hydra.types import HydraContext, RunMode, TaskFunction
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf, flag_override
+from PIL import Image
 
 from diffsweep.sweep.plan.compose import compose
 from diffsweep.sweep.store.signature import (
@@ -272,6 +273,18 @@ def test_an_evaluation_during_training_follows_the_extractor_and_has_a_sampler_o
     with loading(CONF) as (loader, master):
         good, _ = agree(loader, master, [*product(*axes), own])
     assert good == 7
+
+
+def test_cells_about_a_users_own_pictures_are_what_hydra_makes_of_them(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        for number in range(2):
+            Image.new("L", (8, 8), 100 * number).save(tmp_path / folder / f"{number}.png")
+    places = [f"dataset.path={tmp_path / folder}" for folder in ("a", "b")]
+    axes = [["dataset=images"], ["extractor=efficientnet"], places, ["dataset.size=8", "dataset.size=16"]]
+    with loading(CONF) as (loader, master):
+        good, _ = agree(loader, master, [*product(*axes, ["seed=1", "seed=2"], ["sampler.nfe=${seed}"])])
+    assert good == 8
 
 
 def test_hydra_is_asked_once_per_choice_of_options_and_equal_parts_are_one_object(

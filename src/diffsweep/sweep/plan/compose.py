@@ -41,10 +41,11 @@ _KEPT = 256
 
 _KEY = re.compile(r"[A-Za-z_][\w-]*(\.[\w-]+)*", re.ASCII)
 
-# Interpolations whose value is a function of the one key that they name (oc.env: of none).
+# Interpolations whose value is a function of the one key that they name (oc.env: of none; pictures: of where they are).
 _READABLE = re.compile(
     r"\$\{(?:(\.*)([A-Za-z_]\w*(?:\.\w+)*)"
     r"|oc\.select:([A-Za-z_]\w*(?:\.\w+)*)(?:,[\w.+-]*)?"
+    r"|(pictures):\w+"
     r"|oc\.env:\w+(?:,[\w./+-]*)?)\}",
     re.ASCII,
 )
@@ -269,6 +270,8 @@ def _mentions(text: str, at: Path = _EVERYWHERE) -> Iterator[Path]:
             yield _EVERYWHERE
         elif key:
             yield (*(at[: len(at) - up] if up else ()), *key.split("."))
+        elif match[4]:
+            yield at[:-1]
     if "${" in _READABLE.sub("", text):
         yield _EVERYWHERE
 
