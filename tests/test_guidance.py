@@ -392,6 +392,17 @@ def test_a_dps_step_is_the_papers(context: Callable[[], Any]) -> None:
         torch.testing.assert_close(got, expected, rtol=1e-8, atol=1e-8)
 
 
+def test_dps_ends_at_the_measurement_by_default() -> None:
+    """With the paper's scale for images, 1, it ended 1.0 beside a measured number."""
+    mixture = GaussianMixture.of([0.5, 0.5], [[-1.0, -1.0], [1.0, 1.0]], [0.1, 0.1])
+    sampler, y = Sampler(Euler(), LogSNR(), nfe=200), torch.full((64, 1), 1.0)
+    dps = DPS(mixture, lambda x0: x0[:, :1], y, sampler.levels(Cosine()))
+    noise = torch.randn(64, 2, generator=torch.Generator().manual_seed(0))
+    x0 = sampler(dps, noise, schedule=Cosine())
+    assert float((x0[:, :1] - y).abs().mean()) < 0.15
+    assert bool((x0[:, 1] > 0).all())
+
+
 def test_dps_meets_the_measurement_and_moves_what_is_not_measured() -> None:
     sampler = Sampler(Euler(), LogSNR(), 200, SDE(1.0))
     y = torch.full((2000, 1), KNOWN, dtype=torch.float64)

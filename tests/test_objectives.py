@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from diffsweep.backbones import MLP, UNet
 from diffsweep.diffusion import CLEAN, Denoiser, Diffuser, GaussianMixture, Level, Sampler, Schedule
 from diffsweep.diffusion.loss import Huber, PseudoHuber, SquaredError
 from diffsweep.diffusion.objective import Objective
+from diffsweep.diffusion.objective_check import check_objective
 from diffsweep.diffusion.schedules import VE, Cosine, Rectified, linear_betas
 from diffsweep.diffusion.self_conditioning import LastEstimate, SelfConditioned
 from diffsweep.diffusion.solvers import Heun
@@ -449,3 +451,45 @@ def test_offset_and_pure_noise_go_together() -> None:
     diffuser = plain(offset=0.1)
     denoiser = diffuser.build(MLP([3], 8, 1), Rectified())
     assert diffuser(denoiser, torch.randn(8, 3)).isfinite().all()
+
+
+def test_a_loss_without_bound_is_warned_of() -> None:
+    """The weight snr of the error in x0 grows to 1e15 where noise vanishes, and a few examples decide the training."""
+
+    def line(diffuser: Diffuser, schedule: Schedule) -> str | None:
+        return check_objective(diffuser, diffuser.build(MLP([2]), schedule, 1.0), (2,), labels=False)
+
+    unbounded = Diffuser(X0(), Uniform(), SNR(), SquaredError())
+    for schedule in (Cosine(), Rectified()):
+        said = line(unbounded, schedule)
+        assert said is not None
+        assert said.startswith("the loss of this diffuser has no bound on this schedule")
+        assert "choose diffuser/weight=" in said
+        assert line(Diffuser(X0(), Uniform(), Output(), SquaredError()), schedule) is None
+        assert line(Diffuser(V(), Uniform(), Output(), SquaredError()), schedule) is None
+
+
+def test_two_objectives_that_are_one_give_one_loss_and_their_options_say_so() -> None:
+    """To predict the score times sigma is to predict -eps: diffuser=ddpm and score train the same model."""
+
+    class Mirrored(nn.Module):
+        def __init__(self, inner: nn.Module) -> None:
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, x: Tensor, logsnr: Tensor, condition: Tensor | None = None) -> Tensor:
+            return -self.inner(x, logsnr, condition)
+
+    torch.manual_seed(0)
+    network, schedule, x0 = MLP([2]), Cosine(), torch.randn(64, 2)
+    nn.init.normal_(network.leave.weight)
+    ddpm, score = (Diffuser(target, Uniform(), Output(), SquaredError()) for target in (Eps(), Score()))
+    u, eps = ddpm.draw((64, 2))
+    losses = [
+        diffuser.regress(diffuser.build(net, schedule), x0, u, eps)
+        for diffuser, net in ((ddpm, network), (score, Mirrored(network)))
+    ]
+    torch.testing.assert_close(*losses)
+    conf = Path(__file__).parent.parent / "conf" / "diffuser"
+    for option, other in (("ddpm", "score"), ("score", "ddpm")):
+        assert f"Same method as diffuser={other}" in (conf / f"{option}.yaml").read_text()

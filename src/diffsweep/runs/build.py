@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from diffsweep.data.examples import Dataset
 from diffsweep.diffusion import Denoiser, Sampler, Schedule
 from diffsweep.diffusion.guidance import Guidance
 from diffsweep.diffusion.objective import Objective
+from diffsweep.diffusion.objective_check import check_objective
 from diffsweep.diffusion.sampler_check import check_sampler
 from diffsweep.evaluation.evaluate import Evaluation
 from diffsweep.evaluation.extractor import Extractor
@@ -64,8 +64,8 @@ class Components:
             )
         denoiser = make_denoiser(cfg, dataset, schedule, diffuser)
         model = Model(denoiser, schedule, dataset, conditional=bool(cfg.backbone.classes))
-        _try_objective(diffuser, model)
-        _check_sampler(sampler, schedule)
+        _warn(check_objective(diffuser, denoiser, tuple(dataset.shape), labels=model.conditional))
+        _warn(check_sampler(sampler, schedule))
         guidance = make_guidance(cfg, model, sampler)
         optimizer = _make_optimizer(cfg, denoiser)
         make_trainer(trainer, Path(), logger=False)
@@ -142,20 +142,6 @@ def _teacher(cfg: DictConfig, dataset: Dataset) -> dict[str, Denoiser]:
     return {"teacher": teacher}
 
 
-def _try_objective(diffuser: Objective, model: Model) -> None:
-    # A copy, for what it remembers of a batch must not be of this one.
-    objective, shape = copy.deepcopy(diffuser), (2, *model.dataset.shape)
-    labels = torch.zeros(2, dtype=torch.int64) if model.conditional else None
-    u, eps = objective.draw(shape, torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        loss = objective.regress(model.denoiser, torch.zeros(shape), u, eps, labels)
-    if loss.shape != (2,):
-        raise ValueError(
-            f"diffuser={type(diffuser).__name__} gives losses of shape {tuple(loss.shape)} for 2 examples: its regress "
-            "must give one number per example, (2,)"
-        )
-
-
 def make_guidance(cfg: DictConfig, model: Model, sampler: Sampler) -> Guidance:
     """The guidance of a config, tried on two examples; its key ``weak`` names a finished fit."""
     given = cfg.guidance
@@ -181,10 +167,9 @@ def make_guidance(cfg: DictConfig, model: Model, sampler: Sampler) -> Guidance:
     return guidance
 
 
-def _check_sampler(sampler: Sampler, schedule: Schedule, where: str = "") -> None:
-    warning = check_sampler(sampler, schedule)
-    if warning is not None and is_first_rank():
-        say(f"{where}{warning}")
+def _warn(line: str | None, where: str = "") -> None:
+    if line is not None and is_first_rank():
+        say(f"{where}{line}")
 
 
 def _validation(cfg: DictConfig, schedule: Schedule, dataset: Dataset) -> Validation | None:
@@ -192,7 +177,7 @@ def _validation(cfg: DictConfig, schedule: Schedule, dataset: Dataset) -> Valida
         return None
     validation: Validation = make(cfg, "validation")
     try:
-        _check_sampler(validation.sampler, schedule, "validation.")
+        _warn(check_sampler(validation.sampler, schedule), "validation.")
     except ValueError as error:
         raise ValueError(f"validation.sampler: {error}") from error
     _check_extractor(validation.extractor, dataset)
