@@ -155,7 +155,7 @@ def test_a_file_where_a_folder_should_be(tmp_path: Path) -> None:
 def test_a_corrupt_file_is_named_in_one_line(tmp_path: Path, content: str) -> None:
     path = tmp_path / "result.json"
     path.write_text(content)
-    with pytest.raises(ValueError, match=f"^{re.escape(str(path))} is corrupt .*: delete it") as error:
+    with pytest.raises(ValueError, match=f"^{re.escape(str(path))} is corrupt .*: move it away") as error:
         read_json(path)
     assert "\n" not in str(error.value)
 

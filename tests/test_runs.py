@@ -262,8 +262,8 @@ def test_a_corrupt_checkpoint_is_named(tmp_path: Path) -> None:
     checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
     done = train(tmp_path, "training.steps=100000", "trainer.checkpoint_seconds=0.05", check=False)
     assert done.returncode == 2
-    assert f"{checkpoint} cannot be read" in done.stderr
-    assert "delete it to train from the start" in done.stderr
+    assert f"{checkpoint} is damaged" in done.stderr
+    assert "move it away to train from the start" in done.stderr
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a file system")

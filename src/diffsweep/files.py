@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import socket
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -70,6 +71,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
     try:
         with explained(path):
             yield temporary
+            _give_usual_rights(temporary)
             _sync(temporary)
             temporary.replace(path)
             _sync_folder(path.parent)
@@ -98,7 +100,7 @@ def write_json(path: str | Path, content: dict[str, Any]) -> None:
 def read_json(path: str | Path) -> dict[str, Any] | None:
     """The JSON object in the file `path`; None if there is no such file.
 
-    Raises ValueError, naming the file, if it holds anything else.
+    Raises ValueError, naming the file, if it holds anything else, OSError if it cannot be read.
     """
     try:
         content = read_bytes(path)
@@ -106,23 +108,52 @@ def read_json(path: str | Path) -> dict[str, Any] | None:
         return None
     try:
         value = json.loads(content)
-    except ValueError as error:
-        raise ValueError(f"{path} is corrupt ({error}): delete it, and what it recorded is done again") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is corrupt ({error}): move it away, and what it recorded is done again") from error
     if not isinstance(value, dict):
-        raise ValueError(f"{path} is corrupt (no JSON object): delete it, and what it recorded is done again")
+        raise ValueError(f"{path} is corrupt (no JSON object): move it away, and what it recorded is done again")
     return value
 
 
 def read_bytes(path: str | Path) -> bytes:
-    """The bytes of `path`, also while another host replaces it."""
+    """The bytes of the file `path`, also while another host replaces it.
+
+    Raises OSError if it cannot be read, or is no file: a pipe would be waited for without end.
+    """
     for _ in range(4):
         try:
-            return Path(path).read_bytes()
+            return _read_bytes(path)
         except OSError as error:
             # NFS says so when the file was replaced between opening and reading.
             if error.errno != errno.ESTALE:
                 raise
-    return Path(path).read_bytes()
+    return _read_bytes(path)
+
+
+def _read_bytes(path: str | Path) -> bytes:
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    with os.fdopen(descriptor, "rb") as stream:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "this is no file", str(path))
+        return stream.read()
+
+
+def _give_usual_rights(path: Path) -> None:
+    """Give a new file the rights that the umask leaves: some writers, such as that of safetensors, give fewer."""
+    rights = 0o666 & ~_umask()
+    if stat.S_IMODE(path.stat().st_mode) != rights:
+        path.chmod(rights)
+
+
+def _umask() -> int:
+    try:
+        # Asking the system changes nothing; os.umask would, for all threads.
+        lines = Path("/proc/self/status").read_text(errors="replace").splitlines()
+        return next(int(line.split()[1], 8) for line in lines if line.startswith("Umask:"))
+    except (OSError, StopIteration, ValueError):
+        mask = os.umask(0o077)
+        os.umask(mask)
+        return mask
 
 
 def _sync(path: Path) -> None:

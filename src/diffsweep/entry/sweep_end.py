@@ -122,7 +122,11 @@ def comparison(folder: Path, runs: Path, plan: Plan | None) -> Comparison:
     failures: list[Failure] = []
     goes_on = plan is not None and _goes_on(plan)
     for one in _planned_cells(plan, goes_on) if plan else _foreign_cells(folder):
-        result = Cell.of(one, runs).result() if one.cell else None
+        try:
+            result = Cell.of(one, runs).result() if one.cell else None
+        except OSError as error:
+            reason = f"its result cannot be read: {error.strerror or error}"
+            result, one = None, Failure(one.fit, one.cell, one.overrides, reason=reason)
         if result is not None:
             # A cell that was there already was made by another command, with fewer or more overrides.
             results[result.cell] = result.replace(overrides=one.overrides or result.overrides)

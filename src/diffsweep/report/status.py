@@ -142,7 +142,7 @@ def _list(runs: Path, console: Console) -> None:
     for folder in folders:
         try:
             plan = Plan.read(folder)
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             table.add_row(Text(folder.name), "", "", "", Text(str(error)))
             continue
         look = Monitor(plan, finished=known).read()

@@ -22,7 +22,7 @@ from diffsweep.runs.instantiate import make
 from diffsweep.scoring.score import score as score_model
 from diffsweep.sweep.store.blocked import BlockedError
 from diffsweep.sweep.store.environment import recorded
-from diffsweep.sweep.store.lease import Lease
+from diffsweep.sweep.store.lease import Lease, LeaseLostError
 from diffsweep.sweep.store.process import Process
 from diffsweep.sweep.store.record import CannotWriteError, Cell, Fit, Record, Run, make_folder
 from diffsweep.sweep.store.result import Result
@@ -108,7 +108,8 @@ def _recorded(record: Record) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if is_first_rank():
+        # What another process works on now is its to record.
+        if is_first_rank() and not isinstance(error, LeaseLostError):
             with contextlib.suppress(OSError, CannotWriteError):
                 blocked = {"blocked_by": error.fit} if isinstance(error, BlockedError) else {}
                 record.write_status("failed", reason=record.write_error(error), **blocked)

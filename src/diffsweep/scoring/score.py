@@ -19,6 +19,7 @@ from diffsweep.scoring.model_metrics import ModelMetric, measure_model
 from diffsweep.scoring.sampling import FeatureExtraction, Model, Sampling, draw
 from diffsweep.scoring.weights import load_weights
 from diffsweep.settings import EvaluationSettings, TrainerSettings
+from diffsweep.sweep.store.lease import LeaseLostError
 from diffsweep.sweep.store.record import CannotWriteError, Run
 from diffsweep.sweep.store.result import Result, SamplingSummary, TrainingSummary
 from diffsweep.trainer import make_trainer
@@ -129,7 +130,7 @@ def score(
         sweep=sweep,
     )
     if not held():
-        raise RuntimeError(f"cell {cell.signature} was taken over by another process while this one slept")
+        raise LeaseLostError(f"cell {cell.signature} was taken over by another process while this one slept")
     cell.write_result(result)
     # The result stands; that its status could not be told does not unmake it.
     with contextlib.suppress(CannotWriteError):

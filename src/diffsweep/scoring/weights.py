@@ -18,6 +18,8 @@ def load_weights(denoiser: Denoiser, fitted: Fit) -> None:
     path = fitted.checkpoints / "ema.safetensors"
     try:
         denoiser.backbone.load_state_dict(load_file(path))
-    except (OSError, SafetensorError, RuntimeError) as error:
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror or error}") from error
+    except (SafetensorError, RuntimeError) as error:
         line = str(error).splitlines()[0]
-        raise ValueError(f"{path} cannot be read ({line}): delete {fitted.folder} to train again") from error
+        raise ValueError(f"{path} is damaged ({line}): move {fitted.folder} away to train again") from error

@@ -11,12 +11,15 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
+
+from diffsweep.sweep.store.lease import LeaseLostError
 
 
 class Checkpoints(Callback):
@@ -25,11 +28,13 @@ class Checkpoints(Callback):
     Args:
         path: The checkpoint file; each save replaces it whole.
         seconds: Time between saves, > 0.
+        held: Whether this process still has the right to write it; asked before every save.
     """
 
-    def __init__(self, path: Path, seconds: float) -> None:
+    def __init__(self, path: Path, seconds: float, held: Callable[[], bool] = lambda: True) -> None:
         self.path = path
         self.seconds = seconds
+        self.held = held
         self.stopped_by: int | None = None
         self._last = time.monotonic()
         self._before: dict[int, Any] = {}
@@ -54,6 +59,9 @@ class Checkpoints(Callback):
             self.stopped_by = trainer.strategy.broadcast(self.stopped_by)
             due = trainer.strategy.broadcast(due)
         if due:
+            if not self.held():
+                fit = self.path.parent.parent
+                raise LeaseLostError(f"{fit} was taken over by another process while this one slept")
             trainer.save_checkpoint(self.path)
             self._last = time.monotonic()
         if self.stopped_by is not None:

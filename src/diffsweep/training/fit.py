@@ -19,6 +19,7 @@ from diffsweep.messages import say
 from diffsweep.ranks import is_first_rank
 from diffsweep.scoring.score import Scoring
 from diffsweep.settings import TrainingSettings
+from diffsweep.sweep.store.lease import LeaseLostError
 from diffsweep.sweep.store.record import CannotWriteError, Fit, atomic, make_folder, provenance, read_metrics
 from diffsweep.tracking import loggers
 from diffsweep.trainer import Interrupted, make_trainer
@@ -106,8 +107,11 @@ def fit(fitting: Fitting, record: Fit, mirrors: Sequence[Logger] = (), held: Cal
         say(f"fit {record.signature}: going on from its checkpoint")
         try:
             torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+        except OSError as error:
+            raise ValueError(f"{checkpoint} cannot be read: {error.strerror or error}") from error
         except Exception as error:
-            raise ValueError(f"{checkpoint} cannot be read ({error}): delete it to train from the start") from error
+            line = " ".join(str(error).split())
+            raise ValueError(f"{checkpoint} is damaged ({line}): move it away to train from the start") from error
     batches = functools.partial(
         Batches,
         draw=fitting.objective.draw,
@@ -131,7 +135,7 @@ def fit(fitting: Fitting, record: Fit, mirrors: Sequence[Logger] = (), held: Cal
         run_trainer.log_every,
         show=run_trainer.progress and is_first_rank(),
     )
-    checkpoints = Checkpoints(checkpoint, run_trainer.checkpoint_seconds)
+    checkpoints = Checkpoints(checkpoint, run_trainer.checkpoint_seconds, held)
     averaging = ema(settings.ema_decay)
     validation = pruning = None
     if fitting.validation is not None:
@@ -165,7 +169,8 @@ def fit(fitting: Fitting, record: Fit, mirrors: Sequence[Logger] = (), held: Cal
             weights_only=True,
         )
     except Exception as error:
-        if is_first_rank():
+        # What another process works on now is its to record.
+        if is_first_rank() and not isinstance(error, LeaseLostError):
             with contextlib.suppress(OSError, CannotWriteError):
                 record.write_status("failed", reason=record.write_error(error))
         raise
@@ -180,7 +185,7 @@ def fit(fitting: Fitting, record: Fit, mirrors: Sequence[Logger] = (), held: Cal
             record.write_status("waiting", step=trainer.global_step, steps=settings.steps, reason="pruned")
         raise TrainingPruned
     if not held():
-        raise RuntimeError(f"fit {record.signature} was taken over by another process while this one slept")
+        raise LeaseLostError(f"fit {record.signature} was taken over by another process while this one slept")
     if is_first_rank():
         steps = trainer.global_step
         # Not those of the module: Lightning does not touch them where a checkpoint of the last step leaves none to do.

@@ -12,6 +12,8 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 from tqdm import tqdm
 
+from diffsweep.files import CannotWriteError
+from diffsweep.messages import say
 from diffsweep.sweep.store.record import Fit, Metrics, read_metrics
 
 
@@ -40,6 +42,7 @@ class Progress(Callback):
         self._bar: Any = None
         self._since = self._told = self._drawn = time.monotonic()
         self._first = 0
+        self._refused = False
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -143,11 +146,17 @@ class Progress(Callback):
 
     def _tell(self, step: int) -> None:
         speed = self._speed(step)
-        self.fit.write_status(
-            "running",
-            step=step,
-            steps=self.steps,
-            loss=self.loss,
-            images_per_second=speed,
-            eta_seconds=(self.steps - step) * self.batch_size / speed if speed else None,
-        )
+        try:
+            self.fit.write_status(
+                "running",
+                step=step,
+                steps=self.steps,
+                loss=self.loss,
+                images_per_second=speed,
+                eta_seconds=(self.steps - step) * self.batch_size / speed if speed else None,
+            )
+        except (CannotWriteError, OSError) as error:
+            # The status only tells people how far it is: without it the training goes on.
+            if not self._refused:
+                say(f"fit {self.fit.signature} goes on, though its status cannot be written: {error}")
+            self._refused = True

@@ -16,6 +16,7 @@ from dataclasses import replace
 from diffsweep.messages import say
 from diffsweep.sweep.plan.jobs import Job
 from diffsweep.sweep.plan.plan import Plan
+from diffsweep.sweep.store.lease import Lease
 from diffsweep.sweep.store.record import CannotWriteError, Record
 
 _STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
@@ -50,7 +51,8 @@ class RetryPolicy:
             if code < 0 and self._may_retry(job.fit):
                 # With another cell's config, if there is one: it trains the same fit, but may not kill its process.
                 return replace(job, cells=(*job.cells[1:], job.cells[0]))
-            if code <= 0 or run.fit.error() is None:
+            # Another process may have taken it over; that one records how it ends.
+            if (code <= 0 or run.fit.error() is None) and Lease(run.fit.folder).holder() is None:
                 _record_failure(run.fit, code)
             return None
         left = tuple(cell for cell in job.cells if cell not in finished_cells)
@@ -59,7 +61,7 @@ class RetryPolicy:
         if code < 0 and self._may_retry(left[0]):
             return replace(job, cells=left)
         record = self.plan.cell(left[0])
-        if not record.done:
+        if not record.done and Lease(record.folder).holder() is None:
             _record_failure(record, code)
         return replace(job, cells=left[1:]) if left[1:] else None
 

@@ -154,6 +154,8 @@ class Plan:
                 Task(task["num"], tuple(task["overrides"]), task["fit"], task["cell"], task["choices"], task["config"])
                 for task in content["tasks"]
             )
+            if not isinstance(content["parts"], dict) or not isinstance(content["hydra"], dict):
+                raise TypeError("parts and hydra must be objects")
             return cls(
                 folder,
                 Path(content["runs"]),

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from diffsweep.sweep.store.blocked import is_blocked
-from diffsweep.sweep.store.fast_read import names, read_object
+from diffsweep.sweep.store.fast_read import names, read_fast, read_object
 from diffsweep.sweep.store.lease import Lease
 from diffsweep.sweep.store.process import Process
 
@@ -125,8 +125,7 @@ def number(value: object) -> Any:
 
 def _first_line(path: Path) -> str:
     try:
-        with path.open(errors="replace") as lines:
-            return lines.readline().strip()
+        return read_fast(str(path))[0].partition(b"\n")[0].decode(errors="replace").strip()
     except OSError:
         return ""
 

@@ -6,18 +6,24 @@ import errno
 import gc
 import json
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+
+# A pipe would be waited for without end.
+_NO_WAITING = getattr(os, "O_NONBLOCK", 0)
 
 
 def read_fast(path: str) -> tuple[bytes, os.stat_result]:
     """The bytes and the status of `path`, for readers of very many; also while another host replaces it."""
     for attempt in range(5):
         try:
-            descriptor = os.open(path, os.O_RDONLY)
+            descriptor = os.open(path, os.O_RDONLY | _NO_WAITING)
             try:
                 status = os.fstat(descriptor)
+                if not stat.S_ISREG(status.st_mode):
+                    raise OSError(errno.EINVAL, "this is no file", path)
                 content = os.read(descriptor, status.st_size + 1)
                 while len(content) < status.st_size and (more := os.read(descriptor, status.st_size)):
                     content += more

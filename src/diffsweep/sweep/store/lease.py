@@ -49,6 +49,10 @@ class Busy(RuntimeError):
         self.holder = holder
 
 
+class LeaseLostError(RuntimeError):
+    """Another process took the lease while this one slept: it may write nothing more."""
+
+
 @dataclass(frozen=True)
 class Lease:
     """The right to work in `folder`: `with Lease(folder).acquire() as held: ...`.
@@ -259,7 +263,7 @@ def _look(folder: Path) -> _Look | None:
         stamp = (status.st_mtime_ns, status.st_ino, status.st_size)
         try:
             record = json.loads(content)
-        except ValueError:
+        except (ValueError, RecursionError):
             record = None
         # Half written: its holder is between creating and writing, or was killed there.
         if not isinstance(record, dict):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -9,7 +10,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from diffsweep.files import explained, make_folder, read_bytes, write_atomic
+from diffsweep.files import CannotWriteError, explained, make_folder, read_bytes, write_atomic
+
+# Bytes.
+_MOST_PENDING = 2**20
 
 
 class Metrics:
@@ -22,6 +26,8 @@ class Metrics:
     def __init__(self, path: str | Path) -> None:
         self._path = Path(path)
         self._descriptor: int | None = None
+        # What a full disk has not taken so far.
+        self._pending = b""
 
     def resume(self, step: int) -> None:
         """Forget all lines whose step is `step` or later (0 forgets all): training is about to do them again."""
@@ -30,18 +36,36 @@ class Metrics:
         write_atomic(self._path, "".join(json.dumps(line) + "\n" for line in kept))
 
     def write(self, step: int, **values: float | int | str | None) -> None:
-        """Append one line. NaN and infinity become null (JSON has neither). Raises CannotWriteError."""
+        """Append one line. NaN and infinity become null (JSON has neither).
+
+        A disk that is full keeps lines waiting for the next one, or for `close`. Raises CannotWriteError.
+        """
         line = {"step": step} | {key: _finite(value) for key, value in values.items()}
-        content = (json.dumps(line, allow_nan=False) + "\n").encode()
+        self._pending += (json.dumps(line, allow_nan=False) + "\n").encode()
+        try:
+            self._flush()
+        except CannotWriteError as error:
+            cause = error.__cause__
+            full = isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT)
+            if not full or len(self._pending) > _MOST_PENDING:
+                raise
+
+    def _flush(self) -> None:
         with explained(self._path):
             if self._descriptor is None:
                 self._descriptor = self._open()
-            written = os.write(self._descriptor, content)
-            while written < len(content):
-                written += os.write(self._descriptor, content[written:])
+            while self._pending:
+                self._pending = self._pending[os.write(self._descriptor, self._pending) :]
 
     def close(self) -> None:
         """Put the lines on the disk and let go of the file; a later `write` opens it again."""
+        if self._descriptor is not None or self._pending:
+            try:
+                self._flush()
+            finally:
+                self._sync()
+
+    def _sync(self) -> None:
         if self._descriptor is not None:
             descriptor, self._descriptor = self._descriptor, None
             try:
@@ -80,10 +104,10 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
     for number, text in enumerate(content.split(b"\n")[:-1], start=1):
         try:
             line = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             line = None
         if not isinstance(line, dict) or not isinstance(line.get("step"), int):
-            raise ValueError(f"{path} is corrupt in line {number}: delete that line or the file")
+            raise ValueError(f"{path} is corrupt in line {number}: move the file away, and its steps are done again")
         lines.append(line)
     return lines
 

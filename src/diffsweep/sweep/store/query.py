@@ -168,7 +168,7 @@ def _cells(sweep: str, results: Sequence[Result], runs: str | Path) -> set[str]:
     try:
         return {str(task["cell"]) for task in json.loads(content)["tasks"]}
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is corrupt ({error!r}): delete it to select by what the results say") from error
+        raise ValueError(f"{path} is corrupt ({error!r}): move it away to select by what the results say") from error
 
 
 def _close(word: str, words: set[str]) -> str:

@@ -123,6 +123,8 @@ class Record:
             return read_bytes(self.error_file).decode(errors="replace").partition("\n")[0]
         except (FileNotFoundError, NotADirectoryError):
             return None
+        except OSError as error:
+            return f"{self.error_file} cannot be read: {error.strerror or error}"
 
 
 @dataclass(frozen=True)
