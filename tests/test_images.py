@@ -114,7 +114,7 @@ def test_arrays_in_any_clear_order_of_axes_are_the_same_images(tmp_path: Path, x
     for name in ("a.npy", "only.npz", "adm.npz"):
         images = read_images(tmp_path / name)
         assert torch.equal(images.x, x)
-        assert replace(images, told=None).digest() == Images(x).digest()
+        assert replace(images, class_labels=None).digest() == Images(x).digest()
 
 
 def test_labels_beside_an_array_are_what_its_images_show(tmp_path: Path) -> None:
@@ -125,14 +125,14 @@ def test_labels_beside_an_array_are_what_its_images_show(tmp_path: Path) -> None
     np.savez(tmp_path / "large.npz", large, labels.numpy())
     adm, named = (read_images(tmp_path / f"{name}.npz") for name in ("adm", "named"))
     for images in (adm, named, read_images(tmp_path / "large.npz", size=8), adm.grey()):
-        assert images.told is not None
-        assert images.told.dtype == torch.int64
+        assert images.class_labels is not None
+        assert images.class_labels.dtype == torch.int64
         assert torch.equal(images.labels, labels)
     assert torch.equal(adm.take(3).labels, labels[:3])
     np.savez(tmp_path / "other.npz", GREY.numpy(), labels.flip(0).numpy())
     np.savez(tmp_path / "features.npz", GREY.numpy(), np.zeros((12, 64)))
     untold = read_images(tmp_path / "features.npz")
-    assert untold.told is None
+    assert untold.class_labels is None
     assert torch.equal(untold.labels, torch.zeros(12, dtype=torch.int64))
     assert adm.digest() == named.digest()
     assert len({images.digest() for images in (adm, untold, read_images(tmp_path / "other.npz"))}) == 3

@@ -15,14 +15,10 @@ class Moons(Plane):
 
     Args:
         classes: 2, nothing else.
-        std: of the noise, per coordinate.
-        size: number of points in each split.
-        seed: of the draw; train and test are independent.
-        shape: (2,), nothing else.
-        sigma_data: root mean square of a coordinate, sqrt(1 + std^2).
+        std, size, seed, shape, sigma_data: see `Plane`.
 
     Raises:
-        ValueError: for figures out of range, or a `sigma_data` more than 10 % off that formula.
+        ValueError: for figures out of range; see `Plane`.
     """
 
     name: ClassVar[str] = "moons"

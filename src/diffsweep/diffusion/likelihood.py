@@ -72,7 +72,7 @@ def log_likelihood(
     high = min(noise_max, float(schedule.level(1.0).noise))
     if not 0 < low < high < math.inf:
         raise BadValue("noise_min", noise_min, f"leaves, with noise_max={noise_max}, nothing of this schedule's range")
-    told = condition if condition is None else usable(condition)
+    given = condition if condition is None else usable(condition)
     dimensions = x0[0].numel()
     shape = (1 if exact else probes, *x0.shape)
     signs = torch.randint(0, 2, shape, generator=generator, device=generator.device if generator else None)
@@ -83,7 +83,7 @@ def log_likelihood(
         level = schedule.level(schedule.time(-2 * tau))
         with torch.inference_mode(False), torch.enable_grad():
             y = y.detach().clone().requires_grad_()
-            denoised = denoise(y * level.alpha, level, told)
+            denoised = denoise(y * level.alpha, level, given)
             trace = _exact_trace(denoised, y) if exact else _estimated_trace(denoised, y, signs)
         return (y - denoised).detach(), trace
 

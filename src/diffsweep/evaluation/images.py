@@ -49,14 +49,14 @@ class Images:
         skipped: corrupt files that were left out.
         ignored: files in the folder that are no pictures by their names.
         resize: how they were brought to one size, `none` if they were not.
-        told: what each shows, int64 (N,), if that came with them.
+        class_labels: what each shows, int64 (N,), if that came with them.
     """
 
     x: Tensor
     skipped: int = 0
     ignored: int = 0
     resize: str = "none"
-    told: Tensor | None = None
+    class_labels: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.x)
@@ -68,19 +68,21 @@ class Images:
 
     @property
     def labels(self) -> Tensor:
-        """What they show, int64 (N,): all the same, where that is not told."""
-        return torch.zeros(len(self), dtype=torch.int64) if self.told is None else self.told
+        """What they show, int64 (N,): all 0 where no labels came with them."""
+        return torch.zeros(len(self), dtype=torch.int64) if self.class_labels is None else self.class_labels
 
     def digest(self) -> str:
         """SHA-256 (hex) over dtype, shape, values and labels, in their order; names and formats do not matter."""
         sha = hashlib.sha256(f"{self.x.dtype}{tuple(self.x.shape)}".encode())
-        for values in (self.x, *([] if self.told is None else [self.told])):
+        for values in (self.x, *([] if self.class_labels is None else [self.class_labels])):
             sha.update(values.contiguous().numpy().data.cast("B") if values.numel() else b"")
         return sha.hexdigest()
 
     def take(self, first: int) -> Images:
         """The first so many of them."""
-        return replace(self, x=self.x[:first], told=None if self.told is None else self.told[:first])
+        return replace(
+            self, x=self.x[:first], class_labels=None if self.class_labels is None else self.class_labels[:first]
+        )
 
     def grey(self) -> Images:
         """One channel instead of three, if these are equal in every pixel; as it is otherwise.
@@ -100,7 +102,7 @@ def read_images(path: str | Path, *, size: int | None = None, corrupt: str = "re
     dropped if it is opaque everywhere. In a folder that has both, grey pictures get three equal channels.
 
     An array is uint8 (N, H, W), (N, H, W, C) or (N, C, H, W) with C 1 or 3; of an .npz `arr_0` or its only array. What
-    the images show is told by whole numbers (N,) beside it, called `labels`, or `arr_1` as ADM writes them
+    the images show is given by whole numbers (N,) beside it, called `labels`, or `arr_1` as ADM writes them
     ("Diffusion Models Beat GANs on Image Synthesis", arXiv 2105.05233). Folders do not tell it: a subfolder may as well
     be the next thousand of the images.
 
@@ -128,16 +130,18 @@ def read_images(path: str | Path, *, size: int | None = None, corrupt: str = "re
         raise ValueError(f"{path} is no folder, .npz or .npy file; to score pictures give the folder that holds them")
     try:
         if path.suffix.lower() == ".npz":
-            x, told = _unpacked(path)
+            x, class_labels = _unpacked(path)
         else:
-            x, told = _array(path, lambda: path.open("rb"), path.stat().st_size), None
+            x, class_labels = _array(path, lambda: path.open("rb"), path.stat().st_size), None
         if size is None or x.shape[2:] == (size, size):
-            return Images(torch.from_numpy(np.ascontiguousarray(x)), told=told)
+            return Images(torch.from_numpy(np.ascontiguousarray(x)), class_labels=class_labels)
     except MemoryError:
         raise _too_large(path) from None
     pictures = (_fitted(Image.fromarray(one[0] if len(one) == 1 else one.transpose(1, 2, 0)), size) for one in x)
     return Images(
-        _stacked(path, ((str(i), one) for i, one in enumerate(pictures)), len(x)), resize=_resize(size), told=told
+        _stacked(path, ((str(i), one) for i, one in enumerate(pictures)), len(x)),
+        resize=_resize(size),
+        class_labels=class_labels,
     )
 
 
@@ -315,8 +319,10 @@ def _unpacked(path: Path) -> tuple[np.ndarray, Tensor | None]:
                 raise ValueError(f"{path} must hold arr_0, or one array only; it holds {', '.join(sizes) or 'none'}")
             x = _array(path, lambda: archive.open(f"{chosen}.npy"), sizes[chosen])
             beside = [name for name in ("labels", "arr_1") if name in sizes and name != chosen]
-            told = (_labels(path, name, lambda name=name: archive.open(f"{name}.npy"), len(x)) for name in beside)
-            return x, next((labels for labels in told if labels is not None), None)
+            class_labels = (
+                _labels(path, name, lambda name=name: archive.open(f"{name}.npy"), len(x)) for name in beside
+            )
+            return x, next((labels for labels in class_labels if labels is not None), None)
     except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError) as error:
         raise ValueError(f"{path} cannot be read ({' '.join(str(error).split())})") from error
 

@@ -75,9 +75,9 @@ def _images(x: Tensor) -> bytes:
     count, _, height, width = x.shape
     # Whoever reads the file, as a report, can cut the images out again: the rest is a gap or an empty place.
     geometry = {"count": count, "columns": columns, "height": height, "width": width, "gap": GAP, "factor": factor}
-    told = PngInfo()
-    told.add_text(GEOMETRY, json.dumps(geometry))
-    image.save(buffer, "png", pnginfo=told)
+    text = PngInfo()
+    text.add_text(GEOMETRY, json.dumps(geometry))
+    image.save(buffer, "png", pnginfo=text)
     return buffer.getvalue()
 
 

@@ -148,7 +148,7 @@ class External:
         if not isinstance(reference, str) and settings.reference != "train":
             raise ValueError(f"evaluation.reference={settings.reference}: the images of {dataset.name} have no splits")
         images, dataset = _alike(images, name, dataset)
-        images = dataclasses.replace(images, told=_known_labels(images, name, dataset))
+        images = dataclasses.replace(images, class_labels=_known_labels(images, name, dataset))
         _fits(evaluation.extractor, images)
         order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:wanted]
         choice = reference if isinstance(reference, str) else reference.name
@@ -200,8 +200,8 @@ class External:
     def _measure(self, device: torch.device, show: bool) -> Result:
         started = time.monotonic()
         there = dataclasses.replace(self.evaluation, extractor=self.evaluation.extractor.to(device))
-        told = None if self.images.told is None else self.images.told[self.order]
-        features = Features.collect(self._batches(there.extractor, show), told, there.outputs)
+        class_labels = None if self.images.class_labels is None else self.images.class_labels[self.order]
+        features = Features.collect(self._batches(there.extractor, show), class_labels, there.outputs)
         extracted = time.monotonic()
         measurement = measure(self.dataset, there, self.settings, features, 0, show=show)
         finished = time.monotonic()
@@ -287,16 +287,16 @@ def _alike(images: Images, name: str, dataset: Dataset | Pictures) -> tuple[Imag
 
 def _known_labels(images: Images, name: str, dataset: Dataset | Pictures) -> Tensor | None:
     """What the images show, if that is known of the real ones too."""
-    told = images.told
-    if told is None or isinstance(dataset, Pictures):
-        return told if isinstance(dataset, Pictures) and dataset.images.told is not None else None
-    least, most = int(told.min()), int(told.max())
+    class_labels = images.class_labels
+    if class_labels is None or isinstance(dataset, Pictures):
+        return class_labels if isinstance(dataset, Pictures) and dataset.images.class_labels is not None else None
+    least, most = int(class_labels.min()), int(class_labels.max())
     if least < 0 or most >= dataset.classes:
         raise ValueError(
             f"the labels of {name} go from {least} to {most}, those of {dataset.name} from 0 to {dataset.classes - 1}: "
             "correct them, or leave them out"
         )
-    return told
+    return class_labels
 
 
 def _fits(extractor: Extractor, images: Images) -> None:
