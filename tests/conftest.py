@@ -25,7 +25,7 @@ def cluster() -> Iterator[Cluster]:
         yield cluster
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Begin with the files that take minutes: side by side (pytest -n), none of them is then left for the end."""
     long = ("slurm_faults", "slurm_sweep", "notebooks", "chaos", "sweep", "search", "runs", "slurm_submit", "conf")
     long += ("samplers", "slurm_cluster", "wandb", "studies", "compose", "readme", "metrics", "report", "validation")
@@ -33,3 +33,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     assert not missing, f"conftest.py orders files that are not there: {missing}"
     order = {name: place for place, name in enumerate(long)}
     items.sort(key=lambda item: order.get(item.path.stem.removeprefix("test_"), len(long)))
+    if "whole" not in str(config.option.markexpr):
+        left_out = [item for item in items if item.get_closest_marker("whole")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]

@@ -9,7 +9,12 @@ from omegaconf import DictConfig, OmegaConf
 
 def _pictures(field: str, *, _parent_: DictConfig) -> Any:
     from diffsweep.data.packed import field_of_pictures
+    from diffsweep.mistakes import shown
 
+    for key in ("path", "cache"):
+        value = _parent_.get(key)
+        if not isinstance(value, str) or not value.strip():
+            raise ValueError(f"dataset.{key}={shown(value)} must name a folder")
     return field_of_pictures(field, _parent_)
 
 

@@ -10,6 +10,7 @@ import inspect
 import pydoc
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from enum import Enum
 from pathlib import Path
 from types import NoneType, UnionType
@@ -152,7 +153,11 @@ def _typed(name: str, value: Any, hint: Any) -> Any:
                 return value
             words.append("a whole number")
         elif origin is float:
-            if isinstance(value, (int, float)) and not isinstance(value, bool):
+            if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 2**53:
+                # Torch takes no whole number of more bits, and a float of this size is as good.
+                with suppress(OverflowError):
+                    return float(value)
+            elif isinstance(value, (int, float)) and not isinstance(value, bool):
                 return value
             words.append("a number")
         elif origin in (str, Path):
