@@ -20,7 +20,7 @@ CELLS = {
     "a word for a number": (["training.steps=20,abc"], ["training.steps=abc"], "training.steps=abc"),
     "a lone cell": (["training.warmup=x"], ["training.warmup=x"], "training.warmup=x"),
     "no calls": (["sampler.nfe=5,0", "seed=1,2"], ["sampler.nfe=0", "seed=1"], "sampler.nfe=0 seed=1: sampler.nfe=0"),
-    "parts that do not fit": (["backbone=mlp,unet"], ["backbone=unet"], "backbone=unet takes images"),
+    "parts that do not fit": (["backbone=mlp,unet"], ["backbone=unet"], "backbone"),
     "a pair of two": (
         ["sampler=ddim,heun", "schedule=cosine,rectified", "sampler/spacing=time,logsnr"],
         ["sampler=heun", "schedule=rectified", "sampler/spacing=time"],

@@ -27,6 +27,11 @@ def split(text: str) -> list[str]:
 def option_folders(hydra: Any) -> list[str]:
     """The words of a command line that say where options lie, out of Hydra's own node: a command needs them again."""
     sources: Iterable[Mapping[str, str]] = hydra.get("runtime", {}).get("config_sources", ())
-    typed: Iterable[str] = hydra.get("overrides", {}).get("hydra", ())
+    typed: Any = hydra.get("overrides", {}).get("hydra", ())
+    if not isinstance(typed, (list, tuple)):
+        from omegaconf import OmegaConf
+
+        # As typed: an interpolation in one of them is about another place.
+        typed = OmegaConf.to_container(typed, resolve=False)
     folders = [f"--config-dir={source['path']}" for source in sources if source["provider"] == "command-line"]
     return [*folders, *(word for word in typed if word.startswith("hydra.searchpath="))]
