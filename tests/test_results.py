@@ -369,3 +369,25 @@ def test_tables_that_name_no_cells_are_refused(tmp_path: Path) -> None:
     gone.result_file.unlink()
     with pytest.raises(ValueError, match=r"cells/b has no result any more"):
         results.compare(df)
+
+
+def test_best_is_of_the_largest_group_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The newest cell was measured otherwise: that says nothing about which cell is the best."""
+    cell(tmp_path, "a", 0.5, created="2026-01-01")
+    cell(tmp_path, "b", 0.2, created="2026-01-02")
+    cell(tmp_path, "c", None, created="2026-01-03", fd_digits_reason="3 of 500 samples are not finite")
+    cell(tmp_path, "quick", 90.0, samples=50, created="2026-01-04")
+    assert results.find("best", tmp_path).signature == "b"
+    said = capsys.readouterr().err
+    assert said == (
+        "best: cell b (sampler=ddim schedule=cosine dataset=digits), fd_digits 0.2000, the best of 2 cells with 500 "
+        "samples against digits; 1 cell measured otherwise left out (`diffsweep results` shows all)\n"
+    )
+    assert results.find("last", tmp_path).signature == "quick"
+    assert capsys.readouterr().err == (
+        "last: cell quick (sampler=ddim schedule=cosine dataset=digits), finished 2026-01-04\n"
+    )
+    only = tmp_path / "lost"
+    cell(only, "c", None)
+    with pytest.raises(ValueError, match="no cell in .*lost has a finite main number: name one"):
+        results.find("best", only)

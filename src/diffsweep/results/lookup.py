@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from diffsweep.messages import say
 from diffsweep.sweep.store import query
 from diffsweep.sweep.store.record import Cell, Fit
+from diffsweep.sweep.store.result import Result
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,8 +26,9 @@ def find(run: Selector, runs: str | Path = "runs") -> Fit | Cell:
     """The folder of a cell or of a training.
 
     Args:
-        run: a signature or the beginning of one, a row of `load`, `last` (the cell that was finished last), `best`
-            (the best of those that were measured as the last one was), or what this function returns.
+        run: a signature or the beginning of one, a row of `load`, or what this function returns; or, with a line on
+            standard error that says what was chosen, `last` (the cell that was finished last) or `best` (the best of
+            the largest group of cells that were measured alike).
         runs: folder of all runs, if `run` does not say.
 
     Raises:
@@ -43,7 +46,9 @@ def find(run: Selector, runs: str | Path = "runs") -> Fit | Cell:
         except (AttributeError, LookupError, TypeError):
             raise ValueError(f"{run!r} is neither a signature nor a row of results.load") from None
     if run in ("best", "last"):
-        return _chosen(run, runs)
+        cell, line = best(runs) if run == "best" else newest(runs)
+        say(line)
+        return cell
     fits = [Fit(folder) for folder in sorted(Path(runs, "fits").glob("*")) if folder.name[0] != "."]
     records: list[Fit | Cell] = [*fits, *(cell for fit in fits for cell in fit.cells())]
     found = [record for record in records if record.signature == run]
@@ -59,20 +64,45 @@ def find(run: Selector, runs: str | Path = "runs") -> Fit | Cell:
     return found[0]
 
 
-def _chosen(word: str, runs: str | Path) -> Cell:
-    from diffsweep.report.protocol import protocol_of
+def newest(runs: str | Path) -> tuple[Cell, str]:
+    """The cell of a trained model that was finished last, and a line that says which it is. Raises ValueError."""
+    chosen = max(_own(runs), key=lambda result: result.created)
+    return Cell.of(chosen, runs), f"last: cell {chosen.cell} ({_options(chosen)}), finished {chosen.created or 'once'}"
+
+
+def best(runs: str | Path) -> tuple[Cell, str]:
+    """The best cell among the largest group of cells that were measured alike, and a line that says why it is that one.
+
+    Of groups of the same size it is the one with the newest cell. Raises ValueError if no cell has a number.
+    """
+    from diffsweep.report.format import count, number, things
+    from diffsweep.report.protocol import by_protocol
     from diffsweep.report.statistics import rank
 
+    groups = by_protocol(result for result in _own(runs) if not result.lost)
+    if not groups:
+        raise ValueError(f"no cell in {runs} has a finite main number: name one")
+    group = max(groups.values(), key=lambda group: (len(group), max(result.created for result in group)))
+    chosen = min(group, key=lambda result: rank(result, result.metric))
+    how = f"{count(chosen.samples)} samples against {chosen.option('dataset')}"
+    others = sum(map(len, groups.values())) - len(group)
+    more = f"; {things(others, 'cell')} measured otherwise left out (`diffsweep results` shows all)" if others else ""
+    return Cell.of(chosen, runs), (
+        f"best: cell {chosen.cell} ({_options(chosen)}), {chosen.metric} {number(chosen.main.value)}, the best of "
+        f"{things(len(group), 'cell')} with {how}{more}"
+    )
+
+
+def _own(runs: str | Path) -> list[Result]:
+    """The results of trained models. Raises ValueError if there are none."""
     own = [result for result in query.results(runs) if result.images is None]
     if not own:
         raise ValueError(f"no finished runs in {runs}: `python train.py` makes one")
-    chosen = max(own, key=lambda result: result.created)
-    if word == "best":
-        alike = [result for result in own if protocol_of(result) == protocol_of(chosen)]
-        chosen = min(alike, key=lambda result: rank(result, result.metric))
-        if chosen.lost:
-            raise ValueError(f"no cell in {runs} has a {chosen.metric}: name one")
-    return Cell.of(chosen, runs)
+    return own
+
+
+def _options(result: Result) -> str:
+    return " ".join(f"{group}={option}" for group, option in result.options.items()) or "no choices recorded"
 
 
 def load_fit(run: Selector, runs: str | Path = "runs", *, trust: bool = False) -> Denoiser:
