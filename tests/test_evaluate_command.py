@@ -18,11 +18,13 @@ from diffsweep import commands
 from diffsweep.data.digits import Digits
 from diffsweep.evaluation.features import Features
 from diffsweep.evaluation.images import Images
+from diffsweep.report import leaderboard
 from diffsweep.runs.build import evaluation_settings, make_evaluation
 from diffsweep.runs.load_fit import finished
 from diffsweep.scoring.measure import measure
 from diffsweep.sweep.store import garbage
 from diffsweep.sweep.store.record import Fit
+from diffsweep.sweep.store.result import Result
 from finished_runs import finish
 
 ROOT = Path(__file__).parent.parent
@@ -226,7 +228,7 @@ def test_labels_in_an_archive_give_numbers_by_class_as_a_run_has_them(run: Call,
         archive(tmp_path / "plain.npz", TEST)
         reference = ("--reference", tmp_path / name, "extractor=digits", "metric=[frechet,classwise]")
         assert run("evaluate", tmp_path / "told.npz", *reference)[0] == 0
-        assert ("fd_digits_within" in results(tmp_path / "runs")[-1]) is known
+        assert (results(tmp_path / "runs")[-1]["fd_digits_within"] is not None) is known
 
 
 def test_classes_one_after_the_other_do_not_stand_in_blocks_of_their_own(run: Call, tmp_path: Path) -> None:
@@ -331,3 +333,29 @@ def test_mistakes_are_said_in_one_line_and_leave_nothing(
     assert err.count("\n") == 1
     assert said in err
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_number_that_was_asked_for_and_cannot_be_given_says_why(tmp_path: Path) -> None:
+    found = measured(TEST[:200], tmp_path, "metric=[frechet,infinity,accuracy,classwise]")
+    assert found["fd_digits"] is not None
+    assert (found["fd_digits_infinity"], found["accuracy_digits"], found["fd_digits_within"]) == (None, None, None)
+    assert "it needs 256 samples in 64 dimensions, and there are 200" in found["fd_digits_infinity_reason"]
+    assert "the samples were drawn without labels" in found["accuracy_digits_reason"]
+    assert "the samples were drawn without labels" in found["fd_digits_within_reason"]
+    result = Result.parse(found)
+    assert set(result.measured) >= {"fd_digits", "fd_digits_infinity", "accuracy_digits", "fd_digits_within"}
+    lines = leaderboard.absent_numbers([result, result])
+    assert len(lines) == 3
+    assert lines[0].startswith("no fd_digits_infinity of 2 cells: ")
+
+
+def test_too_few_samples_for_a_metric_are_told_before_anything_is_measured(run: Call, tmp_path: Path) -> None:
+    folder = pictures(tmp_path / "theirs", TEST[:100])
+    code, _, err = run("evaluate", folder, "--reference", "digits", "metric=[infinity]")
+    assert code == 2
+    assert "evaluation.samples=100 is too few for fd_digits_infinity, which needs 256" in err
+    assert not (tmp_path / "runs").exists()
+    code, out, err = run("evaluate", folder, "--reference", "digits", "metric=[frechet,infinity]")
+    assert code == 0
+    assert "careful: evaluation.samples=100 is too few for fd_digits_infinity" in err
+    assert "it needs 256 samples" in out

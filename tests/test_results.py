@@ -389,5 +389,5 @@ def test_best_is_of_the_largest_group_and_says_so(tmp_path: Path, capsys: pytest
     )
     only = tmp_path / "lost"
     cell(only, "c", None)
-    with pytest.raises(ValueError, match="no cell in .*lost has a finite main number: name one"):
+    with pytest.raises(ValueError, match=r"no cell in .*lost has a finite main number: name one"):
         results.find("best", only)

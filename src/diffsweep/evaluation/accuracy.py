@@ -38,6 +38,12 @@ class Accuracy:
 
         return numbers
 
+    def absence(self, drawn: Features, real: Real) -> str:
+        """See `ExplainsAbsence`."""
+        if drawn.labels is None:
+            return "the samples were drawn without labels"
+        return "the classifier of the extractor does not know the labels of the data"
+
 
 def _right(logits: Tensor, labels: Tensor) -> Tensor:
     """Whether the largest logit is that of the label, (n,), on the CPU."""

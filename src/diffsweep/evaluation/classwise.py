@@ -73,3 +73,11 @@ class Classwise:
             return measured(None)[0] if block is None else measured(*range(len(blocks)))[block]
 
         return numbers if enough else lambda block: {}
+
+    def absence(self, drawn: Features, real: Real) -> str:
+        """See `ExplainsAbsence`."""
+        if drawn.labels is None:
+            return "the samples were drawn without labels"
+        if real.features.labels is None:
+            return "the real samples have no labels"
+        return "some class has too few samples, drawn or real, for a distance"

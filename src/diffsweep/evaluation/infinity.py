@@ -49,7 +49,7 @@ class Infinity:
         """See `Metric.prepare`; no number for fewer than 40 samples, or 4 for each dimension."""
         x, blocks = drawn["features"], drawn.blocks
         n, d = x.shape
-        most = min(self.parts, n // max(_PER_DIMENSION * d, _LEAST))
+        most = min(self.parts, 2 * n // self.least_samples(d))
         if most < 2:
             return lambda block: {}
         known, order = real.moments(), _order(drawn.labels, n, self.seed)
@@ -75,6 +75,15 @@ class Infinity:
             return {self.short: measured(None)[0] if block is None else measured(*range(len(blocks)))[block]}
 
         return numbers
+
+    def least_samples(self, dimension: int) -> int:
+        """See `NeedsSamples`: two parts of samples, each with a covariance of nearly full rank."""
+        return 2 * max(_PER_DIMENSION * dimension, _LEAST)
+
+    def absence(self, drawn: Features, real: Real) -> str:
+        """See `ExplainsAbsence`."""
+        n, d = drawn["features"].shape
+        return f"it needs {self.least_samples(d)} samples in {d} dimensions, and there are {n}"
 
 
 def _order(labels: Tensor | None, n: int, seed: int) -> Tensor:

@@ -31,6 +31,10 @@ class KernelDistance:
     def __init__(self, degree: int = 3) -> None:
         self.degree = whole("degree", degree, 1)
 
+    def absence(self, drawn: Features, real: Real) -> str:
+        """See `ExplainsAbsence`."""
+        return "it needs 2 real samples, and 2 drawn ones without any block of them"
+
     def prepare(self, drawn: Features, real: Real) -> Numbers:
         """See `Metric.prepare`; no number for fewer than 2 real samples, or fewer than 2 drawn without some block."""
         x = double(drawn["features"])

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
 from diffsweep.evaluation.features import Features
 from diffsweep.evaluation.moments import Moments
@@ -62,6 +62,24 @@ class Metric(Protocol):
             drawn: on the device to compute on; finite.
             real: the reference.
         """
+        ...
+
+
+@runtime_checkable
+class ExplainsAbsence(Protocol):
+    """A metric that can say why it has no number of some samples."""
+
+    def absence(self, drawn: Features, real: Real) -> str:
+        """Why `prepare` gives no main number, in words that go on after "there is none: "."""
+        ...
+
+
+@runtime_checkable
+class NeedsSamples(Protocol):
+    """A metric that has no number of few samples."""
+
+    def least_samples(self, dimension: int) -> int:
+        """How many samples it needs in a feature space of this dimension."""
         ...
 
 

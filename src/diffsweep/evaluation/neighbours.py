@@ -50,6 +50,10 @@ class Neighbours:
         self.k = whole("k", k, 1)
         self.k_density = whole("k_density", k_density, 1)
 
+    def absence(self, drawn: Features, real: Real) -> str:
+        """See `ExplainsAbsence`."""
+        return f"it needs more than {max(self.k, self.k_density)} samples, drawn and real, without any block of them"
+
     def prepare(self, drawn: Features, real: Real) -> Numbers:
         """See `Metric.prepare`; no numbers where a set has no more samples than a ball has neighbours."""
         x = double(drawn["features"])

@@ -40,6 +40,14 @@ class Score:
     def __init__(self, splits: int = 10) -> None:
         self.splits = whole("splits", splits, 1)
 
+    def least_samples(self, dimension: int) -> int:
+        """See `NeedsSamples`: one for each part."""
+        return self.splits
+
+    def absence(self, drawn: Features, real: Real) -> str:
+        """See `ExplainsAbsence`."""
+        return f"it needs {self.splits} samples, one for each of its splits, and there are {len(drawn)}"
+
     def prepare(self, drawn: Features, real: Real) -> Numbers:
         """See `Metric.prepare`; no number for fewer samples than parts."""
         logits, n, splits = double(drawn["logits"]), len(drawn), self.splits

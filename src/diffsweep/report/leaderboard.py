@@ -88,6 +88,7 @@ def show_group(
         reasons = dict.fromkeys(result.main.reason or "no reason was recorded" for result in lost)
         last = ", ranked last" if best_first else ""
         console.print(Text(f"- : no {metric}{last}: {some(list(reasons))}"))
+    lines(console, *absent_numbers([result for result in shown if not result.lost]))
     lines(console, "")
 
 
@@ -189,6 +190,17 @@ def version_warning(results: Sequence[Result]) -> str | None:
             versions.setdefault(package, set()).add(version)
     differing += [f"{package} {some(sorted(found))}" for package, found in sorted(versions.items()) if len(found) > 1]
     return f"careful: made with different {'; '.join(differing)}" if differing else None
+
+
+def absent_numbers(results: Sequence[Result]) -> list[str]:
+    """A line for each number beside the main one that some of the results were to have and do not, with the reason."""
+    lacking: dict[tuple[str, str], int] = {}
+    for result in results:
+        for name in result.measured:
+            if name != result.metric and result.value(name) is None:
+                reason = result.measure(name).reason or "no reason was recorded"
+                lacking[name, reason] = lacking.get((name, reason), 0) + 1
+    return [f"no {name} of {things(amount, 'cell')}: {reason}" for (name, reason), amount in lacking.items()]
 
 
 def rank(result: Result) -> tuple[bool, float]:

@@ -14,7 +14,7 @@ from diffsweep.report import export, statistics
 from diffsweep.report.comparison import Comparison, answer, cell_name, common_options, tables
 from diffsweep.report.factors import effects, factors
 from diffsweep.report.failure import by_reason
-from diffsweep.report.leaderboard import version_warning
+from diffsweep.report.leaderboard import absent_numbers, version_warning
 from diffsweep.report.protocol import TITLES, differing_fields
 from diffsweep.report.statistics import Difference
 from diffsweep.report.thumbnails import strip
@@ -95,7 +95,7 @@ def _table(rows: Sequence[Result], apart: str) -> dict[str, Any]:
         "apart": apart,
         "answer": answer(rows, name, ties, names),
         "common": common_options(rows, varying),
-        "careful": version_warning(rows),
+        "careful": "; ".join(filter(None, [version_warning(rows), *absent_numbers(rows)])) or None,
         "rows": [
             {
                 "cell": result.cell,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from diffsweep.diffusion.objective_check import check_objective
 from diffsweep.diffusion.sampler_check import check_sampler
 from diffsweep.evaluation.evaluate import Evaluation
 from diffsweep.evaluation.extractor import Extractor
-from diffsweep.evaluation.metric import Metric
+from diffsweep.evaluation.metric import Metric, NeedsSamples
 from diffsweep.messages import say
 from diffsweep.mistakes import BadValue
 from diffsweep.ranks import is_first_rank
@@ -125,7 +126,22 @@ def make_measures(cfg: DictConfig) -> tuple[Evaluation, list[ModelMetric]]:
             f"{metrics[0].short} is measured of the model, and cells are ranked by their samples: choose a metric of "
             "samples too, as metric=[wasserstein,likelihood]"
         )
+    _check_samples(extractor, of_samples, cfg.evaluation.samples)
     return Evaluation(extractor, of_samples), [metric for metric in metrics if isinstance(metric, ModelMetric)]
+
+
+def _check_samples(extractor: Extractor, metrics: Sequence[Metric], samples: object) -> None:
+    """Refuse too few samples for the metric that ranks cells; of another metric, say that it will have no number."""
+    for place, metric in enumerate(metrics):
+        least = metric.least_samples(extractor.dimension) if isinstance(metric, NeedsSamples) else 0
+        if isinstance(samples, int) and samples < least:
+            text = (
+                f"evaluation.samples={samples} is too few for {extractor.called(metric.short)}, which needs {least} in "
+                f"the {extractor.dimension} dimensions of extractor {extractor.space}"
+            )
+            if place == 0:
+                raise ValueError(f"{text}: take more samples, or another metric first")
+            say(f"careful: {text}: it will have no number")
 
 
 def _teacher(cfg: DictConfig, dataset: Dataset) -> dict[str, Denoiser]:

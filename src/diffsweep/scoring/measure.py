@@ -15,7 +15,7 @@ from diffsweep.evaluation.evaluate import Evaluation
 from diffsweep.evaluation.extractor import sha256
 from diffsweep.evaluation.features import Features
 from diffsweep.evaluation.frechet import Frechet
-from diffsweep.evaluation.metric import Metric
+from diffsweep.evaluation.metric import ExplainsAbsence, Metric
 from diffsweep.evaluation.metric import settings as metric_settings
 from diffsweep.evaluation.reference import Library, RealData, Reference
 from diffsweep.scoring.estimate import measure_of
@@ -121,15 +121,16 @@ def measure(
     balanced = drawn.labels is not None
     real = Baseline.of(dataset, evaluation, settings, balanced=balanced, show=show)
     main, total = evaluation.main, len(drawn) + broken
-    if broken:
-        reason = f"{broken} of {total} samples are not finite"
-        measures = [Measure(main, None, by=metric_settings(evaluation.metrics[0]), reason=reason)]
-    else:
-        estimates = evaluation.measure(drawn, real.reference)
-        measures = [measure_of(name, estimate, real.floor.get(name)) for name, estimate in estimates.items()]
-        if main not in estimates:
-            reason = f"there is no {main} of {total} samples{'' if balanced else ' without labels'}"
-            measures.append(Measure(main, None, reason=reason))
+    estimates = {} if broken else evaluation.measure(drawn, real.reference)
+    measures = [measure_of(name, estimate, real.floor.get(name)) for name, estimate in estimates.items()]
+    # A number that was asked for and cannot be given is recorded with the reason.
+    for metric in evaluation.metrics:
+        name = evaluation.extractor.called(metric.short)
+        if name not in estimates:
+            reason = (
+                f"{broken} of {total} samples are not finite" if broken else _absence(metric, drawn, real.reference)
+            )
+            measures.append(Measure(name, None, by=metric_settings(metric), reason=reason))
     extractor = evaluation.extractor
     return Measurement(
         metric=main,
@@ -145,6 +146,13 @@ def measure(
         extractor_digest=extractor.digest[:12],
         resize=extractor.resize,
         bits=dataset.modality.bits,
+    )
+
+
+def _absence(metric: Metric, drawn: Features, real: Reference) -> str:
+    """Why a metric has no number of these samples."""
+    return (
+        metric.absence(drawn, real) if isinstance(metric, ExplainsAbsence) else "the metric gives none of these samples"
     )
 
 

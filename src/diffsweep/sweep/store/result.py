@@ -496,7 +496,7 @@ class Result:
     def measured(self) -> list[str]:
         """Names of all numbers that were measured, the main one first."""
         metric = self.metric
-        names = (key.removesuffix("_low").removesuffix("_floor") for key in self.values if key.endswith(_MARKS))
+        names = (key[: key.rindex("_")] for key in self.values if key.endswith(_MARKS))
         return list(dict.fromkeys([*([metric] if metric else []), *(name for name in names if name in self.values)]))
 
     def has(self, name: str) -> bool:
@@ -525,8 +525,8 @@ class Result:
 
 
 # What marks a key as that of a number that was measured.
-_MARKS = ("_low", "_floor")
-_ALL_MARKS = (*_MARKS, "_high", "_by", _JACKKNIFE, _REASON, "_examples")
+_MARKS = ("_low", "_floor", "_by")
+_ALL_MARKS = (*_MARKS, "_high", _JACKKNIFE, _REASON, "_examples")
 
 
 def _merged(measures: Iterable[Measure]) -> dict[str, Value]:
