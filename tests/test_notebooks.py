@@ -96,7 +96,9 @@ def test_every_cell_runs(path: Path, project: Path, tmp_path: Path, monkeypatch:
     book = at_small_scale(nbformat.read(copy, as_version=4))
     NotebookClient(book, kernel_name="here", timeout=300, resources={"metadata": {"path": str(copy.parent)}}).execute()
     executed = [output for cell in book.cells for output in cell.get("outputs", [])]
-    assert not [output for output in executed if output.get("name") == "stderr"]
+    # A sampler with so few calls that the quickstart shows how it fails is warned of.
+    errors = [output.text for output in executed if output.get("name") == "stderr"]
+    assert not [text for text in errors if "is too few for this sampler" not in text]
     assert sum("image/png" in output.get("data", {}) for output in executed) == sum(
         "image/png" in output.get("data", {}) for output in outputs(path)
     )
