@@ -10,10 +10,12 @@ import math
 import os
 import re
 import sys
+import sysconfig
 import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 from diffsweep.messages import printable
@@ -147,8 +149,29 @@ def alternatives(words: Iterable[str]) -> str:
     return f"{', '.join(first)} or {last}" if first else last
 
 
+def is_from_own_code(error: BaseException) -> bool:
+    """Whether `error` was raised by a file that is neither ours nor an installed package: a part of the user's own.
+
+    Its words are not written for whoever runs it, so its traceback is shown.
+    """
+    trace = error.__traceback__
+    if trace is None:
+        return False
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    name = trace.tb_frame.f_code.co_filename
+    if name.startswith("<"):
+        return False
+    package = Path(__file__).resolve().parent
+    installed = [package, package.with_name("hydra_plugins"), *map(Path, sysconfig.get_paths().values())]
+    file = Path(name).resolve()
+    return "site-packages" not in file.parts and not any(file.is_relative_to(folder) for folder in installed)
+
+
 def is_mistake(error: BaseException) -> bool:
     """Whether `error` is of a kind that is raised for a user's mistake, with words for the user."""
+    if is_from_own_code(error):
+        return False
     kinds: list[Any] = [ValueError, OSError]
     # Whoever has raised such an exception has loaded the package that defines it.
     for module, name in (("omegaconf.errors", "OmegaConfBaseException"), ("hydra.errors", "HydraException")):

@@ -16,20 +16,55 @@ from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch.plugins.io import CheckpointIO
 
 from diffsweep.files import atomic
+from diffsweep.mistakes import BadValue, one_of
 from diffsweep.settings import TrainerSettings
 
+# Number formats and strategies that a training is tested with. Lightning has more: weights in half or double precision,
+# and processes that are spawned, fail in the middle of a training, and other names are changed on the way.
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
+STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true", "ddp_find_unused_parameters_false")
 
-def make_trainer(settings: TrainerSettings, folder: Path, **kwargs: Any) -> Trainer:
+
+def make_trainer(settings: TrainerSettings, folder: Path, *, exact: bool = True, **kwargs: Any) -> Trainer:
     """A quiet Lightning trainer on the devices of the settings; all its files stay below ``folder``.
 
     Args:
         settings: Devices and number format.
         folder: Where it may write.
+        exact: Whether what Lightning would change of the settings is refused, since it is recorded as it was given.
         kwargs: Further arguments of Lightning's trainer.
 
     Raises:
-        ValueError: if the devices are not there, or do not match the SLURM job's tasks.
+        ValueError: if the devices are not there, do not match the SLURM job's tasks, or would compute otherwise than
+            the settings say.
     """
+    if exact:
+        one_of("trainer.precision", settings.precision, PRECISIONS)
+        one_of("trainer.strategy", settings.strategy, STRATEGIES)
+    trainer = _trainer(settings, folder, **kwargs)
+    if exact:
+        _refuse_changes(settings, trainer)
+    return trainer
+
+
+def _refuse_changes(settings: TrainerSettings, trainer: Trainer) -> None:
+    """Refuse settings that the trainer on these devices does not have: it would run, under the name of another one."""
+    device = trainer.strategy.root_device.type
+    if trainer.precision != settings.precision:
+        raise BadValue(
+            "trainer.precision",
+            settings.precision,
+            f"does not run on {device}, where it would become {trainer.precision}: choose {trainer.precision}",
+        )
+    for key, given, found in (
+        ("devices", settings.devices, trainer.num_devices),
+        ("num_nodes", settings.num_nodes, trainer.num_nodes),
+    ):
+        if isinstance(given, int) and given > 0 and given != found:
+            raise BadValue(f"trainer.{key}", given, f"cannot be had on {device}: it would become {found}")
+
+
+def _trainer(settings: TrainerSettings, folder: Path, **kwargs: Any) -> Trainer:
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for noise in ("does not have many workers", "LeafSpec", "not resumable", "`srun` command is available"):

@@ -120,6 +120,27 @@ class Dataset(ABC):
         """
 
 
+def check_labels(labels: Tensor, classes: int, name: str) -> None:
+    """Refuse labels that a model cannot be given: `classes` itself means "no label" to it.
+
+    Args:
+        labels: int64 (N,).
+        classes: number of labels; 0 for data whose labels mean nothing.
+        name: of the data, for the message.
+
+    Raises:
+        ValueError: naming the least and the greatest label, unless all are in 0..classes-1.
+    """
+    if not classes or not len(labels):
+        return
+    least, most = int(labels.min()), int(labels.max())
+    if least < 0 or most >= classes:
+        raise ValueError(
+            f"the labels of {name} go from {least} to {most}, but dataset.classes={classes} allows 0 to {classes - 1}: "
+            "number them from 0, or correct dataset.classes"
+        )
+
+
 def fixed(dataset: str, key: str, given: object, only: object) -> None:
     """Refuse a figure that a real dataset cannot change.
 

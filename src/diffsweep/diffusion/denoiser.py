@@ -147,6 +147,10 @@ class Denoiser(nn.Module):
         seen = scaled(x, scale)
         if earlier is not None:
             seen = torch.cat([seen, earlier / self.sigma_data], 1)
+        if x.dtype != torch.float32:
+            # A sampler may start from noise of any float type; the network has but one.
+            weight = next(self.backbone.parameters(), x)
+            seen, logsnr = seen.to(weight.dtype), logsnr.to(torch.promote_types(logsnr.dtype, weight.dtype))
         output = self.backbone(seen, logsnr, condition)
         return output if output.dtype == x.dtype else output.to(x.dtype)
 

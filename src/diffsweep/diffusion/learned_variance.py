@@ -81,6 +81,8 @@ class LearnedVariance(Objective):
         ValueError: for a number out of range.
     """
 
+    network_outputs = 2
+
     def __init__(self, simple: Diffuser, steps: int = 1000, vlb: float = 0.001) -> None:
         super().__init__()
         whole("steps", steps, 2)

@@ -16,7 +16,14 @@ class Objective(nn.Module, ABC):
     """How a model is trained; a module, for a part of it may learn (parameters) or remember (buffers).
 
     All randomness is drawn first, on the CPU, so that a training step is a function of (weights, buffers, draw).
+
+    Attributes:
+        network_inputs: states of x's shape that the network is shown side by side, as its ``inputs``.
+        network_outputs: tensors of x's shape that it answers with, as its ``outputs``.
     """
+
+    network_inputs = 1
+    network_outputs = 1
 
     @abstractmethod
     def build(self, backbone: nn.Module, schedule: Schedule, sigma_data: float = 0.5) -> Denoiser:

@@ -30,6 +30,8 @@ class SelfConditioned(Objective):
         ValueError: for a probability out of range.
     """
 
+    network_inputs = 2
+
     def __init__(self, objective: Diffuser, probability: float = 0.5) -> None:
         super().__init__()
         share("probability", probability, zero=False)

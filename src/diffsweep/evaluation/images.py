@@ -17,7 +17,7 @@ import tokenize
 import warnings
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
@@ -94,7 +94,14 @@ class Images:
         return replace(self, x=self.x[:, :1])
 
 
-def read_images(path: str | Path, *, size: int | None = None, corrupt: str = "refuse", show: bool = True) -> Images:
+def read_images(
+    path: str | Path,
+    *,
+    size: int | None = None,
+    corrupt: str = "refuse",
+    show: bool = True,
+    leave_out: Collection[str] = (),
+) -> Images:
     """The images in a folder, or in an .npz or .npy file.
 
     A folder's pictures (PNG, JPEG, WebP, BMP) are read from all its subfolders, linked ones too, in the natural order
@@ -113,6 +120,7 @@ def read_images(path: str | Path, *, size: int | None = None, corrupt: str = "re
             centre. Images of that size stay as they are.
         corrupt: what becomes of pictures that cannot be read: `refuse`, or `skip` to leave them out and count them.
         show: whether to draw a bar when standard error is a terminal.
+        leave_out: names of files of a folder that are none of its pictures.
 
     Raises:
         ValueError: in one line, for what is no such folder or file, or holds what would have to be guessed.
@@ -123,7 +131,7 @@ def read_images(path: str | Path, *, size: int | None = None, corrupt: str = "re
     if size is not None:
         whole("size", size, 1)
     if path.is_dir():
-        return _folder(path, size, corrupt, show)
+        return _folder(path, size, corrupt, show, leave_out)
     if not path.exists():
         raise ValueError(f"there is no file or folder {path}")
     if path.suffix.lower() not in (".npz", ".npy"):
@@ -152,8 +160,9 @@ class _Broken(Exception):
     """A file that Pillow cannot read; the message says why."""
 
 
-def _folder(folder: Path, size: int | None, corrupt: str, show: bool) -> Images:
+def _folder(folder: Path, size: int | None, corrupt: str, show: bool, leave_out: Collection[str]) -> Images:
     names, ignored = _names(folder)
+    names = [name for name in names if name not in leave_out]
     if not names:
         raise ValueError(f"{folder} holds no pictures: neither it nor its subfolders have a {', '.join(SUFFIXES)} file")
     broken: list[tuple[str, str]] = []

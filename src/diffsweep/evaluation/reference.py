@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,11 +25,15 @@ from diffsweep.evaluation.extractor import Extractor, sha256
 from diffsweep.evaluation.features import Features
 from diffsweep.evaluation.moments import Moments
 from diffsweep.files import write_atomic
+from diffsweep.messages import say
 
 FORMAT = "2"
 
 # Moments are those of all real samples; beyond this many, the features of a fixed choice are kept.
 KEPT = 10_000
+
+# Seconds between lines that say how far it is.
+REPORT_SECONDS = 10.0
 
 
 class RealData(Protocol):
@@ -162,10 +167,19 @@ class Library:
         bar = tqdm(
             desc=what, total=len(x), unit="img", disable=None if self.show else True, dynamic_ncols=True, leave=False
         )
+        started = reported = time.monotonic()
+        done = 0
         with bar:
             for batch in self.extractor.batches(x, self.batch_size):
                 yield batch
+                done += len(batch["features"])
                 bar.update(len(batch["features"]))
+                now = time.monotonic()
+                # Where no bar is drawn, as in a job's log, long work must not look like none.
+                if self.show and bar.disable and now - reported >= REPORT_SECONDS and done < len(x):
+                    reported = now
+                    left = (now - started) * (len(x) - done) / done
+                    say(f"{what}: features of {done:,} of {len(x):,}, about {left:.0f} s to go; they are kept")
 
     def _compute(self, real: RealData) -> dict[str, Tensor]:
         count = len(real.x)

@@ -62,7 +62,7 @@ class SampleRequest(NamedTuple):
             "nfe": drawn.nfe,
             "nfe_asked": self.cfg.sampler.nfe,
             "config": {group: recorded(self.cfg)[group] for group in ("sampler", "guidance")},
-            "precision": self.cfg.trainer.precision,
+            "precision": drawn.precision,
             "device": str(drawn.device),
             "sample_seconds": drawn.seconds,
             "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),

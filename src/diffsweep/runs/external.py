@@ -33,6 +33,7 @@ from diffsweep.evaluation.images import Images, read_images
 from diffsweep.evaluation.pictures import grid
 from diffsweep.runs.build import evaluation_settings, make_evaluation, trainer_settings
 from diffsweep.runs.instantiate import make
+from diffsweep.runs.resample import SETTINGS, SHEET
 from diffsweep.scoring.measure import measure
 from diffsweep.scoring.score import GRID
 from diffsweep.settings import EvaluationSettings
@@ -188,7 +189,9 @@ class External:
         def waiting(holder: Process | None) -> None:
             print(f"{self.name} is being evaluated by {holder}; waiting for it", file=sys.stderr, flush=True)
 
-        device = make_trainer(trainer_settings(self.cfg), self.cell.folder, logger=False).strategy.root_device
+        device = make_trainer(
+            trainer_settings(self.cfg), self.cell.folder, exact=False, logger=False
+        ).strategy.root_device
         with Lease(self.cell.folder).acquire(on_wait=waiting):
             done = None if force else self.cell.result()
             if done is None:
@@ -257,7 +260,9 @@ class External:
 
 def read(path: str, size: int | None, corrupt: str) -> Images:
     """Images from a folder or file, saying on standard error how many files were left out; see `read_images`."""
-    images = read_images(path, size=size, corrupt=corrupt)
+    # What `diffsweep sample` writes beside its samples shows many of them at once.
+    sheets = (SHEET,) if (Path(path) / SETTINGS).is_file() else ()
+    images = read_images(path, size=size, corrupt=corrupt, leave_out=sheets)
     for count, what in (
         (images.skipped, "skipped as corrupt"),
         (images.ignored, "ignored: no pictures by their names"),

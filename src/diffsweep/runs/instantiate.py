@@ -45,8 +45,14 @@ def make(cfg: DictConfig, key: str, **kwargs: Any) -> Any:
 
 
 def make_denoiser(cfg: DictConfig, dataset: Any, schedule: Schedule, diffuser: Objective) -> Denoiser:
-    """The untrained model of a config: a training and whoever reads its weights later must build the same."""
-    return diffuser.build(make(cfg, "backbone"), schedule, dataset.sigma_data)
+    """The untrained model of a config: a training and whoever reads its weights later must build the same.
+
+    A network with settings for the number of its inputs and outputs gets as many as the diffuser asks for, where the
+    config leaves them at 1; so diffusers of different needs can be swept side by side.
+    """
+    needs = {"inputs": diffuser.network_inputs, "outputs": diffuser.network_outputs}
+    raised = {key: count for key, count in needs.items() if count > 1 and cfg.backbone.get(key) == 1}
+    return diffuser.build(make(cfg, "backbone", **raised), schedule, dataset.sigma_data)
 
 
 def _named(error: InstantiationException, key: str) -> ValueError:

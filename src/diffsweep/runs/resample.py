@@ -41,6 +41,7 @@ from diffsweep.sweep.store.record import Fit
 from diffsweep.trainer import make_trainer
 
 SETTINGS = "settings.json"
+SHEET = "grid.png"
 FRAMES = 60
 POINTS = 2000
 
@@ -58,6 +59,7 @@ class FreshSamples:
         nfe: network evaluations that a sample took, those of guidance included.
         seconds: that drawing them took.
         device: where they were drawn.
+        precision: number format that the model ran in: that of the config, or what the device has in its place.
         frames: of the first few samples: the state before each step and the x0 at which the step aims, as `samples`;
             the last frame has the samples on both sides. At most `FRAMES`, evenly over the steps.
         labels: that the samples were asked to show, int64 (N,); None if there were none.
@@ -68,6 +70,7 @@ class FreshSamples:
     nfe: float
     seconds: float
     device: torch.device
+    precision: str
     frames: list[tuple[Tensor, Tensor]]
     labels: Tensor | None = None
 
@@ -100,7 +103,7 @@ def resample(cfg: DictConfig, fit: Fit, n: int, *, seed: int, follow: bool = Fal
         most = GRID if model.dataset.modality == IMAGES else POINTS
         recording = _RecordingSampler(sampler, model.schedule, model.decode, most)
         sampling = Sampling(model, cast(Sampler, recording) if follow else sampler, seed, guidance)
-        trainer = functools.partial(make_trainer, trainer_settings(cfg), runs, logger=False)
+        trainer = functools.partial(make_trainer, trainer_settings(cfg), runs, exact=False, logger=False)
         batch_size = evaluation_settings(cfg).batch_size
     except (AttributeError, TypeError, RuntimeError, LookupError, OmegaConfBaseException) as error:
         raise ValueError(f"this configuration cannot be built: {' '.join(str(error).split())}") from error
@@ -112,6 +115,7 @@ def resample(cfg: DictConfig, fit: Fit, n: int, *, seed: int, follow: bool = Fal
         nfe=drawn.nfe,
         seconds=drawn.seconds,
         device=drawn.device,
+        precision=drawn.precision,
         frames=recording.frames(),
         labels=sampling.known_labels(n),
     )
@@ -202,8 +206,8 @@ def write(drawn: FreshSamples, folder: Path, settings: Mapping[str, Any], *, sho
     part = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
     part.mkdir(parents=True)
     try:
-        names = ["grid.png", _write_array(drawn, part, show)]
-        grid(drawn.samples[:GRID] if drawn.samples.ndim == 4 else drawn.samples, part / "grid.png")
+        names = [SHEET, _write_array(drawn, part, show)]
+        grid(drawn.samples[:GRID] if drawn.samples.ndim == 4 else drawn.samples, part / SHEET)
         if drawn.frames:
             animation(drawn.frames, part / "trajectory.gif")
             names.append("trajectory.gif")

@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from diffsweep.messages import say
+from diffsweep.mistakes import is_from_own_code
 from diffsweep.ranks import is_first_rank
 from diffsweep.runs.build import Components
 from diffsweep.runs.instantiate import make
@@ -84,6 +85,8 @@ def build(cfg: DictConfig) -> Components:
             make(cfg, f"logger.{name}")
         return Components.of(cfg)
     except (AttributeError, TypeError, RuntimeError, LookupError, OmegaConfBaseException) as error:
+        if is_from_own_code(error):
+            raise
         # A value of the wrong type breaks where it is first used, in words that are not the user's.
         raise ValueError(f"this configuration cannot be built: {' '.join(str(error).split())}") from error
 

@@ -241,6 +241,7 @@ class SampleSet:
         seconds: That drawing them took, without starting Lightning and without the extractor.
         extract_seconds: That the extractor took.
         device: Where this rank drew its share.
+        precision: Number format that the model ran in.
         nfe: Network evaluations that a sample took, those of guidance included; a whole number if all took the same.
     """
 
@@ -250,6 +251,7 @@ class SampleSet:
     seconds: float
     extract_seconds: float
     device: torch.device
+    precision: str
     nfe: float
 
 
@@ -304,6 +306,7 @@ def draw(
         seconds=bar.seconds - sampling.extract_seconds,
         extract_seconds=sampling.extract_seconds,
         device=trainer.strategy.root_device,
+        precision=str(trainer.precision),
         nfe=rows // n if rows % n == 0 else rows / n,
     )
 

@@ -13,7 +13,7 @@ from lightning.pytorch.loggers import Logger
 from safetensors.torch import save_file
 from torch import nn
 
-from diffsweep.data.examples import Examples
+from diffsweep.data.examples import Examples, check_labels
 from diffsweep.diffusion.objective import Objective
 from diffsweep.messages import say
 from diffsweep.ranks import is_first_rank
@@ -101,6 +101,8 @@ def fit(fitting: Fitting, record: Fit, mirrors: Sequence[Logger] = (), held: Cal
     settings, scoring = fitting.settings, fitting.scoring
     model, run_trainer = scoring.model, scoring.trainer
     train = model.dataset.load("train")
+    for split, examples in (("train", train), ("test", model.dataset.load("test"))):
+        check_labels(examples.labels, model.dataset.classes, f"dataset={model.dataset.name}, split {split},")
     checkpoint = record.checkpoints / "last.ckpt"
     make_folder(record.checkpoints)
     if checkpoint.exists():
@@ -188,6 +190,7 @@ def fit(fitting: Fitting, record: Fit, mirrors: Sequence[Logger] = (), held: Cal
         raise LeaseLostError(f"fit {record.signature} was taken over by another process while this one slept")
     if is_first_rank():
         steps = trainer.global_step
+        progress.record_last_step(trainer, trainer.optimizers[0].param_groups[0]["lr"])
         # Not those of the module: Lightning does not touch them where a checkpoint of the last step leaves none to do.
         weights = averaged(averaging, trainer, module)
         if validation is not None and validation.best.weights is not None:

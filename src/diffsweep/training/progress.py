@@ -96,9 +96,8 @@ class Progress(Callback):
         if trainer.is_global_zero and (now - self._drawn > 0.2 or step == self.steps):
             self._drawn = now
             noted = {name: f"{value:.4g}" for name, value in self._noted.items()}
-            self._bar.set_postfix(
-                {"loss": f"{self.loss:.4f}", "img/s": f"{self._speed(step):.0f}", **noted}, refresh=False
-            )
+            loss = {"loss": f"{self.loss:.4f}"} if math.isfinite(self.loss) else {}
+            self._bar.set_postfix({**loss, "img/s": f"{self._speed(step):.0f}", **noted}, refresh=False)
             self._bar.update(step - self._bar.n)
         if trainer.is_global_zero and now - self._told > 2:
             self._told = now
@@ -118,6 +117,19 @@ class Progress(Callback):
     def leave_out(self, seconds: float) -> None:
         """Do not count so much of the last time as training."""
         self._since += seconds
+
+    def record_last_step(self, trainer: Trainer, rate: float) -> None:
+        """Write the loss of the steps since the last line, where a training has ended between two lines.
+
+        Args:
+            trainer: Of the training, which is finished and not only interrupted.
+            rate: Learning rate of the last step.
+        """
+        if self._window and trainer.is_global_zero:
+            self.loss = float(torch.stack([x.cpu() for x in self._window]).mean())
+            self._window.clear()
+            self._write(trainer, trainer.global_step, {"loss": self.loss, "lr": rate})
+            self.metrics.close()
 
     def _finish(self, trainer: Trainer) -> None:
         if self._bar is not None:
