@@ -228,7 +228,9 @@ def test_what_somebody_else_put_there_is_left_alone(call: Call, cells: dict[str,
 
 
 def test_what_was_put_there_meanwhile_is_left_alone(tmp_path: Path) -> None:
-    drawn = resample.FreshSamples(torch.zeros(2, 1, 4, 4, dtype=torch.uint8), 0, 20, 1.0, torch.device("cpu"), [])
+    drawn = resample.FreshSamples(
+        torch.zeros(2, 1, 4, 4, dtype=torch.uint8), 0, 20, 1.0, torch.device("cpu"), "32-true", []
+    )
     folder = tmp_path / "out"
     resample.write(drawn, folder, {})
     (folder / "notes.txt").write_text("mine")
