@@ -282,7 +282,6 @@ REFUSED = [
     (["training.drop_labels=1"], "training.drop_labels=1"),
     (["backbone.inputs=2"], "backbone.inputs=2 must be 1"),
     (["backbone.outputs=2"], "backbone.outputs=2 must be 1"),
-    (["diffuser=self_conditioned"], "backbone.inputs=1 must be 2"),
     (["backbone.width=-4"], "width"),
     (["dataset.sigma_data=-1"], "sigma_data"),
     (["dataset.shape=[1,9,9]"], "dataset.shape"),
