@@ -14,6 +14,7 @@ import torchvision.datasets
 from hydra import compose, initialize_config_dir
 from sklearn.datasets import make_moons
 
+from collections_made import as_folder
 from diffsweep.data import fashion_mnist
 from diffsweep.data.analog_bits import AnalogBits, from_bits, to_bits
 from diffsweep.data.checkerboard import Checkerboard
@@ -53,7 +54,9 @@ def test_every_yaml_gives_the_data_that_it_describes(name: str, tmp_path: Path) 
         need_fashion_mnist()
     root = need_cifar10() if name == "cifar10" else tmp_path
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = compose("config", [f"dataset={name}", f"paths.data={root}"])
+        own = [f"dataset.path={as_folder(tmp_path)}", "dataset.size=8", "dataset.test_share=0.5"]
+        places = [f"paths.data={root}", f"paths.runs={tmp_path}", *(own if name == "images" else [])]
+        config = compose("config", [f"dataset={name}", *places])
     dataset: Dataset = hydra.utils.instantiate(config.dataset)
     assert dataset.name == name
     train, test = dataset.load("train"), dataset.load("test")
