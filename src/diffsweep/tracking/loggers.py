@@ -78,11 +78,11 @@ class WandbLogger(Logger):
         """Nothing: the config is sent when the run begins. Lightning's signature."""
 
 
-def log_fit(logger: Logger, done: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], weights: Path) -> None:
+def log_fit(logger: Logger, done: Mapping[str, object], rows: Sequence[Mapping[str, object]], weights: Path) -> None:
     """Log that a training is finished.
 
     Args:
-        logger: Any.
+        logger: Of any kind.
         done: Content of done.json.
         rows: Of metrics.jsonl.
         weights: The averaged ones.
@@ -95,7 +95,7 @@ def log_result(logger: Logger, result: Result, grid: Path) -> None:
     """Log the result of a cell.
 
     Args:
-        logger: Any.
+        logger: Of any kind.
         result: Of the cell.
         grid: The picture of its samples.
     """
@@ -109,7 +109,7 @@ def close(logger: Logger, *, failed: bool, preempted: bool = False) -> str | Non
     """End a logger's run; returns the command that sends a W&B run that was kept offline, else None.
 
     Args:
-        logger: Any.
+        logger: Of any kind.
         failed: Whether the fit or cell did.
         preempted: Whether it was stopped and is to go on.
     """

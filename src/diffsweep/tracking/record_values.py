@@ -7,7 +7,6 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from diffsweep.sweep.store.result import is_jackknife
 
@@ -25,12 +24,12 @@ _SUMMARIES_OF = {"gradient_norm": ("max", "last"), "images_per_second": ("mean",
 _DEFAULT = ("min", "last")
 
 
-def digest(record: Mapping[str, Any]) -> str:
+def digest(record: Mapping[str, object]) -> str:
     """A hash of the content of done.json or result.json: 12 hexadecimal digits."""
     return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def numbers(record: Mapping[str, Any]) -> dict[str, float]:
+def numbers(record: Mapping[str, object]) -> dict[str, float]:
     """The finite numbers of a record."""
     return {
         key: value
@@ -39,7 +38,7 @@ def numbers(record: Mapping[str, Any]) -> dict[str, float]:
     }
 
 
-def words(record: Mapping[str, Any]) -> dict[str, str | bool]:
+def words(record: Mapping[str, object]) -> dict[str, str | bool]:
     """What a record says in words: how its numbers were measured, of which commit, with which versions."""
     return {
         key: value
@@ -58,7 +57,7 @@ def summary_names(metric: str) -> tuple[str, ...]:
     return _SUMMARIES_OF.get(metric, _DEFAULT)
 
 
-def summaries(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+def summaries(rows: Sequence[Mapping[str, object]]) -> dict[str, dict[str, float]]:
     """Metric -> summary -> value over all rows of metrics.jsonl."""
     series: dict[str, list[float]] = {}
     for row in rows:

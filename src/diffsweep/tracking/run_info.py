@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from diffsweep.sweep.store.result import CHOICES, GROUPS
 
@@ -33,7 +33,7 @@ class RunInfo:
     folder: Path
     name: str
     group: str | None
-    config: Mapping[str, Any]
+    config: Mapping[str, object]
     batch_size: int = 1
 
     @classmethod
@@ -41,8 +41,8 @@ class RunInfo:
         cls,
         kind: Literal["fit", "cell"],
         folder: Path,
-        config: Mapping[str, Any],
-        choices: Mapping[str, Any],
+        config: Mapping[str, object],
+        choices: Mapping[str, object],
         group: str | None,
     ) -> RunInfo:
         """A fit or a cell in its folder, from its resolved config and what was chosen of each group."""
@@ -52,19 +52,22 @@ class RunInfo:
             [str(choices.get(name) or "?") for name in CHOICES if name not in left_out] if choices else [folder.name]
         )
         known = {kind: folder.name} | ({"fit": folder.parent.parent.name} if kind == "cell" else {})
-        batch = (config.get("training") or {}).get("batch_size")
+        training = config.get("training")
+        batch = training.get("batch_size") if isinstance(training, Mapping) else None
         size = batch if isinstance(batch, int) else 1
         return cls(
             kind, folder.name, folder, " ".join(shown), group, flat_config(config, choices, left_out) | known, size
         )
 
 
-def flat_config(config: Mapping[str, Any], choices: Mapping[str, Any], left_out: Sequence[str] = ()) -> dict[str, Any]:
+def flat_config(
+    config: Mapping[str, object], choices: Mapping[str, object], left_out: Sequence[str] = ()
+) -> dict[str, object]:
     """A config without depth: first what was chosen of each group, then all settings as `sampler/nfe`.
 
     A part is named by its class, as `sampler/solver`: "Heun". There are no dots in keys, which W&B takes for depth.
     """
-    entries: dict[str, Any] = {name: choices[name] for name in GROUPS if choices.get(name) and name not in left_out}
+    entries: dict[str, object] = {name: choices[name] for name in GROUPS if choices.get(name) and name not in left_out}
     for key, below in config.items():
         if key not in (*_APART, *left_out):
             for name, value in _leaves(str(key), below):
@@ -72,7 +75,7 @@ def flat_config(config: Mapping[str, Any], choices: Mapping[str, Any], left_out:
     return entries
 
 
-def _leaves(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+def _leaves(name: str, value: object) -> Iterator[tuple[str, object]]:
     if not isinstance(value, Mapping):
         yield name, value
         return

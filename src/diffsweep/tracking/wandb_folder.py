@@ -27,7 +27,7 @@ def read_note(folder: Path) -> dict[str, Any]:
     return {}
 
 
-def update_note(folder: Path, values: dict[str, Any]) -> None:
+def update_note(folder: Path, values: dict[str, object]) -> None:
     """Replace entries of our note about the W&B run of the record in `folder`. Raises CannotWriteError."""
     write_json(folder / NOTE, read_note(folder) | values)
 

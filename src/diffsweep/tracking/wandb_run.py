@@ -14,7 +14,7 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from diffsweep.messages import say
 from diffsweep.sweep.store.result import GROUPS, Result
@@ -137,7 +137,9 @@ class WandbRun:
             with self._careful():
                 self._log({GRID: _image(path, f"step {step + 1}")}, step)
 
-    def log_fit(self, done: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], weights: Path | None = None) -> None:
+    def log_fit(
+        self, done: Mapping[str, object], rows: Sequence[Mapping[str, object]], weights: Path | None = None
+    ) -> None:
         """Log done.json of a finished fit and the summaries of its metrics; `weights` are uploaded as an artifact."""
         if self.lost:
             return
@@ -173,14 +175,16 @@ class WandbRun:
             self._log({**numbers(values), **shown, "cell": table}, self.first)
         self.complete(digest(values))
 
-    def log_tables(self, values: Mapping[str, Any], record: str) -> None:
+    def log_tables(self, values: Mapping[str, object], record: str) -> None:
         """Log tables and plots of a record with the digest `record`."""
         if self.lost:
             return
         self._log(dict(values), self.first)
         self.complete(record)
 
-    def close(self, *, failed: bool = False, preempted: bool = False, rows: Sequence[Mapping[str, Any]] = ()) -> bool:
+    def close(
+        self, *, failed: bool = False, preempted: bool = False, rows: Sequence[Mapping[str, object]] = ()
+    ) -> bool:
         """End the run; returns whether W&B has all of it, as far as its client knows. `rows`: of metrics.jsonl."""
         if rows and not self.lost:
             self._close_rows(rows, {})
@@ -195,9 +199,9 @@ class WandbRun:
                 update_note(self.info.folder, {"record": self._complete_for, "where": where, "run": self._files().name})
         return not self.lost
 
-    def _close_rows(self, rows: Sequence[Mapping[str, Any]], more: Mapping[str, Any]) -> None:
+    def _close_rows(self, rows: Sequence[Mapping[str, object]], more: Mapping[str, object]) -> None:
         """Log the summaries of metrics. W&B's own summary of a run that was resumed has seen its last part only."""
-        last = max((row["step"] for row in rows), default=-1)
+        last = max((step for row in rows if isinstance(step := row["step"], int)), default=-1)
         with self._careful():
             if last >= self.first:
                 # Else the last row, which it still waits for more of, would replace the summary.
@@ -209,12 +213,12 @@ class WandbRun:
         self._summarise({"record": record})
         self._complete_for = record
 
-    def _summarise(self, values: Mapping[str, Any]) -> None:
+    def _summarise(self, values: Mapping[str, object]) -> None:
         with self._careful():
             for key, value in values.items():
                 self.run.summary[key] = value
 
-    def _log(self, values: dict[str, Any], step: int) -> None:
+    def _log(self, values: dict[str, object], step: int) -> None:
         with self._careful():
             for key in [key for key in values if key not in self._axes]:
                 self._axes.add(key)

@@ -32,7 +32,7 @@ class SyncItem:
 
     record: Fit | Cell
     info: RunInfo
-    config: Mapping[str, Any]
+    config: Mapping[str, object]
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Destination:
     project: str | None = None
     entity: str | None = None
 
-    def settings(self, config: Mapping[str, Any]) -> WandbSettings:
+    def settings(self, config: Mapping[str, object]) -> WandbSettings:
         """The settings of a run with this config."""
         own = WandbSettings.of(config) or WandbSettings()
         project, entity = self.project or own.project, self.entity or own.entity
