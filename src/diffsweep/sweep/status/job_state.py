@@ -6,13 +6,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from diffsweep.sweep import slurm
 from diffsweep.sweep.plan.jobs import Job, LaunchRecord
-from diffsweep.sweep.slurm import QueueEntry
 from diffsweep.sweep.status.sweep_state import LauncherState
 from diffsweep.sweep.store.lease import Lease
+
+if TYPE_CHECKING:
+    from diffsweep.sweep.slurm import QueueEntry
 
 _ENDED = frozenset(
     [
@@ -32,7 +33,7 @@ _RUNNING = frozenset(["COMPLETING", "RESIZING", "RUNNING", "SIGNALING", "STAGE_O
 
 
 # Ids of SLURM jobs -> what SLURM knows of them; None while it cannot be asked.
-QueryJobs = Callable[[Sequence[str]], Mapping[str, QueueEntry] | None]
+QueryJobs = Callable[[Sequence[str]], "Mapping[str, QueueEntry] | None"]
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,9 @@ class JobMonitor:
         if not ids:
             return False
         if self._query_queue is None:
+            # Only a sweep on SLURM needs it.
+            from diffsweep.sweep import slurm
+
             self._query_queue, self._query_history = slurm.queue, self._query_history or slurm.history
         self._queue_time = now
         self._queue = self._query_queue(ids)
@@ -129,6 +133,8 @@ class JobMonitor:
         if not wanted or now - self._history_time < self._poll_seconds:
             return False
         if self._query_history is None:
+            from diffsweep.sweep import slurm
+
             self._query_history = slurm.history
         self._history_time = now
         ends = {name: _word(entry) for name, entry in (self._query_history(wanted) or {}).items()}
@@ -188,6 +194,8 @@ class JobMonitor:
             if word in _RUNNING:
                 return JobState("running", node=entry.node or "" if entry else "")
             if entry is not None and word not in _ENDED:
+                from diffsweep.sweep import slurm
+
                 hint = slurm.waiting_reason(reason, f"resources.{job.kind}")
                 return JobState("waiting", reason if reason != "None" else "", hint=hint)
             # Its last files may need a moment to be seen from here.

@@ -16,7 +16,6 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from diffsweep.sweep import slurm
 from diffsweep.sweep.plan.jobs import Job
 from diffsweep.sweep.plan.plan import Plan
 from diffsweep.sweep.status.folder_state import UNTOUCHED, FolderReader, FolderState, number
@@ -26,7 +25,6 @@ from diffsweep.sweep.store.blocked import blocked_reason
 from diffsweep.sweep.store.fast_read import names, read_object, without_collector
 from diffsweep.sweep.store.result import Result
 
-_COMPLAINT = re.compile(rf"^(?:slurmstepd-\S+: error: (?!\*\*\*)|{slurm.SETUP_COMPLAINT})(.+)$", re.MULTILINE)
 _TAIL = 2**14
 
 
@@ -258,9 +256,12 @@ class Monitor:
 
 def _complaint(log: str) -> str:
     """The last message in a job's log of SLURM, such as about memory, or of a failed setup, in brackets; or nothing."""
+    from diffsweep.sweep.slurm import SETUP_COMPLAINT
+
+    complaint = re.compile(rf"^(?:slurmstepd-\S+: error: (?!\*\*\*)|{SETUP_COMPLAINT})(.+)$", re.MULTILINE)
     with suppress(OSError), open(log, "rb") as stream:  # noqa: PTH123 - as all readers here
         stream.seek(max(0, stream.seek(0, os.SEEK_END) - _TAIL))
-        messages = _COMPLAINT.findall(stream.read().decode(errors="replace"))
+        messages = complaint.findall(stream.read().decode(errors="replace"))
         if messages:
             return f" ({messages[-1]})"
     return ""
