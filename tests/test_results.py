@@ -117,13 +117,13 @@ def test_a_run_is_found_by_name_beginning_row_or_rank(tmp_path: Path) -> None:
     assert name(df.iloc[0]) == results.find(df.iloc[0], "elsewhere").signature == df.cell[0]
     assert [name(row) for row in df.itertuples()] == list(df.cell)
     assert name({"fit": "f0", "cell": "abd2"}) == "abd2"
-    wrong: tuple[tuple[Any, str], ...] = (
+    number: Any = 7
+    for which, said in (
         ("ab", "begins 3 names in .*: abc1, abd, abd2$"),
         ("", "'' is no cell or fit"),
         ("zz", "'zz' is no cell or fit"),
-        (7, "7 is neither a signature nor a row"),
-    )
-    for which, said in wrong:
+        (number, "7 is neither a signature nor a row"),
+    ):
         with pytest.raises(ValueError, match=said):
             results.find(which, tmp_path)
 
