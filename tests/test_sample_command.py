@@ -87,7 +87,9 @@ def test_the_images_are_those_of_an_evaluation_bit_for_bit(
     call: Call, runs: Path, cells: dict[str, Any], base: str, words: list[str], same: str
 ) -> None:
     code, _, err = call(cells[base]["cell"], *words, "-n", "120", "--out", "out")
-    assert (code, err) == (0, "")
+    assert code == 0
+    # Heun's three steps are few, and that is said.
+    assert [line for line in err.splitlines() if "is too few for this sampler" not in line] == []
     assert np.array_equal(picture(Path("out/grid.png")), scored(runs, cells[same]))
     said = json.loads(Path("out/settings.json").read_text())
     assert (said["nfe"], said["nfe_asked"]) == (cells[same]["nfe"], cells[same]["nfe_asked"])

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from diffsweep.entry import sweep_end
 from diffsweep.entry.check import refuse_impossible
 from diffsweep.mistakes import is_mistake
+from diffsweep.sweep.execute.local_pool import MachineResources
 from diffsweep.sweep.plan import prepare
 from diffsweep.sweep.plan.hydra_job import job_return
 from diffsweep.sweep.plan.jobs import LaunchRecord, RemainingWork
@@ -43,7 +44,9 @@ def launch(
         plan, mode = prepare.make_plan(loader, config, batch, first), Mode.of(config)
         try:
             if mode.runs_jobs or mode.shows_plan:
-                refuse_impossible(plan, RemainingWork.of(plan, mode).cells, devices=here and mode.runs_jobs)
+                # Where there are GPUs, whoever shares them out among the jobs knows whether they are enough.
+                no_gpus = not MachineResources.detect().gpus
+                refuse_impossible(plan, RemainingWork.of(plan, mode).cells, devices=here and mode.runs_jobs and no_gpus)
             run(plan, mode, start)
         except ValueError:
             prepare.withdraw(plan)
