@@ -31,8 +31,9 @@ from diffsweep.evaluation.features import BLOCKS, Features
 from diffsweep.evaluation.frechet import Frechet, frechet_distance
 from diffsweep.evaluation.identity import identity
 from diffsweep.evaluation.moments import Moments
-from diffsweep.evaluation.pictures import GEOMETRY, grid
+from diffsweep.evaluation.pictures import grid
 from diffsweep.evaluation.reference import Library, Reference
+from diffsweep.grid_geometry import CHUNK
 from diffsweep.scoring.estimate import measure_of
 from fixed_reference import Fixed, noisy
 from prerequisites import need_fashion_mnist
@@ -508,7 +509,7 @@ def test_grid_shows_every_pixel_in_order(tmp_path: Path, count: int, channels: i
     grid(x, tmp_path / "new" / "grid.png")
     picture = np.asarray(Image.open(tmp_path / "new" / "grid.png")).reshape(*png_shape(tmp_path / "new" / "grid.png"))
     with Image.open(tmp_path / "new" / "grid.png") as opened:
-        geometry = json.loads(opened.text[GEOMETRY])  # pyright: ignore[reportAttributeAccessIssue]
+        geometry = json.loads(opened.text[CHUNK])  # pyright: ignore[reportAttributeAccessIssue]
     columns = int(np.ceil(count**0.5))
     assert (geometry["count"], geometry["columns"], geometry["height"], geometry["width"]) == (
         count,

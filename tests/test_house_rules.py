@@ -24,7 +24,17 @@ GROUPS = sorted({path.parent.name for path in (ROOT / "conf").glob("*/*.yaml")})
 HEAVY = {"lightning", "matplotlib", "numpy", "pandas", "PIL", "scipy", "sklearn", "torch", "torchvision", "wandb"}
 
 # Files at the root of the package that every folder may import; they import one another only.
-GROUND = {"files", "former_names", "messages", "mistakes", "random_streams", "ranks", "settings", "trainer"}
+GROUND = {
+    "files",
+    "former_names",
+    "grid_geometry",
+    "messages",
+    "mistakes",
+    "random_streams",
+    "ranks",
+    "settings",
+    "trainer",
+}
 
 # Folder -> what of ours it may import besides itself and the ground. Below `sweep/`, floor by floor.
 ARROWS = {

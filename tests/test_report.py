@@ -21,7 +21,6 @@ from PIL import Image
 
 from diffsweep import commands
 from diffsweep.entry import sweep_end
-from diffsweep.evaluation.pictures import GEOMETRY as WRITTEN
 from diffsweep.evaluation.pictures import grid
 from diffsweep.report import export, page, statistics
 from diffsweep.report.animation import motion
@@ -32,7 +31,7 @@ from diffsweep.report.failure import Failure
 from diffsweep.report.format import with_error
 from diffsweep.report.page import write
 from diffsweep.report.page_data import page_data
-from diffsweep.report.thumbnails import GEOMETRY, strip
+from diffsweep.report.thumbnails import strip
 from diffsweep.sweep.plan.jobs import Job, LaunchRecord
 from diffsweep.sweep.plan.plan import Plan, SignedConfig
 from diffsweep.sweep.store.record import Fit
@@ -146,7 +145,6 @@ def test_the_mean_differences_interval_is_the_jackknife_of_the_mean(tmp_path: Pa
 
 @pytest.mark.parametrize(("channels", "size"), [(1, 8), (3, 32)])
 def test_a_strip_holds_the_very_pixels_of_the_first_samples(tmp_path: Path, channels: int, size: int) -> None:
-    assert GEOMETRY == WRITTEN
     x = torch.randint(0, 256, (30, channels, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     grid(x, tmp_path / "samples.png")
     found = strip(tmp_path / "samples.png", 12)

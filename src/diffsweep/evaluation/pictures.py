@@ -1,7 +1,6 @@
 """Samples to look at: one PNG, images side by side in their order, or points in the plane; and how they came about."""
 
 import io
-import json
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,10 +13,10 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from diffsweep.files import write_atomic
+from diffsweep.grid_geometry import CHUNK, GridGeometry
 
 WIDTH = 800
 GAP = 1
-GEOMETRY = "diffsweep grid"
 
 # Of an animation: milliseconds that all frames but the last are shown, and the last one.
 _WAY, _LAST = 3000, 2000
@@ -29,7 +28,7 @@ def grid(x: Tensor, path: Path) -> None:
     Args:
         x: uint8 images (N, C, H, W) with C 1 or 3: a near-square grid, row by row, each pixel enlarged by the same
             whole factor so that the picture is at most about 800 pixels wide; or float points (N, 2): a scatter plot.
-            The file's text chunk `GEOMETRY` tells where each image lies.
+            The file carries its `GridGeometry`.
         path: of the PNG; its folder is made.
 
     Raises:
@@ -74,9 +73,9 @@ def _images(x: Tensor) -> bytes:
     buffer = io.BytesIO()
     count, _, height, width = x.shape
     # Whoever reads the file, as a report, can cut the images out again: the rest is a gap or an empty place.
-    geometry = {"count": count, "columns": columns, "height": height, "width": width, "gap": GAP, "factor": factor}
+    geometry = GridGeometry(count, columns, height, width, GAP, factor)
     text = PngInfo()
-    text.add_text(GEOMETRY, json.dumps(geometry))
+    text.add_text(CHUNK, geometry.text())
     image.save(buffer, "png", pnginfo=text)
     return buffer.getvalue()
 

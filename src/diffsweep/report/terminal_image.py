@@ -11,7 +11,6 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.util
-import json
 import math
 import os
 import re
@@ -20,7 +19,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from diffsweep.report.thumbnails import GEOMETRY
+from diffsweep.grid_geometry import GridGeometry
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -83,14 +82,13 @@ def _fitted(path: Path, most: tuple[int, int], character: tuple[int, int]) -> Im
     from PIL import Image
 
     with Image.open(path) as opened:
-        told = json.loads(getattr(opened, "text", {}).get(GEOMETRY, "{}"))
+        geometry = GridGeometry.of(opened)
         picture = opened.convert("L" if opened.mode == "L" else "RGB")
-    factor = told.get("factor", 1) if isinstance(told, dict) else 1
-    if isinstance(factor, int) and factor > 1:
-        size = max(1, picture.width // factor), max(1, picture.height // factor)
+    if geometry is not None:
+        size = max(1, picture.width // geometry.factor), max(1, picture.height // geometry.factor)
         picture = picture.resize(size, Image.Resampling.NEAREST)
     times = min(most[0] // picture.width, most[1] // picture.height)
-    if times >= 1 and told:
+    if times >= 1 and geometry is not None:
         picture = picture.resize((times * picture.width, times * picture.height), Image.Resampling.NEAREST)
     else:
         picture.thumbnail(most, Image.Resampling.LANCZOS)

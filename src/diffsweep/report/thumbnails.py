@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 from pathlib import Path
 from typing import Any
 
-# The text chunk in which a grid tells where its images lie.
-GEOMETRY = "diffsweep grid"
+from diffsweep.grid_geometry import GridGeometry
 
 
 def strip(path: Path, count: int, lossless: bool = True) -> dict[str, Any] | None:
@@ -28,24 +26,24 @@ def strip(path: Path, count: int, lossless: bool = True) -> dict[str, Any] | Non
 
     try:
         with Image.open(path) as opened:
-            told = getattr(opened, "text", {}).get(GEOMETRY)
+            geometry = GridGeometry.of(opened)
             picture = opened.convert("L" if opened.mode == "L" else "RGB")
     except (OSError, ValueError, SyntaxError):
         return None
-    if told is None:
+    if geometry is None:
         picture.thumbnail((300, 300))
         return {"src": _uri(picture, lossless=False), "images": 0, "width": picture.width, "height": picture.height}
+    width, height, columns, gap = geometry.width, geometry.height, geometry.columns, geometry.gap
+    count = min(count, geometry.count)
     try:
-        known = {key: int(value) for key, value in json.loads(told).items()}
-        width, height, factor = known["width"], known["height"], known["factor"]
-        columns, gap, count = known["columns"], known["gap"], min(count, known["count"])
         # Nearest of the enlarged pixels: each is one of the original.
-        small = picture.resize((picture.width // factor, picture.height // factor), Image.Resampling.NEAREST)
+        size = picture.width // geometry.factor, picture.height // geometry.factor
+        small = picture.resize(size, Image.Resampling.NEAREST)
         row = Image.new(picture.mode, (count * width, height))
         for i in range(count):
             left, top = (i % columns) * (width + gap), (i // columns) * (height + gap)
             row.paste(small.crop((left, top, left + width, top + height)), (i * width, 0))
-    except (ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError):
+    except (ValueError, MemoryError):
         return None
     return {"src": _uri(row, lossless), "images": count, "width": width, "height": height}
 
