@@ -35,7 +35,8 @@ def say(*lines: str) -> None:
 
 def printable(text: str) -> str:
     """`text` with a visible character, of the same width, in place of every control character but tab and newline."""
-    return text.translate(_PICTURES)
+    # Nearly all text is, and to ask costs a sixth of translating it.
+    return text if text.isprintable() else text.translate(_PICTURES)
 
 
 def console(*, stderr: bool = False) -> Console:
