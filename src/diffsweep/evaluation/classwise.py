@@ -56,13 +56,13 @@ class Classwise:
 
         # All at once, each class in its turn: what they are computed from would fill the memory.
         @functools.cache
-        def measured(*asked: int | None) -> list[Mapping[str, float]]:
+        def measured(*blocks_out: int | None) -> list[Mapping[str, float]]:
             found: dict[int, list[float]] = {}
             for label, masks in enough.items():
                 moments = Moments.of(features[(known == label).to(features.device)])
                 distance = leave_out(x[(labels == label).to(x.device)], masks, moments)
-                found[label] = [distance(block) for block in asked]
-            return [named({label: values[i] for label, values in found.items()}) for i in range(len(asked))]
+                found[label] = [distance(block) for block in blocks_out]
+            return [named({label: values[i] for label, values in found.items()}) for i in range(len(blocks_out))]
 
         def named(found: Mapping[int, float]) -> Mapping[str, float]:
             all_of_them = {"fd.within": sum(found.values()) / len(found), "fd.worst": max(found.values())}

@@ -59,16 +59,16 @@ class Infinity:
 
         # All at once, each part in its turn: what they are computed from would fill the memory.
         @functools.cache
-        def measured(*asked: int | None) -> list[float]:
-            inverse, distance = np.zeros((2, most, len(asked)))
+        def measured(*blocks_out: int | None) -> list[float]:
+            inverse, distance = np.zeros((2, most, len(blocks_out)))
             for parts in range(1, most + 1):
                 for first in range(parts):
                     part = order[first::parts]
                     masks = [block_of[part] == number for number in range(len(blocks))]
-                    left = [len(part) - (0 if block is None else int(masks[block].sum())) for block in asked]
+                    left = [len(part) - (0 if block is None else int(masks[block].sum())) for block in blocks_out]
                     of_part = leave_out(x[part.to(x.device)], masks, known)
                     inverse[parts - 1] += 1 / np.array(left) / parts
-                    distance[parts - 1] += np.array([of_part(block) for block in asked]) / parts
+                    distance[parts - 1] += np.array([of_part(block) for block in blocks_out]) / parts
             return [float(np.polyfit(*line, 1)[1]) for line in zip(inverse.T, distance.T, strict=True)]
 
         def numbers(block: int | None) -> Mapping[str, float]:

@@ -213,7 +213,7 @@ def _cancel_slurm(plan: Plan, console: Console) -> bool:
     from diffsweep.sweep import slurm
 
     end = time.monotonic() + _PATIENCE
-    told, left = False, list[str]()
+    announced, left = False, list[str]()
     # Again and again: a launcher that lives may be about to submit more.
     while time.monotonic() < end:
         launched = LaunchRecord.read(plan.folder)
@@ -225,9 +225,9 @@ def _cancel_slurm(plan: Plan, console: Console) -> bool:
         left = [name for name in ids if name in queue]
         if not left:
             return True
-        if not told:
+        if not announced:
             _say(console, f"cancelling {things(len(left), 'SLURM job')}")
-            told = True
+            announced = True
         slurm.cancel(left)
         time.sleep(1.0)
     _say(console, f"SLURM still has {', '.join(left[:_NEWEST])}: they may need a moment to save their state")

@@ -132,7 +132,7 @@ def _terminal() -> Terminal | None:
         fcntl.ioctl(descriptor, termios.TIOCGWINSZ, sizes)
         rows, columns, width, height = sizes
         known = bool(rows and columns and width >= columns and height >= rows)
-        answer = _asked(descriptor, kitty * _SUPPORT + (not known) * _CELL_SIZE + _ATTRIBUTES)
+        answer = _answer(descriptor, kitty * _SUPPORT + (not known) * _CELL_SIZE + _ATTRIBUTES)
     except (OSError, termios.error):
         # Another's terminal, or one that is gone.
         return None
@@ -147,13 +147,13 @@ def _terminal() -> Terminal | None:
         return None
     if known:
         return Terminal(protocol, width // columns, height // rows)
-    told = re.search(r"\x1b\[6;(\d+);(\d+)t", answer)
+    cell = re.search(r"\x1b\[6;(\d+);(\d+)t", answer)
     # Who does not tell is like a VT340, the first to have sixels.
-    height, width = (int(told[1]), int(told[2])) if told else (20, 10)
+    height, width = (int(cell[1]), int(cell[2])) if cell else (20, 10)
     return Terminal(protocol, width, height) if 0 < width < 200 and 0 < height < 400 else None
 
 
-def _asked(descriptor: int, question: str) -> str:
+def _answer(descriptor: int, question: str) -> str:
     """What the terminal answers up to its attributes; "" without asking if that would disturb. Raises OSError."""
     import select
     import termios

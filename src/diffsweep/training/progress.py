@@ -40,7 +40,7 @@ class Progress(Callback):
         self._window: list[Tensor] = []
         self._noted: dict[str, float] = {}
         self._bar: Any = None
-        self._since = self._told = self._drawn = time.monotonic()
+        self._since = self._status_time = self._drawn = time.monotonic()
         self._first = 0
         self._refused = False
 
@@ -57,7 +57,7 @@ class Progress(Callback):
         self._window = [torch.tensor(x) for x in state_dict["window"]]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._since = self._told = self._drawn = time.monotonic()
+        self._since = self._status_time = self._drawn = time.monotonic()
         self._first = trainer.global_step
         if not trainer.is_global_zero:
             return
@@ -99,8 +99,8 @@ class Progress(Callback):
             loss = {"loss": f"{self.loss:.4f}"} if math.isfinite(self.loss) else {}
             self._bar.set_postfix({**loss, "img/s": f"{self._speed(step):.0f}", **noted}, refresh=False)
             self._bar.update(step - self._bar.n)
-        if trainer.is_global_zero and now - self._told > 2:
-            self._told = now
+        if trainer.is_global_zero and now - self._status_time > 2:
+            self._status_time = now
             self._tell(step)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

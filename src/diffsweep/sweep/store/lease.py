@@ -85,7 +85,7 @@ class Lease:
         make_folder(folder)
         end = time.monotonic() + (math.inf if wait is True else float(wait))
         watch = _Watch(self.patience)
-        told: int | None = None
+        announced: int | None = None
         pause = _FIRST_PAUSE
         while True:
             last = _look(folder)
@@ -96,9 +96,9 @@ class Lease:
                 continue
             if time.monotonic() >= end:
                 raise Busy(folder, last.holder)
-            if on_wait is not None and told != last.number:
+            if on_wait is not None and announced != last.number:
                 on_wait(last.holder)
-                told = last.number
+                announced = last.number
             time.sleep(min(pause, max(0.0, end - time.monotonic())))
             pause = min(1.5 * pause, _LAST_PAUSE, self.patience / 3)
 
