@@ -171,7 +171,7 @@ def test_an_archive_that_cannot_be_read_is_refused_by_name(content: bytes, tmp_p
 
 def test_where_it_is_not_one_line_says_what_to_put_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cifar10, "URL", (tmp_path / "nowhere").as_uri())
-    for download, words in ((True, "downloading failed"), (False, "dataset.download=false")):
+    for download, words in ((True, "downloading failed"), (False, "download=false")):
         line = refusal(lambda download=download: CIFAR10(tmp_path / "mine", download=download).load("test"))
         for word in (words, cifar10.URL, str(tmp_path / "mine"), BINARY, SHEETS):
             assert word in line

@@ -100,8 +100,10 @@ def fault(project: Path, name: str, kind: str, index: int, scratch: Path, capsys
     out, err = capsys.readouterr()
     if "Traceback" in out + err:
         return "a traceback: " + err.strip().splitlines()[-1][:150]
-    if code == 2 and len(err.strip().splitlines()) != 1:
-        return f"{len(err.strip().splitlines())} lines: {err[:150]}"
+    # Which run `last` is, is said before what is wrong with it.
+    mistakes = [line for line in err.strip().splitlines() if not line.startswith("last: ")]
+    if code == 2 and len(mistakes) != 1:
+        return f"{len(mistakes)} lines: {err[:150]}"
     return "" if code in (0, 1, 2) and out + err else f"exit code {code} without a word"
 
 

@@ -164,7 +164,7 @@ def test_a_config_of_somebody_else_chooses_no_code(key: str, target: str, foreig
         assert (code, out) == (2, "")
         assert f"{key}._target_={target}" in err
         assert "--trust" in err
-        assert len(err.splitlines()) == 1
+        assert len([line for line in err.splitlines() if not line.startswith("last: ")]) == 1
     with pytest.raises(ValueError, match=re.escape(target)):
         results.sample("last", 2, runs=foreign, show=False)
     if key in ("dataset", "backbone", "schedule"):

@@ -642,7 +642,7 @@ def test_a_training_that_is_preempted_is_one_run_and_does_not_notice_that_it_is_
     assert (alone.fit.checkpoints / "ema.safetensors").read_bytes() == weights
     # A cell that fails says so there.
     again, failing = composed(tmp_path / "shown", *shown, "evaluation.seed=5")
-    monkeypatch.setattr(stages, "measure", lambda *args, **kwargs: 1 / 0)
+    monkeypatch.setattr("diffsweep.scoring.score.measure", lambda *args, **kwargs: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         stages.score(again, failing, [])
     assert server.runs[failing.cell.signature].finished == 1

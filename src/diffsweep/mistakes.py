@@ -170,7 +170,8 @@ def is_from_own_code(error: BaseException) -> bool:
 
 def is_mistake(error: BaseException) -> bool:
     """Whether `error` is of a kind that is raised for a user's mistake, with words for the user."""
-    if is_from_own_code(error):
+    # A disk that is full says so in one line, whoever writes.
+    if is_from_own_code(error) and not isinstance(error, OSError):
         return False
     kinds: list[Any] = [ValueError, OSError]
     # Whoever has raised such an exception has loaded the package that defines it.

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from diffsweep.diffusion import Denoiser
 from diffsweep.runs.instantiate import make, make_denoiser
@@ -44,6 +45,9 @@ def finished(runs: str | Path, signature: str, own: DictConfig | None = None) ->
     check_targets(cfg, record.config_file, own)
     # The first weights are drawn and thrown away; whoever asks must not find the global generator moved by that.
     with torch.random.fork_rng(devices=[]):
-        denoiser = make_denoiser(cfg, make(cfg, "dataset"), make(cfg, "schedule"), make(cfg, "diffuser"))
+        try:
+            denoiser = make_denoiser(cfg, make(cfg, "dataset"), make(cfg, "schedule"), make(cfg, "diffuser"))
+        except (AttributeError, TypeError, RuntimeError, LookupError, OmegaConfBaseException) as error:
+            raise ValueError(f"{record.config_file} describes no model: {' '.join(str(error).split())}") from error
     load_weights(denoiser, record)
     return denoiser.requires_grad_(False).eval()
