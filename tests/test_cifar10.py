@@ -175,7 +175,7 @@ def test_where_it_is_not_one_line_says_what_to_put_where(tmp_path: Path, monkeyp
         line = refusal(lambda download=download: CIFAR10(tmp_path / "mine", download=download).load("test"))
         for word in (words, cifar10.URL, str(tmp_path / "mine"), BINARY, SHEETS):
             assert word in line
-    assert "dataset.root is not set" in refusal(lambda: CIFAR10().load("test"))
+    assert "root is not set" in refusal(lambda: CIFAR10().load("test"))
     assert "dataset.shape=(3, 28, 28)" in refusal(lambda: CIFAR10(shape=(3, 28, 28)))
     assert "dataset.classes=100" in refusal(lambda: CIFAR10(classes=100))
 
