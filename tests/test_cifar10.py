@@ -176,8 +176,8 @@ def test_where_it_is_not_one_line_says_what_to_put_where(tmp_path: Path, monkeyp
         for word in (words, cifar10.URL, str(tmp_path / "mine"), BINARY, SHEETS):
             assert word in line
     assert "root is not set" in refusal(lambda: CIFAR10().load("test"))
-    assert "dataset.shape=(3, 28, 28)" in refusal(lambda: CIFAR10(shape=(3, 28, 28)))
-    assert "dataset.classes=100" in refusal(lambda: CIFAR10(classes=100))
+    assert "shape=(3, 28, 28)" in refusal(lambda: CIFAR10(shape=(3, 28, 28)))
+    assert "classes=100" in refusal(lambda: CIFAR10(classes=100))
 
 
 # --- distances ------------------------------------------------------------------------------------------------------
