@@ -4,15 +4,14 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from diffsweep.data.modality import IMAGES, POINTS, Modality
 from diffsweep.mistakes import BadValue, above
-
-Split = Literal["train", "test"]
+from diffsweep.settings import Split
 
 
 @dataclass(frozen=True, eq=False)

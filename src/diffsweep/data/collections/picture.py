@@ -7,13 +7,12 @@ import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
+
+from diffsweep.settings import Split
 
 if TYPE_CHECKING:
     import numpy as np
-
-
-Split = Literal["train", "test"]
 
 
 SUFFIXES = frozenset(
