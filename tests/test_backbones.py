@@ -1,5 +1,6 @@
 """Every backbone: a tensor like x, zero at first, told of log-SNR and labels, and refusing in the user's words."""
 
+import math
 from collections.abc import Callable
 from inspect import signature
 from pathlib import Path
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from diffsweep.backbones import MLP, UNet
 from diffsweep.backbones.conditioning import fourier
+from diffsweep.backbones.unet import depth_to_space, space_to_depth
 
 CONF = Path(__file__).parents[1] / "conf" / "backbone"
 
@@ -19,11 +21,19 @@ def unet(shape: tuple[int, ...] = (1, 8, 8), **choices: object) -> UNet:
     return UNet(shape, **{"width": 8, "multipliers": [1, 2], "blocks": 1, "groups": 4, **choices})  # type: ignore[arg-type]
 
 
+def signal(shape: tuple[int, ...] = (1, 24), **choices: object) -> UNet:
+    return unet(shape, **choices)
+
+
+def volume(shape: tuple[int, ...] = (1, 4, 6, 6), **choices: object) -> UNet:
+    return unet(shape, **choices)
+
+
 def mlp(shape: tuple[int, ...] = (2,), **choices: object) -> MLP:
     return MLP(shape, **{"width": 16, "depth": 2, **choices})  # type: ignore[arg-type]
 
 
-BOTH = pytest.mark.parametrize("build", [unet, mlp])
+BOTH = pytest.mark.parametrize("build", [unet, mlp, signal, volume])
 Build = Callable[..., UNet | MLP]
 
 
@@ -52,6 +62,10 @@ def batch(model: UNet | MLP, n: int = 3) -> tuple[Tensor, Tensor]:
         ((2, 12, 20), {"multipliers": [1, 2, 2]}),
         ((1, 7, 5), {"multipliers": [1, 2, 2]}),
         ((1, 2, 3), {"multipliers": [1]}),
+        ((1, 64), {"patch": 4, "multipliers": [1, 2, 2], "attention": [0, -1]}),
+        ((2, 45), {"multipliers": [1, 2, 2]}),
+        ((3, 8, 16, 16), {"patch": 2, "attention": [-1]}),
+        ((1, 3, 7, 5), {"multipliers": [1, 2]}),
     ],
 )
 def test_unet_fits_every_size_and_starts_at_zero(shape: tuple[int, ...], choices: dict[str, object]) -> None:
@@ -61,6 +75,36 @@ def test_unet_fits_every_size_and_starts_at_zero(shape: tuple[int, ...], choices
     assert y.shape == x.shape
     assert not y.any()
     assert shaken(model)(x, logsnr).std() > 0.01
+
+
+def test_an_image_as_one_slice_of_a_volume_or_as_a_row_goes_the_same_way() -> None:
+    """A network of two dimensions is one of three, or of one, whose kernels have zeros beside the middle."""
+    x, logsnr = torch.randn(2, 1, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([-1.0, 2.0])
+    row = shaken(unet((1, 8), multipliers=[1], attention=[0]))
+    slice_of = {
+        name: weight[:, :, None] * torch.tensor([0.0, 1.0, 0.0]).view(1, 1, 3, 1)
+        if weight.ndim == 3 and weight.shape[2] == 3
+        else weight[:, :, None]
+        if weight.ndim == 3
+        else weight
+        for name, weight in row.state_dict().items()
+    }
+    image = unet((1, 1, 8), multipliers=[1], attention=[0]).eval()
+    image.load_state_dict(slice_of)
+    torch.testing.assert_close(image(x[:, :, None], logsnr)[:, :, 0], row(x, logsnr), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 12), (2, 3, 4, 6), (2, 3, 4, 6, 2)])
+def test_cubes_become_channels_as_in_pixel_unshuffle_and_back(shape: tuple[int, ...]) -> None:
+    x = torch.arange(math.prod(shape)).view(shape).float()
+    cut = space_to_depth(x, 2)
+    assert cut.shape == (2, 3 * 2 ** (len(shape) - 2), *(size // 2 for size in shape[2:]))
+    assert depth_to_space(cut, 2).equal(x)
+    # Of two axes it is torch's own; of the others the first axis is the slowest as well.
+    flat = x.flatten(0, 1)[0].flatten()
+    assert cut[0, 0].flatten()[0] == flat[0]
+    assert cut[0, 1].flatten()[0] == x[(0, 0, *[0] * (len(shape) - 3), 1)]
+    assert cut[0, 2 ** (len(shape) - 2) - 1].flatten()[0] == x[(0, 0, *[1] * (len(shape) - 2))]
 
 
 @pytest.mark.parametrize("dimensions", [1, 2, 7])
@@ -129,7 +173,7 @@ def test_labels_matter_and_none_is_the_extra_class(build: Build) -> None:
 
 @BOTH
 def test_an_example_does_not_depend_on_its_batch(build: Build) -> None:
-    model = build(classes=2, dropout=0.1) if build is unet else build(classes=2)
+    model = build(classes=2) if build is mlp else build(classes=2, dropout=0.1)
     shaken(model).double()
     x, logsnr = batch(model, 5)
     x, labels = x.double(), torch.tensor([0, 1, 2, 0, 1])
@@ -181,7 +225,9 @@ def test_features_of_any_level_are_finite_and_single_precision_at_least() -> Non
     ("build", "shape", "choices", "words"),
     [
         (unet, (2,), {}, r"data are points of shape \(2,\): choose backbone=mlp or an image dataset"),
-        (mlp, (1, 8, 8), {}, r"data are images of shape \(1, 8, 8\): choose backbone=unet or a dataset of points"),
+        (unet, (1, 2, 2, 2, 2), {}, r"one to three sizes, but the data are examples of shape \(1, 2, 2, 2, 2\)"),
+        (unet, (1, 8, 6, 6), {"patch": 4}, "^patch=4 does not divide examples of 8 x 6 x 6"),
+        (mlp, (1, 8, 8), {}, r"data are examples of shape \(1, 8, 8\): choose backbone=unet or a dataset of points"),
         (unet, (1, 8, 8), {"width": 0}, "^width=0 must be a whole number, 1 or more"),
         (unet, (1, 8, 8), {"width": -4}, "width=-4 must be a whole number"),
         (unet, (1, 8, 8), {"width": 8.5}, "width=8.5 must be a whole number"),
@@ -189,10 +235,10 @@ def test_features_of_any_level_are_finite_and_single_precision_at_least() -> Non
         (unet, (1, 8, 8), {"blocks": 0}, "^blocks"),
         (unet, (1, 8, 8), {"classes": -1}, "^classes"),
         (unet, (1, 8, 8), {"dropout": 1.0}, "^dropout"),
-        (unet, (1, 28, 28), {"patch": 3}, "^patch=3 does not divide images of 28 x 28"),
+        (unet, (1, 28, 28), {"patch": 3}, "^patch=3 does not divide examples of 28 x 28"),
         (unet, (1, 8, 8), {"multipliers": []}, "^multipliers=.. is empty"),
         (unet, (1, 8, 8), {"multipliers": [1, 0]}, "^multipliers"),
-        (unet, (1, 8, 8), {"multipliers": [1, 1, 1, 1, 1]}, "below one pixel: give fewer multipliers"),
+        (unet, (1, 8, 8), {"multipliers": [1, 1, 1, 1, 1]}, "below one position: give fewer multipliers"),
         (unet, (1, 8, 8), {"attention": [2]}, "names level 2, but levels go from 0 to 1"),
         (unet, (1, 8, 8), {"heads": 3}, "^heads=3 does not divide the 16 channels"),
         (mlp, (2,), {"width": 1}, "^width"),

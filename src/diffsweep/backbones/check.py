@@ -22,11 +22,22 @@ def image(shape: Sequence[int]) -> tuple[int, int, int]:
     return channels, height, width
 
 
+def spatial(shape: Sequence[int]) -> tuple[int, ...]:
+    """`shape` as (channels, *sizes) with one to three sizes, or a ValueError for points and for what has more."""
+    if not 2 <= len(shape) <= 4:
+        kind = "points" if len(shape) == 1 else "examples"
+        raise ValueError(
+            "backbone=unet takes examples (channels, *sizes) with one to three sizes, but the data are "
+            f"{kind} of shape {tuple(shape)}: choose backbone=mlp or an image dataset"
+        )
+    return tuple(shape)
+
+
 def points(shape: Sequence[int]) -> int:
-    """The number of dimensions of points of `shape`, or a ValueError for images."""
+    """How many numbers a point of `shape` has, or a ValueError for what has channels and positions."""
     if len(shape) != 1:
         raise ValueError(
-            "backbone=mlp takes points (dimensions,), but the data are images of shape "
+            "backbone=mlp takes points (dimensions,), but the data are examples of shape "
             f"{tuple(shape)}: choose backbone=unet or a dataset of points"
         )
     return shape[0]

@@ -1,7 +1,8 @@
-"""A compact U-Net for images: residual blocks at halving sizes, each told the log-SNR by a scale and a shift (FiLM).
+"""A compact U-Net in 1 to 3 dimensions: residual blocks at halving sizes, told the log-SNR by scale and shift (FiLM).
 
 Sizes change by space-to-depth and back with a 1x1 convolution, which loses nothing and costs a ninth of a 3x3: `patch`
-does the same to the image itself, the cheapest way to a fast network on a CPU.
+does the same to the example itself, the cheapest way to a fast network on a CPU. The same network serves sounds
+(channels, time), images (channels, height, width), videos and volumes (channels, time or depth, height, width).
 """
 
 from collections.abc import Sequence
@@ -16,7 +17,35 @@ from diffsweep.backbones import check
 from diffsweep.backbones.conditioning import Conditioning
 from diffsweep.mistakes import BadValue, share, whole
 
-Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
+Layer = TypeVar("Layer", bound=nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear)
+
+
+def convolution(dimensions: int, inputs: int, outputs: int, size: int) -> nn.Conv1d | nn.Conv2d | nn.Conv3d:
+    """A convolution over 1, 2 or 3 axes that keeps their sizes: `size` positions each way, an odd number."""
+    return {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}[dimensions](inputs, outputs, size, padding=size // 2)
+
+
+def space_to_depth(x: Tensor, factor: int) -> Tensor:
+    """(N, C, *sizes) -> (N, C * factor^axes, *sizes / factor): cubes become channels, as by `F.pixel_unshuffle`."""
+    if len(x.shape) == 4:
+        # The same numbers, and in the memory layout that convolutions of images like.
+        return F.pixel_unshuffle(x, factor)
+    n, c, *sizes = x.shape
+    axes = range(len(sizes))
+    cut = x.reshape(n, c, *(part for size in sizes for part in (size // factor, factor)))
+    order = (0, 1, *(3 + 2 * axis for axis in axes), *(2 + 2 * axis for axis in axes))
+    return cut.permute(order).reshape(n, -1, *(size // factor for size in sizes))
+
+
+def depth_to_space(x: Tensor, factor: int) -> Tensor:
+    """The inverse of `space_to_depth`, as `F.pixel_shuffle`."""
+    if len(x.shape) == 4:
+        return F.pixel_shuffle(x, factor)
+    n, c, *sizes = x.shape
+    count = len(sizes)
+    cut = x.reshape(n, c // factor**count, *[factor] * count, *sizes)
+    order = (0, 1, *(place for axis in range(count) for place in (2 + count + axis, 2 + axis)))
+    return cut.permute(order).reshape(n, c // factor**count, *(size * factor for size in sizes))
 
 
 def silent(layer: Layer) -> Layer:
@@ -28,7 +57,7 @@ def silent(layer: Layer) -> Layer:
 
 
 class Attention(nn.Module):
-    """Residual self-attention over all positions of a feature map (N, C, H, W)."""
+    """Residual self-attention over all positions of a feature map (N, C, *sizes)."""
 
     def __init__(self, channels: int, heads: int, groups: int) -> None:
         super().__init__()
@@ -38,12 +67,12 @@ class Attention(nn.Module):
         self.out = silent(nn.Linear(channels, channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        """`x` (N, C, H, W). Returns the same shape."""
-        n, c, h, w = x.shape
+        """`x` (N, C, *sizes). Returns the same shape."""
+        n, c = x.shape[:2]
         tokens = self.norm(x).flatten(2).transpose(1, 2)
-        q, k, v = self.qkv(tokens).view(n, h * w, 3, self.heads, c // self.heads).permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(n, h * w, c)
-        return x + self.out(mixed).transpose(1, 2).reshape(n, c, h, w)
+        q, k, v = self.qkv(tokens).view(n, tokens.shape[1], 3, self.heads, c // self.heads).permute(2, 0, 3, 1, 4)
+        mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(n, tokens.shape[1], c)
+        return x + self.out(mixed).transpose(1, 2).reshape(x.shape)
 
 
 class Block(nn.Module):
@@ -53,73 +82,86 @@ class Block(nn.Module):
     """
 
     def __init__(
-        self, inputs: int, outputs: int, condition: int, groups: int, dropout: float, attention: Attention | None
+        self,
+        dimensions: int,
+        inputs: int,
+        outputs: int,
+        condition: int,
+        groups: int,
+        dropout: float,
+        attention: Attention | None,
     ) -> None:
         super().__init__()
+        self.ones = [1] * dimensions
         self.norm_in = nn.GroupNorm(groups, inputs)
-        self.conv_in = nn.Conv2d(inputs, outputs, 3, padding=1)
+        self.conv_in = convolution(dimensions, inputs, outputs, 3)
         self.film = nn.Linear(condition, 2 * outputs)
         self.norm_out = nn.GroupNorm(groups, outputs)
         self.dropout = nn.Dropout(dropout)
-        self.conv_out = silent(nn.Conv2d(outputs, outputs, 3, padding=1))
-        self.skip = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
+        self.conv_out = silent(convolution(dimensions, outputs, outputs, 3))
+        self.skip = convolution(dimensions, inputs, outputs, 1) if inputs != outputs else nn.Identity()
         self.attention = attention if attention is not None else nn.Identity()
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        """`x` (N, inputs, H, W), `condition` (N, condition). Returns (N, outputs, H, W)."""
-        scale, shift = self.film(condition)[:, :, None, None].chunk(2, dim=1)
+        """`x` (N, inputs, *sizes), `condition` (N, condition). Returns (N, outputs, *sizes)."""
+        scale, shift = self.film(condition).view(len(x), -1, *self.ones).chunk(2, dim=1)
         h = self.conv_in(F.silu(self.norm_in(x)))
         h = F.silu(torch.addcmul(shift, self.norm_out(h), 1 + scale))
         return self.attention(self.skip(x) + self.conv_out(self.dropout(h)))
 
 
 class Down(nn.Module):
-    """(N, C, H, W) -> (N, C', ceil(H/2), ceil(W/2)); an odd side is padded by repeating its last row or column."""
+    """(N, C, *sizes) -> (N, C', *ceil(sizes / 2)); an odd size is padded by repeating its last row."""
 
-    def __init__(self, inputs: int, outputs: int) -> None:
+    def __init__(self, dimensions: int, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.mix = nn.Conv2d(4 * inputs, outputs, 1)
+        self.mix = convolution(dimensions, 2**dimensions * inputs, outputs, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`x` (N, C, H, W)."""
-        odd_h, odd_w = x.shape[2] % 2, x.shape[3] % 2
-        if odd_h or odd_w:
-            x = F.pad(x, (0, odd_w, 0, odd_h), mode="replicate")
-        return self.mix(F.pixel_unshuffle(x, 2))
+        """`x` (N, C, *sizes)."""
+        odd = [size % 2 for size in x.shape[2:]]
+        if any(odd):
+            x = F.pad(x, [side for one in reversed(odd) for side in (0, one)], mode="replicate")
+        return self.mix(space_to_depth(x, 2))
 
 
 class Up(nn.Module):
-    """The way back: (N, C, ceil(H/2), ceil(W/2)) -> (N, C', H, W), cropped to the size of the map it joins."""
+    """The way back: (N, C, *ceil(sizes / 2)) -> (N, C', *sizes), cropped to the sizes of the map it joins."""
 
-    def __init__(self, inputs: int, outputs: int) -> None:
+    def __init__(self, dimensions: int, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.mix = nn.Conv2d(inputs, 4 * outputs, 1)
+        self.mix = convolution(dimensions, inputs, 2**dimensions * outputs, 1)
 
-    def forward(self, x: Tensor, size: torch.Size) -> Tensor:
-        """`x` (N, C, h, w); the last two numbers of `size` are the H and W to return."""
-        return F.pixel_shuffle(self.mix(x), 2)[:, :, : size[-2], : size[-1]]
+    def forward(self, x: Tensor, sizes: torch.Size) -> Tensor:
+        """`x` (N, C, ...), `sizes` those to return."""
+        large = depth_to_space(self.mix(x), 2)
+        for axis, size in enumerate(sizes, 2):
+            large = large.narrow(axis, 0, size)
+        return large
 
 
 class UNet(nn.Module):
-    """The image backbone: (x, logsnr, condition) -> a tensor like the data, zero at initialisation.
+    """The backbone for all but points: (x, logsnr, condition) -> a tensor like the data, zero at initialisation.
 
     Args:
-        shape: (channels, height, width) of the data; any size that `patch` divides, odd sizes included.
+        shape: (channels, *sizes) of the data: one to three sizes, as (channels, time) of sounds or (channels, height,
+            width) of images, are the dimensions of its convolutions; any size that `patch` divides, odd ones included.
         width: channels at the finest level, a multiple of `groups`.
         multipliers: channels of each level as multiples of `width`; each level after the first has half the size.
         blocks: residual blocks per level, on the way down and again on the way up.
         attention: levels whose blocks end with self-attention: 0 is the finest, -1 the coarsest. Levels, not sizes, so
             that the same choice suits every dataset of a sweep.
-        patch: the image is cut into patch x patch squares that become channels (1: not at all).
+        patch: the example is cut into squares, or cubes, of so many positions a side that become channels (1: not at
+            all).
         heads: attention heads.
         groups: groups of each group norm.
         dropout: share of activations dropped in each block while training, in [0, 1).
         classes: number of labels; 0 is an unconditional network, which refuses labels.
-        inputs: images stacked along the channels of x, as with an earlier estimate for self-conditioning.
-        outputs: images stacked along the channels of the result, as with a learned variance.
+        inputs: examples stacked along the channels of x, as with an earlier estimate for self-conditioning.
+        outputs: examples stacked along the channels of the result, as with a learned variance.
 
     Raises:
-        ValueError: if the data are not images or a choice does not fit, naming the choice.
+        ValueError: if the data are points or a choice does not fit, naming the choice.
 
     Source: "U-Net" (arXiv 1505.04597), with the blocks of "Diffusion Models Beat GANs" (2105.05233).
     """
@@ -140,46 +182,47 @@ class UNet(nn.Module):
         outputs: int = 1,
     ) -> None:
         super().__init__()
-        image = check.image(shape)
+        data_channels, *sizes = check.spatial(shape)
+        dimensions = len(sizes)
         check.integers(1, width=width, blocks=blocks, patch=patch, heads=heads, groups=groups)
         check.integers(1, inputs=inputs, outputs=outputs)
         check.integers(0, classes=classes)
         share("dropout", dropout, one=False)
-        check_levels(image, width, multipliers, attention, patch, heads, groups)
+        check_levels(sizes, width, multipliers, attention, patch, heads, groups)
 
         levels = range(len(multipliers))
         attended = {level % len(multipliers) for level in attention}
         channels = [width * multiplier for multiplier in multipliers]
         vector = 4 * width
-        self.shape = (inputs * image[0], *image[1:])
+        self.shape = (inputs * data_channels, *sizes)
         self.inputs, self.outputs = inputs, outputs
-        pixel = image[0] * patch**2
+        pixel = data_channels * patch**dimensions
 
         def block(wide: int, level: int) -> Block:
             mixer = Attention(channels[level], heads, groups) if level in attended else None
-            return Block(wide, channels[level], vector, groups, dropout, mixer)
+            return Block(dimensions, wide, channels[level], vector, groups, dropout, mixer)
 
         self.patch = patch
         self.conditioning = Conditioning(2 * width, vector, classes)
-        self.enter = nn.Conv2d(inputs * pixel, width, 3, padding=1)
-        self.downs = nn.ModuleList(Down(fine, coarse) for fine, coarse in pairwise(channels))
+        self.enter = convolution(dimensions, inputs * pixel, width, 3)
+        self.downs = nn.ModuleList(Down(dimensions, fine, coarse) for fine, coarse in pairwise(channels))
         self.encoder = nn.ModuleList(nn.ModuleList(block(channels[i], i) for _ in range(blocks)) for i in levels)
         self.middle = block(channels[-1], len(channels) - 1)
         self.decoder = nn.ModuleList(nn.ModuleList(block(2 * channels[i], i) for _ in range(blocks)) for i in levels)
-        self.ups = nn.ModuleList(Up(coarse, fine) for fine, coarse in pairwise(channels))
+        self.ups = nn.ModuleList(Up(dimensions, coarse, fine) for fine, coarse in pairwise(channels))
         self.leave = nn.Sequential(
-            nn.GroupNorm(groups, width), nn.SiLU(), silent(nn.Conv2d(width, outputs * pixel, 3, padding=1))
+            nn.GroupNorm(groups, width), nn.SiLU(), silent(convolution(dimensions, width, outputs * pixel, 3))
         )
 
     def forward(self, x: Tensor, logsnr: Tensor, condition: Tensor | None = None) -> Tensor:
-        """`x` (N, inputs * channels, H, W) of about unit variance, `logsnr` (N,) with any value.
+        """`x` (N, inputs * channels, *sizes) of about unit variance, `logsnr` (N,) with any value.
 
-        `condition` is int64 (N,) or None. Returns (N, outputs * channels, H, W).
+        `condition` is int64 (N,) or None. Returns (N, outputs * channels, *sizes).
         """
         if x.shape[1:] != self.shape:
-            raise ValueError(f"this unet was built for images of shape {self.shape}, got {tuple(x.shape[1:])}")
+            raise ValueError(f"this unet was built for examples of shape {self.shape}, got {tuple(x.shape[1:])}")
         vector = F.silu(self.conditioning(logsnr, condition))
-        h = self.enter(F.pixel_unshuffle(x, self.patch))
+        h = self.enter(space_to_depth(x, self.patch))
         skips: list[Tensor] = []
         for level, blocks in enumerate(self.encoder):
             if level:
@@ -192,12 +235,12 @@ class UNet(nn.Module):
             for block in self.decoder[level]:  # type: ignore[attr-defined]
                 h = block(torch.cat([h, skips.pop()], dim=1), vector)
             if level:
-                h = self.ups[level - 1](h, skips[-1].shape)
-        return F.pixel_shuffle(self.leave(h), self.patch)
+                h = self.ups[level - 1](h, skips[-1].shape[2:])
+        return depth_to_space(self.leave(h), self.patch)
 
 
 def check_levels(
-    shape: tuple[int, int, int],
+    sizes: Sequence[int],
     width: int,
     multipliers: Sequence[int],
     attention: Sequence[int],
@@ -205,23 +248,23 @@ def check_levels(
     heads: int,
     groups: int,
 ) -> None:
-    """Raise ValueError unless the image can be cut and halved as asked and channels divide into groups and heads."""
-    _, height, breadth = shape
-    if height % patch or breadth % patch:
-        raise BadValue("patch", patch, f"does not divide images of {height} x {breadth}: choose one that does")
+    """Raise ValueError unless an example can be cut and halved as asked and channels divide into groups and heads."""
+    words = " x ".join(map(str, sizes))
+    if any(size % patch for size in sizes):
+        raise BadValue("patch", patch, f"does not divide examples of {words}: choose one that does")
     if not multipliers:
         raise BadValue("multipliers", [], "is empty: give one number per level, such as [1,2]")
     for i, multiplier in enumerate(multipliers):
         whole(f"multipliers[{i}]", multiplier, 1)
     if width % groups:
         raise BadValue("width", width, f"is not a multiple of groups={groups}")
-    side = min(height, breadth) // patch
+    side = min(sizes) // patch
     if side <= 2 ** (len(multipliers) - 2):
         raise BadValue(
             "multipliers",
             list(multipliers),
-            f"halves images of {height} x {breadth} (patch {patch}) "
-            f"{len(multipliers) - 1} times, below one pixel: give fewer multipliers",
+            f"halves examples of {words} (patch {patch}) {len(multipliers) - 1} times, below one position: give fewer "
+            "multipliers",
         )
     for level in attention:
         if isinstance(level, bool) or not isinstance(level, int) or not -len(multipliers) <= level < len(multipliers):
