@@ -27,6 +27,7 @@ from diffsweep.data.digits import Digits
 from diffsweep.data.examples import Dataset, Examples
 from diffsweep.data.fashion_mnist import FashionMNIST
 from diffsweep.data.mixture import RingOfGaussians
+from diffsweep.data.source import in_memory
 from diffsweep.evaluation.classifier import classifier
 from diffsweep.evaluation.energy import Energy
 from diffsweep.evaluation.evaluate import Evaluation
@@ -189,7 +190,7 @@ def halves(data: Examples, most: int) -> tuple[Examples, Examples]:
 
 def pictures(dataset: Dataset, extractor: Extractor, most: int) -> tuple[Reference, dict[str, Draw]]:
     """The reference, and the models by name; the last two share their noise."""
-    real, other = halves(dataset.load("train"), most)
+    real, other = halves(in_memory(dataset.load("train"), torch.device("cpu")), most)
     clean = extracted(extractor, other)
 
     def altered(x: Tensor) -> Features:

@@ -6,6 +6,7 @@ import shutil
 import struct
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import hydra.utils
 import pytest
@@ -19,11 +20,12 @@ from diffsweep.data import fashion_mnist
 from diffsweep.data.analog_bits import AnalogBits, from_bits, to_bits
 from diffsweep.data.checkerboard import Checkerboard
 from diffsweep.data.digits import Digits
-from diffsweep.data.examples import Dataset, Examples, decode, encode
+from diffsweep.data.examples import Dataset, Examples, Split, decode, encode, load_checked
 from diffsweep.data.fashion_mnist import DEBIAN, DOWNLOADED, FashionMNIST
 from diffsweep.data.mixture import RingOfGaussians
 from diffsweep.data.moons import Moons
 from diffsweep.data.plane import Plane
+from diffsweep.data.source import Source, in_memory
 from diffsweep.data.spirals import Spirals
 from diffsweep.data.swissroll import SwissRoll
 from diffsweep.training.batches import Batches
@@ -61,15 +63,92 @@ def test_every_yaml_gives_the_data_that_it_describes(name: str, tmp_path: Path) 
     assert dataset.name == name
     train, test = dataset.load("train"), dataset.load("test")
     for split in (train, test):
-        assert split.x.shape == (len(split), *dataset.stored)
+        some = split.take(torch.tensor([len(split) - 1, 0]))
+        assert some.x.shape == (2, *dataset.stored)
+        assert torch.equal(some.labels, split.labels[[-1, 0]])
         assert split.labels.unique().tolist() == list(range(dataset.classes))
     assert train.digest() != test.digest()
     assert dataset.load("train").digest() == train.digest()
     # As much as fits into memory eightfold.
-    seen = dataset.encode(train.x[: 20_000_000 // math.prod(dataset.shape)])
+    x = train.take(torch.arange(min(len(train), 20_000_000 // math.prod(dataset.shape)))).x
+    seen = dataset.encode(x)
     assert seen.shape[1:] == dataset.shape
     assert seen.double().square().mean().sqrt().item() == pytest.approx(dataset.sigma_data, rel=0.02)
-    assert torch.equal(dataset.decode(seen, train.x.dtype), train.x[: len(seen)])
+    assert torch.equal(dataset.decode(seen, x.dtype), x)
+
+
+def test_entries_go_with_their_examples() -> None:
+    known = {"caption": ["a", "b", "c"], "weight": torch.tensor([1.0, 2.0, 3.0])}
+    all_of_them = Examples(torch.zeros(3, 2), torch.tensor([4, 5, 6]), known)
+    some = all_of_them.take(torch.tensor([2, 0, 2]))
+    assert some.entries["caption"] == ["c", "a", "c"]
+    assert some.entries["weight"] == pytest.approx(torch.tensor([3.0, 1.0, 3.0]))
+    assert some.entries["label"] is some.labels
+    assert some.labels.tolist() == [6, 4, 6]
+    without = Examples(torch.zeros(3, 2))
+    assert not without.entries
+    assert without.labels.tolist() == [0, 0, 0]
+    assert without.digest() == Examples(torch.zeros(3, 2), torch.zeros(3, dtype=torch.int64)).digest()
+    others = [{**known, "caption": ["a", "b", "d"]}, {**known, "weight": torch.zeros(3)}, {}]
+    digests = {Examples(all_of_them.x, all_of_them.labels, entries).digest() for entries in [known, *others]}
+    assert len(digests) == 4
+    with pytest.raises(ValueError, match="there must be 3 of the entry caption, one for each example, not 2"):
+        Examples(torch.zeros(3, 2), entries={"caption": ["a", "b"]})
+
+
+class Numbers:
+    """A source that lies nowhere: example i is i everywhere, its label i % 3."""
+
+    labels = torch.arange(20) % 3
+
+    def __len__(self) -> int:
+        return 20
+
+    def take(self, numbers: torch.Tensor) -> Examples:
+        return Examples(numbers.float()[:, None].expand(-1, 2).contiguous(), self.labels[numbers])
+
+    def digest(self) -> str:
+        return "numbers"
+
+
+class Own(Dataset):
+    """A dataset of the user's own with any object in place of a split."""
+
+    name = "own"
+
+    def __init__(self, source: Any, classes: int = 3) -> None:
+        super().__init__((2,), classes, 1.0)
+        self.source = source
+
+    def load(self, split: Split) -> Source:
+        return self.source
+
+
+def test_any_object_with_four_members_is_a_split() -> None:
+    source = load_checked(Own(Numbers()), "train")
+    assert source.digest() == "numbers"
+    here = in_memory(source, torch.device("cpu"), chunk=7)
+    assert here.x[:, 1].tolist() == list(range(20))
+    assert torch.equal(here.labels, source.labels)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "message"),
+    [
+        (
+            Own([1, 2]),
+            "dataset=own, split train: load gave a list without labels, take, digest: give Examples",
+        ),
+        (Own(Numbers(), classes=2), "the labels of dataset=own, split train, go from 0 to 2, but dataset.classes=2"),
+        (
+            Own(Examples(torch.zeros(2, 3))),
+            r"take gave torch.float32 \(1, 3\) for one example, and it is torch.float32 \(1, 2\)",
+        ),
+    ],
+)
+def test_what_is_no_split_is_refused_in_one_line(dataset: Dataset, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        load_checked(dataset, "train")
 
 
 def test_digest_sees_every_value_label_shape_and_type() -> None:
@@ -97,7 +176,7 @@ def test_take_keeps_images_and_labels_together() -> None:
 @pytest.mark.parametrize(
     ("x", "labels"),
     [
-        (torch.zeros(3, 1, 2, 2), torch.arange(3)),
+        (torch.zeros(3), torch.arange(3)),
         (torch.zeros(3, 2, dtype=torch.float64), torch.arange(3)),
         (torch.zeros(3, 2), torch.arange(2)),
         (torch.zeros(3, 2), torch.zeros(3)),
@@ -211,7 +290,7 @@ def test_shapes_have_unit_scale_and_gaussian_noise(shape: type[Plane]) -> None:
 
 
 def drawn(dataset: Dataset) -> tuple[torch.Tensor, torch.Tensor]:
-    train = dataset.load("train")
+    train = in_memory(dataset.load("train"), torch.device("cpu"))
     return train.x.double(), train.labels
 
 
@@ -254,7 +333,7 @@ def test_noise_has_the_shape_that_the_network_sees() -> None:
     def draw(shape: tuple[int, ...], stream: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         return torch.rand(shape[0], generator=stream), torch.randn(shape, generator=stream)
 
-    (batch,) = Batches(train.x, train.labels, draw, training_settings(steps=1, batch_size=5), shape=dataset.shape)
+    (batch,) = Batches(train, draw, training_settings(steps=1, batch_size=5), shape=dataset.shape)
     assert dataset.encode(batch.x0).shape == batch.eps.shape == (5, 8, 8, 8)
 
 

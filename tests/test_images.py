@@ -128,7 +128,7 @@ def test_labels_beside_an_array_are_what_its_images_show(tmp_path: Path) -> None
         assert images.class_labels is not None
         assert images.class_labels.dtype == torch.int64
         assert torch.equal(images.labels, labels)
-    assert torch.equal(adm.take(3).labels, labels[:3])
+    assert torch.equal(adm.take(torch.arange(3)).labels, labels[:3])
     np.savez(tmp_path / "other.npz", GREY.numpy(), labels.flip(0).numpy())
     np.savez(tmp_path / "features.npz", GREY.numpy(), np.zeros((12, 64)))
     untold = read_images(tmp_path / "features.npz")

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from diffsweep.backbones import MLP, UNet
+from diffsweep.data.examples import Examples
 from diffsweep.diffusion import CLEAN, Denoiser, Diffuser, GaussianMixture, Level, Sampler, Schedule
 from diffsweep.diffusion.loss import Huber, PseudoHuber, SquaredError
 from diffsweep.diffusion.objective import Objective
@@ -378,7 +379,9 @@ def test_a_self_conditioned_trajectory_repeats_itself() -> None:
 
 def batches(classes: int = 4, drop_labels: float = 0.25, **place: Any) -> Batches:
     settings = training_settings(steps=40, batch_size=32, drop_labels=drop_labels)
-    return Batches(torch.arange(64.0)[:, None], torch.arange(64) % 4, plain().draw, settings, classes, **place)
+    return Batches(
+        Examples(torch.arange(64.0)[:, None], torch.arange(64) % 4), plain().draw, settings, classes, **place
+    )
 
 
 def test_labels_are_dropped_and_nothing_else_changes() -> None:

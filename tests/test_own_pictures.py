@@ -26,6 +26,7 @@ from diffsweep.data.collections import pictures
 from diffsweep.data.decode import BrokenPictureError, PictureFormat
 from diffsweep.data.images import Images
 from diffsweep.data.packed import Packed, Packing, pack
+from diffsweep.settings import SPLITS
 from diffsweep.sweep.store.signature import fit_signature
 
 CONF = Path(__file__).parent.parent / "conf"
@@ -64,19 +65,23 @@ def test_the_same_pictures_are_the_same_data_in_every_format(name: str, tmp_path
     assert found.content == reference.content
     assert (found.shape, found.class_names) == ((1, 8, 8), tuple("0123456789"))
     for split in ("train", "test"):
-        for here, there in zip(found.arrays(split), reference.arrays(split), strict=True):
-            assert np.array_equal(here, there)
+        here, there = (one.source(split).mapped() for one in (found, reference))
+        assert torch.equal(here.x, there.x)
+        assert torch.equal(here.labels, there.labels)
+        assert found.source(split).digest() == reference.source(split).digest()
 
 
 def test_what_is_packed_are_the_pixels_and_labels_that_there_were(reference: Packed) -> None:
     images, labels = digits()
     expected = sorted((pixels.tobytes(), int(label)) for pixels, label in zip(images, labels, strict=True))
-    both = [reference.arrays(split) for split in ("train", "test")]
-    got = sorted((one.tobytes(), int(label)) for x, names in both for one, label in zip(x, names, strict=True))
+    both = [reference.source(split).mapped() for split in SPLITS]
+    got = sorted(
+        (one.numpy().tobytes(), int(label)) for some in both for one, label in zip(some.x, some.labels, strict=True)
+    )
     assert got == expected
     assert reference.train + reference.test == COUNT
     assert 0 < reference.test < COUNT / 3
-    x = torch.from_numpy(np.array(both[0][0])).double() / 127.5 - 1
+    x = both[0].x.double() / 127.5 - 1
     assert reference.sigma_data == pytest.approx(float(x.square().mean().sqrt()), rel=1e-3)
 
 
@@ -85,8 +90,10 @@ def test_the_choice_of_held_out_pictures_stays_when_some_are_added(tmp_path: Pat
     write_tree(folder, {f"0/more{i}.png": png(np.full((8, 8), i, np.uint8)) for i in range(40)})
     more = packed(folder, tmp_path / "cache")
     assert more.content != reference.content
-    before = {one.tobytes() for one in reference.arrays("test")[0]}
-    assert before <= {one.tobytes() for one in more.arrays("test")[0]}
+    before, after = (
+        {one.numpy().tobytes() for one in packed.source("test").mapped().x} for packed in (reference, more)
+    )
+    assert before <= after
 
 
 def test_given_splits_and_classes_of_folders(tmp_path: Path) -> None:
@@ -104,6 +111,20 @@ def test_descriptions_beside_the_pictures(tmp_path: Path) -> None:
     content["c.txt"] = b"a cat\n"
     found = {one.name: (one.label, one.caption) for one in pictures(write_tree(tmp_path, content))}
     assert found == {"a.png": ("x", "a red heart"), "b.png": ("y", None), "c.png": (None, "a cat")}
+
+
+def test_captions_are_packed_and_taken_with_their_pictures(tmp_path: Path) -> None:
+    content = {f"{i}.png": png(np.full((4, 4), i, np.uint8)) for i in range(20)}
+    content |= {f"{i}.txt": f"number {i} ☃".encode() for i in range(0, 20, 2)}
+    folder = write_tree(tmp_path / "data", content)
+    found = packed(folder, tmp_path / "cache", size=4)
+    assert found.captions == 10
+    source = found.source("train")
+    some = source.take(torch.arange(len(source)).flip(0))
+    captions = [f"number {int(x[0, 0, 0])} ☃" if int(x[0, 0, 0]) % 2 == 0 else "" for x in some.x]
+    assert some.entries == {"caption": captions}
+    (folder / "0.txt").write_text("another text")
+    assert packed(folder, tmp_path / "cache", size=4).content != found.content
 
 
 # --- single pictures ------------------------------------------------------------------------------------------------
@@ -370,10 +391,10 @@ def dataset_of(cfg: Any) -> Images:
 def test_a_run_refuses_pictures_that_have_changed_since(tmp_path: Path) -> None:
     folder = as_folder(tmp_path)
     dataset = dataset_of(composed(folder, tmp_path / "cache"))
-    assert len(dataset.load("train").x) + len(dataset.load("test").x) == COUNT
+    assert len(dataset.load("train")) + len(dataset.load("test")) == COUNT
     (folder / "0" / "0.png").write_bytes(png(np.zeros((8, 8), np.uint8)))
     # What is packed is still what the run was planned with.
-    assert len(dataset.load("train").x) + len(dataset.load("test").x) == COUNT
+    assert len(dataset.load("train")) + len(dataset.load("test")) == COUNT
     shutil.rmtree(tmp_path / "cache")
     with pytest.raises(ValueError, match="are no longer those of this run"):
         dataset.load("train")

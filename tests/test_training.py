@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import threading
 
 import pytest
 import torch
 
 from diffsweep.data.examples import Dataset, Examples, Split
 from diffsweep.data.modality import Modality
+from diffsweep.data.source import Source
 from diffsweep.diffusion import Denoiser, Sampler
 from diffsweep.diffusion.noise import SDE
 from diffsweep.diffusion.schedules import Cosine
@@ -17,7 +19,8 @@ from diffsweep.diffusion.spacing import Time
 from diffsweep.diffusion.target import V
 from diffsweep.random_streams import generator
 from diffsweep.scoring.sampling import Model, Sampling
-from diffsweep.training.batches import Batch, Batches
+from diffsweep.settings import LoadingSettings
+from diffsweep.training.batches import Batch, Batches, resident
 from diffsweep.training.ema import ema
 from diffsweep.training.muon import Muon, orthogonal
 from settings import training_settings
@@ -32,7 +35,25 @@ X = torch.arange(10.0)[:, None].repeat(1, 3)
 
 def batches(x: torch.Tensor = X, start: int = 0, rank: int = 0, ranks: int = 1, **changes: object) -> Batches:
     labels = torch.arange(len(x))
-    return Batches(x, labels, draw, training_settings(**changes), start=start, rank=rank, ranks=ranks)
+    return Batches(Examples(x, labels), draw, training_settings(**changes), start=start, rank=rank, ranks=ranks)
+
+
+class Noisy:
+    """Ten examples that are other ones in each epoch, read by several threads."""
+
+    labels = torch.arange(10)
+
+    def __len__(self) -> int:
+        return 10
+
+    def take(self, numbers: torch.Tensor) -> Examples:
+        return Examples(X[numbers], self.labels[numbers])
+
+    def augmented(self, numbers: torch.Tensor, seeds: torch.Tensor) -> Examples:
+        return Examples(X[numbers] + (seeds % 1000)[:, None] / 1000, self.labels[numbers])
+
+    def digest(self) -> str:
+        return "noisy"
 
 
 def same(a: Batch, b: Batch) -> bool:
@@ -62,6 +83,57 @@ def test_ranks_share_the_batch_of_one() -> None:
         assert same(Batch(*(value[1::2] for value in batch)), parts[1][step])
     with pytest.raises(ValueError, match=r"training.batch_size=4 cannot be shared evenly by 3 devices"):
         batches(ranks=3)
+
+
+@pytest.mark.parametrize("source", [Examples(X, torch.arange(10)), Noisy()], ids=["plain", "augmented"])
+def test_reading_ahead_changes_no_batch(source: Source) -> None:
+    """Whatever the number of threads and of batches that lie ready, from any step on, on any number of processes."""
+
+    def read(start: int = 0, rank: int = 0, ranks: int = 1, loading: LoadingSettings | None = None) -> list[Batch]:
+        settings = training_settings(flip=True, drop_labels=0.3)
+        return list(Batches(source, draw, settings, 10, start, rank, ranks, loading=loading))
+
+    whole = read()
+    for workers, prefetch in ((1, 1), (2, 1), (3, 20)):
+        ahead = read(start=5, loading=LoadingSettings(0, workers, prefetch))
+        assert len(ahead) == 7
+        assert all(same(a, b) for a, b in zip(whole[5:], ahead, strict=True))
+        for rank in (0, 1):
+            part = read(rank=rank, ranks=2, loading=LoadingSettings(0, workers, prefetch))
+            for a, b in zip(whole, part, strict=True):
+                assert same(Batch(*(value[rank::2] for value in a)), b)
+
+
+def test_an_augmented_source_gives_other_variants_in_each_epoch() -> None:
+    source = Noisy()
+    assert resident(source, torch.device("cpu"), LoadingSettings()) is None
+    variants: dict[int, set[float]] = {}
+    for batch in Batches(source, draw, training_settings(steps=15)):
+        for x0, label in zip(batch.x0, batch.labels, strict=True):
+            assert int(x0[0]) == int(label)
+            variants.setdefault(int(label), set()).add(float(x0[0]))
+    assert {len(values) for values in variants.values()} == {6}
+
+
+def test_an_error_of_a_reader_is_raised_at_its_step() -> None:
+    class Broken(Noisy):
+        def augmented(self, numbers: torch.Tensor, seeds: torch.Tensor) -> Examples:
+            if 7 in numbers.tolist():
+                raise ValueError("number 7 cannot be read")
+            return super().augmented(numbers, seeds)
+
+    done = []
+    with pytest.raises(ValueError, match="number 7 cannot be read"):
+        done.extend(Batches(Broken(), draw, training_settings(), loading=LoadingSettings(0, 3, 3)))
+    assert len(done) == 0 or all(7 not in batch.labels for batch in done)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("data")]
+
+
+def test_what_fits_lies_on_the_device_and_what_does_not_is_read_ahead() -> None:
+    source = Examples(X, torch.arange(10))
+    device = torch.device("cpu")
+    assert resident(source, device, LoadingSettings(resident=1e-12)) is source
+    assert resident(source, device, LoadingSettings(resident=0)) is None
 
 
 def test_flips_mirror_half_of_the_images() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,35 @@ from diffsweep.mistakes import above, flag, one_of, share, whole
 
 Split = Literal["train", "test"]
 SPLITS: tuple[Split, ...] = ("train", "test")
+
+
+@dataclass(frozen=True)
+class LoadingSettings:
+    """How training data come to the device; no result depends on it.
+
+    Attributes:
+        resident: Share of the device's free memory, in [0, 1], that data may take: what needs more is read ahead.
+        workers: Threads that read ahead and decode, >= 1; None for one a core, at most 8.
+        prefetch: Batches that lie ready before they are needed, >= 1, besides one in work for each thread.
+
+    Raises:
+        ValueError: for a value out of range.
+    """
+
+    resident: float = 0.25
+    workers: int | None = None
+    prefetch: int = 4
+
+    def __post_init__(self) -> None:
+        share("trainer.loading.resident", self.resident)
+        if self.workers is not None:
+            whole("trainer.loading.workers", self.workers, 1)
+        whole("trainer.loading.prefetch", self.prefetch, 1)
+
+    @property
+    def threads(self) -> int:
+        """How many threads read ahead."""
+        return self.workers if self.workers is not None else min(8, os.cpu_count() or 1)
 
 
 @dataclass(frozen=True)
@@ -30,6 +60,7 @@ class TrainerSettings:
         checkpoint_seconds: Time between checkpoints, > 0.
         log_every: Steps between lines of metrics.jsonl, >= 1.
         progress: Whether bars are drawn when standard error is a terminal.
+        loading: How training data come to the device.
 
     Raises:
         ValueError: for a value out of range.
@@ -46,6 +77,7 @@ class TrainerSettings:
     checkpoint_seconds: float
     log_every: int
     progress: bool
+    loading: LoadingSettings = LoadingSettings()
 
     def __post_init__(self) -> None:
         whole("trainer.log_every", self.log_every, 1)

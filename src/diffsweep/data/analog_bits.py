@@ -6,8 +6,9 @@ What a network draws is read back by sign, so every sample is an exact uint8 ima
 import torch
 from torch import Tensor
 
-from diffsweep.data.examples import Dataset, Examples, Split, decode, fixed
+from diffsweep.data.examples import Dataset, Split, decode, fixed
 from diffsweep.data.modality import IMAGES
+from diffsweep.data.source import Source
 from diffsweep.mistakes import BadValue
 
 PLACES = (128, 64, 32, 16, 8, 4, 2, 1)
@@ -67,6 +68,6 @@ class AnalogBits(Dataset):
         self.stored, self.modality = inner.stored, inner.modality
         self.encode, self.decode = to_bits, from_bits
 
-    def load(self, split: Split) -> Examples:
+    def load(self, split: Split) -> Source:
         """The images of `inner`; see `Dataset.load`."""
         return self.inner.load(split)

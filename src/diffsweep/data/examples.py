@@ -1,59 +1,84 @@
 """Data stay uint8 in memory; float exists only between `encode` and `decode`, so quantisation happens once."""
 
+from __future__ import annotations
+
 import hashlib
+import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import ClassVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor
 
 from diffsweep.data.modality import IMAGES, POINTS, Modality
+from diffsweep.data.source import Source
 from diffsweep.mistakes import BadValue, above
 from diffsweep.settings import Split
 
+# Of one kind, by example: numbers (N, ...), or a text each.
+Entry = Tensor | Sequence[str]
 
-@dataclass(frozen=True, eq=False)
+
+@final
 class Examples:
-    """Labelled data of one split.
+    """Examples in memory: a split of a dataset, or some of one. It is itself a `Source`.
+
+    Args:
+        x: as stored, N examples: uint8 images (N, C, H, W) in 0..255, float32 points (N, D), and so on.
+        labels: int64 classes (N,); None where there are none.
+        entries: what else is known of each example, by name, as `caption`.
 
     Attributes:
-        x: uint8 images (N, C, H, W) in 0..255, or float32 points (N, D).
-        labels: int64 classes (N,).
+        x: as given.
+        labels: as given; zeros where there are none.
+        entries: everything that is known of the examples, by name; the labels are there as `label`, if there are any.
 
     Raises:
-        ValueError: when `x` is neither of the two, or the labels do not match it.
+        ValueError: when `x` is neither uint8 nor float32, or anything else does not match it.
     """
 
-    x: Tensor
-    labels: Tensor
-
-    def __post_init__(self) -> None:
-        kind = (self.x.dtype, self.x.ndim)
-        if kind not in ((torch.uint8, 4), (torch.float32, 2)):
+    def __init__(self, x: Tensor, labels: Tensor | None = None, entries: Mapping[str, Entry] | None = None) -> None:
+        self.x = x
+        self.labels = torch.zeros(len(x), dtype=torch.int64, device=x.device) if labels is None else labels
+        self.entries: Mapping[str, Entry] = ({} if labels is None else {"label": labels}) | dict(entries or {})
+        if x.dtype not in (torch.uint8, torch.float32) or x.ndim < 2:
             raise ValueError(
-                f"examples must be uint8 (N, C, H, W) or float32 (N, D), not {self.x.dtype} {tuple(self.x.shape)}"
+                f"examples must be uint8 or float32, N of them as images (N, C, H, W) or points (N, D), not {x.dtype} "
+                f"{tuple(x.shape)}"
             )
-        if self.labels.dtype != torch.int64 or self.labels.shape != self.x.shape[:1]:
-            raise ValueError(
-                f"labels must be int64 ({len(self.x)},), not {self.labels.dtype} {tuple(self.labels.shape)}"
-            )
+        if self.labels.dtype != torch.int64 or self.labels.shape != x.shape[:1]:
+            raise ValueError(f"labels must be int64 ({len(x)},), not {self.labels.dtype} {tuple(self.labels.shape)}")
+        for name, entry in self.entries.items():
+            if len(entry) != len(x):
+                raise ValueError(f"there must be {len(x)} of the entry {name}, one for each example, not {len(entry)}")
 
     def __len__(self) -> int:
         return len(self.x)
 
     def digest(self) -> str:
-        """SHA-256 (hex) over bytes, shape and dtype of images and labels: the identity of the data."""
+        """SHA-256 (hex) over bytes, shape and dtype of examples, labels and entries: the identity of the data."""
         sha = hashlib.sha256()
-        for tensor in (self.x, self.labels):
-            sha.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
-            sha.update(tensor.cpu().contiguous().numpy().data.cast("B") if tensor.numel() else b"")
+        # Labels that are absent count as zeros, as they did before other entries were known.
+        others = [(name, self.entries[name]) for name in sorted(self.entries) if name != "label"]
+        for name, entry in [("", self.x), ("", self.labels), *others]:
+            sha.update(name.encode())
+            if isinstance(entry, Tensor):
+                sha.update(f"{entry.dtype}{tuple(entry.shape)}".encode())
+                sha.update(entry.cpu().contiguous().numpy().data.cast("B") if entry.numel() else b"")
+            else:
+                sha.update(json.dumps(list(entry)).encode())
         return sha.hexdigest()
 
-    def take(self, indices: Tensor) -> "Examples":
-        """The examples at `indices` (int64 (M,)), in that order."""
-        return Examples(self.x[indices], self.labels[indices])
+    def take(self, numbers: Tensor) -> Examples:
+        """The examples of these numbers, int64 (M,), in that order; see `Source.take`."""
+        here = numbers.to(self.x.device)
+        taken = {name: _taken(entry, numbers) for name, entry in self.entries.items() if name != "label"}
+        return Examples(self.x[here], self.labels[here] if "label" in self.entries else None, taken)
+
+
+def _taken(entry: Entry, numbers: Tensor) -> Entry:
+    return entry[numbers.to(entry.device)] if isinstance(entry, Tensor) else [entry[int(i)] for i in numbers]
 
 
 def encode(x: Tensor) -> Tensor:
@@ -111,12 +136,39 @@ class Dataset(ABC):
         self.sigma_data = float(above("sigma_data", sigma_data))
 
     @abstractmethod
-    def load(self, split: Split) -> Examples:
-        """All examples of one split, in memory, in an order that never changes.
+    def load(self, split: Split) -> Source:
+        """One split, read by number in an order that never changes: `Examples` in memory, or any `Source`.
 
         Raises:
             ValueError: when `split` is neither train nor test, or the data cannot be had.
         """
+
+
+def load_checked(dataset: Dataset, split: Split) -> Source:
+    """A split of a dataset, which may be the user's own, with what it says of itself checked by its first example.
+
+    Raises:
+        ValueError: naming what is missing, or another than the dataset states; or when the data cannot be had.
+    """
+    source = dataset.load(split)
+    name = f"dataset={dataset.name}, split {split}"
+    missing = [member for member in ("__len__", "labels", "take", "digest") if not hasattr(source, member)]
+    if missing:
+        raise ValueError(
+            f"{name}: load gave a {type(source).__name__} without {', '.join(missing)}: give Examples, or what has "
+            "__len__, labels, take and digest (docs/data.md)"
+        )
+    check_labels(source.labels, dataset.classes, f"{name},")
+    if len(source):
+        some = source.take(torch.zeros(1, dtype=torch.int64))
+        if not isinstance(some, Examples):
+            raise ValueError(f"{name}: take gave a {type(some).__name__}: it must give Examples")
+        found, stated = (some.x.dtype, tuple(some.x.shape)), (dataset.modality.dtype, (1, *dataset.stored))
+        if found != stated:
+            raise ValueError(
+                f"{name}: take gave {found[0]} {found[1]} for one example, and it is {stated[0]} {stated[1]}"
+            )
+    return source
 
 
 def check_labels(labels: Tensor, classes: int, name: str) -> None:

@@ -5,10 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar, Literal
 
-import torch
-
-from diffsweep.data.examples import Dataset, Examples, Split, known_split
-from diffsweep.data.packed import Packed, Packing, pack
+from diffsweep.data.examples import Dataset, Split, known_split
+from diffsweep.data.packed import Packed, PackedSource, Packing, pack
 
 
 class Images(Dataset):
@@ -55,15 +53,14 @@ class Images(Dataset):
         self.packing = Packing(size, channels, crop, labels, broken, test_share)
         self.content = content
 
-    def load(self, split: Split) -> Examples:
+    def load(self, split: Split) -> PackedSource:
         """The split as uint8 (N, C, H, W), mapped from the disk, in the order of their content; see `Dataset.load`.
 
         Raises:
             ValueError: when the pictures are not those that `content` names.
         """
         known_split(split)
-        x, labels = self._packed().arrays(split)
-        return Examples(torch.from_numpy(x), torch.from_numpy(labels))
+        return self._packed().source(split)
 
     def _packed(self) -> Packed:
         if self.content is not None:

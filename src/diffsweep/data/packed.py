@@ -1,10 +1,11 @@
 """Packed pictures: every picture of a collection decoded once into memory-mapped uint8 arrays, named by their content.
 
-    <cache>/pictures/<content>/     train.npy, test.npy (N, C, H, W); *.labels.npy (N,); about.json
+    <cache>/pictures/<content>/     train.npy, test.npy (N, C, H, W); *.labels.npy (N,); about.json; if there are
+                                    captions, *.captions.npy (UTF-8, one after the other) and *.caption_ends.npy (N,)
     <cache>/pictures/<stamp>.json   which content a collection has, as long as its files have these sizes and times
 
-The content is a hash of the decoded pixels, classes and splits, whatever their order, names, place or file format: the
-same pictures in a zip are the same data. The second look at a collection costs a stat per file.
+The content is a hash of the decoded pixels, classes, captions and splits, whatever their order, names, place or file
+format: the same pictures in a zip are the same data. The second look at a collection costs a stat per file.
 """
 
 from __future__ import annotations
@@ -21,10 +22,14 @@ from dataclasses import asdict, dataclass, fields, replace
 from functools import lru_cache
 from os import cpu_count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, final
+
+import torch
+from torch import Tensor
 
 from diffsweep.data.collections import Picture, Split, natural, pictures, stamp
 from diffsweep.data.decode import BrokenPictureError, PictureFormat
+from diffsweep.data.examples import Examples
 from diffsweep.files import explained, make_folder, read_json, write_json
 from diffsweep.mistakes import BadValue, one_of, share, whole
 
@@ -81,6 +86,7 @@ class Packed:
         sigma_data: root mean square of the training pictures in [-1, 1], to four digits.
         train: how many pictures.
         test: how many are held out.
+        captions: how many have one.
         broken: how many could not be read and were left out.
     """
 
@@ -91,6 +97,7 @@ class Packed:
     sigma_data: float
     train: int
     test: int
+    captions: int = 0
     broken: int = 0
 
     @property
@@ -107,11 +114,84 @@ class Packed:
         shape, class_names = tuple(about.pop("shape")), tuple(about.pop("class_names"))
         return cls(folder, shape=shape, class_names=class_names, **about)
 
-    def arrays(self, split: Split) -> tuple[np.ndarray, np.ndarray]:
-        """Pictures, uint8 (N, C, H, W), mapped from the disk, and labels, int64 (N,); writing changes no file."""
+    def source(self, split: Split) -> PackedSource:
+        """The pictures of a split, by number."""
+        return PackedSource(self, split)
+
+
+@final
+class PackedSource:
+    """A split of packed pictures, mapped from the disk: see `data.source.Source`.
+
+    Args:
+        packed: the collection.
+        split: one of its splits.
+
+    Attributes:
+        labels: int64 (N,).
+    """
+
+    def __init__(self, packed: Packed, split: Split) -> None:
         import numpy as np
 
-        return np.load(self.folder / f"{split}.npy", mmap_mode="c"), np.load(self.folder / f"{split}.labels.npy")
+        self._identity = f"{packed.content}/{split}"
+        # Writing changes no file: torch wants arrays that may be written.
+        self._pixels = torch.from_numpy(np.load(packed.folder / f"{split}.npy", mmap_mode="c"))
+        self.labels = torch.from_numpy(np.load(packed.folder / f"{split}.labels.npy"))
+        self._labelled = bool(packed.classes)
+        self._captions = _Captions.read(packed.folder, split) if packed.captions else None
+
+    def __len__(self) -> int:
+        return len(self._pixels)
+
+    def take(self, numbers: Tensor) -> Examples:
+        """uint8 (M, C, H, W), with label and caption where the collection has any; see `Source.take`."""
+        captions = {} if self._captions is None else {"caption": self._captions.take(numbers)}
+        return Examples(self._pixels[numbers], self.labels[numbers] if self._labelled else None, captions)
+
+    def mapped(self) -> Examples:
+        """All of them, without captions; see `MappedSource`."""
+        return Examples(self._pixels, self.labels if self._labelled else None)
+
+    def digest(self) -> str:
+        """From the hash that names the packed pictures: nothing is read."""
+        return hashlib.sha256(self._identity.encode()).hexdigest()
+
+
+@dataclass(frozen=True, eq=False)
+class _Captions:
+    """Texts one after the other, of which any can be read by number.
+
+    Attributes:
+        text: UTF-8, uint8 (bytes,), mapped from the disk.
+        ends: where each ends, int64 (N,).
+    """
+
+    text: np.ndarray
+    ends: np.ndarray
+
+    @classmethod
+    def read(cls, folder: Path, split: Split) -> _Captions:
+        import numpy as np
+
+        ends = np.load(folder / f"{split}.caption_ends.npy")
+        # A file without a byte cannot be mapped.
+        mode = "r" if len(ends) and ends[-1] else None
+        return cls(np.load(folder / f"{split}.captions.npy", mmap_mode=mode), ends)
+
+    @staticmethod
+    def write(folder: Path, split: Split, captions: Sequence[str]) -> None:
+        import numpy as np
+
+        texts = [caption.encode(errors="replace") for caption in captions]
+        np.save(folder / f"{split}.captions.npy", np.frombuffer(b"".join(texts), dtype=np.uint8))
+        np.save(folder / f"{split}.caption_ends.npy", np.cumsum([len(text) for text in texts], dtype=np.int64))
+
+    def take(self, numbers: Tensor) -> list[str]:
+        """The texts of these numbers, "" where there is none."""
+        starts = [int(self.ends[i - 1]) if i else 0 for i in numbers.tolist()]
+        ends = [int(self.ends[i]) for i in numbers.tolist()]
+        return [self.text[start:end].tobytes().decode() for start, end in zip(starts, ends, strict=True)]
 
 
 def pack(path: Path, packing: Packing, cache: Path, *, show: bool = True) -> Packed:
@@ -264,12 +344,19 @@ class _Packer:
         kept = slice(0, 1) if grey else slice(None)
         label_of = {name: label for label, name in enumerate(self.class_names)}
         items = sorted(
-            (self._split(place, digest), digest, label_of.get(self.found[place].label or "", 0), place)
+            (
+                self._split(place, digest),
+                digest,
+                label_of.get(self.found[place].label or "", 0),
+                self.found[place].caption or "",
+                place,
+            )
             for place, digest in digests
         )
+        captions = sum(bool(caption) for *_, caption, _ in items)
         histogram, counts = np.zeros(256, dtype=np.int64), Counter(split for split, *_ in items)
         for split in _SPLITS:
-            places = [place for other, _, _, place in items if other == split]
+            places = [place for other, *_, place in items if other == split]
             shape = (len(places), 1 if grey else pixels.shape[1], *pixels.shape[2:])
             x = (
                 np.lib.format.open_memmap(folder / f"{split}.npy", mode="w+", dtype=np.uint8, shape=shape)
@@ -283,11 +370,15 @@ class _Packer:
                     histogram += np.bincount(part.ravel(), minlength=256)
             if not places:
                 np.save(folder / f"{split}.npy", x)
-            labels = np.array([label for other, _, label, _ in items if other == split], dtype=np.int64)
+            labels = np.array([label for other, _, label, *_ in items if other == split], dtype=np.int64)
             np.save(folder / f"{split}.labels.npy", labels)
+            if captions:
+                _Captions.write(folder, split, [caption for other, *_, caption, _ in items if other == split])
         if not counts["train"]:
             raise ValueError(f"all {len(items):,} pictures in {self.path} are held out: set dataset.test_share lower")
-        identity = [_VERSION, int(grey), pixels.shape[1:], self.class_names, [item[:3] for item in items]]
+        # Without captions as it was before they were packed.
+        known = 4 if captions else 3
+        identity = [_VERSION, int(grey), pixels.shape[1:], self.class_names, [item[:known] for item in items]]
         values = (np.arange(256) / 127.5 - 1) ** 2
         return {
             "content": hashlib.sha256(json.dumps(identity).encode(errors="surrogateescape")).hexdigest()[:16],
@@ -296,6 +387,7 @@ class _Packer:
             "sigma_data": float(f"{math.sqrt(float(histogram @ values) / histogram.sum()):.4g}"),
             "train": counts["train"],
             "test": counts["test"],
+            "captions": captions,
         }
 
     def _split(self, place: int, digest: str) -> Split:

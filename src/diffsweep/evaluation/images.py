@@ -78,11 +78,10 @@ class Images:
             sha.update(values.contiguous().numpy().data.cast("B") if values.numel() else b"")
         return sha.hexdigest()
 
-    def take(self, first: int) -> Images:
-        """The first so many of them."""
-        return replace(
-            self, x=self.x[:first], class_labels=None if self.class_labels is None else self.class_labels[:first]
-        )
+    def take(self, numbers: Tensor) -> Images:
+        """The images of these numbers, int64 (M,), in that order."""
+        labels = self.class_labels
+        return replace(self, x=self.x[numbers], class_labels=None if labels is None else labels[numbers])
 
     def grey(self) -> Images:
         """One channel instead of three, if these are equal in every pixel; as it is otherwise.

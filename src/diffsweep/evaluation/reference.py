@@ -26,6 +26,7 @@ from diffsweep.evaluation.features import Features
 from diffsweep.evaluation.moments import Moments
 from diffsweep.files import write_atomic
 from diffsweep.messages import say
+from diffsweep.mistakes import whole
 
 FORMAT = "2"
 
@@ -36,14 +37,24 @@ KEPT = 10_000
 REPORT_SECONDS = 10.0
 
 
-class RealData(Protocol):
-    """Real data: uint8 images (N, C, H, W) or float32 points (N, D), with labels, and their identity."""
+class RealExamples(Protocol):
+    """Some real examples, as stored."""
 
     @property
     def x(self) -> Tensor: ...
 
+
+class RealData(Protocol):
+    """Real data, read by number, with labels int64 (N,) and their identity; a `Source` of `data` is one."""
+
+    def __len__(self) -> int: ...
+
     @property
     def labels(self) -> Tensor: ...
+
+    def take(self, numbers: Tensor) -> RealExamples:
+        """The examples of these numbers, int64 (M,), in that order."""
+        ...
 
     def digest(self) -> str:
         """Identity of the data: changes with any value, shape or dtype."""
@@ -141,15 +152,15 @@ class Library:
         Raises:
             ValueError: when the data do not fit the extractor, or fewer than 2 are there or wanted.
         """
-        order = torch.randperm(len(real.x), generator=torch.Generator().manual_seed(seed))
+        order = torch.randperm(len(real), generator=torch.Generator().manual_seed(seed))
         chosen = (_in_turn(order, real.labels) if balanced else order)[: max(n, 0)]
         if len(chosen) < 2:
-            raise ValueError(f"the floor needs at least 2 held-out examples, not {n} of {len(real.x)}")
+            raise ValueError(f"the floor needs at least 2 held-out examples, not {n} of {len(real)}")
         path = self._path("floor", real.digest(), n, seed, balanced)
         stored = _read(path)
         if stored is None:
-            x, labels = real.x[chosen], real.labels[chosen]
-            found = Features.collect(self._batches(x, "held-out data"), labels, self.outputs)
+            labels = real.labels[chosen]
+            found = Features.collect(self._batches(real, chosen, "held-out data"), labels, self.outputs)
             stored = {f"{name}.kept": found[name] for name in self._names} | {"labels": labels}
             _write(path, stored)
         return Features({name: stored[f"{name}.kept"] for name in self._names}, stored["labels"])
@@ -163,33 +174,35 @@ class Library:
         identity = [FORMAT, digest, one.digest, one.space, one.dimension, KEPT, self._names, *more]
         return Path(self.cache) / f"{kind}-{sha256(json.dumps(identity))[:32]}.safetensors"
 
-    def _batches(self, x: Tensor, what: str) -> Iterator[dict[str, Tensor]]:
+    def _batches(self, real: RealData, numbers: Tensor, what: str) -> Iterator[dict[str, Tensor]]:
+        total = len(numbers)
         bar = tqdm(
-            desc=what, total=len(x), unit="img", disable=None if self.show else True, dynamic_ncols=True, leave=False
+            desc=what, total=total, unit="img", disable=None if self.show else True, dynamic_ncols=True, leave=False
         )
         started = reported = time.monotonic()
         done = 0
         with bar:
-            for batch in self.extractor.batches(x, self.batch_size):
+            for part in numbers.split(whole("batch_size", self.batch_size, 1)):
+                batch = self.extractor(real.take(part).x)
                 yield batch
                 done += len(batch["features"])
                 bar.update(len(batch["features"]))
                 now = time.monotonic()
                 # Where no bar is drawn, as in a job's log, long work must not look like none.
-                if self.show and bar.disable and now - reported >= REPORT_SECONDS and done < len(x):
+                if self.show and bar.disable and now - reported >= REPORT_SECONDS and done < total:
                     reported = now
-                    left = (now - started) * (len(x) - done) / done
-                    say(f"{what}: features of {done:,} of {len(x):,}, about {left:.0f} s to go; they are kept")
+                    left = (now - started) * (total - done) / done
+                    say(f"{what}: features of {done:,} of {total:,}, about {left:.0f} s to go; they are kept")
 
     def _compute(self, real: RealData) -> dict[str, Tensor]:
-        count = len(real.x)
+        count = len(real)
         chosen = torch.randperm(count, generator=torch.Generator().manual_seed(0))[:KEPT].sort().values
         kept = torch.zeros(count, dtype=torch.bool)
         kept[chosen] = True
         moments: dict[str, Moments] = {}
         parts: dict[str, list[Tensor]] = {name: [] for name in self._names}
         first = 0
-        for batch in self._batches(real.x, "real data"):
+        for batch in self._batches(real, torch.arange(count), "real data"):
             here = kept[first : first + len(batch["features"])]
             first += len(here)
             for name in self._names:

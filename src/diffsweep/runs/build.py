@@ -27,7 +27,7 @@ from diffsweep.runs.load_fit import finished
 from diffsweep.scoring.model_metrics import ModelMetric
 from diffsweep.scoring.sampling import Model, Sampling
 from diffsweep.scoring.score import Scoring
-from diffsweep.settings import EvaluationSettings, TrainerSettings, TrainingSettings
+from diffsweep.settings import EvaluationSettings, LoadingSettings, TrainerSettings, TrainingSettings
 from diffsweep.trainer import make_trainer
 from diffsweep.training.fit import Fitting, OptimizerFactory
 from diffsweep.training.validation import Validation
@@ -80,7 +80,10 @@ class Components:
 
 def trainer_settings(cfg: DictConfig) -> TrainerSettings:
     """Where and how a run of the config computes. Raises ValueError for a bad value."""
-    return TrainerSettings(**_arguments(TrainerSettings, cfg, "trainer"))
+    given = _arguments(TrainerSettings, cfg, "trainer")
+    # Runs that were recorded before there was this key have the defaults, which change no result.
+    loading = checked_arguments(LoadingSettings, given.pop("loading", {}), "trainer.loading")
+    return TrainerSettings(**given, loading=LoadingSettings(**loading))
 
 
 def training_settings(cfg: DictConfig) -> TrainingSettings:

@@ -70,7 +70,7 @@ class Pictures:
 
     def load(self, split: Split) -> Images:
         """All images for `train`, none for `test`."""
-        return self.images if split == "train" else self.images.take(0)
+        return self.images if split == "train" else self.images.take(torch.arange(0))
 
 
 @dataclass(frozen=True, eq=False)

@@ -78,7 +78,7 @@ class Baseline:
         library = Library(evaluation.extractor, evaluation.outputs, settings.cache, settings.batch_size, show)
         reference = library.reference(dataset.load(settings.reference))
         held_out = dataset.load(settings.held_out_split)
-        if not len(held_out.x):
+        if not len(held_out):
             return cls(reference, {}, None)
 
         def floor() -> dict[str, float]:
@@ -88,7 +88,7 @@ class Baseline:
         key = [held_out.digest(), settings.samples, settings.seed, balanced]
         metrics = [(metric_settings(metric), _code(metric)) for metric in evaluation.metrics]
         numbers = reference.keep(json.dumps(["floor", key, metrics]), floor)
-        return cls(reference, numbers, min(settings.samples, len(held_out.x)))
+        return cls(reference, numbers, min(settings.samples, len(held_out)))
 
 
 def _code(metric: Metric) -> str:

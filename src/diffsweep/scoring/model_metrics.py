@@ -135,8 +135,9 @@ def measure_model(
         chosen = torch.randperm(len(held_out), generator=torch.Generator().manual_seed(0))[: metric.examples]
         values = []
         for part in chosen.split(batch_size):
-            x = dataset.encode(held_out.x[part]).to(device)
-            labels = held_out.labels[part].to(device) if conditional else None
+            some = held_out.take(part)
+            x = dataset.encode(some.x).to(device)
+            labels = some.labels.to(device) if conditional else None
             values.append(metric.each(denoise, x, schedule, labels).double().cpu())
         measures.append(_mean(metric, torch.cat(values)))
     return measures

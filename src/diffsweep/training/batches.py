@@ -1,21 +1,29 @@
-"""Batches from data that lie on the device as uint8: step k's batch is a function of (data, seed, k) only.
+"""Batches of a training: step k's batch is a function of (data, seed, k) only.
 
 Every rank draws the whole batch's randomness and keeps its share, so a training means the same on any number of
-devices. One index_select replaces the workers, transforms and copies of a loader.
+devices. Data that fit on the device lie there, and one index_select replaces the workers, transforms and copies of a
+loader; what does not fit is read ahead by threads, each of which makes whole batches, which changes no batch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import psutil
 import torch
 from torch import Tensor
 
+from diffsweep.data.examples import Examples
+from diffsweep.data.source import AugmentedSource, Source, in_memory, stored_bytes
 from diffsweep.mistakes import BadValue
 from diffsweep.random_streams import generator
-from diffsweep.settings import TrainingSettings
+from diffsweep.settings import LoadingSettings, TrainingSettings
+
+CPU = torch.device("cpu")
 
 Draw = Callable[[tuple[int, ...], torch.Generator], tuple[Tensor, Tensor]]
 
@@ -34,8 +42,7 @@ class Batches:
     """The batches of a training, in order, from step ``start`` on.
 
     Args:
-        x: All examples, uint8 (N, C, H, W) or float32 (N, D), on the device.
-        labels: int64 (N,), on the device.
+        source: All examples; on the device if they lie there (see ``resident``).
         draw: A diffuser's ``draw``: what is random in a batch.
         settings: Number of steps, size over all ranks and seed; whether images are mirrored left to right with
             probability 1/2; the share of the labels that become ``classes``, "no label", so that the model can be
@@ -45,13 +52,14 @@ class Batches:
         rank: This process.
         ranks: Number of processes; must divide the batch size.
         shape: Of an example as the network sees it; None if as stored.
+        device: Where batches are wanted.
+        loading: How examples are read ahead; None to take them when they are needed.
 
     Raises:
         ValueError: if the processes cannot share the batch evenly.
     """
 
-    x: Tensor
-    labels: Tensor
+    source: Source
     draw: Draw
     settings: TrainingSettings
     classes: int = 0
@@ -59,6 +67,8 @@ class Batches:
     rank: int = 0
     ranks: int = 1
     shape: tuple[int, ...] | None = None
+    device: torch.device = CPU
+    loading: LoadingSettings | None = None
 
     def __post_init__(self) -> None:
         size = self.settings.batch_size
@@ -69,28 +79,95 @@ class Batches:
         return self.settings.steps
 
     def __iter__(self) -> Iterator[Batch]:
-        settings, size = self.settings, self.settings.batch_size
+        if self.loading is None:
+            for step, numbers in self._numbers():
+                yield _moved(self._batch(step, numbers), self.device)
+            return
+        pin = self.device.type == "cuda"
+
+        def make(step: int, numbers: Tensor) -> Batch:
+            batch = self._batch(step, numbers)
+            return Batch(*(value.pin_memory() for value in batch)) if pin else batch
+
+        for batch in _read_ahead(make, self._numbers(), self.loading):
+            # From pinned memory the copy runs beside the step before.
+            yield _moved(batch, self.device)
+
+    def _numbers(self) -> Iterator[tuple[int, Tensor]]:
+        """Each step with the numbers of this rank's examples: every epoch goes through all of them in a new order."""
+        settings, size, count = self.settings, self.settings.batch_size, len(self.source)
         order, epoch = torch.empty(0), -1
-        device = self.x.device
         for step in range(self.start, settings.steps):
             positions = torch.arange(step * size + self.rank, (step + 1) * size, self.ranks)
-            epochs = positions // len(self.x)
+            epochs = positions // count
             chosen = torch.empty_like(positions)
             for wanted in epochs.unique().tolist():
                 if wanted != epoch:
-                    order = torch.randperm(len(self.x), generator=generator(settings.seed, "epoch", wanted))
+                    order = torch.randperm(count, generator=generator(settings.seed, "epoch", wanted))
                     epoch = wanted
                 here = epochs == wanted
-                chosen[here] = order[positions[here] % len(self.x)]
-            stream = generator(settings.seed, "step", step)
-            u, eps = self.draw((size, *(self.shape or self.x.shape[1:])), stream)
-            mirrored = torch.rand(size, generator=stream) < 0.5
-            dropped = torch.rand(size, generator=stream) < (settings.drop_labels if self.classes else 0)
-            mine = slice(self.rank, None, self.ranks)
-            chosen = chosen.to(device)
-            x0 = self.x[chosen]
-            if settings.flip:
-                where = mirrored[mine].to(device).view(-1, *[1] * (x0.ndim - 1))
-                x0 = torch.where(where, x0.flip(-1), x0)
-            labels = self.labels[chosen].masked_fill(dropped[mine].to(device), self.classes)
-            yield Batch(x0, labels, u[mine].to(device), eps[mine].to(device))
+                chosen[here] = order[positions[here] % count]
+            yield step, chosen
+
+    def _batch(self, step: int, numbers: Tensor) -> Batch:
+        """A step's batch, the share of this rank, where the source has its examples."""
+        settings, size = self.settings, self.settings.batch_size
+        mine = slice(self.rank, None, self.ranks)
+        examples = self._take(step, numbers, mine)
+        x0, device = examples.x, examples.x.device
+        stream = generator(settings.seed, "step", step)
+        u, eps = self.draw((size, *(self.shape or x0.shape[1:])), stream)
+        mirrored = torch.rand(size, generator=stream) < 0.5
+        dropped = torch.rand(size, generator=stream) < (settings.drop_labels if self.classes else 0)
+        if settings.flip:
+            where = mirrored[mine].to(device).view(-1, *[1] * (x0.ndim - 1))
+            x0 = torch.where(where, x0.flip(-1), x0)
+        labels = examples.labels.masked_fill(dropped[mine].to(device), self.classes)
+        return Batch(x0, labels, u[mine], eps[mine])
+
+    def _take(self, step: int, numbers: Tensor, mine: slice) -> Examples:
+        if not isinstance(self.source, AugmentedSource):
+            return self.source.take(numbers)
+        # A stream of its own: what a source varies must not move the noise.
+        stream = generator(self.settings.seed, "augmentation", step)
+        seeds = torch.randint(2**62, (self.settings.batch_size,), generator=stream)
+        return self.source.augmented(numbers, seeds[mine])
+
+
+def resident(source: Source, device: torch.device, loading: LoadingSettings) -> Examples | None:
+    """All examples on the device, if they may lie there; None if they must be read ahead.
+
+    They may if they take at most the share ``loading.resident`` of the device's free memory, and are the same in every
+    epoch. On a CPU, what lies in memory already does so, and a file is mapped, not copied.
+    """
+    if isinstance(source, AugmentedSource):
+        return None
+    in_place = isinstance(source, Examples) and device.type == "cpu"
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+    if loading.resident == 0 or not (in_place or stored_bytes(source) <= loading.resident * free):
+        return None
+    return in_memory(source, device)
+
+
+def _moved(batch: Batch, device: torch.device) -> Batch:
+    return Batch(*(value.to(device, non_blocking=True) for value in batch))
+
+
+def _read_ahead(
+    make: Callable[[int, Tensor], Batch], numbers: Iterable[tuple[int, Tensor]], loading: LoadingSettings
+) -> Iterator[Batch]:
+    """What ``make`` makes of each of the steps, in their order; threads work on those to come.
+
+    An error is raised where its batch would have been.
+    """
+    waiting: deque[Future[Batch]] = deque()
+    threads = ThreadPoolExecutor(loading.threads, thread_name_prefix="data")
+    try:
+        for one in numbers:
+            waiting.append(threads.submit(make, *one))
+            if len(waiting) >= loading.prefetch + loading.threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        threads.shutdown(cancel_futures=True)

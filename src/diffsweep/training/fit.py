@@ -13,17 +13,18 @@ from lightning.pytorch.loggers import Logger
 from safetensors.torch import save_file
 from torch import nn
 
-from diffsweep.data.examples import Examples, check_labels
+from diffsweep.data.examples import load_checked
+from diffsweep.data.source import Source
 from diffsweep.diffusion.objective import Objective
 from diffsweep.messages import say
 from diffsweep.ranks import is_first_rank
 from diffsweep.scoring.score import Scoring
-from diffsweep.settings import TrainingSettings
+from diffsweep.settings import LoadingSettings, TrainingSettings
 from diffsweep.sweep.store.lease import LeaseLostError
 from diffsweep.sweep.store.record import CannotWriteError, Fit, atomic, make_folder, provenance, read_metrics
 from diffsweep.tracking import loggers
 from diffsweep.trainer import Interrupted, make_trainer
-from diffsweep.training.batches import Batches
+from diffsweep.training.batches import Batches, resident
 from diffsweep.training.checkpoint import Checkpoints
 from diffsweep.training.ema import averaged, ema
 from diffsweep.training.module import Training
@@ -65,22 +66,24 @@ class Fitting:
 
 
 class _Data(LightningDataModule):
-    """Puts the data on the device once and starts the batches at the checkpoint's step."""
+    """Puts the data on the device, if they fit there, and starts the batches at the checkpoint's step."""
 
-    def __init__(self, batches: functools.partial[Batches], examples: Examples) -> None:
+    def __init__(self, batches: functools.partial[Batches], source: Source, loading: LoadingSettings) -> None:
         super().__init__()
-        self.batches, self.examples = batches, examples
+        self.batches, self.source, self.loading = batches, source, loading
 
     def train_dataloader(self) -> Batches:
         trainer = self.trainer
         assert trainer is not None
         device = trainer.strategy.root_device
+        here = resident(self.source, device, self.loading)
         return self.batches(
-            self.examples.x.to(device),
-            self.examples.labels.to(device),
+            self.source if here is None else here,
             start=trainer.global_step,
             rank=trainer.global_rank,
             ranks=trainer.world_size,
+            device=device,
+            loading=self.loading if here is None else None,
         )
 
 
@@ -100,9 +103,8 @@ def fit(fitting: Fitting, record: Fit, mirrors: Sequence[Logger] = (), held: Cal
     """
     settings, scoring = fitting.settings, fitting.scoring
     model, run_trainer = scoring.model, scoring.trainer
-    train = model.dataset.load("train")
-    for split, examples in (("train", train), ("test", model.dataset.load("test"))):
-        check_labels(examples.labels, model.dataset.classes, f"dataset={model.dataset.name}, split {split},")
+    train = load_checked(model.dataset, "train")
+    load_checked(model.dataset, "test")
     checkpoint = record.checkpoints / "last.ckpt"
     make_folder(record.checkpoints)
     if checkpoint.exists():
@@ -166,7 +168,7 @@ def fit(fitting: Fitting, record: Fit, mirrors: Sequence[Logger] = (), held: Cal
     try:
         trainer.fit(
             module,
-            datamodule=_Data(batches, train),
+            datamodule=_Data(batches, train, run_trainer.loading),
             ckpt_path=str(checkpoint) if checkpoint.exists() else None,
             weights_only=True,
         )

@@ -49,6 +49,7 @@ NEUTRAL: tuple[str, ...] = (
     "trainer.checkpoint_seconds",
     "trainer.log_every",
     "trainer.progress",
+    "trainer.loading",
     "evaluation.batch_size",
     "evaluation.device",
     # Paths; what the file holds is fixed by its checksum.

@@ -1,0 +1,87 @@
+"""Sources: a split of a dataset that is read by number, wherever its examples lie: in memory, in a file, in many files.
+
+Only what is asked for is read, so a source may be larger than the memory. `Examples` (in `data.examples`) is the source
+that lies in memory; a dataset of one's own may give any object that has the four members of `Source`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from diffsweep.data.examples import Examples
+
+
+class Source(Protocol):
+    """A split of a dataset: examples 0 to N - 1, in an order that never changes.
+
+    `take` may be called by several threads at once.
+    """
+
+    def __len__(self) -> int:
+        """How many examples there are, N."""
+        ...
+
+    @property
+    def labels(self) -> Tensor:
+        """The class of every example, int64 (N,) in memory; 0 everywhere where there are no classes."""
+        ...
+
+    def take(self, numbers: Tensor) -> Examples:
+        """The examples of these numbers, int64 (M,) in 0..N-1, in that order; a number may stand there twice."""
+        ...
+
+    def digest(self) -> str:
+        """The identity of the data: other text if any value, label or their order is another."""
+        ...
+
+
+@runtime_checkable
+class AugmentedSource(Protocol):
+    """A source that can give each example in many variants, as random crops; `take` gives a fixed one of them."""
+
+    def augmented(self, numbers: Tensor, seeds: Tensor) -> Examples:
+        """The examples of these numbers, int64 (M,), each varied by its seed, int64 (M,) >= 0, and by nothing else."""
+        ...
+
+
+@runtime_checkable
+class MappedSource(Protocol):
+    """A source whose examples lie in one file that is mapped into memory, which the processes of a machine share."""
+
+    def mapped(self) -> Examples:
+        """All examples; a page of the file is read when it is first touched."""
+        ...
+
+
+def stored_bytes(source: Source) -> int:
+    """Bytes that all examples of a source take as stored, without their entries."""
+    one = source.take(torch.zeros(min(1, len(source)), dtype=torch.int64)).x
+    return one.numel() * one.element_size() * len(source)
+
+
+def in_memory(source: Source, device: torch.device, chunk: int = 1024) -> Examples:
+    """All examples of a source on a device, with their labels and no other entries.
+
+    What lies in memory already, or is mapped into it, is not copied if the device is the CPU.
+
+    Args:
+        source: that fits there.
+        device: where they are wanted.
+        chunk: how many are read at a time.
+    """
+    from diffsweep.data.examples import Examples
+
+    if device.type == "cpu":
+        if isinstance(source, Examples):
+            return source
+        if isinstance(source, MappedSource):
+            return source.mapped()
+    first = source.take(torch.arange(min(1, len(source)))).x
+    x = torch.empty((len(source), *first.shape[1:]), dtype=first.dtype, device=device)
+    for numbers in torch.arange(len(source)).split(chunk):
+        x[numbers[0] : numbers[-1] + 1] = source.take(numbers).x.to(device)
+    return Examples(x, source.labels.to(device))
