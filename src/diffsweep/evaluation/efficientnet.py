@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from diffsweep.evaluation.extractor import Extractor, sha256
+from diffsweep.evaluation.extractor import CPU_BATCH, Extractor, sha256
 from diffsweep.evaluation.pretrained import File, find
 from diffsweep.mistakes import whole
 
@@ -90,6 +90,7 @@ def efficientnet(size: int = SIZE, weights: str | None = None, folder: str | Non
         ("features", "logits"),
         resize,
         files=(found.path,),
+        cpu_batch=CPU_BATCH,
     )
 
 

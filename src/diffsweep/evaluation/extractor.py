@@ -17,6 +17,10 @@ from diffsweep.mistakes import whole
 # Only in the features of the original Inception has a number the name that papers print.
 _PLAIN = {"fd": "fid", "sfd": "sfid", "kd": "kid", "score": "inception_score"}
 
+# For a network that sees pictures of about 224 pixels. What one makes of many at once is memory that the system takes
+# back after each layer and clears for the next, which took longer than the network itself.
+CPU_BATCH = 8
+
 
 @dataclass(frozen=True, eq=False)
 class Extractor:
@@ -33,6 +37,7 @@ class Extractor:
         resize: how it brings pictures to its size, as results tell it.
         device: where the network lies and runs.
         files: its weights were read from; none, if they come with this package.
+        cpu_batch: how many pictures the network is given at a time on a CPU; None for all.
     """
 
     network: nn.Module
@@ -43,6 +48,7 @@ class Extractor:
     resize: str = "none"
     device: str = "cpu"
     files: tuple[Path, ...] = ()
+    cpu_batch: int | None = None
 
     def called(self, number: str) -> str:
         """Full name of a number measured in these features: `fd` is `fd_digits` or `fid`, `fd.floor` `fd_digits_floor`.
@@ -68,20 +74,25 @@ class Extractor:
         images = x.dtype == torch.uint8 and x.ndim == 4
         if not images and not (x.is_floating_point() and x.ndim == 2):
             raise ValueError(f"{self.space} takes uint8 (N, C, H, W) or float (N, D), not {x.dtype} {tuple(x.shape)}")
+        kind = torch.device(self.device).type
+        parts = x.split(self.cpu_batch) if self.cpu_batch and kind == "cpu" and len(x) else (x,)
         # Float32 whatever the training runs in: autocast and TF32 convolutions move the distance between machines.
-        with (
-            torch.autocast(torch.device(self.device).type, enabled=False),
-            torch.backends.cudnn.flags(enabled=True, allow_tf32=False),
-        ):
-            given: Tensor | Mapping[str, Tensor] = self.network.eval()(x.to(self.device))
-        outputs = {"features": given} if isinstance(given, Tensor) else given
-        if set(outputs) != set(self.outputs):
-            raise ValueError(f"extractor {self.space} gave {', '.join(outputs)}, not {', '.join(self.outputs)}")
-        found = {name: outputs[name].to(torch.float32) for name in self.outputs}
+        with torch.autocast(kind, enabled=False), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            given = [self._outputs(part) for part in parts]
+        found = {
+            name: torch.cat([one[name] for one in given]) if len(given) > 1 else given[0][name] for name in given[0]
+        }
         shape = tuple(found["features"].shape)
         if shape != (len(x), self.dimension):
             raise ValueError(f"extractor {self.space} gave features {shape}, not {(len(x), self.dimension)}")
         return found
+
+    def _outputs(self, x: Tensor) -> dict[str, Tensor]:
+        given: Tensor | Mapping[str, Tensor] = self.network.eval()(x.to(self.device))
+        outputs = {"features": given} if isinstance(given, Tensor) else given
+        if set(outputs) != set(self.outputs):
+            raise ValueError(f"extractor {self.space} gave {', '.join(outputs)}, not {', '.join(self.outputs)}")
+        return {name: outputs[name].to(torch.float32) for name in self.outputs}
 
     def batches(self, x: Tensor, batch_size: int) -> Iterator[dict[str, Tensor]]:
         """Outputs of `x` in its order, at most `batch_size` rows at a time.

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from diffsweep.evaluation.extractor import Extractor, sha256
+from diffsweep.evaluation.extractor import CPU_BATCH, Extractor, sha256
 from diffsweep.evaluation.pretrained import File, find
 
 FILE = File(
@@ -89,5 +89,12 @@ def inception(weights: str | None = None, folder: str | None = None) -> Extracto
     found = find(FILE, weights, folder)
     state = torch.load(io.BytesIO(found.content), map_location="cpu", weights_only=True)
     return Extractor(
-        Inception(state), "inception", 2048, sha256(ARCHITECTURE, found.digest), OUTPUTS, RESIZE, files=(found.path,)
+        Inception(state),
+        "inception",
+        2048,
+        sha256(ARCHITECTURE, found.digest),
+        OUTPUTS,
+        RESIZE,
+        files=(found.path,),
+        cpu_batch=CPU_BATCH,
     )

@@ -2,6 +2,13 @@
 
 A stale reference gives a distance that is wrong without a sign of it, so a cache file is trusted only by its name (the
 digests of data and extractor) together with a checksum of what it holds.
+
+Real data are read a batch at a time, and what was computed of them is put aside every minute, so that a million
+pictures need no more memory than a thousand, and whoever is killed goes on where he was:
+
+    <cache>/reference-ID.safetensors           moments of all, features of some, labels
+    <cache>/floor-ID.safetensors               features of as many held-out ones as there are samples
+    <cache>/reference-ID.lease/                while it is computed: who does it, and how far it is
 """
 
 from __future__ import annotations
@@ -11,20 +18,21 @@ import functools
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 from tqdm import tqdm
 
+from diffsweep.evaluation.checked_tensors import read_tensors, write_tensors
 from diffsweep.evaluation.extractor import Extractor, sha256
 from diffsweep.evaluation.features import Features
 from diffsweep.evaluation.moments import Moments
-from diffsweep.files import write_atomic
+from diffsweep.evaluation.running_statistics import RunningStatistics
+from diffsweep.files import CannotWriteError, write_atomic
 from diffsweep.messages import say
 from diffsweep.mistakes import whole
 
@@ -52,7 +60,7 @@ class RealData(Protocol):
     @property
     def labels(self) -> Tensor: ...
 
-    def take(self, numbers: Tensor) -> RealExamples:
+    def take(self, numbers: Tensor, /) -> RealExamples:
         """The examples of these numbers, int64 (M,), in that order."""
         ...
 
@@ -96,9 +104,19 @@ class Reference:
             numbers = compute()
             content = json.dumps(numbers)
             # In a folder that others have filled nothing need be written.
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, CannotWriteError):
                 write_atomic(path, json.dumps({"numbers": content, "sha256": sha256(content)}).encode())
         return numbers
+
+
+# Holds off others who want to work in a folder as well, for as long as a block runs that may put files there: they wait
+# and get it afterwards, or when this process has died. Gives that folder, or None where nothing can be written; then
+# nobody is held off.
+Alone: TypeAlias = Callable[[Path], AbstractContextManager[Path | None]]
+
+
+def _unguarded(folder: Path) -> AbstractContextManager[Path | None]:
+    return contextlib.nullcontext(None)
 
 
 @dataclass(frozen=True)
@@ -111,6 +129,8 @@ class Library:
         cache: folder of the files.
         batch_size: samples at a time.
         show: whether to draw a bar when standard error is a terminal.
+        alone: see `Alone`.
+        save_seconds: time between two times that what was computed so far is put aside.
     """
 
     extractor: Extractor
@@ -118,21 +138,20 @@ class Library:
     cache: Path
     batch_size: int
     show: bool = True
+    alone: Alone = _unguarded
+    save_seconds: float = 60.0
 
     def reference(self, real: RealData) -> Reference:
         """The reference that all of the data make.
 
-        A cache file that is absent, cut short or altered is made again; writers may race, each writes a whole file.
+        A cache file that is absent, cut short or altered is made again, by one process at a time if `alone` sees to it.
 
         Raises:
             ValueError: when the data do not fit the extractor.
         """
         digest = real.digest()
         path = self._path("reference", digest)
-        stored = _read(path)
-        if stored is None:
-            stored = self._compute(real)
-            _write(path, stored)
+        stored = self._once(path, lambda folder: self._compute(real, folder))
         names = self._names
         features = Features({name: stored[f"{name}.kept"] for name in names}, stored["labels"])
         n = int(stored["n"])
@@ -157,12 +176,13 @@ class Library:
         if len(chosen) < 2:
             raise ValueError(f"the floor needs at least 2 held-out examples, not {n} of {len(real)}")
         path = self._path("floor", real.digest(), n, seed, balanced)
-        stored = _read(path)
-        if stored is None:
+
+        def compute(folder: Path | None) -> dict[str, Tensor]:
             labels = real.labels[chosen]
             found = Features.collect(self._batches(real, chosen, "held-out data"), labels, self.outputs)
-            stored = {f"{name}.kept": found[name] for name in self._names} | {"labels": labels}
-            _write(path, stored)
+            return {f"{name}.kept": found[name] for name in self._names} | {"labels": labels}
+
+        stored = self._once(path, compute)
         return Features({name: stored[f"{name}.kept"] for name in self._names}, stored["labels"])
 
     @property
@@ -174,13 +194,35 @@ class Library:
         identity = [FORMAT, digest, one.digest, one.space, one.dimension, KEPT, self._names, *more]
         return Path(self.cache) / f"{kind}-{sha256(json.dumps(identity))[:32]}.safetensors"
 
-    def _batches(self, real: RealData, numbers: Tensor, what: str) -> Iterator[dict[str, Tensor]]:
-        total = len(numbers)
+    def _once(self, path: Path, compute: Callable[[Path | None], dict[str, Tensor]]) -> dict[str, Tensor]:
+        """What the file holds, or else what is computed, by one process at a time, and kept there if that may be."""
+        stored = read_tensors(path)
+        if stored is None:
+            with self.alone(path.with_suffix(".lease")) as folder:
+                # Whoever had to wait finds what the other has made.
+                stored = read_tensors(path)
+                if stored is None:
+                    stored = compute(folder)
+                    try:
+                        write_tensors(path, stored)
+                    except CannotWriteError as error:
+                        say(f"careful: {error}; what was computed of real data is used, and not kept")
+        return stored
+
+    def _batches(self, real: RealData, numbers: Tensor, what: str, first: int = 0) -> Iterator[dict[str, Tensor]]:
+        """Outputs for the examples of these numbers, in their order, but for the first so many."""
+        total, done = len(numbers), first
+        numbers = numbers[first:]
         bar = tqdm(
-            desc=what, total=total, unit="img", disable=None if self.show else True, dynamic_ncols=True, leave=False
+            desc=what,
+            initial=first,
+            total=total,
+            unit="img",
+            disable=None if self.show else True,
+            dynamic_ncols=True,
+            leave=False,
         )
         started = reported = time.monotonic()
-        done = 0
         with bar:
             for part in numbers.split(whole("batch_size", self.batch_size, 1)):
                 batch = self.extractor(real.take(part).x)
@@ -191,31 +233,36 @@ class Library:
                 # Where no bar is drawn, as in a job's log, long work must not look like none.
                 if self.show and bar.disable and now - reported >= REPORT_SECONDS and done < total:
                     reported = now
-                    left = (now - started) * (total - done) / done
-                    say(f"{what}: features of {done:,} of {total:,}, about {left:.0f} s to go; they are kept")
+                    left = (now - started) * (total - done) / (done - first)
+                    say(f"{what}: features of {done:,} of {total:,}, about {_duration(left)} to go; they are kept")
 
-    def _compute(self, real: RealData) -> dict[str, Tensor]:
+    def _compute(self, real: RealData, folder: Path | None) -> dict[str, Tensor]:
         count = len(real)
-        chosen = torch.randperm(count, generator=torch.Generator().manual_seed(0))[:KEPT].sort().values
-        kept = torch.zeros(count, dtype=torch.bool)
-        kept[chosen] = True
-        moments: dict[str, Moments] = {}
-        parts: dict[str, list[Tensor]] = {name: [] for name in self._names}
-        first = 0
-        for batch in self._batches(real, torch.arange(count), "real data"):
-            here = kept[first : first + len(batch["features"])]
-            first += len(here)
-            for name in self._names:
-                part = Moments.of(batch[name])
-                moments[name] = moments[name].merge(part) if name in moments else part
-                parts[name].append(batch[name].cpu()[here])
-        if not moments:
+        if not count:
             raise ValueError("there are no real examples to compare with")
-        found = {"labels": real.labels[chosen], "n": torch.tensor(count)}
-        for name in self._names:
-            found |= {f"{name}.kept": torch.cat(parts[name])}
-            found |= {f"{name}.mean": moments[name].mean, f"{name}.cov": moments[name].cov}
-        return found
+        running = RunningStatistics(self._names, count, KEPT)
+        # In batches of another size the same numbers would be added in another order, which moves their last digits.
+        partial = None if folder is None else folder / f"partial-{self.batch_size}.safetensors"
+        before = None if partial is None else read_tensors(partial)
+        if before is not None:
+            running.take_up(before, int(before["done"]))
+            if self.show:
+                say(f"real data: features of {running.done:,} of {count:,} were there already")
+        saved = time.monotonic()
+        for batch in self._batches(real, torch.arange(count), "real data", running.done):
+            running.add(batch)
+            if partial is not None and time.monotonic() - saved >= self.save_seconds and running.done < count:
+                saved = time.monotonic()
+                # Where there is no room it is computed in one go.
+                with contextlib.suppress(CannotWriteError):
+                    write_tensors(partial, running.tensors() | {"done": torch.tensor(running.done)})
+        return running.tensors() | {"labels": real.labels[running.chosen], "n": torch.tensor(count)}
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def _in_turn(order: Tensor, labels: Tensor) -> Tensor:
@@ -226,24 +273,6 @@ def _in_turn(order: Tensor, labels: Tensor) -> Tensor:
         here = shown == label
         ranks[here] = torch.arange(int(here.sum()))
     return order[(ranks * (int(shown.max()) + 1) + shown).argsort()]
-
-
-def _write(path: Path, stored: dict[str, Tensor]) -> None:
-    stored = {name: value.contiguous() for name, value in stored.items()}
-    write_atomic(path, save(stored, {"sha256": _checksum(stored)}))
-
-
-def _checksum(stored: Mapping[str, Tensor]) -> str:
-    return sha256(*(part for name in sorted(stored) for part in (name, stored[name].numpy().tobytes())))
-
-
-def _read(path: Path) -> dict[str, Tensor] | None:
-    try:
-        with safe_open(path, framework="pt") as stream:
-            stored = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118 (not a mapping)
-            return stored if _checksum(stored) == (stream.metadata() or {}).get("sha256") else None
-    except (OSError, SafetensorError):
-        return None
 
 
 def _read_numbers(path: Path) -> dict[str, float] | None:

@@ -19,6 +19,7 @@ from diffsweep.evaluation.metric import ExplainsAbsence, Metric
 from diffsweep.evaluation.metric import settings as metric_settings
 from diffsweep.evaluation.reference import Library, RealData, Reference
 from diffsweep.scoring.estimate import measure_of
+from diffsweep.scoring.reference_lease import alone
 from diffsweep.settings import EvaluationSettings
 from diffsweep.sweep.store.result import Measure, Measurement
 
@@ -75,7 +76,7 @@ class Baseline:
         Raises:
             ValueError: if the data cannot be read, or do not fit the extractor.
         """
-        library = Library(evaluation.extractor, evaluation.outputs, settings.cache, settings.batch_size, show)
+        library = Library(evaluation.extractor, evaluation.outputs, settings.cache, settings.batch_size, show, alone)
         reference = library.reference(dataset.load(settings.reference))
         held_out = dataset.load(settings.held_out_split)
         if not len(held_out):

@@ -25,6 +25,7 @@ from diffsweep.evaluation.evaluate import Evaluation
 from diffsweep.evaluation.features import Features
 from diffsweep.evaluation.frechet import Frechet
 from diffsweep.evaluation.reference import Library, RealData, Reference
+from diffsweep.scoring.reference_lease import alone
 from diffsweep.scoring.sampling import FeatureExtraction, Model, Sampling
 from diffsweep.scoring.score import Scoring
 from diffsweep.training.ema import averaged
@@ -121,8 +122,9 @@ class WeightsEvaluator:
         if features is None:
             return math.nan
         if self._reference is None:
+            settings = self.settings
             library = Library(
-                evaluation.extractor, evaluation.outputs, self.settings.cache, self.settings.batch_size, show=False
+                evaluation.extractor, evaluation.outputs, settings.cache, settings.batch_size, show=False, alone=alone
             )
             self._reference = library.reference(self.real)
         # Some numbers do not exist for some runs, as those by label.
