@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -100,6 +99,7 @@ class OptunaSweeper(Sweeper):
     def _search(self, arguments: Sequence[str]) -> Search:
         from hydra.core.override_parser.overrides_parser import OverridesParser
 
+        from diffsweep.project import train_command
         from diffsweep.sweep.execute.local_pool import MachineResources
         from diffsweep.sweep.plan.hydra_job import hydra_node
         from diffsweep.sweep.plan.override_text import params_text
@@ -129,7 +129,7 @@ class OptunaSweeper(Sweeper):
             self.n_trials,
             n_workers,
             storage if "://" in storage or not storage else str(Path(storage).absolute()),
-            shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]),
+            train_command(*sys.argv[1:]),
         )
 
 

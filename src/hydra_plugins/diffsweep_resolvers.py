@@ -1,4 +1,7 @@
-"""Resolvers of our configs, known wherever Hydra composes: `${pictures:FIELD}` asks the pictures of a dataset."""
+"""Resolvers of our configs, known wherever Hydra composes.
+
+`${pictures:FIELD}` asks the pictures of a dataset; `${train_command:}` is how a run is started from the working folder.
+"""
 
 from __future__ import annotations
 
@@ -18,4 +21,11 @@ def _pictures(field: str, *, _parent_: DictConfig) -> Any:
     return field_of_pictures(field, _parent_)
 
 
+def _train_command() -> str:
+    from diffsweep.project import train_command
+
+    return train_command()
+
+
 OmegaConf.register_new_resolver("pictures", _pictures, replace=True)
+OmegaConf.register_new_resolver("train_command", _train_command, replace=True)

@@ -1,8 +1,9 @@
-"""The command line `diffsweep COMMAND`: everything about runs but training them. Each command is one file here.
+"""The command line `diffsweep COMMAND`. Each command is one file here.
 
 A command's file has `arguments(parser)`, which adds its arguments to its parser, and `run(options)`, which does the
 work by calling other folders, returns the exit code, and has the command's help as its docstring. Only the file of the
-command that was typed is imported; it imports torch, or what is as slow, where it computes.
+command that was typed is imported; it imports torch, or what is as slow, where it computes. `train` has no arguments of
+its own: Hydra reads its words.
 """
 
 from __future__ import annotations
@@ -13,11 +14,14 @@ import inspect
 import os
 import sys
 from collections.abc import Sequence
+from importlib import metadata
 
 from diffsweep import mistakes
 
 # Name -> what it is for, in one line; its file is called alike.
 COMMANDS = {
+    "train": "one run of GROUP=OPTION ..., or a sweep with -m: train, sample, score; --help lists all options",
+    "init": "a project folder with an own dataset, backbone, sampler, experiment and study, to be changed",
     "data": "what is in a folder, zip, tar or table of pictures, and what training on it costs",
     "plan": "what a sweep would train and evaluate, and what is done of it already; runs nothing",
     "prefetch": "fetch data and weights, compute statistics: for nodes without internet",
@@ -37,10 +41,16 @@ def main(words: Sequence[str] | None = None) -> int:
     """Run the command that `words` (default: those of the command line) name, and return the exit code."""
     mistakes.refuse_lost_working_folder()
     words = sys.argv[1:] if words is None else list(words)
+    words = _with_folders_last(words)
+    if words[:1] == ["train"]:
+        from diffsweep.commands import train
+
+        return train.run(words[1:])
     parser = argparse.ArgumentParser(
         prog="diffsweep",
-        description="What there is, what goes on, what to do with it. Training is `python train.py ...`.",
+        description="Which choice is better? Train each model once, evaluate it with every sampler.",
     )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {metadata.version('diffsweep')}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for name, summary in COMMANDS.items():
         added = commands.add_parser(name, help=summary, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -71,3 +81,17 @@ def main(words: Sequence[str] | None = None) -> int:
         return 130
     except Exception as error:
         return mistakes.report(error, "diffsweep: ")
+
+
+def _with_folders_last(words: Sequence[str]) -> list[str]:
+    """The words with every folder of options, `--config-dir DIR`, as one word behind the others, wherever it stood."""
+    folders: list[str] = []
+    others: list[str] = []
+    rest = iter(words)
+    for word in rest:
+        option, mark, folder = word.partition("=")
+        if option not in ("--config-dir", "-cd"):
+            others.append(word)
+        else:
+            folders.append(f"--config-dir={folder if mark else next(rest, '')}")
+    return [*others, *folders]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 import statistics
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diffsweep.commands.values import whole
+from diffsweep.project import train_command
 from diffsweep.report.format import count, duration, some, things
 
 if TYPE_CHECKING:
@@ -49,9 +49,9 @@ def run(options: argparse.Namespace) -> int:
         with atomic(options.sheet) as temporary:
             found.contact_sheet().save(temporary)
         print(f"{'contact sheet':<14}{options.sheet}")
-    skip = " dataset.broken=skip" if found.broken else ""
-    path = shlex.quote(f"dataset.path={options.path}")
-    print(f"\nto train on it:\n  python train.py dataset=images {path} dataset.size={options.size}{skip}")
+    skip = ["dataset.broken=skip"] if found.broken else []
+    words = ["dataset=images", f"dataset.path={options.path}", f"dataset.size={options.size}", *skip]
+    print(f"\nto train on it:\n  {train_command(*words)}")
     return 0
 
 

@@ -16,7 +16,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments to its parser."""
     parser.add_argument("images", metavar="DIR_OR_NPZ", help="folder of pictures, or .npz or .npy file of uint8")
     parser.add_argument(
-        "overrides", nargs="*", metavar="OVERRIDE", help="as after `python train.py`, of what is measured"
+        "overrides", nargs="*", metavar="OVERRIDE", help="as after `diffsweep train`, of what is measured"
     )
     parser.add_argument("--reference", required=True, metavar="DATASET_OR_DIR", help="dataset, or real images likewise")
     parser.add_argument("--name", help="what the tables call them (default: the name of the folder or file)")

@@ -1,4 +1,4 @@
-"""`diffsweep prefetch`: train.py with mode=prefetch."""
+"""`diffsweep prefetch`: `diffsweep train -m` with mode=prefetch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["arguments", "run"]
 
 
 def run(options: argparse.Namespace) -> int:
-    """Fetch the data and weights that `python train.py -m OVERRIDE ...` needs, and compute the data's statistics.
+    """Fetch the data and weights that `diffsweep train -m OVERRIDE ...` needs, and compute the data's statistics.
 
     Run it where there is internet; the jobs then need none.
     """

@@ -6,6 +6,7 @@ import argparse
 import sys
 
 from diffsweep.commands.values import whole
+from diffsweep.project import train_command
 from diffsweep.report import export
 from diffsweep.report.terminal import show_sweep
 from diffsweep.sweep.store import query
@@ -52,7 +53,7 @@ def run(options: argparse.Namespace) -> int:
         print(f"left out as unreadable: {unreadable[0]}{more}", file=sys.stderr)
     if not every:
         raise ValueError(
-            f"no finished runs in {options.runs}: `python train.py` makes one; --runs DIR looks in another folder"
+            f"no finished runs in {options.runs}: `{train_command()}` makes one; --runs DIR looks in another folder"
         )
     if not chosen:
         raise ValueError(f"none of the {len(every):,} finished runs passes {' '.join(options.filters)}")

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import hydra
 from hydra._internal import utils as hydra_utils
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -20,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from diffsweep.entry import cell_configs, sweep_end
 from diffsweep.messages import say
 from diffsweep.mistakes import alternatives, did_you_mean, is_mistake, one_line, refuse_lost_working_folder, report
+from diffsweep.project import main_conf
 from diffsweep.ranks import check_environment
 from diffsweep.report import terminal
 from diffsweep.sweep.plan import prepare
@@ -44,23 +46,23 @@ def job(cfg: DictConfig) -> float | None:
         SystemExit: in a single run, after the line about a bad value, bad choices, a folder that cannot be written, or
             a `_target_` that cannot be loaded. In a sweep what these raise.
     """
-    hydra = HydraConfig.get()
-    single = hydra.mode != RunMode.MULTIRUN
+    node = HydraConfig.get()
+    single = node.mode != RunMode.MULTIRUN
     # As they were typed: what names another key must name it in the commands that are suggested, too.
-    typed: Any = OmegaConf.to_container(hydra.overrides.task, resolve=False)
+    typed: Any = OmegaConf.to_container(node.overrides.task, resolve=False)
     # A user's own folder of options is part of what was asked for, and of the commands that are suggested next.
-    overrides = [*option_folders(hydra), *typed]
+    overrides = [*option_folders(node), *typed]
     note: dict[str, Any] = {"overrides": joined(overrides)}
-    import_from(hydra.runtime.cwd)
+    import_from(node.runtime.cwd)
     # Where the user is, as in a sweep, whatever hydra.job.chdir says: what is printed is to be typed there.
-    os.chdir(hydra.runtime.cwd)
+    os.chdir(node.runtime.cwd)
     try:
         refuse_unread(cfg)
         if cell_configs.wanted():
             cell_configs.show_one(overrides, recorded(cfg))
             return None
         refuse_impossible_folders(cfg.paths)
-        run = Run.of(cfg, OmegaConf.to_container(hydra.runtime.choices))  # type: ignore[arg-type]
+        run = Run.of(cfg, OmegaConf.to_container(node.runtime.choices))  # type: ignore[arg-type]
         note |= {"fit": run.fit.signature, "cell": run.cell.signature}
         mode = Mode.of(cfg)
         if mode.fetches_data:
@@ -80,7 +82,7 @@ def job(cfg: DictConfig) -> float | None:
                 prepare.reset_run(run)
             from diffsweep.runs.stages import complete
 
-            result = complete(cfg, run, overrides, None if single else Path(hydra.sweep.dir).name)
+            result = complete(cfg, run, overrides, None if single else Path(node.sweep.dir).name)
         elif single:
             print("already done", file=sys.stderr)
     except Exception as error:
@@ -91,7 +93,7 @@ def job(cfg: DictConfig) -> float | None:
         raise
     finally:
         if not single:
-            write_json(Path(hydra.sweep.dir) / "jobs" / f"{hydra.job.num}.json", note)
+            write_json(Path(node.sweep.dir) / "jobs" / f"{node.job.num}.json", note)
     if result is None:
         return None
     if single:
@@ -104,6 +106,11 @@ def job(cfg: DictConfig) -> float | None:
 def _missing(run: Run) -> str:
     training = "is trained" if run.fit.done else "is to be trained"
     return f"fit {run.fit.signature} {training}, cell {run.cell.signature} is to be evaluated"
+
+
+def main() -> None:
+    """What `diffsweep train` and train.py do with the words of the command line, in sys.argv."""
+    run(hydra.main(version_base="1.3", config_path=str(main_conf()), config_name="config")(job))
 
 
 def run(main: Callable[[], object]) -> None:
@@ -146,7 +153,7 @@ def _no_option(error: Exception) -> ValueError | None:
         return None
     for word in sys.argv[1:]:
         group, _, values = word.lstrip("+").partition("=")
-        folder = Path(sys.argv[0]).parent / "conf" / group.partition("@")[0]
+        folder = main_conf() / group.partition("@")[0]
         options = sorted(path.stem for path in folder.glob("*.yaml"))
         for value in values.split(",") if options else ():
             if value not in options and re.fullmatch(r"null|true|false|[-+.\d][-+.\de]*|", value, re.IGNORECASE):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
+from diffsweep.project import train_command
 from diffsweep.sweep.store.override_words import split
 from diffsweep.sweep.store.result import CHOICES, Result
 
@@ -22,7 +23,7 @@ def next_commands(result: Result, runs: str | Path = "runs") -> list[tuple[str, 
         gone = tuple(f"{group}{mark}" for group in groups if group in CHOICES for mark in "./")
         keys = [(word.lstrip("+").partition("=")[0], word) for word in kept]
         words = [word for key, word in keys if key not in groups and (key == "sampler.nfe" or not key.startswith(gone))]
-        return " ".join(["python train.py", *(["-m"] if multirun else []), *map(shlex.quote, [*words, *changed])])
+        return train_command(*(["-m"] if multirun else []), *words, *changed)
 
     def other(group: str, first: str, second: str) -> str:
         return second if result.option(group) == first else first

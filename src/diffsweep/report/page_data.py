@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from diffsweep.project import train_command
 from diffsweep.report import export, statistics
 from diffsweep.report.comparison import Comparison, answer, cell_name, common_options, tables
 from diffsweep.report.factors import effects, factors
@@ -165,7 +165,7 @@ def _cell(
     Most of a config is that of the winner: 500 whole ones would be most of the page.
     """
     values = result.values
-    command = shlex.join(["python", "train.py", *split(result.overrides)])
+    command = train_command(*split(result.overrides))
     return {
         "fit": result.fit,
         "command": "" if result.images is not None else command,

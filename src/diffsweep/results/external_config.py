@@ -11,6 +11,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 
 from diffsweep.mistakes import one_line
+from diffsweep.project import main_conf
 from diffsweep.sweep.plan.added_parameters import accept_added_parameters
 from diffsweep.sweep.plan.unread_keys import refuse_unread
 from diffsweep.sweep.store.process import import_from
@@ -25,17 +26,15 @@ def compose_external(words: Sequence[str], reference: str, runs: str) -> tuple[D
         runs: folder of the runs.
 
     Raises:
-        ValueError: outside of a project, and for an option, a reference or an override that is not there.
+        ValueError: for an option, a reference or an override that is not there.
     """
-    if not Path("conf/config.yaml").is_file():
-        raise ValueError("there is no conf/config.yaml here: run this in the project's folder")
     folders = [Path(word.partition("=")[2]) for word in words if word.startswith("--config-dir=")]
     overrides = [word for word in words if not word.startswith("--config-dir=")]
     keys = {word.lstrip("+~").partition("=")[0] for word in overrides}
     import_from(Path.cwd())
     accept_added_parameters()
     try:
-        with initialize_config_dir(str(Path("conf").absolute()), version_base="1.3"):
+        with initialize_config_dir(str(main_conf()), version_base="1.3"):
             places = ",".join(f"'file://{folder.absolute()}'" for folder in folders)
             search = f"hydra.searchpath=[{places}]"
             loader = GlobalHydra.instance().config_loader()

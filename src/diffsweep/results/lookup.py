@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffsweep.messages import say
+from diffsweep.project import train_command
 from diffsweep.sweep.store import query
 from diffsweep.sweep.store.record import Cell, Fit
 from diffsweep.sweep.store.result import Result
@@ -97,7 +98,7 @@ def _own(runs: str | Path) -> list[Result]:
     """The results of trained models. Raises ValueError if there are none."""
     own = [result for result in query.results(runs) if result.images is None]
     if not own:
-        raise ValueError(f"no finished runs in {runs}: `python train.py` makes one")
+        raise ValueError(f"no finished runs in {runs}: `{train_command()}` makes one")
     return own
 
 

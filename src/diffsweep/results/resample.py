@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from diffsweep.mistakes import one_line
+from diffsweep.project import main_conf
 from diffsweep.results.lookup import find
 from diffsweep.sweep.store.record import Cell, Fit
 from diffsweep.sweep.store.result import GROUPS
@@ -202,13 +203,10 @@ def _composed(group: str, option: str, words: Sequence[str], config_dir: str | P
 
     from diffsweep.sweep.plan.added_parameters import accept_added_parameters
 
-    conf = Path("conf").absolute()
-    if not (conf / "config.yaml").is_file():
-        raise ValueError(f"there is no conf/config.yaml here to find {group}={option} in: go to the project's folder")
     accept_added_parameters()
     search = f"hydra.searchpath=[{f'file://{Path(config_dir).absolute()}' if config_dir else ''}]"
     try:
-        with initialize_config_dir(str(conf), version_base="1.3"):
+        with initialize_config_dir(str(main_conf()), version_base="1.3"):
             composed = compose("config", overrides=[search, f"{group}={option}", *words])
     except HydraException as error:
         raise ValueError(one_line(error)) from error

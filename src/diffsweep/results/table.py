@@ -6,6 +6,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from diffsweep.project import train_command
 from diffsweep.sweep.store import query
 from diffsweep.sweep.store.result import GROUPS
 
@@ -35,7 +36,7 @@ def load(runs: str | Path = "runs", *filters: str) -> pd.DataFrame:
     if unreadable:
         warnings.warn(f"left out as unreadable: {', '.join(unreadable)}", stacklevel=2)
     if not every:
-        raise ValueError(f"no finished runs in {runs}: `python train.py` makes one")
+        raise ValueError(f"no finished runs in {runs}: `{train_command()}` makes one")
     chosen = query.select(every, filters, runs)
     if not chosen:
         raise ValueError(f"none of the {len(every):,} finished runs passes {' '.join(filters)}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import shutil
 import sys
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from diffsweep.project import train_command
 from diffsweep.sweep.plan import snapshot
 from diffsweep.sweep.plan.compose import compose
 from diffsweep.sweep.plan.hydra_job import hydra_node
@@ -45,7 +45,7 @@ def make_plan(loader: ConfigLoader, master: DictConfig, batch: Sequence[Sequence
     if folder in _planned:
         plan = Plan.read(folder)
     else:
-        command = shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]])
+        command = train_command(*sys.argv[1:])
         plan = Plan(folder, runs, command, hydra=hydra_node(master))
     sign, hide = Signer().sign, Hider()
     plan = plan.with_tasks(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from diffsweep import messages
 from diffsweep.files import atomic
+from diffsweep.project import train_command
 from diffsweep.sweep.plan.plan import Plan
 from diffsweep.sweep.search.search import Search
 from diffsweep.sweep.search.study import SearchStudy
@@ -75,7 +75,7 @@ def show(study: SearchStudy) -> None:
         console.print(Text(f"* on the Pareto front: no trial is better in every objective ({len(front)} trials)"))
     for name, trial in _chosen(search, front):
         words = [*search.composition.shown, *search.overrides(trial.params)]
-        console.print(Text(f"{name:<15}python train.py {shlex.join(words)}"), soft_wrap=True)
+        console.print(Text(f"{name:<15}{train_command(*words)}"), soft_wrap=True)
         console.print(Text(f"{'its record':<15}{trial.user_attrs.get('result')}"), soft_wrap=True)
     more = Plan(search.folder, search.runs).command_for("resume")
     console.print(Text(f"{'more trials':<15}{more} --trials {2 * search.n_trials}"), soft_wrap=True)
