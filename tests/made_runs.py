@@ -31,7 +31,7 @@ def made(runs: Path, cells: int = 24, *, pictures: bool = True, **changes: Any) 
     results = []
     choices = itertools.islice(itertools.product(range(1000), SCHEDULES, SAMPLERS, NFES), cells)
     for i, (seed, schedule, sampler, nfe) in enumerate(choices):
-        fit, cell = f"{seed:04d}{SCHEDULES.index(schedule):08d}", f"{i:012d}"
+        fit, cell = f"f{seed:03d}{SCHEDULES.index(schedule):08d}", f"{i:012d}"
         value = 1 + WORTH[sampler] + WORTH[schedule] + 2 / nfe + 0.01 * seed
         without = value + common + draw.standard_normal(BLOCKS) * 0.0005
         reach = 2.093 * float(np.sqrt((BLOCKS - 1) / BLOCKS * ((without - without.mean()) ** 2).sum()))

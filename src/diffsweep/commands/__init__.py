@@ -29,6 +29,7 @@ COMMANDS = {
     "resume": "do what a sweep lacks: what is missing or failed, and only that",
     "cancel": "stop a sweep's processes or SLURM jobs; what is finished stays",
     "results": "finished cells as a table, CSV, JSON or Parquet",
+    "compare": "two cells, or two trainings, side by side: settings, numbers, samples",
     "report": "one HTML page about a sweep, or about the results that you choose",
     "evaluate": "score anybody's images as a run's samples are scored",
     "sample": "new images of a finished run: another sampler, guidance, nfe or seed",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -14,6 +13,7 @@ from diffsweep.report import export, statistics
 from diffsweep.report.comparison import Comparison, answer, cell_name, common_options, tables
 from diffsweep.report.factors import effects, factors
 from diffsweep.report.failure import by_reason
+from diffsweep.report.flat_config import flat_config
 from diffsweep.report.leaderboard import absent_numbers, version_warning
 from diffsweep.report.protocol import TITLES, differing_fields
 from diffsweep.report.statistics import Difference
@@ -50,7 +50,7 @@ def page_data(comparison: Comparison, metric: str | None = None) -> dict[str, An
         for protocol, rows in groups.items()
     ]
     best = next((rows[0].cell for rows in groups.values()), None)
-    configs = {result.cell: _flat(comparison.config(result)) for result in results}
+    configs = {result.cell: flat_config(comparison.config(result)) for result in results}
     known = configs.get(str(best), {})
     shown = [result.without_jackknife() for result in results]
     first = next((dict(result.values) for result in shown if result.cell == best), {})
@@ -229,14 +229,6 @@ def _fits(results: Sequence[Result], runs: Path) -> list[dict[str, Any]]:
             }
         )
     return found
-
-
-def _flat(config: Any, key: str = "") -> dict[str, str]:
-    """A config as dotted keys with their values as text."""
-    if isinstance(config, Mapping):
-        below = [_flat(value, f"{key}.{name}" if key else str(name)) for name, value in config.items()]
-        return {name: value for one in below for name, value in one.items()}
-    return {key: json.dumps(config) if isinstance(config, (list, bool, type(None))) else str(config)}
 
 
 def _text(value: object) -> str:
