@@ -7,6 +7,7 @@ clone's own conf/, with its config.yaml, takes their place; a conf/ without conf
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterable
 from pathlib import Path
 
 # In the working folder.
@@ -22,6 +23,18 @@ def main_conf() -> Path:
 def added_conf() -> Path | None:
     """The user's own conf/ in the working folder, absolute, if it adds to the main one; None if there is none."""
     return _CONF.absolute() if _CONF.is_dir() and not (_CONF / _MAIN).is_file() else None
+
+
+def with_joined_folders(words: Iterable[str]) -> list[str]:
+    """The words of a command line with every folder of options as one word, `--config-dir=DIR`."""
+    joined: list[str] = []
+    rest = iter(words)
+    for word in rest:
+        option, mark, folder = word.partition("=")
+        if option in ("--config-dir", "-cd"):
+            word = f"--config-dir={folder if mark else next(rest, '')}"
+        joined.append(word)
+    return joined
 
 
 def template() -> Path:

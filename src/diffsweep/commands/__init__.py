@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from importlib import metadata
 
 from diffsweep import mistakes
+from diffsweep.project import with_joined_folders
 
 # Name -> what it is for, in one line; its file is called alike.
 COMMANDS = {
@@ -42,7 +43,8 @@ def main(words: Sequence[str] | None = None) -> int:
     """Run the command that `words` (default: those of the command line) name, and return the exit code."""
     mistakes.refuse_lost_working_folder()
     words = sys.argv[1:] if words is None else list(words)
-    words = _with_folders_last(words)
+    # Argparse takes the first word for the command.
+    words = sorted(with_joined_folders(words), key=lambda word: word.startswith("--config-dir="))
     if words[:1] == ["train"]:
         from diffsweep.commands import train
 
@@ -82,17 +84,3 @@ def main(words: Sequence[str] | None = None) -> int:
         return 130
     except Exception as error:
         return mistakes.report(error, "diffsweep: ")
-
-
-def _with_folders_last(words: Sequence[str]) -> list[str]:
-    """The words with every folder of options, `--config-dir DIR`, as one word behind the others, wherever it stood."""
-    folders: list[str] = []
-    others: list[str] = []
-    rest = iter(words)
-    for word in rest:
-        option, mark, folder = word.partition("=")
-        if option not in ("--config-dir", "-cd"):
-            others.append(word)
-        else:
-            folders.append(f"--config-dir={folder if mark else next(rest, '')}")
-    return [*others, *folders]

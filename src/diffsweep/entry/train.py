@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from diffsweep.entry import cell_configs, sweep_end
 from diffsweep.messages import say
 from diffsweep.mistakes import alternatives, did_you_mean, is_mistake, one_line, refuse_lost_working_folder, report
-from diffsweep.project import main_conf
+from diffsweep.project import main_conf, with_joined_folders
 from diffsweep.ranks import check_environment
 from diffsweep.report import terminal
 from diffsweep.sweep.plan import prepare
@@ -120,8 +120,9 @@ def run(main: Callable[[], object]) -> None:
     """
     code = 0
     refuse_lost_working_folder()
-    # argparse takes overrides from one place only; people write -m anywhere among them.
-    sys.argv[1:] = cell_configs.take(sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun")))
+    # argparse takes overrides from one place only; people write options anywhere among them.
+    words = with_joined_folders(sys.argv[1:])
+    sys.argv[1:] = cell_configs.take(sorted(words, key=lambda word: not _is_option(word)))
     # A callback of the user's is loaded before any job is.
     import_from(Path.cwd())
     # Hydra answers a mistake with up to fifty lines; ours are told in one place.
@@ -145,6 +146,11 @@ def run(main: Callable[[], object]) -> None:
         finished = sweep_end.show_last()
     if code or not finished:
         raise SystemExit(code or 1)
+
+
+def _is_option(word: str) -> bool:
+    """Whether it is an option of Hydra's of one word that people write among overrides."""
+    return word in ("-m", "--multirun") or word.startswith("--config-dir=")
 
 
 def _no_option(error: Exception) -> ValueError | None:
