@@ -42,7 +42,7 @@ ARROWS = {
     "": {"commands"},
     "backbones": set[str](),
     "commands": {"data", "entry", "report", "results", "runs", "sweep", "tracking"},
-    "data": set[str](),
+    "data": {"sweep.store"},
     "diffusion": set[str](),
     "entry": {"report", "runs", "sweep", "tracking", "training"},
     "evaluation": set[str](),

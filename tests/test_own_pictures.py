@@ -25,7 +25,9 @@ from diffsweep.commands import main
 from diffsweep.data.collections import pictures
 from diffsweep.data.decode import BrokenPictureError, PictureFormat
 from diffsweep.data.images import Images
-from diffsweep.data.packed import Packed, Packing, pack
+from diffsweep.data.packed import Packed
+from diffsweep.data.packed_source import PackedSource
+from diffsweep.data.packing import Packing, pack
 from diffsweep.settings import SPLITS
 from diffsweep.sweep.store.signature import fit_signature
 
@@ -65,16 +67,16 @@ def test_the_same_pictures_are_the_same_data_in_every_format(name: str, tmp_path
     assert found.content == reference.content
     assert (found.shape, found.class_names) == ((1, 8, 8), tuple("0123456789"))
     for split in ("train", "test"):
-        here, there = (one.source(split).mapped() for one in (found, reference))
+        here, there = (PackedSource(one, split).mapped() for one in (found, reference))
         assert torch.equal(here.x, there.x)
         assert torch.equal(here.labels, there.labels)
-        assert found.source(split).digest() == reference.source(split).digest()
+        assert PackedSource(found, split).digest() == PackedSource(reference, split).digest()
 
 
 def test_what_is_packed_are_the_pixels_and_labels_that_there_were(reference: Packed) -> None:
     images, labels = digits()
     expected = sorted((pixels.tobytes(), int(label)) for pixels, label in zip(images, labels, strict=True))
-    both = [reference.source(split).mapped() for split in SPLITS]
+    both = [PackedSource(reference, split).mapped() for split in SPLITS]
     got = sorted(
         (one.numpy().tobytes(), int(label)) for some in both for one, label in zip(some.x, some.labels, strict=True)
     )
@@ -91,7 +93,7 @@ def test_the_choice_of_held_out_pictures_stays_when_some_are_added(tmp_path: Pat
     more = packed(folder, tmp_path / "cache")
     assert more.content != reference.content
     before, after = (
-        {one.numpy().tobytes() for one in packed.source("test").mapped().x} for packed in (reference, more)
+        {one.numpy().tobytes() for one in PackedSource(packed, "test").mapped().x} for packed in (reference, more)
     )
     assert before <= after
 
@@ -119,7 +121,7 @@ def test_captions_are_packed_and_taken_with_their_pictures(tmp_path: Path) -> No
     folder = write_tree(tmp_path / "data", content)
     found = packed(folder, tmp_path / "cache", size=4)
     assert found.captions == 10
-    source = found.source("train")
+    source = PackedSource(found, "train")
     some = source.take(torch.arange(len(source)).flip(0))
     captions = [f"number {int(x[0, 0, 0])} ☃" if int(x[0, 0, 0]) % 2 == 0 else "" for x in some.x]
     assert some.entries == {"caption": captions}
@@ -290,7 +292,7 @@ def test_what_cannot_be_data_is_refused_in_one_line(name: str, tmp_path: Path) -
     with pytest.raises(ValueError, match=message) as error:
         packed(path, tmp_path / "cache")
     assert "\n" not in str(error.value)
-    assert not list((tmp_path / "cache").glob("pictures/*")), "nothing half made stays"
+    assert not list((tmp_path / "cache").glob("pictures/[!.]*")), "nothing half made is there to be found"
 
 
 def test_pictures_of_different_sizes_need_a_size(tmp_path: Path) -> None:
@@ -348,7 +350,7 @@ def test_a_link_back_up_does_not_end_the_world(tmp_path: Path) -> None:
 def test_the_second_look_decodes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = as_folder(tmp_path)
     first = packed(folder, tmp_path / "cache")
-    monkeypatch.setattr(PictureFormat, "decode", lambda *_: pytest.fail("decoded again"))
+    monkeypatch.setattr(PictureFormat, "read", lambda *_: pytest.fail("decoded again"))
     assert packed(folder, tmp_path / "cache") == first
 
 

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 
 def _pictures(field: str, *, _parent_: DictConfig) -> Any:
-    from diffsweep.data.packed import field_of_pictures
+    from diffsweep.data.packing import field_of_pictures
     from diffsweep.mistakes import shown
 
     for key in ("path", "cache"):

@@ -5,8 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar, Literal
 
+from diffsweep.data.decode import Crop
 from diffsweep.data.examples import Dataset, Split, known_split
-from diffsweep.data.packed import Packed, PackedSource, Packing, pack
+from diffsweep.data.packed import Packed
+from diffsweep.data.packed_source import PackedSource, RandomCrops
+from diffsweep.data.packing import Packing, pack, packed_pictures
 
 
 class Images(Dataset):
@@ -16,10 +19,11 @@ class Images(Dataset):
         path: of a folder or file.
         size: pixels a side; None if all pictures have one size already.
         channels: 1, 3 or 4; None for 1 if every picture is grey, else 3.
-        crop: "center" or "stretch", as of `PictureFormat`.
+        crop: "center", "stretch" or "random", as of `PictureFormat`.
         labels: "auto" takes the classes that come with the pictures; "none" takes none.
         broken: "refuse", or "skip" to leave pictures out that cannot be read.
         test_share: share of the pictures that are held out, as of `Packing`.
+        smallest_crop: least share of the shorter side that a random crop shows, as of `PictureFormat`.
         cache: folder for packed pictures.
         content: identity of the pictures; None takes what is there. If they are others now, `load` refuses.
         shape: (C, H, W), nothing else than what the pictures have.
@@ -37,10 +41,11 @@ class Images(Dataset):
         path: str | Path,
         size: int | None,
         channels: Literal[1, 3, 4] | None,
-        crop: Literal["center", "stretch"],
+        crop: Crop,
         labels: Literal["auto", "none"],
         broken: Literal["refuse", "skip"],
         test_share: float,
+        smallest_crop: float,
         cache: str | Path,
         content: str | None,
         shape: tuple[int, ...],
@@ -50,20 +55,25 @@ class Images(Dataset):
         super().__init__(shape, classes, sigma_data)
         self.path = Path(path)
         self.cache = Path(cache)
-        self.packing = Packing(size, channels, crop, labels, broken, test_share)
+        self.packing = Packing(size, channels, crop, labels, broken, test_share, smallest_crop)
         self.content = content
 
-    def load(self, split: Split) -> PackedSource:
+    def load(self, split: Split) -> PackedSource | RandomCrops:
         """The split as uint8 (N, C, H, W), mapped from the disk, in the order of their content; see `Dataset.load`.
 
         Raises:
             ValueError: when the pictures are not those that `content` names.
         """
         known_split(split)
-        return self._packed().source(split)
+        packed = self._packed()
+        source = PackedSource(packed, split)
+        if self.packing.crop != "random":
+            return source
+        pictures = packed_pictures(self.path, self.packing, self.cache, split)
+        return RandomCrops(source, pictures, self.packing.picture_format(packed.shape[0]))
 
     def _packed(self) -> Packed:
-        if self.content is not None:
+        if self.content is not None and self.packing.crop != "random":
             # Without a look at the collection: on a cluster's node the cache may be all that there is.
             packed = Packed.read(self.cache / "pictures" / self.content)
             if packed is not None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from diffsweep.data.collections import Picture, natural, pictures
 from diffsweep.data.decode import BrokenPictureError, PictureFormat, picture_size
-from diffsweep.data.packed import printable
+from diffsweep.data.packing import printable
 
 if TYPE_CHECKING:
     import numpy as np
