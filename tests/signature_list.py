@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import shutil
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,18 +30,33 @@ CONF = Path(__file__).parent.parent / "conf"
 # Of a fit and of a cell.
 Signatures = list[str]
 
+_FOLDER = tempfile.TemporaryDirectory()
+
+
+@functools.cache
+def _conf() -> str:
+    """A copy of conf/ with the default sampler of version 0.1: which is the default may change, what is signed not."""
+    conf = Path(_FOLDER.name) / "conf"
+    shutil.copytree(CONF, conf)
+    config = conf / "config.yaml"
+    now, then = "  - sampler: least_regret\n", "  - sampler: dpmpp_2m\n"
+    text = config.read_text(encoding="utf-8")
+    assert text.count(now) == 1
+    config.write_text(text.replace(now, then), encoding="utf-8")
+    return str(conf)
+
 
 @contextmanager
 def _master(*words: str) -> Iterator[tuple[ConfigLoader, DictConfig]]:
     """Hydra's loader, and the config from which a sweep is launched."""
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    with initialize_config_dir(_conf(), version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
         yield loader, loader.load_configuration("config", list(words), run_mode=RunMode.MULTIRUN)
 
 
 def single_runs(commands: Iterable[str]) -> dict[str, Signatures]:
     """What `python train.py COMMAND` signs, composed by Hydra, a command being its words with spaces between them."""
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    with initialize_config_dir(_conf(), version_base="1.3"):
         runs = {command: Run.of(compose("config", overrides=command.split())) for command in commands}
     return {command: [run.fit.signature, run.cell.signature] for command, run in runs.items()}
 

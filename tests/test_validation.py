@@ -121,7 +121,7 @@ def test_a_curve_changes_no_bit_and_adds_lines_of_its_own(plain: Run, watched: R
 
 
 def test_the_curve_ends_where_an_evaluation_of_the_same_samples_does(watched: Run) -> None:
-    result = score(watched.fit.folder.parents[1], "validation=curve", *EVERY)
+    result = score(watched.fit.folder.parents[1], "validation=curve", "sampler=dpmpp_2m", *EVERY)
     assert curve(watched)[STEPS] == pytest.approx(result[NAME], rel=1e-5)
 
 
@@ -131,7 +131,7 @@ def test_the_best_weights_are_those_that_a_training_of_so_many_steps_ends_with(t
     assert done(best) == done(watched) | {"kept": "best"}
     short = trained(tmp_path, f"training.steps={done(best)['best_step']}")
     assert weights(best) == weights(short)
-    result = score(tmp_path, "validation=best", *EVERY)
+    result = score(tmp_path, "validation=best", "sampler=dpmpp_2m", *EVERY)
     assert result[NAME] == pytest.approx(done(best)["best_value"], rel=1e-5)
 
 

@@ -1,6 +1,7 @@
 """Resolvers of our configs, known wherever Hydra composes.
 
-`${pictures:FIELD}` asks the pictures of a dataset; `${train_command:}` is how a run is started from the working folder.
+`${pictures:FIELD}` asks the pictures of a dataset, `${least_regret:NAME,NFE}` the table of the default sampler;
+`${train_command:}` is how a run is started from the working folder.
 """
 
 from __future__ import annotations
@@ -27,5 +28,12 @@ def _train_command() -> str:
     return train_command()
 
 
+def _least_regret(name: str, nfe: Any) -> Any:
+    from diffsweep.least_regret import parameter
+
+    return parameter(name, nfe)
+
+
 OmegaConf.register_new_resolver("pictures", _pictures, replace=True)
 OmegaConf.register_new_resolver("train_command", _train_command, replace=True)
+OmegaConf.register_new_resolver("least_regret", _least_regret, replace=True)

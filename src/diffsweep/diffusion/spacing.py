@@ -102,13 +102,38 @@ class Beta:
             above(key, value)
 
     def __call__(self, schedule: Schedule, steps: int) -> list[Level]:
-        # In the angle with t = sin^2 the density is sin^(2a-1) cos^(2b-1), which the midpoint rule integrates well.
-        angle = (torch.arange(20_000, dtype=torch.float64) + 0.5) * (math.pi / 40_000)
-        mass = (angle.sin() ** (2 * self.a - 1) * angle.cos() ** (2 * self.b - 1)).cumsum(0)
-        below = torch.cat([mass.new_zeros(1), mass / mass[-1]])
-        edges = torch.linspace(0, math.pi / 2, len(below), dtype=torch.float64).sin() ** 2
-        times = _interpolated(1 - _ramp(steps, steps), below, edges)
-        return _at_times(schedule, times)
+        edges, below = _beta(self.a, self.b)
+        return _at_times(schedule, _interpolated(1 - _ramp(steps, steps), below, edges))
+
+
+@dataclass(frozen=True)
+class FlowTime:
+    """Quantiles of a Beta distribution in the time of straight paths, whatever the schedule's own path and time.
+
+    That time is u = n / (shift + n) for the noise n = sigma / alpha: with shift 1 it is t of rectified flow (arXiv
+    2209.03003), with another that of Stable Diffusion 3 (arXiv 2403.03206, eq. 23). The distribution is cut to what the
+    schedule reaches.
+
+    Args:
+        a: First parameter, > 0: below 1 puts steps near the data.
+        b: Second parameter, > 0: below 1 puts steps near pure noise.
+        shift: The noise at u = 1/2, > 0; about the standard deviation of the data is a good one.
+    """
+
+    a: float = 1.0
+    b: float = 1.0
+    shift: float = 1.0
+
+    def __post_init__(self) -> None:
+        for key, value in (("a", self.a), ("b", self.b), ("shift", self.shift)):
+            above(key, value)
+
+    def __call__(self, schedule: Schedule, steps: int) -> list[Level]:
+        edges, below = _beta(self.a, self.b)
+        noises = torch.tensor([float(schedule.level(t).noise) for t in (0.0, 1.0)], dtype=torch.float64)
+        low, high = _interpolated(1 / (1 + self.shift / noises), edges, below)
+        times = _interpolated(high.lerp(low, _ramp(steps, steps)), below, edges)
+        return _at_noises(schedule, self.shift * times / (1 - times))
 
 
 @dataclass(frozen=True)
@@ -238,6 +263,15 @@ def _range(schedule: Schedule, noise_min: float, noise_max: float) -> tuple[floa
 def _ramp(steps: int, whole: int | None = None) -> Tensor:
     """``steps`` numbers from 0, one ``whole``-th apart; by default the last one is 1."""
     return torch.arange(steps, dtype=torch.float64) / (max(steps - 1, 1) if whole is None else whole)
+
+
+def _beta(a: float, b: float) -> tuple[Tensor, Tensor]:
+    """Points of [0, 1], and how much of the distribution Beta(a, b) lies below each."""
+    # In the angle with t = sin^2 the density is sin^(2a-1) cos^(2b-1), which the midpoint rule integrates well.
+    angle = (torch.arange(20_000, dtype=torch.float64) + 0.5) * (math.pi / 40_000)
+    mass = (angle.sin() ** (2 * a - 1) * angle.cos() ** (2 * b - 1)).cumsum(0)
+    below = torch.cat([mass.new_zeros(1), mass / mass[-1]])
+    return torch.linspace(0, math.pi / 2, len(below), dtype=torch.float64).sin() ** 2, below
 
 
 def _interpolated(at: Tensor, x: Tensor, y: Tensor) -> Tensor:
