@@ -84,7 +84,7 @@ def measured(x: Tensor, cache: Path, *overrides: str, labels: Tensor | None = No
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         asked = [f"evaluation.samples={len(x)}", f"paths.runs={cache}", *overrides]
         cfg = compose("config", overrides=["dataset=digits", *asked])
-    evaluation = make_evaluation(cfg)
+    evaluation = make_evaluation(cfg, Digits())
     features = Features.collect(evaluation.extractor.batches(x, 250), labels, evaluation.outputs)
     return measure(Digits(), evaluation, evaluation_settings(cfg), features, 0, show=False).flat()
 

@@ -33,6 +33,7 @@ from diffsweep.evaluation.pairs import among, discrepancy
 from diffsweep.evaluation.wasserstein import Wasserstein
 from diffsweep.runs import stages
 from diffsweep.runs.build import evaluation_settings, make_evaluation
+from diffsweep.runs.instantiate import make
 from diffsweep.scoring.measure import Baseline
 from diffsweep.scoring.model_metrics import Likelihood, ModelMetric, measure_model
 from diffsweep.sweep.store.record import Run
@@ -392,7 +393,7 @@ def test_a_result_has_all_that_is_asked_of_points(tmp_path: Path) -> None:
     done = stages.complete(cfg, Run.of(cfg), [])
     assert done is not None
     result = done.flat()
-    assert result["metric"] == make_evaluation(config()).main == "w2_points"
+    assert result["metric"] == make_evaluation(config(), make(config(), "dataset")).main == "w2_points"
     assert result["nll_low"] < result["nll"] < result["nll_high"]
     assert result["nll_examples"] == 40
     assert result["w2_points_low"] < result["w2_points"] < result["w2_points_high"]

@@ -1,7 +1,6 @@
 """Resolvers of our configs, known wherever Hydra composes.
 
-`${pictures:FIELD}` asks the pictures of a dataset, `${least_regret:NAME,NFE}` the table of the default sampler;
-`${train_command:}` is how a run is started from the working folder.
+`${pictures:FIELD}` asks the pictures of a dataset; `${extractor_of:DATASET}` is the option of `extractor` that it has.
 """
 
 from __future__ import annotations
@@ -9,6 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+
+from diffsweep.sweep.plan.dataset_extractor import resolve_extractors_of_datasets
 
 
 def _pictures(field: str, *, _parent_: DictConfig) -> Any:
@@ -22,18 +23,5 @@ def _pictures(field: str, *, _parent_: DictConfig) -> Any:
     return field_of_pictures(field, _parent_)
 
 
-def _train_command() -> str:
-    from diffsweep.project import train_command
-
-    return train_command()
-
-
-def _least_regret(name: str, nfe: Any) -> Any:
-    from diffsweep.least_regret import parameter
-
-    return parameter(name, nfe)
-
-
 OmegaConf.register_new_resolver("pictures", _pictures, replace=True)
-OmegaConf.register_new_resolver("train_command", _train_command, replace=True)
-OmegaConf.register_new_resolver("least_regret", _least_regret, replace=True)
+resolve_extractors_of_datasets()

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from omegaconf import DictConfig, OmegaConf
 
 from diffsweep.data.examples import Dataset
+from diffsweep.data.modality import Modality
 from diffsweep.diffusion import Denoiser, Sampler, Schedule
 from diffsweep.diffusion.guidance import Guidance
 from diffsweep.diffusion.objective import Objective
 from diffsweep.diffusion.objective_check import check_objective
 from diffsweep.diffusion.sampler_check import check_sampler
+from diffsweep.evaluation.by_kind import ByKind
 from diffsweep.evaluation.evaluate import Evaluation
 from diffsweep.evaluation.extractor import Extractor
 from diffsweep.evaluation.metric import Metric, NeedsSamples
@@ -70,7 +73,7 @@ class Components:
         guidance = make_guidance(cfg, model, sampler)
         optimizer = _make_optimizer(cfg, denoiser)
         make_trainer(trainer, Path(), logger=False)
-        evaluation, model_metrics = make_measures(cfg)
+        evaluation, model_metrics = make_measures(cfg, dataset)
         _check_extractor(evaluation.extractor, dataset)
         for metric in model_metrics:
             metric.check(dataset, diffuser, denoiser)
@@ -107,23 +110,41 @@ def _arguments(settings: type, cfg: DictConfig, key: str, *given: str) -> dict[s
     return checked_arguments(settings, values, key, frozenset(given))
 
 
-def make_evaluation(cfg: DictConfig) -> Evaluation:
+class Data(Protocol):
+    """What of a dataset decides how it is measured.
+
+    Attributes:
+        modality: its kind.
+        stored: shape of one stored example.
+    """
+
+    @property
+    def modality(self) -> Modality: ...
+
+    @property
+    def stored(self) -> tuple[int, ...]: ...
+
+
+def make_evaluation(cfg: DictConfig, data: Data) -> Evaluation:
     """What the config measures of samples; errors as `make_measures`."""
-    return make_measures(cfg)[0]
+    return make_measures(cfg, data)[0]
 
 
-def make_measures(cfg: DictConfig) -> tuple[Evaluation, list[ModelMetric]]:
-    """What the config measures of samples, and of the model itself.
+def make_measures(cfg: DictConfig, data: Data) -> tuple[Evaluation, list[ModelMetric]]:
+    """What the config measures of samples of such data, and of the model itself.
 
     Raises:
         ValueError: for values that make no extractor or no metric, or metrics that do not go with the extractor.
     """
-    extractor: Extractor = make(cfg, "evaluation.extractor")
+    given: Extractor | ByKind = make(cfg, "evaluation.extractor")
+    extractor = _extractor(given, cfg, data)
     entries = cfg.evaluation.get("metrics") or {}
     metrics: list[Metric | ModelMetric] = [
         make(cfg, f"evaluation.metrics.{name}") for name, entry in entries.items() if entry
     ]
     of_samples = [metric for metric in metrics if not isinstance(metric, ModelMetric)]
+    if isinstance(given, ByKind) and not of_samples:
+        of_samples = list(given.metrics(data.modality.name))
     if metrics and not of_samples:
         raise ValueError(
             f"{metrics[0].short} is measured of the model, and cells are ranked by their samples: choose a metric of "
@@ -191,10 +212,17 @@ def _warn(line: str | None, where: str = "") -> None:
         say(f"{where}{line}")
 
 
+def _extractor(given: Extractor | ByKind, cfg: DictConfig, data: Data) -> Extractor:
+    if isinstance(given, ByKind):
+        return given.extractor(data.modality.name, tuple(data.stored), cfg.paths.weights)
+    return given
+
+
 def _validation(cfg: DictConfig, schedule: Schedule, dataset: Dataset) -> Validation | None:
     if not cfg.get("validation"):
         return None
-    validation: Validation = make(cfg, "validation")
+    made: Validation = make(cfg, "validation")
+    validation = dataclasses.replace(made, extractor=_extractor(made.extractor, cfg, dataset))
     try:
         _warn(check_sampler(validation.sampler, schedule), "validation.")
     except ValueError as error:
@@ -221,5 +249,5 @@ def _check_extractor(extractor: Extractor, dataset: Dataset) -> None:
     except (ValueError, RuntimeError) as error:
         raise ValueError(
             f"extractor {extractor.space} does not take dataset={dataset.name} of shape {dataset.stored} "
-            f"({str(error).splitlines()[0]}): choose extractor={dataset.name}, or extractor=efficientnet for images"
+            f"({str(error).splitlines()[0]}): leave extractor out, and one that fits is chosen"
         ) from error

@@ -142,8 +142,8 @@ class External:
         cfg = copy.deepcopy(cfg)
         try:
             cfg.evaluation.samples = wanted
-            evaluation, settings = make_evaluation(cfg), evaluation_settings(cfg)
             dataset: Dataset | Pictures = make(cfg, "dataset") if isinstance(reference, str) else reference
+            evaluation, settings = make_evaluation(cfg, dataset), evaluation_settings(cfg)
         except (AttributeError, TypeError, RuntimeError, LookupError, OmegaConfBaseException) as error:
             raise ValueError(f"this configuration cannot be built: {' '.join(str(error).split())}") from error
         if not isinstance(reference, str) and settings.reference != "train":

@@ -30,7 +30,7 @@ def prefetch(cfg: DictConfig) -> str:
     with _arriving(cfg.dataset.get("root")) as data:
         train, test = dataset.load("train"), dataset.load("test")
     with _arriving(home(cfg.paths.weights)) as weights:
-        evaluation = make_evaluation(cfg)
+        evaluation = make_evaluation(cfg, dataset)
     extractor = evaluation.extractor
     with _arriving(cfg.paths.cache) as statistics:
         # Samples have labels if the model or its guidance is given them; the guidance itself may need a finished fit.

@@ -12,6 +12,7 @@ from diffsweep.evaluation.evaluate import Evaluation
 from diffsweep.evaluation.features import Features
 from diffsweep.evaluation.moments import Moments
 from diffsweep.runs.build import make_measures
+from diffsweep.runs.instantiate import make
 
 # Numbers of every result, whatever is measured.
 _ALWAYS = (
@@ -50,7 +51,7 @@ def number_keys(cfg: DictConfig) -> set[str]:
 
     The metrics are asked, with random features. Raises ValueError for a config that measures nothing sensible.
     """
-    evaluation, model_metrics = make_measures(cfg)
+    evaluation, model_metrics = make_measures(cfg, make(cfg, "dataset"))
     names = _names(evaluation) | {metric.short for metric in model_metrics}
     return {*_ALWAYS, *names, *(f"{name}_{end}" for name in names for end in ("low", "high"))}
 

@@ -1,0 +1,71 @@
+"""The extractor and the metrics that fit a kind of data, for datasets that have none of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from diffsweep.evaluation.efficientnet import efficientnet
+from diffsweep.evaluation.energy import Energy
+from diffsweep.evaluation.extractor import Extractor
+from diffsweep.evaluation.frechet import Frechet
+from diffsweep.evaluation.identity import identity
+from diffsweep.evaluation.kernel import KernelDistance
+from diffsweep.evaluation.metric import Metric
+from diffsweep.evaluation.mmd import MMD
+from diffsweep.evaluation.neighbours import Neighbours
+from diffsweep.evaluation.wasserstein import Wasserstein
+from diffsweep.mistakes import alternatives
+
+
+@dataclass(frozen=True)
+class ByKind:
+    """Stands in a config for an extractor until the dataset is known, whose kind decides."""
+
+    def extractor(self, kind: str, shape: tuple[int, ...], folder: str | None) -> Extractor:
+        """The extractor of a kind of data.
+
+        Args:
+            kind: name of the modality, as images.
+            shape: of one stored example.
+            folder: of weights files, `paths.weights`.
+
+        Raises:
+            ValueError: for a kind that has none, or weights that are not there.
+        """
+        return _measures(kind).extractor(shape, folder)
+
+    def metrics(self, kind: str) -> Sequence[Metric]:
+        """The metrics of a kind of data; the first ranks cells. Raises ValueError for a kind that has none."""
+        return _measures(kind).metrics()
+
+
+@dataclass(frozen=True)
+class _Measures:
+    """How a kind of data is measured.
+
+    Attributes:
+        extractor: of the shape of one stored example and the folder of weights files.
+        metrics: as the YAML of each has them.
+    """
+
+    extractor: Callable[[tuple[int, ...], str | None], Extractor]
+    metrics: Callable[[], Sequence[Metric]]
+
+
+# An entry may be added; one that changes would give runs that are there other numbers under their old names.
+_KINDS: Mapping[str, _Measures] = {
+    "images": _Measures(
+        lambda shape, folder: efficientnet(folder=folder), lambda: [Frechet(), KernelDistance(), Neighbours()]
+    ),
+    "points": _Measures(lambda shape, folder: identity(shape[0]), lambda: [Wasserstein(), Energy(), MMD(), Frechet()]),
+}
+
+
+def _measures(kind: str) -> _Measures:
+    if kind not in _KINDS:
+        raise ValueError(
+            f"extractor=auto knows {alternatives(_KINDS)}, and the data are {kind}: choose another (diffsweep options "
+            "extractor lists them)"
+        )
+    return _KINDS[kind]
