@@ -60,6 +60,11 @@ COMPANIONS = {
     **{f"extractor={name}": [f"dataset={name}"] for name in ("fashion_mnist", "fashion_mnist_bits")},
     **{f"{group}=images": ["dataset=images", "dataset.size=8", OWN_PICTURES] for group in ("dataset", "extractor")},
     "metric=spatial": ["extractor=inception"],
+    **{
+        f"extractor={name}": [f"evaluation.extractor.model={model}", "evaluation.extractor.weights=w.safetensors"]
+        for name, model in (("torchvision", "resnet18"), ("timm", "resnet18"))
+    },
+    "extractor=module": ["evaluation.extractor.network._target_=torch.nn.Flatten", "evaluation.extractor.space=mine"],
     **dict.fromkeys(("guidance=cfg", "guidance=cfgpp", "guidance=interval", "guidance=rescaled"), LABELLED),
     "trainer=ddp": ON_CPU,
     "trainer=gpu": ON_CPU,
@@ -71,6 +76,8 @@ UNAVAILABLE = {
     "extractor=clip",
     "extractor=dinov2",
     "extractor=inception",
+    "extractor=timm",
+    "extractor=torchvision",
     "guidance=autoguidance",
     "metric=likelihood",
     "metric=spatial",
