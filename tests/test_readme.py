@@ -31,7 +31,7 @@ CONF = ROOT / "conf"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "benchmarks" / "README.md"]
 TEXTS = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in PAGES}
 README = "\n".join(TEXTS.values())
-OWN_FILES = ("--config-dir mine", "extractor=torchvision", "extractor=timm", "extractor=module")
+OWN_FILES = ("--config-dir", "extractor=torchvision", "extractor=timm", "extractor=module")
 FLAGS = {"-m", "--help", "--cfg", "job"}
 
 

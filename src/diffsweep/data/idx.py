@@ -1,4 +1,4 @@
-"""The idx format of MNIST and its kin: 0, 0, type, rank, big-endian sizes, bytes; usually gzipped.
+"""The idx format of MNIST and its kin: 0, 0, type, rank, big-endian sizes, bytes; gzipped where the name ends in .gz.
 
 Source: Y. LeCun, C. Cortes, "The MNIST database", section "File formats". Only type 8 (unsigned byte) is read.
 """
@@ -14,14 +14,14 @@ from torch import Tensor
 
 
 def read_idx(path: Path, shape: tuple[int, ...]) -> Tensor:
-    """A gzipped idx file as a uint8 tensor of exactly `shape`.
+    """An idx file, gzipped if its name ends in .gz, as a uint8 tensor of exactly `shape`.
 
     Raises:
         ValueError: in one line, naming the file and what is wrong: empty, not gzip, truncated, another magic number,
             another shape, too few or too many bytes.
     """
     try:
-        with gzip.open(path) as stream:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
             content = stream.read()
     except (OSError, EOFError, zlib.error) as error:
         size = path.stat().st_size if path.exists() else 0

@@ -8,6 +8,7 @@ Every kind is read into one list of `Picture`; what a picture shows and how it i
 - Tar, or a folder of tars (webdataset): a key is a picture, `KEY.cls` its class, `KEY.txt` its caption, `KEY.json`
   both.
 - Parquet or arrow, one file or a folder of them (Hugging Face): columns image, label, text; pyarrow reads them.
+- CelebA's and emoji-datasource's own files: see `recipes`.
 - .npz or .npy: uint8 (N, H, W), (N, H, W, C) or (N, C, H, W), with `labels` (N,) beside it.
 
 Folders named train and test (or valid, val, validation) at the top, and such names of tables, are the given splits.
@@ -22,6 +23,7 @@ from pathlib import Path
 from diffsweep.data.collections.arrays import of_array
 from diffsweep.data.collections.described import described, of_zip
 from diffsweep.data.collections.picture import SUFFIXES, Picture, Split, natural, suffix
+from diffsweep.data.collections.recipes import how_to_get, is_celeba, is_emoji, of_celeba, of_emoji
 from diffsweep.data.collections.tables import of_table
 from diffsweep.data.collections.tar_shards import of_tar
 
@@ -36,7 +38,7 @@ def stamp(path: Path) -> list[tuple[str, int, int]]:
         OSError: for a folder that may not be read.
     """
     if not path.exists():
-        raise ValueError(f"there is no file or folder {path}")
+        raise ValueError(f"there is no file or folder {path}{how_to_get(path)}")
     return [(name, info.st_size, info.st_mtime_ns) for name, info in _files(path)]
 
 
@@ -48,7 +50,7 @@ def pictures(path: Path) -> list[Picture]:
         OSError: for what may not be read.
     """
     if not path.exists():
-        raise ValueError(f"there is no file or folder {path}")
+        raise ValueError(f"there is no file or folder {path}{how_to_get(path)}")
     found = _of_folder(path) if path.is_dir() else _of_file(path)
     if not found:
         kinds = "pictures, tar shards, parquet or arrow tables" if path.is_dir() else "pictures"
@@ -86,6 +88,10 @@ def _files(path: Path) -> Iterator[tuple[str, os.stat_result]]:
 
 
 def _of_folder(path: Path) -> list[Picture]:
+    if is_celeba(path):
+        return of_celeba(path)
+    if is_emoji(path):
+        return of_emoji(path)
     names = [name for name, _ in _files(path)]
     kinds = {suffix(name) for name in names}
     if kinds & SUFFIXES:

@@ -24,7 +24,7 @@ def resolve_extractors_of_datasets() -> None:
     from omegaconf import OmegaConf
 
     OmegaConf.register_new_resolver("extractor_of", _extractor_of, replace=True)
-    create = config_loader_impl.create_defaults_list
+    create: Any = config_loader_impl.create_defaults_list  # pyright: ignore[reportPrivateImportUsage]
     if getattr(create, "notes_repository", False):
         return
 

@@ -111,6 +111,9 @@ def option(group: str, file: Path) -> Option:
     """What a file says of its option. Raises ValueError for one that is no YAML."""
     content = _content(file)
     package, sentence, notes = _header(file.read_text(encoding="utf-8"), group)
+    based_on = [entry for entry in content.get("defaults") or () if isinstance(entry, str) and entry != "_self_"]
+    if based_on:
+        notes["all else as"] = ", ".join(f"{group}={entry}" for entry in based_on)
     settings = [f"{place}={choice}" for place, choice in _choices(content, group)]
     settings += [f"{key}={_shown(value)}" for key, value in _leaves(content, package) if key != "defaults"]
     return Option(group, file.stem, file, sentence, notes, settings)
