@@ -38,6 +38,7 @@ from diffsweep.evaluation.moments import Moments
 from diffsweep.runs.build import Components
 from diffsweep.runs.instantiate import make
 from diffsweep.settings import DECAYS
+from diffsweep.training.fit import Fitting
 
 HERE = Path(__file__).parent
 SIDE = 28
@@ -171,8 +172,9 @@ class Ours(Contestant):
         return [make(self.config, "optimizer")(self.model.parameters())]
 
     def loss(self, x: Tensor) -> Tensor:
-        model = self.components.scoring.model
-        return self.components.fitting.objective(model.denoiser, x, generator=self.generator).mean()
+        model, fitting = self.components.scoring.model, self.components.fitting
+        assert isinstance(fitting, Fitting)
+        return fitting.objective(model.denoiser, x, generator=self.generator).mean()
 
     def ema(self, step: int) -> float:
         return min(self.config.ema.decay, (1 + step) / (10 + step))

@@ -17,6 +17,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+import checkpoints_made
 import forked_runs
 from diffsweep.diffusion.times import LogNormal
 from diffsweep.diffusion.weight import EDM
@@ -26,6 +27,7 @@ from diffsweep.runs.instantiate import make
 from diffsweep.runs.stages import complete
 from diffsweep.sweep.store.record import Run
 from diffsweep.sweep.store.signature import canonical, cell_signature, resolved
+from diffsweep.training.fit import Fitting
 
 ROOT = Path(__file__).parent.parent
 CONF = ROOT / "conf"
@@ -52,6 +54,9 @@ POINTS = ("checkerboard", "mixture", "moons", "spirals", "swissroll")
 # A picture of any kind, for what is asked of an option alone.
 OWN_PICTURES = f"dataset.path={ROOT / 'docs'}"
 
+# A model that is there already, with its parts; what asks for one of them asks for all.
+IMPORTED = ["schedule=imported", "diffuser=imported", "backbone=imported"]
+
 # What an option needs beside it; without an entry it must go with all the defaults.
 COMPANIONS = {
     "backbone=mlp": ["dataset=mixture"],
@@ -60,6 +65,7 @@ COMPANIONS = {
     **{f"extractor={name}": [f"dataset={name}"] for name in ("fashion_mnist", "fashion_mnist_bits")},
     **{f"{group}=images": ["dataset=images", "dataset.size=8", OWN_PICTURES] for group in ("dataset", "extractor")},
     **{f"dataset={name}": ["dataset.size=8", OWN_PICTURES] for name in ("celeba", "emoji", "imagenet")},
+    **{f"{group}=imported": IMPORTED for group in ("schedule", "diffuser", "backbone", "guidance/output")},
     "metric=spatial": ["extractor=inception"],
     **{
         f"extractor={name}": [f"evaluation.extractor.model={model}", "evaluation.extractor.weights=w.safetensors"]
@@ -105,7 +111,10 @@ def composed(*overrides: str) -> DictConfig:
 
 @functools.cache
 def with_option(path: Path) -> DictConfig:
-    return composed(choice(path), *COMPANIONS.get(choice(path), []))
+    words = COMPANIONS.get(choice(path), [])
+    # Made when it is needed, for that takes diffusers.
+    model = [f"pretrained={checkpoints_made.ddpm()}"] if words is IMPORTED else []
+    return composed(choice(path), *model, *words)
 
 
 def package(path: Path) -> str:
@@ -333,7 +342,9 @@ def test_parts_of_an_objective_inside_another_are_chosen_in_their_place() -> Non
         "diffuser/weight@diffuser.objective.weight.base=edm",
         "backbone.inputs=2",
     )
-    objective: Any = Components.of(cfg).fitting.objective.get_submodule("objective")
+    fitting = Components.of(cfg).fitting
+    assert isinstance(fitting, Fitting)
+    objective: Any = fitting.objective.get_submodule("objective")
     assert objective.times.base == LogNormal()
     assert objective.weight.base == EDM(cfg.dataset.sigma_data)
 

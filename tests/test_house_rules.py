@@ -46,9 +46,10 @@ ARROWS = {
     "diffusion": set[str](),
     "entry": {"report", "runs", "sweep", "tracking", "training"},
     "evaluation": set[str](),
+    "interop": {"diffusion", "sweep.store"},
     "report": {"sweep"},
-    "results": {"diffusion", "report", "runs", "sweep"},
-    "runs": {"data", "diffusion", "evaluation", "scoring", "sweep.store", "tracking", "training"},
+    "results": {"diffusion", "interop", "report", "runs", "sweep"},
+    "runs": {"data", "diffusion", "evaluation", "interop", "scoring", "sweep.store", "tracking", "training"},
     "scoring": {"data", "diffusion", "evaluation", "sweep.store"},
     "sweep": set[str](),
     "sweep/execute": {"sweep.plan", "sweep.slurm", "sweep.status", "sweep.store"},
@@ -62,7 +63,7 @@ ARROWS = {
 }
 
 # What is typed often imports these only where something must be computed.
-COMPUTING = ("runs", "scoring", "training")
+COMPUTING = ("interop", "runs", "scoring", "training")
 
 # The mathematics is usable without any of the machinery around it.
 DIFFUSION_ONLY = {"diffsweep", "torch"}

@@ -16,6 +16,7 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
+import checkpoints_made
 import forked_runs
 from diffsweep.sweep.plan.added_parameters import accept_added_parameters
 from diffsweep.sweep.plan.constructor import parameters
@@ -94,6 +95,8 @@ def test_every_option_that_there_is_has_only_keys_that_are_read(tmp_path: Path) 
             chosen = [option for option in some if option is not None]
             # A collection of pictures is nothing without them.
             place = [f"dataset.path={tmp_path}"] if "dataset=images" in chosen else []
+            if any(option.endswith("=imported") for option in chosen):
+                place.append(f"pretrained={checkpoints_made.ddpm()}")
             refuse_unread(compose("config", [*chosen, *place]))
 
 

@@ -22,6 +22,7 @@ from diffsweep.runs.build import Components
 from diffsweep.sweep.store.record import Fit, Run, read_metrics
 from diffsweep.sweep.store.signature import fit_signature, resolved
 from diffsweep.trainer import WholeFiles
+from diffsweep.training.fit import Fitting
 from diffsweep.training.progress import Progress
 from diffsweep.training.scoring_callbacks import IntermediateEvaluation, PruningPolicy, WeightsEvaluator
 from diffsweep.training.validation import Best, Validation
@@ -224,6 +225,7 @@ def test_the_best_weights_are_a_copy() -> None:
 def test_broken_weights_are_scored_nan(tmp_path: Path) -> None:
     cfg, _ = config(tmp_path, "validation=curve", *EVERY)
     fitting = Components.of(cfg).fitting
+    assert isinstance(fitting, Fitting)
     model = fitting.scoring.model
     assert fitting.validation is not None
     evaluation = IntermediateEvaluation.of(fitting.validation, tmp_path)
@@ -339,11 +341,15 @@ def test_where_the_extractors_weights_lie_is_no_part_of_the_name() -> None:
 
 def test_the_sampler_of_an_evaluation_is_chosen_in_its_place() -> None:
     cfg = composed("validation=best", "sampler@validation.sampler=ddim", "validation.sampler.nfe=10", "sampler=heun")
-    validation = Components.of(cfg).fitting.validation
+    fitting = Components.of(cfg).fitting
+    assert isinstance(fitting, Fitting)
+    validation = fitting.validation
     assert isinstance(validation, Validation)
     assert (validation.sampler.nfe, type(validation.sampler.solver).__name__) == (10, "Euler")
     assert validation.extractor.space == "digits"
-    assert Components.of(composed()).fitting.validation is None
+    default = Components.of(composed()).fitting
+    assert isinstance(default, Fitting)
+    assert default.validation is None
 
 
 # Mistakes

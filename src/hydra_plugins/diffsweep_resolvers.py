@@ -1,6 +1,8 @@
 """Resolvers of our configs, known wherever Hydra composes.
 
 `${pictures:FIELD}` asks the pictures of a dataset; `${extractor_of:DATASET}` is the option of `extractor` that it has.
+`${least_regret:NAME,NFE}` asks the table of the default sampler, `${checkpoint:FIELD}` the model at `pretrained`;
+`${train_command:}` is how a run is started in the working folder.
 """
 
 from __future__ import annotations
@@ -23,5 +25,27 @@ def _pictures(field: str, *, _parent_: DictConfig) -> Any:
     return field_of_pictures(field, _parent_)
 
 
+def _train_command() -> str:
+    from diffsweep.project import train_command
+
+    return train_command()
+
+
+def _least_regret(name: str, nfe: Any) -> Any:
+    from diffsweep.least_regret import parameter
+
+    return parameter(name, nfe)
+
+
+def _checkpoint(field: str, *, _root_: DictConfig) -> Any:
+    from diffsweep.runs.pretrained import find
+
+    paths = _root_.get("paths") or {}
+    return find(_root_.get("pretrained"), paths.get("runs", "runs")).field(field)
+
+
 OmegaConf.register_new_resolver("pictures", _pictures, replace=True)
+OmegaConf.register_new_resolver("train_command", _train_command, replace=True)
+OmegaConf.register_new_resolver("least_regret", _least_regret, replace=True)
+OmegaConf.register_new_resolver("checkpoint", _checkpoint, replace=True)
 resolve_extractors_of_datasets()

@@ -34,6 +34,8 @@ COMMANDS = {
     "compare": "two cells, or two trainings, side by side: settings, numbers, samples",
     "report": "one HTML page about a sweep, or about the results that you choose",
     "evaluate": "score anybody's images as a run's samples are scored",
+    "import": "a model that was trained elsewhere becomes a finished fit",
+    "export": "a run's model as a folder of diffusers, with a model card",
     "sample": "new images of a finished run: another sampler, guidance, nfe or seed",
     "wandb-sync": "W&B runs of a sweep, fit, cell or of everything, from our own files",
     "gc": "what could be freed; frees it with --yes",

@@ -27,6 +27,7 @@ from diffsweep.report import terminal
 from diffsweep.sweep.plan import prepare
 from diffsweep.sweep.plan.added_parameters import accept_added_parameters
 from diffsweep.sweep.plan.folders import refuse_impossible_folders
+from diffsweep.sweep.plan.imported_options import with_imported_options
 from diffsweep.sweep.plan.mode import Mode
 from diffsweep.sweep.plan.sense import doubts
 from diffsweep.sweep.plan.unread_keys import refuse_unread
@@ -131,6 +132,7 @@ def run(main: Callable[[], object]) -> None:
     # No option of that group is chosen before, so Hydra would only add one.
     sys.argv[1:] = [f"+{word}" if word.startswith("sweeps=") else word for word in sys.argv[1:]]
     try:
+        sys.argv[1:] = with_imported_options(sys.argv[1:])
         check_environment()
         main()
     except KeyboardInterrupt:

@@ -15,7 +15,8 @@ def next_commands(result: Result, runs: str | Path = "runs") -> list[tuple[str, 
     if result.images is not None:
         words = [f"dataset={result.option('dataset')}", *(["--runs", str(runs)] if str(runs) != "runs" else [])]
         return [(f"diffsweep results {shlex.join(words)}", "beside everything compared with the same data")]
-    kept = [word for word in split(result.overrides) if _is_needed(word)]
+    imported = result.imported_from is not None
+    kept = [word for word in split(result.overrides) if _is_needed(word) and not (imported and _is_chosen(word))]
 
     def command(*changed: str, multirun: bool = False) -> str:
         groups = {word.partition("=")[0] for word in changed}
@@ -30,6 +31,15 @@ def next_commands(result: Result, runs: str | Path = "runs") -> list[tuple[str, 
 
     sampler, schedule = other("sampler", "heun", "ddim"), other("schedule", "cosine", "linear")
     both = [f"{group}={result.option(group) or kind},{kind}" for group, kind in _pairs(sampler, schedule, result)]
+    if imported:
+        many = ",".join(dict.fromkeys([result.option("sampler") or "ddim", "ddim", "dpmpp_2m", "unipc", "heun"]))
+        return [
+            (command(f"sampler={sampler}"), "another sampler of the same model"),
+            (
+                command(f"sampler={many}", "sampler.nfe=5,10,20", multirun=True),
+                "which sampler at which cost, in one table; nothing is trained",
+            ),
+        ]
     commands = [(command(f"sampler={sampler}"), "another sampler: reuses this training")]
     budget = result.nfe_requested or result.nfe
     if isinstance(budget, int):
@@ -37,6 +47,11 @@ def next_commands(result: Result, runs: str | Path = "runs") -> list[tuple[str, 
     commands.append((command(f"schedule={schedule}"), "another noise schedule: trains again"))
     commands.append((command(*both, multirun=True), "all four combinations in one table: two trainings"))
     return commands
+
+
+def _is_chosen(word: str) -> bool:
+    """Whether `pretrained=` chooses an option by itself."""
+    return word.endswith("=imported")
 
 
 def _is_needed(word: str) -> bool:

@@ -91,7 +91,7 @@ def _table(rows: Sequence[Result], apart: str) -> dict[str, Any]:
         "numbers": numbers,
         "larger_numbers": [one for one in numbers if larger_is_better(one)],
         "factors": list(varying),
-        "protocol": _protocol(rows[0]),
+        "protocol": "; ".join([_protocol(rows[0]), *_origins(rows)]),
         "apart": apart,
         "answer": answer(rows, name, ties, names),
         "common": common_options(rows, varying),
@@ -155,6 +155,12 @@ def _protocol(result: Result) -> str:
         parts.append(f"{result.bits} bits a channel")
     parts.append("intervals: 95 %, jackknife over blocks of samples")
     return "; ".join(parts)
+
+
+def _origins(rows: Sequence[Result]) -> list[str]:
+    """Where the models of a table were found that were not trained here."""
+    sources = dict.fromkeys(row.imported_from for row in rows if row.imported_from is not None)
+    return [f"models imported from {', '.join(sources)}: nothing was trained for them"] if sources else []
 
 
 def _cell(

@@ -72,6 +72,9 @@ def show_result(result: Result, console: Console | None = None, runs: str | Path
         table.add_row("samples", f"{count(result.samples)} of {count(result.images_available)}")
     else:
         table.add_row("samples", f"{count(result.samples)} in {duration(result.sample_seconds)}")
+    if result.imported_from is not None:
+        table.add_row("training", Text(f"none: imported from {result.imported_from}"))
+    elif result.images is None:
         kept = result.fit_kept_step
         best = f", weights of step {count(kept)}" if kept not in (None, result.fit_steps) else ""
         table.add_row("training", f"{count(result.fit_steps)} steps in {duration(result.fit_seconds)}{best}")

@@ -7,12 +7,28 @@
 
 A choice is compared on pairs of cells that differ in nothing else, so that whatever makes all cells of a kind good or
 bad (much training, an easy schedule) falls out of the difference. table.py loads, lookup.py finds a run by its name,
-resample.py draws again, comparison.py compares, animation.py and external_config.py serve commands.
+resample.py draws again, comparison.py compares, import_model.py makes a
+fit of a foreign model, animation.py and external_config.py serve commands.
 """
 
 from diffsweep.results.comparison import compare
+from diffsweep.results.export_model import Exported, export_model
+from diffsweep.results.import_model import ImportedModel, import_model
 from diffsweep.results.lookup import find, load_fit
 from diffsweep.results.resample import DEVICES, SampleRequest, sample, sample_request
 from diffsweep.results.table import load
 
-__all__ = ["DEVICES", "SampleRequest", "compare", "find", "load", "load_fit", "sample", "sample_request"]
+__all__ = [
+    "DEVICES",
+    "Exported",
+    "ImportedModel",
+    "SampleRequest",
+    "compare",
+    "export_model",
+    "find",
+    "import_model",
+    "load",
+    "load_fit",
+    "sample",
+    "sample_request",
+]

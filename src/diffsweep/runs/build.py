@@ -22,11 +22,13 @@ from diffsweep.evaluation.by_kind import ByKind
 from diffsweep.evaluation.evaluate import Evaluation
 from diffsweep.evaluation.extractor import Extractor
 from diffsweep.evaluation.metric import Metric, NeedsSamples
+from diffsweep.interop.imported import Import, Imported
 from diffsweep.messages import say
 from diffsweep.mistakes import BadValue
 from diffsweep.ranks import is_first_rank
 from diffsweep.runs.instantiate import checked_arguments, make, make_denoiser
 from diffsweep.runs.load_fit import finished
+from diffsweep.runs.pretrained import find
 from diffsweep.scoring.model_metrics import ModelMetric
 from diffsweep.scoring.sampling import Model, Sampling
 from diffsweep.scoring.score import Scoring
@@ -41,11 +43,11 @@ class Components:
     """The objects that a config describes.
 
     Attributes:
-        fitting: How its model is trained.
+        fitting: How its model is trained, or imported.
         scoring: How the trained model is scored.
     """
 
-    fitting: Fitting
+    fitting: Fitting | Import
     scoring: Scoring
 
     @classmethod
@@ -58,7 +60,7 @@ class Components:
         training, trainer, settings = training_settings(cfg), trainer_settings(cfg), evaluation_settings(cfg)
         dataset: Dataset = make(cfg, "dataset")
         schedule: Schedule = make(cfg, "schedule")
-        diffuser: Objective = make(cfg, "diffuser", **_teacher(cfg, dataset))
+        diffuser: Objective | Imported = make(cfg, "diffuser", **_teacher(cfg, dataset))
         sampler: Sampler = make(cfg, "sampler")
         torch.manual_seed(cfg.seed)
         if cfg.backbone.classes not in (0, dataset.classes):
@@ -68,7 +70,8 @@ class Components:
             )
         denoiser = make_denoiser(cfg, dataset, schedule, diffuser)
         model = Model(denoiser, schedule, dataset, conditional=bool(cfg.backbone.classes))
-        _warn(check_objective(diffuser, denoiser, tuple(dataset.shape), labels=model.conditional))
+        if isinstance(diffuser, Objective):
+            _warn(check_objective(diffuser, denoiser, tuple(dataset.shape), labels=model.conditional))
         _warn(check_sampler(sampler, schedule))
         guidance = make_guidance(cfg, model, sampler)
         optimizer = _make_optimizer(cfg, denoiser)
@@ -78,6 +81,8 @@ class Components:
         for metric in model_metrics:
             metric.check(dataset, diffuser, denoiser)
         scoring = Scoring(model, sampler, guidance, evaluation, model_metrics, settings, trainer)
+        if isinstance(diffuser, Imported):
+            return cls(_importing(cfg, denoiser, diffuser), scoring)
         return cls(Fitting(diffuser, optimizer, training, scoring, _validation(cfg, schedule, dataset)), scoring)
 
 
@@ -216,6 +221,11 @@ def _extractor(given: Extractor | ByKind, cfg: DictConfig, data: Data) -> Extrac
     if isinstance(given, ByKind):
         return given.extractor(data.modality.name, tuple(data.stored), cfg.paths.weights)
     return given
+
+
+def _importing(cfg: DictConfig, denoiser: Denoiser, diffuser: Imported) -> Import:
+    named, runs = cfg.get("pretrained"), cfg.paths.runs
+    return Import(denoiser, diffuser.weights, str(named), lambda: find(named, runs).content())
 
 
 def _validation(cfg: DictConfig, schedule: Schedule, dataset: Dataset) -> Validation | None:

@@ -23,6 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from diffsweep.diffusion import Denoiser, Schedule
 from diffsweep.diffusion.objective import Objective
 from diffsweep.former_names import with_current_targets
+from diffsweep.interop.imported import Imported
 from diffsweep.mistakes import BadValue, alternatives, did_you_mean, one_line, shown
 
 
@@ -44,7 +45,7 @@ def make(cfg: DictConfig, key: str, **kwargs: Any) -> Any:
         raise _named(error, key) from error
 
 
-def make_denoiser(cfg: DictConfig, dataset: Any, schedule: Schedule, diffuser: Objective) -> Denoiser:
+def make_denoiser(cfg: DictConfig, dataset: Any, schedule: Schedule, diffuser: Objective | Imported) -> Denoiser:
     """The untrained model of a config: a training and whoever reads its weights later must build the same.
 
     A network with settings for the number of its inputs and outputs gets as many as the diffuser asks for, where the

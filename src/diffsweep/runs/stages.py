@@ -15,6 +15,7 @@ from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from diffsweep.interop.imported import Import
 from diffsweep.messages import say
 from diffsweep.mistakes import is_from_own_code
 from diffsweep.ranks import is_first_rank
@@ -141,6 +142,10 @@ def fit(
         if is_first_rank():
             make_folder(run.fit.folder)
             run.fit.write_config(cfg)
+        if isinstance(components.fitting, Import):
+            if is_first_rank():
+                components.fitting(run.fit)
+            return
         train_model(dataclasses.replace(components.fitting, pruning=pruning), run.fit, mirrors, held)
 
 
@@ -157,7 +162,8 @@ def evaluate(
         if is_first_rank():
             make_folder(run.cell.folder)
             run.cell.write_config(cfg)
-        result = score_model(components.scoring, run, overrides, components.fitting.settings.seed, sweep, held)
+        seed = None if isinstance(components.fitting, Import) else components.fitting.settings.seed
+        result = score_model(components.scoring, run, overrides, seed, sweep, held)
         if result is not None:
             for mirror in mirrors:
                 loggers.log_result(mirror, result, run.cell.samples_file)

@@ -18,7 +18,6 @@ from diffsweep.data.modality import POINTS
 from diffsweep.diffusion import Denoise, Denoiser, Schedule
 from diffsweep.diffusion.consistency import Consistency
 from diffsweep.diffusion.likelihood import log_likelihood
-from diffsweep.diffusion.objective import Objective
 from diffsweep.evaluation.features import Features
 from diffsweep.evaluation.interval import Estimate
 from diffsweep.evaluation.metric import settings
@@ -42,7 +41,7 @@ class ModelMetric(Protocol):
     @property
     def examples(self) -> int: ...
 
-    def check(self, dataset: Dataset, diffuser: Objective, denoiser: Denoiser) -> None:
+    def check(self, dataset: Dataset, diffuser: object, denoiser: Denoiser) -> None:
         """Refuse, before any training, what it cannot be measured of. Raises ValueError."""
         ...
 
@@ -85,7 +84,7 @@ class Likelihood:
         # Fewer give no interval.
         whole("examples", self.examples, 8)
 
-    def check(self, dataset: Dataset, diffuser: Objective, denoiser: Denoiser) -> None:
+    def check(self, dataset: Dataset, diffuser: object, denoiser: Denoiser) -> None:
         """See `ModelMetric.check`: images, consistency models and those that remember have no such likelihood here."""
         if dataset.modality != POINTS:
             raise ValueError(

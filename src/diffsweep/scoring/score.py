@@ -55,7 +55,7 @@ def score(
     scoring: Scoring,
     run: Run,
     overrides: Sequence[str],
-    seed: int,
+    seed: int | None,
     sweep: str | None = None,
     held: Callable[[], bool] = lambda: True,
 ) -> Result | None:
@@ -65,7 +65,7 @@ def score(
         scoring: How.
         run: The cell's record; its training is finished.
         overrides: What the user asked for, to be recorded.
-        seed: That of the training, to be recorded.
+        seed: That of the training, to be recorded; None if nothing was trained.
         sweep: Name of the sweep that the cell belongs to.
         held: Whether this process still has the right to write the result.
 
@@ -126,6 +126,7 @@ def score(
             steps=trained["steps"],
             kept_step=trained["best_step"] if trained.get("kept") == "best" else trained["steps"],
             seconds=trained["seconds"],
+            imported_from=trained.get("imported_from"),
         ),
         sweep=sweep,
     )

@@ -41,13 +41,14 @@ _KEPT = 256
 
 _KEY = re.compile(r"[A-Za-z_][\w-]*(\.[\w-]+)*", re.ASCII)
 
-# Interpolations whose value is a function of the one key that they name (oc.env: of none; pictures: of where they are).
-# least_regret may be round one of them.
+# Interpolations whose value is a function of the one key that they name (oc.env: of none; pictures: of where they are;
+# checkpoint: of pretrained). least_regret may be round one of them.
 _READABLE = re.compile(
     r"(?:\$\{least_regret:\w+,)?"
     r"\$\{(?:(\.*)([A-Za-z_]\w*(?:\.\w+)*)"
     r"|oc\.select:([A-Za-z_]\w*(?:\.\w+)*)(?:,[\w.+-]*)?"
     r"|(pictures):\w+"
+    r"|(checkpoint):\w+"
     r"|oc\.env:\w+(?:,[\w./+-]*)?)\}\}?",
     re.ASCII,
 )
@@ -274,6 +275,9 @@ def _mentions(text: str, at: Path = _EVERYWHERE) -> Iterator[Path]:
             yield (*(at[: len(at) - up] if up else ()), *key.split("."))
         elif match[4]:
             yield at[:-1]
+        elif match[5]:
+            yield ("pretrained",)
+            yield ("paths", "runs")
     if "${" in _READABLE.sub("", text):
         yield _EVERYWHERE
 

@@ -95,11 +95,14 @@ def reset_run(run: Run) -> None:
 
 def heading(plan: Plan, remaining: RemainingWork) -> str:
     """The size of a sweep and how much of it is done, in one line."""
-    line = f"sweep {plan.name}: {_counted(len(plan.cells), 'cell')} of {_counted(len(plan.fits), 'training')}"
+    imported = [fit for fit, cells in plan.fits.items() if plan.part(cells[0], "pretrained") is not None]
+    kinds = ((len(plan.fits) - len(imported), "training"), (len(imported), "imported model"))
+    fits = " and ".join(_counted(amount, kind) for amount, kind in kinds if amount)
+    line = f"sweep {plan.name}: {_counted(len(plan.cells), 'cell')} of {fits}"
     if remaining.done:
-        trained = (
-            f"; {_counted(len(remaining.fits), 'training')} to do" if remaining.fits else ", every training is done"
-        )
+        todo = [fit for fit in remaining.fits if fit not in imported]
+        trained = f"; {_counted(len(todo), 'training')} to do" if todo else ", every training is done"
+        trained = "" if len(imported) == len(plan.fits) else trained
         line += f"; {len(remaining.done)} done already, {len(remaining.cells)} to do{trained}"
     return line
 

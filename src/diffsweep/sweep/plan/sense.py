@@ -22,6 +22,9 @@ def refuse_missing_parts(plain: Mapping[str, Any]) -> None:
 
 def doubts(plain: Mapping[str, Any]) -> Iterator[str]:
     """What a resolved config asks for that is hardly meant, each in a line that names the keys."""
+    if plain.get("pretrained") is not None:
+        # Nothing is trained.
+        return
     training, validation = plain.get("training") or {}, plain.get("validation") or {}
     steps, warmup, batch = (_number(training.get(key)) for key in ("steps", "warmup", "batch_size"))
     if steps is not None and warmup is not None and warmup >= steps > 1:

@@ -22,7 +22,19 @@ _JOB = ("partition", "account", "qos", "time", "memory", "cpus", "gres", "constr
 # Where a config has no `_target_`: dotted path -> the keys that a run reads there. A part has a `_target_` of its own.
 _PARTS = ("dataset", "schedule", "diffuser", "backbone", "sampler", "guidance", "optimizer", "validation")
 SETTINGS: Mapping[str, tuple[str, ...]] = {
-    "": ("seed", "mode", "training", "ema", "paths", "evaluation", "logger", "trainer", "resources", *_PARTS),
+    "": (
+        "seed",
+        "mode",
+        "training",
+        "ema",
+        "paths",
+        "evaluation",
+        "logger",
+        "trainer",
+        "resources",
+        "pretrained",
+        *_PARTS,
+    ),
     "training": ("steps", "batch_size", "warmup", "decay", "clip", "flip", "drop_labels"),
     "ema": ("decay",),
     "paths": ("runs", "data", "cache", "weights"),

@@ -220,18 +220,20 @@ class TrainingSummary:
     """The training that a cell's weights are of.
 
     Attributes:
-        seed: of the training.
+        seed: of the training; None if it was elsewhere.
         parameters: of the network.
-        steps: that it had.
-        kept_step: whose weights are used.
-        seconds: that it took.
+        steps: that it had; None if it was elsewhere.
+        kept_step: whose weights are used; None likewise.
+        seconds: that it took; 0 if it was elsewhere.
+        imported_from: where the model was found, if it was trained elsewhere.
     """
 
-    seed: int
+    seed: int | None
     parameters: int
-    steps: int
-    kept_step: int
+    steps: int | None
+    kept_step: int | None
     seconds: float
+    imported_from: str | None = None
 
 
 @dataclass(frozen=True)
@@ -322,6 +324,7 @@ class Result:
         fit_steps: training steps.
         fit_kept_step: training step whose weights are used.
         fit_seconds: of the training.
+        imported_from: where its model was found; None if it was trained here.
         sample_seconds: of sampling.
         evaluate_seconds: of the evaluation.
         git_commit: of this package.
@@ -355,6 +358,7 @@ class Result:
     fit_steps = _Number("fit_steps")
     fit_kept_step = _Number("fit_kept_step")
     fit_seconds = _Number("fit_seconds")
+    imported_from = _Text("imported_from")
     sample_seconds = _Number("sample_seconds")
     evaluate_seconds = _Number("evaluate_seconds")
     git_commit = _Text("git_commit")
@@ -437,6 +441,7 @@ class Result:
                 "fit_steps": training and training.steps,
                 "fit_kept_step": training and training.kept_step,
                 "fit_seconds": training and training.seconds,
+                **({"imported_from": training.imported_from} if training and training.imported_from else {}),
                 "sample_seconds": sampling and sampling.seconds,
                 "evaluate_seconds": evaluate_seconds,
                 "extract_seconds": extract_seconds,

@@ -30,6 +30,8 @@ NEUTRAL: tuple[str, ...] = (
     "resources",
     "paths",
     "logger",
+    # Known by the content of its weights, in diffuser.weights.
+    "pretrained",
     "dataset.root",
     "dataset.download",
     "dataset.inner.root",

@@ -1,0 +1,141 @@
+"""A foreign network as a backbone: x is brought onto its own path and scale, its level told in its own way.
+
+Whatever it predicts, the backbone answers with x0, which means the same on every path, so that a sampler may leave the
+network's own. With (skip, out) of its target at its own level:
+
+    x0 = skip x + out network(scale x, level input)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from diffsweep.diffusion.level import Level
+from diffsweep.diffusion.schedules.base import Schedule
+from diffsweep.diffusion.target import Target
+from diffsweep.interop.levels import LevelInput
+from diffsweep.mistakes import above, one_of, whole
+
+
+class LabelledNetwork(Protocol):
+    """What the networks of a format have in common: a module called with a state, a level input and labels.
+
+    Attributes:
+        classes: How many labels it is told; 0 for none.
+        absent: The label that means "no label"; None if there is none.
+        shape: (channels, height, width) of the data it is made for; None where that is not said, an entry None where
+            any size will do.
+    """
+
+    classes: int
+    absent: int | None
+    shape: tuple[int | None, ...] | None
+
+    def __call__(self, x: Tensor, level: Tensor, labels: Tensor | None) -> Tensor: ...
+
+
+class DenoisingNetwork(nn.Module):
+    """The backbone of a model that was trained elsewhere: (x of unit variance, logsnr, condition) -> x0.
+
+    Args:
+        network: The foreign network.
+        target: What it predicts.
+        level: How it is told the level.
+        schedule: That it was trained on.
+        scale: Of its input: path (x as it is on the network's path), unit (of variance alpha^2 + sigma^2 = 1), or data
+            (of unit variance for data of root mean square sigma_data, EDM's c_in).
+        sigma_data: Root mean square of the data, for scale=data.
+        classes: How many labels it is told, 0 for none.
+        shape: Of the data.
+
+    Raises:
+        ValueError: for a shape or a number of labels that the network does not take.
+    """
+
+    def __init__(
+        self,
+        network: LabelledNetwork,
+        target: Target,
+        level: LevelInput,
+        schedule: Schedule,
+        scale: Literal["path", "unit", "data"] = "path",
+        sigma_data: float = 0.5,
+        classes: int = 0,
+        shape: Sequence[int] = (),
+    ) -> None:
+        super().__init__()
+        one_of("scale", scale, ("path", "unit", "data"))
+        above("sigma_data", sigma_data)
+        whole("classes", classes, 0)
+        absent = network.absent
+        if absent is None and classes and classes == network.classes - 1:
+            # A table with one row more than labels: the last one stands for none.
+            absent = classes
+        if classes and classes not in (network.classes, absent):
+            raise ValueError(f"this network is told one of {network.classes} labels, not of {classes}")
+        if not classes and network.classes and absent is None:
+            raise ValueError(
+                f"this network must be told one of its {network.classes} labels: choose a dataset with as many, and "
+                "leave out backbone.classes"
+            )
+        _check_shape(network, tuple(shape))
+        self.network = network
+        self.target = target
+        self.level = level
+        self.schedule = schedule
+        self.scale = scale
+        self.sigma_data = sigma_data
+        self.classes = classes
+        self.absent = absent
+
+    def forward(self, x: Tensor, logsnr: Tensor, condition: Tensor | None = None) -> Tensor:
+        """x0, of the shape of `x` (N, ...); `logsnr` (N,) may be -inf, `condition` is int64 (N,) or None."""
+        exact = logsnr.double() if logsnr.device.type != "mps" else logsnr
+        path = self.schedule.path(exact)
+        size = torch.hypot(path.alpha, path.sigma)
+        # x comes with unit variance.
+        x = Level(size, size).like(x).alpha * x
+        level = path.like(x)
+        seen = x
+        if self.scale == "unit":
+            seen = x / Level(size, size).like(x).alpha
+        elif self.scale == "data":
+            width = torch.hypot(path.alpha * self.sigma_data, path.sigma)
+            seen = x / Level(width, width).like(x).alpha
+        told = self.level(exact, self.schedule)
+        if told.is_floating_point():
+            told = told.to(torch.promote_types(x.dtype, torch.float32))
+        predicted = self.network(seen, told, self._labels(condition, x))
+        skip, out = self.target.skip_out(path)
+        coefficients = Level(torch.as_tensor(skip).expand(len(x)), torch.as_tensor(out).expand(len(x))).like(x)
+        return coefficients.alpha * x + coefficients.sigma * predicted.to(level.alpha.dtype)
+
+    def _labels(self, condition: Tensor | None, x: Tensor) -> Tensor | None:
+        if not self.network.classes:
+            return None
+        if condition is None:
+            if self.absent is None:
+                raise ValueError("this network must be told labels: leave out backbone.classes=0")
+            return torch.full((len(x),), self.absent, device=x.device)
+        absent = condition >= self.classes
+        if self.absent is not None:
+            return torch.where(absent, self.absent, condition)
+        if bool(absent.any()):
+            raise ValueError("this network knows no answer without a label, which this guidance compares with")
+        return condition
+
+
+def _check_shape(network: LabelledNetwork, shape: tuple[int, ...]) -> None:
+    wanted = network.shape
+    if wanted is None or not shape:
+        return
+    if len(wanted) != len(shape) or any(want not in (None, side) for want, side in zip(wanted, shape, strict=True)):
+        words = " x ".join("any" if side is None else str(side) for side in wanted)
+        raise ValueError(
+            f"this network takes data of {words}, and the dataset's are {' x '.join(map(str, shape))}: choose the "
+            "dataset that it was trained on, or dataset=images dataset.path=... dataset.size=... of the same shape"
+        )

@@ -1,0 +1,180 @@
+"""Networks of the package diffusers, called with (x, level input, labels); diffusers is imported when it is needed."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from diffsweep.interop.configuration import plain, refuse_unknown
+from diffsweep.mistakes import alternatives, did_you_mean, shown
+
+# Keys of every config.json that say nothing about the network.
+_ABOUT = ("_class_name", "_diffusers_version", "_name_or_path", "_use_default_values", "_commit_hash")
+
+# A layer has at least one tensor: more layers than this are no network but an attack on the memory.
+_MOST_LAYERS = 512
+
+
+def require() -> Any:
+    """The package diffusers. Raises ValueError, saying how to install it."""
+    try:
+        import diffusers
+    except ImportError as error:
+        raise ValueError(
+            f"models in the format of diffusers need that package ({error}): pip install 'diffsweep[interop]'"
+        ) from error
+    return diffusers
+
+
+def _unet(config: Mapping[str, Any]) -> tuple[int, int | None]:
+    if config.get("class_embed_type") not in (None,):
+        raise ValueError(f"class_embed_type={config['class_embed_type']} takes no labels that are numbers")
+    return config.get("num_class_embeds") or 0, None
+
+
+def _conditional_unet(config: Mapping[str, Any]) -> tuple[int, int | None]:
+    named = (config.get("down_block_types") or (), config.get("up_block_types") or (), [config.get("mid_block_type")])
+    attends = [word for words in named for word in words if "CrossAttn" in str(word)]
+    if attends:
+        raise ValueError(f"it needs a text beside x ({attends[0]} attends to one): only models without text are read")
+    for key in ("addition_embed_type", "encoder_hid_dim_type", "time_cond_proj_dim"):
+        if config.get(key) is not None:
+            raise ValueError(f"{key}={config[key]} needs more than x and a level: only models without text are read")
+    return _unet(config)
+
+
+def _dit(config: Mapping[str, Any]) -> tuple[int, int | None]:
+    # Its table has one row more than labels, which stands for none.
+    classes = config.get("num_embeds_ada_norm") or 0
+    return classes, classes or None
+
+
+def _pixart(config: Mapping[str, Any]) -> tuple[int, int | None]:
+    for key in ("caption_channels", "cross_attention_dim"):
+        if config.get(key) is not None:
+            raise ValueError(f"{key}={config[key]} needs a text beside x: only models without text are read")
+    if config.get("use_additional_conditions"):
+        raise ValueError("use_additional_conditions needs more than x and a level")
+    return 0, None
+
+
+def _call_unet(model: nn.Module, x: Tensor, level: Tensor, labels: Tensor | None) -> Tensor:
+    return model(x, level, class_labels=labels, return_dict=False)[0]
+
+
+def _call_conditional(model: nn.Module, x: Tensor, level: Tensor, labels: Tensor | None) -> Tensor:
+    return model(x, level, encoder_hidden_states=None, class_labels=labels, return_dict=False)[0]
+
+
+def _call_dit(model: nn.Module, x: Tensor, level: Tensor, labels: Tensor | None) -> Tensor:
+    return model(x, timestep=level, class_labels=labels, return_dict=False)[0]
+
+
+def _call_pixart(model: nn.Module, x: Tensor, level: Tensor, labels: Tensor | None) -> Tensor:
+    conditions = {"resolution": None, "aspect_ratio": None}
+    return model(x, timestep=level, added_cond_kwargs=conditions, return_dict=False)[0]
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """How a class of diffusers is used: `labels` gives (classes, label that means none) or refuses a config."""
+
+    labels: Callable[[Mapping[str, Any]], tuple[int, int | None]]
+    call: Callable[[nn.Module, Tensor, Tensor, Tensor | None], Tensor]
+    fixed_size: bool
+
+
+_KINDS = {
+    "UNet2DModel": _Kind(_unet, _call_unet, False),
+    "UNet2DConditionModel": _Kind(_conditional_unet, _call_conditional, False),
+    "DiTTransformer2DModel": _Kind(_dit, _call_dit, True),
+    "PixArtTransformer2DModel": _Kind(_pixart, _call_pixart, True),
+}
+
+
+class DiffusersNetwork(nn.Module):
+    """A network of diffusers, with weights at random until some are loaded.
+
+    Args:
+        name: Of its class, one of a list.
+        config: The arguments of its constructor.
+
+    Raises:
+        ValueError: for another class, a key that it does not take, a network that needs a text.
+    """
+
+    def __init__(self, name: str, config: Mapping[str, Any]) -> None:
+        super().__init__()
+        kind, arguments = _known(name, config)
+        self.classes, self.absent = kind.labels(arguments)
+        size = arguments.get("sample_size")
+        sides: Sequence[int | None] = (None, None)
+        if kind.fixed_size:
+            sides = (size, size) if isinstance(size, int) else (None, None)
+        self.channels = arguments.get("in_channels")
+        self.shape = (self.channels, *sides) if isinstance(self.channels, int) else None
+        self._call = kind.call
+        with _quiet():
+            try:
+                self.model: nn.Module = getattr(require(), name)(**arguments)
+            except (AssertionError, AttributeError, ArithmeticError, LookupError, NotImplementedError) as error:
+                raise ValueError(f"{name} cannot be built of its config.json: {_line(error)}") from error
+            except (RuntimeError, TypeError, ValueError) as error:
+                raise ValueError(f"{name} cannot be built of its config.json: {_line(error)}") from error
+
+    def forward(self, x: Tensor, level: Tensor, labels: Tensor | None = None) -> Tensor:
+        """The network's own output, of `x`'s shape; a learned variance, its second half, is left out."""
+        y = self._call(self.model, x, level, labels)
+        return y[:, : x.shape[1]]
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+def _known(name: str, config: Mapping[str, Any]) -> tuple[_Kind, dict[str, Any]]:
+    if name not in _KINDS:
+        near = did_you_mean(name, _KINDS) or f": networks that are read are {alternatives(_KINDS)}"
+        raise ValueError(f"the network {shown(name)} cannot be read{near}")
+    arguments = {key: plain(value, key) for key, value in config.items() if key not in _ABOUT}
+    taken = inspect.signature(getattr(require(), name).__init__).parameters
+    refuse_unknown(arguments, [key for key in taken if key != "self"], f"the config.json of {name}")
+    for key, value in arguments.items():
+        counts = value if isinstance(value, list) else [value]
+        if "layers" in key and any(isinstance(count, int) and count > _MOST_LAYERS for count in counts):
+            raise ValueError(f"{key}={shown(value)} is more than {_MOST_LAYERS} layers")
+        if isinstance(value, list) and len(value) > _MOST_LAYERS:
+            raise ValueError(f"{key} has {len(value)} entries, more than {_MOST_LAYERS}")
+    return _KINDS[name], arguments
+
+
+def shapes(name: str, config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Shape of every weight of such a network, by name, without making one. Raises ValueError as the class does."""
+    with torch.device("meta"):
+        network = DiffusersNetwork(name, config)
+    return {key: tuple(value.shape) for key, value in network.model.state_dict().items()}
+
+
+def labels(name: str, config: Mapping[str, Any]) -> int:
+    """How many labels such a network is told. Raises ValueError as the class does."""
+    kind, arguments = _known(name, config)
+    return kind.labels(arguments)[0]
+
+
+@contextmanager
+def _quiet() -> Any:
+    """Inside of the block diffusers says nothing: what is wrong is said once, by us."""
+    logger = logging.getLogger("diffusers")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)

@@ -1,0 +1,145 @@
+"""The model that `pretrained=` names: a foreign folder or file, or a fit of `<runs>/fits` that was imported before."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from diffsweep.interop import checkpoint
+from diffsweep.mistakes import did_you_mean, shown
+from diffsweep.runs.trust import check_targets
+from diffsweep.sweep.store.record import Fit
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Pretrained(Protocol):
+    """A model that is there already."""
+
+    def field(self, name: str) -> Any:
+        """What `${checkpoint:NAME}` stands for. Raises ValueError, also for a name that is none."""
+        ...
+
+    def understood(self) -> list[str]:
+        """What was understood of it, one line each."""
+        ...
+
+    def content(self) -> tuple[str, str, Mapping[str, Tensor]]:
+        """Name of its format, digest of its weights, and those by their names in the backbone. Raises ValueError."""
+        ...
+
+
+@dataclass(frozen=True)
+class _Foreign:
+    found: checkpoint.Checkpoint
+
+    def field(self, name: str) -> Any:
+        return _one(name, self.found.fields)()
+
+    def understood(self) -> list[str]:
+        return self.found.understood()
+
+    def content(self) -> tuple[str, str, Mapping[str, Tensor]]:
+        return self.found.format, self.found.digest(), self.found.state()
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """An imported fit: its own config has what its checkpoint said."""
+
+    fit: Fit
+    cfg: DictConfig
+
+    def field(self, name: str) -> Any:
+        places = {key: f"backbone.{key}" for key in ("network", "target", "level", "scale", "sigma_data", "classes")}
+        places |= {"schedule": "backbone.schedule", "weights": "diffuser.weights", "output": "guidance.output"}
+        try:
+            found = OmegaConf.select(self.cfg, _one(name, places))
+        except OmegaConfBaseException as error:
+            raise ValueError(f"{self.fit.config_file} is not the config of an imported fit") from error
+        if name == "output":
+            # What samplers do with x0 is the run's choice; "imported" alone tells what the scheduler did.
+            found = found.output if OmegaConf.is_dict(found) and "output" in found else _KEEP
+        return OmegaConf.to_container(found) if OmegaConf.is_config(found) else found
+
+    def understood(self) -> list[str]:
+        return [f"the fit {self.fit.signature}, imported from {(self.fit.result() or {}).get('imported_from')}"]
+
+    def content(self) -> tuple[str, str, Mapping[str, Tensor]]:
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        path = self.fit.checkpoints / "ema.safetensors"
+        try:
+            return str((self.fit.result() or {}).get("format")), self.field("weights"), load_file(path)
+        except (OSError, SafetensorError) as error:
+            raise ValueError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
+
+
+_KEEP = {"_target_": "diffsweep.diffusion.guidance.Keep"}
+
+
+def find(named: object, runs: str | Path) -> Pretrained:
+    """The model of that name.
+
+    Args:
+        named: Path of a folder or file, or the name of an imported fit.
+        runs: Folder of all runs.
+
+    Raises:
+        ValueError: in one line, if there is none, or it cannot be read.
+    """
+    if not isinstance(named, str) or not named.strip():
+        raise ValueError(f"pretrained={shown(named)} must name a folder or file of a trained model, or an imported fit")
+    fit = Fit(Path(runs) / "fits" / named)
+    if not Path(named).exists() and "/" not in named and fit.folder.is_dir():
+        return _of_fit(fit, named)
+    try:
+        found = _read(named, _stamp(Path(named)))
+        # Only a network that is no part of ours may name somebody's code.
+        check_targets(OmegaConf.create({"backbone": {"network": found.network}}), Path(named))
+        return _Foreign(found)
+    except ValueError as error:
+        raise ValueError(f"pretrained={named}: {error}") from error
+
+
+def _of_fit(fit: Fit, named: str) -> _Fit:
+    record = fit.result()
+    if record is None or record.get("origin") != "imported":
+        what = "is not finished" if record is None else "was trained here: sample it by its own choices"
+        raise ValueError(f"pretrained={named}: this fit {what}")
+    try:
+        cfg = OmegaConf.load(fit.config_file)
+    except (OSError, YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
+        raise ValueError(f"pretrained={named}: {fit.config_file} cannot be read") from error
+    if not isinstance(cfg, DictConfig) or not all(OmegaConf.is_dict(cfg.get(key)) for key in ("backbone", "diffuser")):
+        raise ValueError(f"pretrained={named}: {fit.config_file} is not the config of an imported fit")
+    check_targets(cfg, fit.config_file)
+    return _Fit(fit, cfg)
+
+
+# Every field of every cell of a sweep asks.
+@lru_cache(16)
+def _read(named: str, stamp: tuple[tuple[str, int, int], ...]) -> checkpoint.Checkpoint:
+    return checkpoint.read(Path(named))
+
+
+def _stamp(source: Path) -> tuple[tuple[str, int, int], ...]:
+    """Names, sizes and times of the files of a folder, or of a file: another one is read anew."""
+    files = [source] if source.is_file() else sorted([*source.glob("*"), *source.glob("*/*")])
+    known = [(str(file), file.stat()) for file in files if file.is_file()]
+    return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in known)
+
+
+def _one(name: str, known: Mapping[str, Any]) -> Any:
+    if name not in known:
+        raise ValueError(f"a checkpoint has no {name}{did_you_mean(name, known)}")
+    return known[name]
