@@ -29,7 +29,7 @@ from diffsweep.data.source import Source, in_memory
 from diffsweep.data.spirals import Spirals
 from diffsweep.data.swissroll import SwissRoll
 from diffsweep.training.batches import Batches
-from prerequisites import need_cifar10, need_fashion_mnist
+from prerequisites import need_cifar10, need_fashion_mnist, need_mnist
 from settings import training_settings
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -54,13 +54,15 @@ def examples(seed: int = 0) -> Examples:
 def test_every_yaml_gives_the_data_that_it_describes(name: str, tmp_path: Path) -> None:
     if name.startswith("fashion_mnist"):
         need_fashion_mnist()
-    root = need_cifar10() if name == "cifar10" else tmp_path
+    needs = {"cifar10": need_cifar10, "mnist": need_mnist}
+    root = needs[name]() if name in needs else tmp_path
+    collection = name in ("celeba", "emoji", "imagenet", "images")
     with initialize_config_dir(str(CONF), version_base="1.3"):
         own = [f"dataset.path={as_folder(tmp_path)}", "dataset.size=8", "dataset.test_share=0.5"]
-        places = [f"paths.data={root}", f"paths.runs={tmp_path}", *(own if name == "images" else [])]
+        places = [f"paths.data={root}", f"paths.runs={tmp_path}", *(own if collection else [])]
         config = compose("config", [f"dataset={name}", *places])
     dataset: Dataset = hydra.utils.instantiate(config.dataset)
-    assert dataset.name == name
+    assert dataset.name == ("images" if collection else name)
     train, test = dataset.load("train"), dataset.load("test")
     for split in (train, test):
         some = split.take(torch.tensor([len(split) - 1, 0]))

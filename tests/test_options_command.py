@@ -40,7 +40,7 @@ def test_all_groups_are_listed_with_what_they_decide_and_their_default(run: Call
     groups = {path.parent.relative_to(CONF).as_posix() for path in CONF.rglob("*/*.yaml")} - {"hydra/help"}
     shown = dict(re.findall(r"^([\w/]+): (.*)$", out, re.MULTILINE))
     assert set(shown) == {group for group in groups if not group.startswith("experiment/")} | {"sweeps"}
-    assert shown["sampler"].endswith("(default: dpmpp_2m)")
+    assert shown["schedule"].endswith("(default: cosine)")
     assert shown["extractor"].endswith("(default: that of the dataset)")
     assert shown["hydra/launcher"].endswith("(default: local)")
     assert "of your own" not in out
@@ -53,7 +53,8 @@ def test_an_option_is_shown_with_its_sentence_and_the_defaults_of_its_keys(run: 
     every = {path.stem for path in (CONF / "sampler").glob("*.yaml")}
     assert set(re.findall(r"^sampler=(\w+)", out, re.MULTILINE)) == every
     words = " ".join(out.split())
-    assert "sampler=dpmpp_2m (the default) DPM-Solver++(2M) (arXiv 2211.01095)" in words
+    assert "sampler=heun EDM's deterministic Heun (arXiv 2206.00364)" in words
+    assert " (the default) " in words
     assert "sampler/spacing=karras sampler/noise=none sampler.solver.quantity=eps sampler.nfe=20" in words
 
 
@@ -73,7 +74,7 @@ def test_what_is_said_of_a_group_is_what_the_docs_say() -> None:
 def test_one_option_is_shown_with_its_comments(run: Call) -> None:
     code, out, err = run("dataset=images")
     assert (code, err) == (0, "")
-    assert out.startswith("# conf/dataset/images.yaml\n")
+    assert out.startswith(f"# {CONF / 'dataset' / 'images.yaml'}\n")
     assert yaml.safe_load(out) == yaml.safe_load((CONF / "dataset" / "images.yaml").read_text())
     assert "# pixels a side; null if all pictures have one size already" in out
 

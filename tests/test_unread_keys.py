@@ -70,6 +70,15 @@ def test_a_key_that_nothing_reads_is_refused_in_one_line(override: str) -> None:
     assert "+" not in said
 
 
+# Options that are nothing without a collection of pictures, or without a network that the user names.
+PICTURES = {f"dataset={name}" for name in ("celeba", "emoji", "imagenet", "images")}
+NETWORKS = {
+    "extractor=torchvision": ["evaluation.extractor.model=resnet18", "evaluation.extractor.weights=w.pth"],
+    "extractor=timm": ["evaluation.extractor.model=resnet18", "evaluation.extractor.weights=w.pth"],
+    "extractor=module": ["evaluation.extractor.network._target_=torch.nn.Flatten", "evaluation.extractor.space=mine"],
+}
+
+
 @pytest.mark.parametrize("overrides", READ, ids=" ".join)
 def test_a_key_that_something_reads_is_taken(overrides: list[str]) -> None:
     accept_added_parameters()
@@ -94,7 +103,8 @@ def test_every_option_that_there_is_has_only_keys_that_are_read(tmp_path: Path) 
         for some in (*zip(alone), *zip_longest(*options(*groups)), *zip_longest(*options(*parts))):
             chosen = [option for option in some if option is not None]
             # A collection of pictures is nothing without them.
-            place = [f"dataset.path={tmp_path}"] if "dataset=images" in chosen else []
+            place = [f"dataset.path={tmp_path}"] if PICTURES & set(chosen) else []
+            place += [word for option in chosen for word in NETWORKS.get(option, ())]
             if any(option.endswith("=imported") for option in chosen):
                 place.append(f"pretrained={checkpoints_made.ddpm()}")
             refuse_unread(compose("config", [*chosen, *place]))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from diffsweep.messages import printable
 from diffsweep.mistakes import did_you_mean
+from diffsweep.project import added_conf, main_conf
 from diffsweep.report.option_list import group_lines, option_lines
 from diffsweep.sweep.plan import option_files
 
@@ -23,12 +24,11 @@ def run(options: argparse.Namespace) -> int:
     `diffsweep options dataset` says what each data set is good for, its licence and where it comes from; `diffsweep
     options sampler=heun` shows one option's file, whose comments explain its keys.
     """
-    if not Path("conf/config.yaml").is_file():
-        raise ValueError("there is no conf/config.yaml here: run this in the project's folder")
     own = options.config_dir
     if own is not None and not own.is_dir():
         raise ValueError(f"--config-dir {own} is no folder")
-    folders = [*([] if own is None else [own]), Path("conf")]
+    # As Hydra searches them.
+    folders = [folder for folder in (own, added_conf(), main_conf()) if folder is not None]
     known, chosen = option_files.groups(folders), option_files.chosen(folders)
     if options.group is None:
         lines = list(group_lines(known, chosen))
