@@ -411,7 +411,7 @@ class Study:
         if RESULTS.is_file():
             results = json.loads(RESULTS.read_text())
             page = between(page, "peers", peers_table(results["score"]))
-            page = between(page, "schedules", schedules_table(results["after"]))
+            page = between(page, "schedules", schedules_table(results["after"] or results["score"]))
         PAGE.write_text(page)
 
     def _race(
@@ -539,26 +539,29 @@ TABLE = HERE.parent / "src/diffsweep/least_regret.yaml"
 PAGE = HERE.parent / "docs/samplers.md"
 RESULTS = HERE / "sampler_regret.json"
 HEADER = """\
-# Made by benchmarks/sampler_regret.py. The default sampler at each number of network calls: order of Adams-Bashforth
-# in v, and a, b and shift of its levels, `FlowTime`. Then its regret on each schedule, over problems that nobody chose
-# by: how many times the least error of all candidates, in the mean; beside it that of sampler=dpmpp_2m.
+# Made by benchmarks/sampler_regret.py. The default sampler at each number of calls: order of Adams-Bashforth in v; a, b
+# and shift of its levels, `FlowTime`; its regret on the cosine schedule, over problems that nobody chose by: how many
+# times the least error of all finalists, ours and the peers', in the geometric mean; that of sampler=dpmpp_2m.
+# Then on each schedule, for each number of calls, its error over that of sampler=dpmpp_2m.
 """
 
 
 def write_table(settings: dict[int, Setting], records: Sequence[dict[str, Any]]) -> None:
     """The YAML that `sampler=least_regret` reads."""
+    found = {(record["schedule"], record["nfe"], record["who"]): record for record in records}
     lines = ["calls:"]
     for nfe, setting in settings.items():
-        values = ", ".join(f"{name}: {value}" for name, value in setting._asdict().items())
-        lines.append(f"  {nfe}: {{{values}}}")
-    found = {(record["schedule"], record["nfe"], record["who"]): record for record in records}
+        values = setting._asdict()
+        if ("cosine", nfe, "default") in found:
+            values |= {
+                key: found["cosine", nfe, who]["regret"] for key, who in (("regret", "default"), ("former", "former"))
+            }
+        lines.append(f"  {nfe}: {{{', '.join(f'{name}: {value}' for name, value in values.items())}}}")
     schedules = sorted({schedule for schedule, _, _ in found})
     lines += ["schedules:"] if schedules else []
     for schedule in schedules:
-        lines.append(f"  {schedule}:")
-        for nfe in CALLS:
-            regret, former = (found[schedule, nfe, who]["regret"] for who in ("default", "former"))
-            lines.append(f"    {nfe}: {{regret: {regret:g}, former: {former:g}}}")
+        ratios = (f"{nfe}: {found[schedule, nfe, 'former']['ratio'][0]:g}" for nfe in settings)
+        lines.append(f"  {schedule}: {{{', '.join(ratios)}}}")
     TABLE.write_text(HEADER + "\n".join(lines) + "\n")
 
 
@@ -579,6 +582,8 @@ def peers_table(records: Sequence[dict[str, Any]]) -> str:
             choice = "" if who in names else f" ({record['solver']}, {record['grid']})"
             cells.append(f"{record['error']:.2g}{choice}")
         rows.append([names.get(who, who[:-2]), *cells])
+    best = {nfe: min((found[f"{package} 0", nfe] for package in PEERS), key=lambda r: r["error"]) for nfe in CALLS}
+    rows.append(["ours over the best peer's", *(_interval(best[nfe]) for nfe in CALLS)])
     return _table(["", *CALLS], rows)
 
 
@@ -587,13 +592,14 @@ def schedules_table(records: Sequence[dict[str, Any]]) -> str:
     found = {(r["schedule"], r["nfe"]): r for r in records if r["who"] == "former"}
     rows: list[list[Any]] = []
     for schedule in sorted({schedule for schedule, _ in found}):
-        cells = []
-        for nfe in CALLS:
-            record = found[schedule, nfe]
-            mean, low, high = record["ratio"]
-            cells.append(f"{mean:.2g} ({low:.2g} to {high:.2g}, {record['wins']:.0%})")
+        cells = [_interval(found[schedule, nfe]) for nfe in CALLS]
         rows.append([f"`{schedule}`", *cells])
     return _table(["schedule", *CALLS], rows)
+
+
+def _interval(record: dict[str, Any]) -> str:
+    mean, low, high = record["ratio"]
+    return f"{mean:.2g} ({low:.2g} to {high:.2g}; {record['wins']:.0%})"
 
 
 def _table(head: Sequence[Any], rows: Iterable[Sequence[Any]]) -> str:
