@@ -22,6 +22,7 @@ from diffsweep.report import leaderboard
 from diffsweep.runs.build import evaluation_settings, make_evaluation
 from diffsweep.runs.load_fit import finished
 from diffsweep.scoring.measure import measure
+from diffsweep.scoring.saturation import saturated_share
 from diffsweep.sweep.store import garbage
 from diffsweep.sweep.store.record import Fit
 from diffsweep.sweep.store.result import Result
@@ -86,7 +87,9 @@ def measured(x: Tensor, cache: Path, *overrides: str, labels: Tensor | None = No
         cfg = compose("config", overrides=["dataset=digits", *asked])
     evaluation = make_evaluation(cfg, Digits())
     features = Features.collect(evaluation.extractor.batches(x, 250), labels, evaluation.outputs)
-    return measure(Digits(), evaluation, evaluation_settings(cfg), features, 0, show=False).flat()
+    return measure(
+        Digits(), evaluation, evaluation_settings(cfg), features, 0, saturated=saturated_share([x]), show=False
+    ).flat()
 
 
 def test_pictures_and_archive_have_the_numbers_of_a_run_with_these_samples(run: Call, tmp_path: Path) -> None:

@@ -39,6 +39,8 @@ def measurement(*measures: Measure, **changed: Any) -> Measurement:
         "note": None,
         "samples": 64,
         "broken_samples": 0,
+        "saturated": 0.125,
+        "reference_saturated": 0.5,
         "reference_split": "train",
         "reference_samples": 1000,
         "reference_digest": "e1ee84151c99",
@@ -98,7 +100,8 @@ def test_a_result_has_the_keys_of_result_json_in_their_order() -> None:
     assert keys == [
         *("cell", "fit", "overrides", "diffuser", "sampler", "schedule", "backbone", "dataset", "guidance", "metric"),
         *FLAT,
-        *("evaluation_note", "samples", "broken_samples", "reference_split", "reference_samples", "reference_digest"),
+        *("evaluation_note", "samples", "broken_samples", "saturated", "reference_saturated"),
+        *("reference_split", "reference_samples", "reference_digest"),
         *("floor_samples", "extractor", "extractor_digest", "resize", "bits"),
         *("nll", "nll_low", "nll_high", "nll_by", "nll_examples"),
         *("nfe", "nfe_asked", "steps", "sample_seed", "seed", "parameters", "fit_steps", "fit_kept_step"),

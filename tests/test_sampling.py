@@ -124,11 +124,13 @@ def test_broken_samples_are_counted_shown_grey_and_not_scored() -> None:
     assert len(found.features) == 30 - found.broken
     assert torch.equal(found.samples[~grey], whole.samples[~grey])
     assert found.features["features"].equal(Means()(whole.samples[~grey])["features"])
+    kept = whole.samples[~grey]
+    assert found.saturated == ((kept == 0) | (kept == 255)).double().mean().item() > 0
     assert found.features.labels is not None
     assert found.features.labels.tolist() == [i % 3 for i in range(30) if not grey[i]]
     everything = drawn(breaks_at=-100)
     assert everything.features is not None
-    assert (everything.broken, len(everything.features)) == (30, 0)
+    assert (everything.broken, len(everything.features), everything.saturated) == (30, 0, None)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich import box
 from rich.console import Console
@@ -20,6 +21,8 @@ from diffsweep.report.console import lines, show, sign_of
 from diffsweep.report.fill_defaults import fill_defaults
 from diffsweep.report.format import count, duration, listed, number, some, things, with_error
 from diffsweep.report.overrides import override_values
+from diffsweep.report.saturation import is_saturated, saturation_notes, share_text
+from diffsweep.report.seeds import Row, differences_to_best, rows_of, seeds_note
 from diffsweep.report.statistics import Difference
 from diffsweep.sweep.store.record import Cell
 from diffsweep.sweep.store.result import CHOICES, Result, larger_is_better
@@ -48,10 +51,24 @@ def show_group(
 
     `best_first` says whether they are in the order of their numbers; `heading` ends the line above the table.
     """
-    shown = group[:limit]
+
+    def config(result: Result) -> Mapping[str, Any]:
+        return Cell.of(result, runs).config()
+
+    def read(result: Result) -> Result:
+        # Lists of very many results come without what only the intervals of differences are made of.
+        number = result.measure(result.metric)
+        if number.jackknife or number.low is None:
+            return result
+        whole = Cell.of(result, runs).result()
+        return result if whole is None else result.with_measure(whole.measure(result.metric))
+
+    rows = rows_of(group, config, read) if best_first else [Row(result, (result,)) for result in group]
+    shown_rows = rows[:limit]
+    shown, cells = [row.result for row in shown_rows], [cell for row in shown_rows for cell in row.cells]
     metric, sign = shown[0].metric, sign_of(console)
-    standing, legend = _standing(group, shown, metric, runs, sign)
-    filled = fill_defaults(shown, lambda result: Cell.of(result, runs).config())
+    standing, legend = _standing(rows, shown_rows, metric, read, sign)
+    filled = fill_defaults(shown, config)
     columns = _columns(filled, metric, standing, sign)
     always = {metric, *standing} | ({"#", "images", "sampler", "NFE"} if len(shown) == 1 else set())
     shared = {name: texts[0] for name, texts in columns.items() if len(set(texts)) == 1 and name not in always}
@@ -72,14 +89,14 @@ def show_group(
         counted.append(things(len(group) - len(ours), "set") + " of given images")
     console.print(Text(f"{listed(counted)}, by {metric} ({direction} is better){heading}"))
     if known := {name: text for name, text in shared.items() if text != "-"}:
-        whom = "all" if len(shown) == len(group) else "all shown"
+        whom = "all" if len(shown) == len(rows) else "all shown"
         console.print(Text(f"{whom}: " + ", ".join(f"{name} {text}" for name, text in known.items())))
     show(console, table)
-    for line in legend:
+    for line in [*seeds_note(shown_rows), *legend]:
         console.print(Text(line))
-    if len(shown) < len(group):
-        console.print(Text(f"the first {count(len(shown))} of {count(len(group))}; --limit 0 shows all"))
-    if (warning := version_warning(shown)) is not None:
+    if len(shown) < len(rows):
+        console.print(Text(f"the first {count(len(shown))} of {count(len(rows))}; --limit 0 shows all"))
+    if (warning := version_warning(cells)) is not None:
         lines(console, warning)
     if left_out:
         console.print(Text(f"a wider terminal also shows {', '.join(left_out)}"))
@@ -88,35 +105,27 @@ def show_group(
         reasons = dict.fromkeys(result.main.reason or "no reason was recorded" for result in lost)
         last = ", ranked last" if best_first else ""
         console.print(Text(f"- : no {metric}{last}: {some(list(reasons))}"))
-    lines(console, *absent_numbers([result for result in shown if not result.lost]))
+    lines(console, *absent_numbers([result for result in cells if not result.lost]))
+    lines(console, *saturation_notes(cells))
     lines(console, "")
 
 
 def _standing(
-    group: Sequence[Result], shown: Sequence[Result], metric: str, runs: str | Path, sign: str
+    rows: Sequence[Row], shown: Sequence[Row], metric: str, read: Callable[[Result], Result], sign: str
 ) -> tuple[dict[str, list[str]], list[str]]:
     """Columns that tell how sure it is that a cell is behind the best, and lines that explain them; none if unknown."""
-
-    def read(result: Result) -> Result:
-        # Lists of very many results come without what only the intervals of differences are made of.
-        number = result.measure(metric)
-        if number.jackknife or number.low is None:
-            return result
-        whole = Cell.of(result, runs).result()
-        return result if whole is None else result.with_measure(whole.measure(metric))
-
-    best, differences = statistics.differences_to_best(group, metric, shown, read)
+    best, differences = differences_to_best(rows, shown, read)
     if not any(differences):
         return {}, []
 
-    def mark(result: Result, found: Difference | None) -> str:
-        if result is best:
+    def mark(row: Row, found: Difference | None) -> str:
+        if row is best:
             return "*"
         if found is None:
-            return "?" if result.value(metric) is not None else ""
+            return "?" if row.result.value(metric) is not None else ""
         return "" if found.significant else "="
 
-    marks = [mark(result, found) for result, found in zip(shown, differences, strict=True)]
+    marks = [mark(row, found) for row, found in zip(shown, differences, strict=True)]
     behind = [
         "" if found is None else "+" * (found.value >= 0) + with_error(found.value, found.half, sign)
         for found in differences
@@ -168,6 +177,8 @@ def _columns(
     columns |= {name: [text(result) for result in shown] for name, text in _BEFORE.items()}
     columns[metric] = [with_error(result.main.value, result.main.half, sign) for result in shown]
     columns |= standing
+    if any(map(is_saturated, shown)):
+        columns["saturated"] = [share_text(result.saturated) if is_saturated(result) else "" for result in shown]
     return columns | {name: [text(result) for result in shown] for name, text in _AFTER.items()}
 
 

@@ -16,6 +16,7 @@ from diffsweep.report.failure import by_reason
 from diffsweep.report.flat_config import flat_config
 from diffsweep.report.leaderboard import absent_numbers, version_warning
 from diffsweep.report.protocol import TITLES, differing_fields
+from diffsweep.report.saturation import is_saturated, saturation_notes, share_text
 from diffsweep.report.statistics import Difference
 from diffsweep.report.thumbnails import strip
 from diffsweep.sweep.plan.jobs import LaunchRecord
@@ -95,7 +96,8 @@ def _table(rows: Sequence[Result], apart: str) -> dict[str, Any]:
         "apart": apart,
         "answer": answer(rows, name, ties, names),
         "common": common_options(rows, varying),
-        "careful": "; ".join(filter(None, [version_warning(rows), *absent_numbers(rows)])) or None,
+        "careful": "; ".join(filter(None, [*saturation_notes(rows), version_warning(rows), *absent_numbers(rows)]))
+        or None,
         "rows": [
             {
                 "cell": result.cell,
@@ -138,6 +140,7 @@ def _numbers(result: Result, behind: Difference | None, names: Sequence[str]) ->
         "sampling": result.sample_seconds,
         "training": result.fit_seconds,
         "floor": main.floor,
+        "saturated": share_text(result.saturated) if is_saturated(result) else "",
         "numbers": {name: [measure.value, measure.half] for name, measure in measures.items()},
     }
 

@@ -105,7 +105,7 @@ def mean_difference(pairs: Sequence[tuple[Result, Result]], name: str, level: fl
     sqrt(S / (S - 1) sum e_s^2), that of clusters. Both half widths, each with its own t, add in squares, which counts
     what samples do to a single seed twice: wide rather than narrow.
     """
-    gaps, noises, seeds = [], [], []
+    examples = []
     for a, b in pairs:
         first, second, noise = a.measure(name), b.measure(name), a.sample_seed
         one, other = first.jackknife, second.jackknife
@@ -113,11 +113,41 @@ def mean_difference(pairs: Sequence[tuple[Result, Result]], name: str, level: fl
             return None
         if noise is None or noise != b.sample_seed:
             return None
-        gaps.append(first.value - second.value)
-        noises.append((noise, [x - y for x, y in zip(one, other, strict=True)]))
-        seeds.append(a.seed if a.seed == b.seed else None)
-    if not gaps:
+        without = [x - y for x, y in zip(one, other, strict=True)]
+        examples.append(_Example(first.value - second.value, without, noise, a.seed if a.seed == b.seed else None))
+    return _mean(examples, level)
+
+
+def seed_mean(results: Sequence[Result], name: str, level: float = LEVEL) -> Difference | None:
+    """The mean of a number over cells of several training seeds, with its interval; None where nothing tells it.
+
+    The interval is that of `mean_difference`, for differences to 0.
+    """
+    examples = []
+    for result in results:
+        measure = result.measure(name)
+        if measure.value is None or not measure.jackknife or result.sample_seed is None:
+            return None
+        examples.append(_Example(measure.value, measure.jackknife, result.sample_seed, result.seed))
+    return _mean(examples, level)
+
+
+@dataclass(frozen=True)
+class _Example:
+    """A number or difference of which a mean is taken: its value, itself without each block, its noise and seed."""
+
+    value: float
+    without: Sequence[float]
+    noise: float
+    seed: float | None
+
+
+def _mean(examples: Sequence[_Example], level: float) -> Difference | None:
+    if not examples:
         return None
+    gaps = [one.value for one in examples]
+    noises = [(one.noise, one.without) for one in examples]
+    seeds = [one.seed for one in examples]
     count, value, squares = len(gaps), math.fsum(gaps) / len(gaps), 0.0
     for noise in dict.fromkeys(noise for noise, _ in noises):
         rows = [without for other, without in noises if other == noise]

@@ -29,6 +29,8 @@ from diffsweep.report.protocol import (
     field_text,
     with_main_number,
 )
+from diffsweep.report.saturation import is_saturated, saturation_text, share_text
+from diffsweep.report.seeds import rows_of
 from diffsweep.sweep.store.record import Cell
 from diffsweep.sweep.store.result import CHOICES, Measure, Result
 
@@ -68,6 +70,8 @@ def show_result(result: Result, console: Console | None = None, runs: str | Path
         table.add_row("", f"and {count(len(others) - _NUMBERS)} more in result.json")
     if result.note:
         table.add_row("careful", Text(result.note))
+    if result.saturated is not None:
+        table.add_row("saturated", Text(saturation_text(result)))
     if result.images is not None:
         table.add_row("samples", f"{count(result.samples)} of {count(result.images_available)}")
     else:
@@ -173,7 +177,8 @@ def _calls(result: Result) -> str:
 def line(result: Result) -> str:
     """One finished run in one line, as a sweep shows it while it goes on."""
     choices = " ".join(f"{group}={option}" for group, option in result.options.items() if group in CHOICES)
-    return f"done {choices}  {result.metric} {_number(result.main)}"
+    saturated = f"  {share_text(result.saturated)} of values saturated" if is_saturated(result) else ""
+    return f"done {choices}  {result.metric} {_number(result.main)}{saturated}"
 
 
 def show_where(
@@ -184,7 +189,7 @@ def show_where(
     if report.exists():
         lines(console, f"report         {report}")
     lines(console, f"table          {table}")
-    bests = [min(group, key=rank) for group in by_protocol(results).values()]
+    bests = [_best(group, runs) for group in by_protocol(results).values()]
     for best in bests[:_EXAMPLES]:
         cell = Cell.of(best, runs)
         pictures = cell.folder / (best.grid or cell.samples_file.name)
@@ -192,8 +197,14 @@ def show_where(
             terminal_image.show(pictures, console)
         lines(console, f"best pictures  {pictures}")
     lines(console, "", "next:")
-    for command, why in next_commands(bests[0])[1:2]:
+    for command, why in next_commands(bests[0], runs)[1:2]:
         lines(console, f"  {command}", f"    # the best, with {why}")
+
+
+def _best(group: Sequence[Result], runs: str | Path) -> Result:
+    """The best cell of the best method, which need not be the best of all cells: of several seeds one is lucky."""
+    rows = rows_of(group, lambda result: Cell.of(result, runs).config())
+    return min(rows[0].cells, key=rank)
 
 
 def show_resume(command: str, console: Console | None = None) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -31,10 +30,12 @@ from diffsweep.evaluation.extractor import Extractor
 from diffsweep.evaluation.features import Features
 from diffsweep.evaluation.images import Images, read_images
 from diffsweep.evaluation.pictures import grid
+from diffsweep.messages import say
 from diffsweep.runs.build import evaluation_settings, make_evaluation, trainer_settings
 from diffsweep.runs.instantiate import make
 from diffsweep.runs.resample import SETTINGS, SHEET
 from diffsweep.scoring.measure import measure
+from diffsweep.scoring.saturation import saturated_share
 from diffsweep.scoring.score import GRID
 from diffsweep.settings import EvaluationSettings
 from diffsweep.sweep.store.lease import Lease
@@ -187,7 +188,7 @@ class External:
         """
 
         def waiting(holder: Process | None) -> None:
-            print(f"{self.name} is being evaluated by {holder}; waiting for it", file=sys.stderr, flush=True)
+            say(f"{self.name} is being evaluated by {holder}; waiting for it")
 
         device = make_trainer(
             trainer_settings(self.cfg), self.cell.folder, exact=False, logger=False
@@ -206,7 +207,8 @@ class External:
         class_labels = None if self.images.class_labels is None else self.images.class_labels[self.order]
         features = Features.collect(self._batches(there.extractor, show), class_labels, there.outputs)
         extracted = time.monotonic()
-        measurement = measure(self.dataset, there, self.settings, features, 0, show=show)
+        saturated = saturated_share(self.images.x[part] for part in self.order.split(self.settings.batch_size))
+        measurement = measure(self.dataset, there, self.settings, features, 0, saturated=saturated, show=show)
         finished = time.monotonic()
         if isinstance(self.dataset, Pictures):
             notes = [measurement.note] if measurement.note else []
@@ -268,7 +270,7 @@ def read(path: str, size: int | None, corrupt: str) -> Images:
         (images.ignored, "ignored: no pictures by their names"),
     ):
         if count:
-            print(f"{count} {'file' if count == 1 else 'files'} of {path} {what}", file=sys.stderr)
+            say(f"{count} {'file' if count == 1 else 'files'} of {path} {what}")
     return images
 
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import torch
+
 from diffsweep.data.examples import Split
 from diffsweep.data.modality import Modality
 from diffsweep.evaluation.evaluate import Evaluation
@@ -20,8 +22,12 @@ from diffsweep.evaluation.metric import settings as metric_settings
 from diffsweep.evaluation.reference import Library, RealData, Reference
 from diffsweep.scoring.estimate import measure_of
 from diffsweep.scoring.reference_lease import alone
+from diffsweep.scoring.saturation import saturated_share
 from diffsweep.settings import EvaluationSettings
 from diffsweep.sweep.store.result import Measure, Measurement
+
+# Real examples of which the share of saturated values is taken, and as many of them are read in one go.
+_SHARE_OF, _CHUNK = 10_000, 1_000
 
 
 class RealDataset(Protocol):
@@ -48,11 +54,13 @@ class Baseline:
         floor: the same numbers of as many real samples of the other split, which a perfect model would have; none
             where that split is empty.
         held_out: how many those are; None where that split is empty.
+        saturated: share of the values of the reference that are at an end of their range; None for real numbers.
     """
 
     reference: Reference
     floor: Mapping[str, float]
     held_out: int | None
+    saturated: float | None
 
     @classmethod
     def of(
@@ -77,10 +85,12 @@ class Baseline:
             ValueError: if the data cannot be read, or do not fit the extractor.
         """
         library = Library(evaluation.extractor, evaluation.outputs, settings.cache, settings.batch_size, show, alone)
-        reference = library.reference(dataset.load(settings.reference))
+        real = dataset.load(settings.reference)
+        reference = library.reference(real)
+        saturated = _saturated(reference, real)
         held_out = dataset.load(settings.held_out_split)
         if not len(held_out):
-            return cls(reference, {}, None)
+            return cls(reference, {}, None, saturated)
 
         def floor() -> dict[str, float]:
             chosen = library.held_out(held_out, settings.samples, settings.seed, balanced=balanced)
@@ -89,7 +99,18 @@ class Baseline:
         key = [held_out.digest(), settings.samples, settings.seed, balanced]
         metrics = [(metric_settings(metric), _code(metric)) for metric in evaluation.metrics]
         numbers = reference.keep(json.dumps(["floor", key, metrics]), floor)
-        return cls(reference, numbers, min(settings.samples, len(held_out)))
+        return cls(reference, numbers, min(settings.samples, len(held_out)), saturated)
+
+
+def _saturated(reference: Reference, real: RealData) -> float | None:
+    """The share of saturated values of real data, of a fixed choice where there are very many."""
+
+    def share() -> dict[str, float]:
+        order = torch.randperm(len(real), generator=torch.Generator().manual_seed(0))
+        found = saturated_share(real.take(chosen).x for chosen in order[:_SHARE_OF].split(_CHUNK))
+        return {} if found is None else {"saturated": found}
+
+    return reference.keep("saturated", share).get("saturated")
 
 
 def _code(metric: Metric) -> str:
@@ -104,6 +125,7 @@ def measure(
     drawn: Features,
     broken: int,
     *,
+    saturated: float | None = None,
     show: bool = True,
 ) -> Measurement:
     """What samples are worth: every number with its interval, and how it was measured.
@@ -114,6 +136,7 @@ def measure(
         settings: Which split of the data is the reference.
         drawn: Features of the samples that are finite.
         broken: How many more there were that are not. The main number is then null, with the reason beside it.
+        saturated: Share of the values of those samples that are at an end of their range; None for real numbers.
         show: Whether to draw bars when standard error is a terminal.
 
     Raises:
@@ -139,6 +162,8 @@ def measure(
         note=_note(evaluation, total, real.reference.n),
         samples=total,
         broken_samples=broken,
+        saturated=saturated,
+        reference_saturated=real.saturated,
         reference_split=settings.reference,
         reference_samples=real.reference.n,
         reference_digest=real.reference.digest[:12],

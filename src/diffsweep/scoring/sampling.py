@@ -6,6 +6,7 @@ An extractor looks at each batch where it was drawn: only features travel, and n
 from __future__ import annotations
 
 import copy
+import math
 import signal
 import threading
 import time
@@ -28,6 +29,7 @@ from diffsweep.diffusion.guidance import Guidance, Unguided
 from diffsweep.evaluation.extractor import Extractor
 from diffsweep.evaluation.features import Features
 from diffsweep.random_streams import generator
+from diffsweep.scoring.saturation import saturated_values
 from diffsweep.trainer import Interrupted
 
 UNGUIDED = Unguided()
@@ -36,13 +38,15 @@ UNGUIDED = Unguided()
 class SampleBatch(NamedTuple):
     """A batch of samples: numbers (N,), stored data, which are finite (N,), and the extractor's outputs.
 
-    A sample that is not finite is grey, or the origin of the plane.
+    A sample that is not finite is grey, or the origin of the plane. `saturated` is how many values of each are at an
+    end of their range (N,); None for real numbers.
     """
 
     numbers: Tensor
     samples: Tensor
     finite: Tensor
     outputs: dict[str, Tensor]
+    saturated: Tensor | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,15 +154,17 @@ class Sampling(LightningModule):
         x0 = self.sampler(self.guided, noise, schedule=schedule, generator=streams, condition=labels).float()
         finite = torch.isfinite(x0).flatten(1).all(dim=1)
         samples = self.model.decode(torch.where(finite.view(-1, *[1] * (x0.ndim - 1)), x0, 0))
+        counts = saturated_values(samples)
+        saturated = None if counts is None else counts.cpu()
         if self.extraction is None:
-            return SampleBatch(batch.cpu(), samples.cpu(), finite.cpu(), {})
+            return SampleBatch(batch.cpu(), samples.cpu(), finite.cpu(), {}, saturated)
         started = self._now()
         outputs = self.extraction.extractor(samples)
         wanted = {name: outputs[name].cpu() for name in {"features", *self.extraction.outputs}}
         self.extract_seconds += self._now() - started
         if self.model.dataset.modality == IMAGES:
             samples = samples[: max(0, self.extraction.shown - numbers[0])]
-        return SampleBatch(batch.cpu(), samples.cpu(), finite.cpu(), wanted)
+        return SampleBatch(batch.cpu(), samples.cpu(), finite.cpu(), wanted, saturated)
 
     def labels(self, numbers: Tensor) -> Tensor | None:
         """Labels (N,) of the samples with these numbers; None for data without."""
@@ -243,6 +249,7 @@ class SampleSet:
         device: Where this rank drew its share.
         precision: Number format that the model ran in.
         nfe: Network evaluations that a sample took, those of guidance included; a whole number if all took the same.
+        saturated: Share of the values of finite samples that are at an end of their range; None for real numbers.
     """
 
     samples: Tensor
@@ -253,6 +260,7 @@ class SampleSet:
     device: torch.device
     precision: str
     nfe: float
+    saturated: float | None
 
 
 def draw(
@@ -308,7 +316,14 @@ def draw(
         device=trainer.strategy.root_device,
         precision=str(trainer.precision),
         nfe=rows // n if rows % n == 0 else rows / n,
+        saturated=_saturated(batches, finite, math.prod(sampling.model.dataset.stored)),
     )
+
+
+def _saturated(batches: Sequence[SampleBatch], finite: Tensor, values: int) -> float | None:
+    """The share of saturated values of the finite samples, which have so many values each."""
+    counts = [batch.saturated for batch in batches if batch.saturated is not None]
+    return int(torch.cat(counts)[finite].sum()) / (int(finite.sum()) * values) if counts and finite.any() else None
 
 
 class _Share:

@@ -92,7 +92,9 @@ def score(
     started = time.monotonic()
     cell.write_status("running", stage="evaluate")
     there = dataclasses.replace(evaluation, extractor=evaluation.extractor.to(drawn.device))
-    measurement = measure(model.dataset, there, settings, drawn.features, drawn.broken, show=show)
+    measurement = measure(
+        model.dataset, there, settings, drawn.features, drawn.broken, saturated=drawn.saturated, show=show
+    )
     of_model = measure_model(
         scoring.model_metrics,
         model.denoiser.to(drawn.device),

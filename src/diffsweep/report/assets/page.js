@@ -90,6 +90,7 @@ function columns() {
     { title: "sampling time, s", field: "sampling", width: 112, ...formatted((one) => digits(one, 3)) },
     { title: "training time, s", field: "training", width: 104, ...formatted((one) => digits(one, 3)) },
     { title: "real against real", field: "floor", width: 96, visible: main, ...formatted((one) => digits(one)) },
+    ...(table.rows.some((row) => row.saturated) ? [{ title: "saturated", field: "saturated", width: 96 }] : []),
   ];
 }
 

@@ -150,6 +150,9 @@ class Measurement:
         note: a warning about them; None if there is none.
         samples: how many were measured.
         broken_samples: how many of them are not finite.
+        saturated: share of the values of the others that are at an end of their range, as 0 and 255 are of images;
+            None for real numbers.
+        reference_saturated: the same share of the real data.
         reference_split: of the real data that they are compared with; None for real data without splits.
         reference_samples: how many real samples those are.
         reference_digest: of their content.
@@ -166,6 +169,8 @@ class Measurement:
     note: str | None
     samples: int
     broken_samples: int
+    saturated: float | None
+    reference_saturated: float | None
     reference_split: str | None
     reference_samples: int
     reference_digest: str
@@ -184,6 +189,8 @@ class Measurement:
             "evaluation_note": self.note,
             "samples": self.samples,
             "broken_samples": self.broken_samples,
+            "saturated": self.saturated,
+            "reference_saturated": self.reference_saturated,
             "reference_split": self.reference_split,
             "reference_samples": self.reference_samples,
             "reference_digest": self.reference_digest,
@@ -307,6 +314,8 @@ class Result:
         images: what tables call given images; None for samples of a trained model.
         images_available: how many images were given.
         samples: how many were measured.
+        saturated: share of their values at an end of their range.
+        reference_saturated: the same share of the real data.
         reference_split: of the real data.
         reference_samples: how many real samples.
         reference_digest: of the real data.
@@ -341,6 +350,8 @@ class Result:
     images = _Text("images")
     images_available = _Number("images_available")
     samples = _Number("samples")
+    saturated = _Number("saturated")
+    reference_saturated = _Number("reference_saturated")
     reference_split = _Text("reference_split")
     reference_samples = _Number("reference_samples")
     reference_digest = _Text("reference_digest")
