@@ -11,6 +11,8 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from diffsweep.messages import print_lines
+
 if TYPE_CHECKING:
     from diffsweep.sweep.search.study import Search
 
@@ -67,19 +69,28 @@ class OptunaSweeper(Sweeper):
 
         from diffsweep.entry import sweep_end
         from diffsweep.entry.trial import Worker
+        from diffsweep.entry.trial_check import refuse_impossible_trials
+        from diffsweep.messages import say
         from diffsweep.mistakes import compact
-        from diffsweep.sweep.plan.unread_keys import refuse_unread
+        from diffsweep.sweep.execute.local_pool import MachineResources
+        from diffsweep.sweep.plan.option_keys import dropped_keys
         from diffsweep.sweep.search import supervisor
+        from diffsweep.sweep.search.space import described
         from diffsweep.sweep.search.workers import WorkerLauncher, make_workers
 
         assert self.config is not None
         assert self.hydra_context is not None
         with compact():
             search = self._search(arguments)
+            launcher = instantiate(self.config.hydra.launcher)
+            elsewhere = isinstance(launcher, WorkerLauncher)
             # A typing error is found here, before anything is written.
-            overrides = search.overrides(search.example())
-            cfg = self.hydra_context.config_loader.load_sweep_config(self.config, overrides)
-            refuse_unread(cfg)
+            here = not elsewhere and not MachineResources.detect().gpus
+            plan = refuse_impossible_trials(search, self.hydra_context.config_loader, self.config, devices=here)
+            cfg = OmegaConf.create(plan.config(plan.tasks[0].cell))
+            values = {key: described(one) for key, one in search.distributions.items()}
+            for _, sentence in dropped_keys([task.overrides for task in plan.tasks], values):
+                say(f"note: {sentence}")
             if not _runs(cfg, search):
                 return
             if search.objectives.keys:
@@ -90,7 +101,6 @@ class OptunaSweeper(Sweeper):
             search, snapshot = supervisor.prepare(search, [path for path in sources if path.is_absolute()])
             sweep_end.remember(search.folder, search.runs)
             OmegaConf.save(self.config, search.folder / "multirun.yaml")
-            launcher = instantiate(self.config.hydra.launcher)
             detach = isinstance(launcher, WorkerLauncher) and launcher.detaches
             code = supervisor.run(search, make_workers(search, launcher, snapshot, Worker), detach=detach)
         if code:
@@ -147,7 +157,9 @@ def _named(value: Any) -> dict[str, Any]:
 
 def _runs(cfg: DictConfig, search: Search) -> bool:
     """Whether anything is to run; else what `mode` asks for is done. Raises ValueError for what no search can do."""
+    from diffsweep.messages import say
     from diffsweep.sweep.plan.mode import Mode
+    from diffsweep.sweep.search.space import described
 
     mode, trainer = Mode.of(cfg), cfg.trainer
     if mode.forces:
@@ -161,9 +173,9 @@ def _runs(cfg: DictConfig, search: Search) -> bool:
     if mode.fetches_data:
         from diffsweep.runs.prefetch import prefetch
 
-        print(prefetch(cfg), flush=True)
+        print_lines(prefetch(cfg))
     elif not mode.runs_jobs:
-        print(f"study {search.name}: {search.n_trials} trials of", file=sys.stderr)
+        say(f"study {search.name}: {search.n_trials} trials of")
         for key, distribution in search.distributions.items():
-            print(f"  {key}: {distribution}", file=sys.stderr)
+            say(f"  {key}={described(distribution)}")
     return mode.runs_jobs

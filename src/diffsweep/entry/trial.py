@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from diffsweep.messages import say
 from diffsweep.mistakes import is_mistake, one_line
 from diffsweep.sweep.plan.snapshot import import_user_modules
 from diffsweep.sweep.search.objectives import InvalidSearchError
@@ -44,7 +45,7 @@ class Worker:
             # A job that SLURM has started again on another node must first see that the earlier process is dead.
             held = lease.acquire(wait=PATIENCE)
         except Busy as busy:
-            print(busy, file=sys.stderr)
+            say(str(busy))
             return
         with held:
             me = lease.holder()
@@ -88,18 +89,18 @@ def _run_trial(study: SearchStudy, trial: Trial) -> None:
     except Exception as error:
         mistake = str(error) if isinstance(error, InvalidSearchError) else None
         trial.set_user_attr("reason", one_line(error))
-        print(f"trial {trial.number} failed: {one_line(error)}", file=sys.stderr, flush=True)
+        say(f"trial {trial.number} failed: {one_line(error)}")
         if not is_mistake(error):
-            traceback.print_exception(error)
+            say("".join(traceback.format_exception(error)).rstrip())
     study.study.tell(trial, values, state, skip_if_finished=True)
     if mistake is not None:
         study.set_mistake(mistake)
 
 
 def _values(search: Search, trial: Trial) -> list[float]:
-    overrides = search.overrides(trial.params)
-    print(f"trial {trial.number}: {' '.join(overrides)}", file=sys.stderr, flush=True)
-    cfg, choices = search.compose(overrides)
+    cfg, choices, overrides = search.compose(search.overrides(trial.params))
+    say(f"trial {trial.number}: {' '.join(overrides)}")
+    trial.set_user_attr("overrides", overrides)
     run = Run.of(cfg, {group: option for group, option in choices.items() if option is not None})
     trial.set_user_attr("cell", run.cell.signature)
     trial.set_user_attr("result", str(run.cell.result_file))
@@ -128,7 +129,7 @@ def _watch(search: Search, trial: Trial, cfg: Any) -> Any:
             )
         trial.report(value, step)
         stop = trial.should_prune()
-        print(f"trial {trial.number}: step {step} {metric} {value:.4g}{', pruned' if stop else ''}", file=sys.stderr)
+        say(f"trial {trial.number}: step {step} {metric} {value:.4g}{', pruned' if stop else ''}")
         return stop
 
     return PruningPolicy(rungs, search.strategy.pruner["samples"], report)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from contextvars import ContextVar
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,14 +16,20 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 
+# Whether the config is composed from which a sweep is launched.
+_launching: ContextVar[bool] = ContextVar("launching", default=False)
+
+
 def accept_added_parameters() -> None:
     """Have Hydra, in this process, add a key to a mapping if the `_target_` there takes it.
 
-    For any other key that is not there it raises ValueError with the nearest ones. Hydra has no other place for that
-    than the function that writes overrides into a config.
+    For any other key that is not there it raises ValueError with the nearest ones. The config from which a sweep is
+    launched leaves such a key out: it may belong to another option than the default, and every cell is composed with
+    it. Hydra has no other place for that than the functions that compose a config and write overrides into it.
     """
     from hydra._internal.config_loader_impl import ConfigLoaderImpl
     from hydra.errors import ConfigCompositionException
+    from hydra.types import RunMode
     from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 
     write = ConfigLoaderImpl._apply_overrides_to_config
@@ -35,9 +42,22 @@ def accept_added_parameters() -> None:
                 write([_adding(override, cfg)], cfg)
             except ConfigCompositionException as error:
                 if isinstance(error.__cause__, ConfigKeyError | ConfigAttributeError):
+                    if _launching.get() and not override.key_or_group.startswith("hydra"):
+                        continue
                     raise ValueError(_absent(override.key_or_group, cfg)) from error
                 raise
 
+    load = ConfigLoaderImpl.load_configuration
+
+    def load_configuration(self: Any, *args: Any, **kwargs: Any) -> DictConfig:
+        # Hydra composes the cells of a sweep with RunMode.RUN.
+        token = _launching.set(kwargs.get("run_mode") == RunMode.MULTIRUN)
+        try:
+            return load(self, *args, **kwargs)
+        finally:
+            _launching.reset(token)
+
+    ConfigLoaderImpl.load_configuration = load_configuration  # type: ignore[method-assign]
     write_or_add.accepts_added_parameters = True  # type: ignore[attr-defined]
     ConfigLoaderImpl._apply_overrides_to_config = staticmethod(write_or_add)  # type: ignore[method-assign]
 

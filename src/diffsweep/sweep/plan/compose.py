@@ -22,6 +22,7 @@ from copy import deepcopy
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from diffsweep.sweep.plan.option_keys import OptionConfig, OptionKeys, key_of
 from diffsweep.sweep.store.environment import Expressions, environment_expressions
 from diffsweep.sweep.store.signature import resolved
 
@@ -58,7 +59,7 @@ class Composed(NamedTuple):
     """One cell: its overrides, its config, and which option each group has."""
 
     overrides: Path
-    """As the sweeper gave them."""
+    """As the sweeper gave them, without those that the cell's options do not know and others of the sweep do."""
     config: dict[str, Any]
     """Plain, interpolations resolved, without the key `hydra`; its subtrees are shared between cells: read only."""
     choices: dict[str, str | None]
@@ -75,14 +76,17 @@ def compose(
 ) -> Iterator[Composed]:
     """The cells of `batch` in its order: what `loader.load_sweep_config(master, overrides)` gives for each, resolved.
 
+    A word whose key only other options of the batch know is left out, see `option_keys`.
+
     `loader` is the `config_loader` of a launcher's `HydraContext`, `master` the config that its `setup` is given.
     `check` raises ValueError for a config that is refused for its keys: cells with equal keys are checked once.
 
     Raises Hydra's own exception for the first cell that Hydra refuses (`mistakes.one_line` shortens it), and ValueError
     for one with a missing value (`???`) or an interpolation that fails.
     """
-    composer = _Composer(loader, master, check)
-    return (composer.cell(tuple(overrides)) for overrides in batch)
+    every = [tuple(overrides) for overrides in batch]
+    composer = _Composer(loader, master, check, every)
+    return (composer.cell(overrides) for overrides in every)
 
 
 class _Override(NamedTuple):
@@ -129,7 +133,9 @@ class _Base(NamedTuple):
 
 
 class _Composer:
-    def __init__(self, loader: ConfigLoader, master: DictConfig, check: Callable[[DictConfig], None]) -> None:
+    def __init__(
+        self, loader: ConfigLoader, master: DictConfig, check: Callable[[DictConfig], None], batch: Sequence[Path]
+    ) -> None:
         from hydra.core.override_parser.overrides_parser import OverridesParser
 
         self.loader = loader
@@ -137,6 +143,10 @@ class _Composer:
         self.check = check
         self.parser = OverridesParser.create(config_loader=loader)
         self.load = lru_cache(_KEPT)(self._load)
+        self.batch = batch
+        self.option_keys = OptionKeys(self._option_config, self._is_group)
+        # Overrides of options -> words that are known not to apply to them.
+        self.dropped: dict[Path, set[str]] = {}
         self.overrides: dict[str, _Override] = {}
         self.groups: dict[str, bool] = {}
         self.bases: dict[tuple[Path, Path], _Base] = {}
@@ -145,6 +155,31 @@ class _Composer:
         self.written: dict[tuple[int, Path], Any] = {}
 
     def cell(self, texts: Path) -> Composed:
+        options = tuple(text for text in texts if self._is_option_text(text)) if self.dropped else ()
+        dropped = self.dropped.get(options, set())
+        kept = tuple(text for text in texts if text not in dropped) if dropped else texts
+        try:
+            return self._composed(kept)
+        except Exception:
+            applying = self.option_keys.applying(kept, dict.fromkeys(self.batch))
+            if applying == kept:
+                raise
+            options = tuple(text for text in texts if self._is_option_text(text))
+            self.dropped.setdefault(options, set()).update(set(kept) - set(applying))
+            return self._composed(applying)
+
+    def _is_option_text(self, text: str) -> bool:
+        key = key_of(text)
+        return key is not None and self._is_group(key)
+
+    def _option_config(self, options: Path) -> OptionConfig:
+        from omegaconf import OmegaConf
+
+        cfg, choices = self.load(options)
+        plain: Any = OmegaConf.to_container(cfg, resolve=False)
+        return OptionConfig(plain, choices)
+
+    def _composed(self, texts: Path) -> Composed:
         base, free = self._split(texts)
         if base.incomplete is not None:
             raise base.incomplete

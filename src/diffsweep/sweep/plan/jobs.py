@@ -136,12 +136,16 @@ class LaunchRecord:
         content = read_json(folder / "jobs.json")
         if content is None:
             return None
-        return cls(
-            content["kind"],
-            tuple(Job.parse(job) for job in content["jobs"]),
-            Process.parse(content["launcher"] or {}),
-            content["ended"],
-        )
+        try:
+            return cls(
+                content["kind"],
+                tuple(Job.parse(job) for job in content["jobs"]),
+                Process.parse(content["launcher"] or {}),
+                content["ended"],
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            file = folder / "jobs.json"
+            raise ValueError(f"{file} is no record of jobs that this version can read ({error!r})") from error
 
     @staticmethod
     def remove(folder: Path) -> None:

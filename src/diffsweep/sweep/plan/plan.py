@@ -19,6 +19,7 @@ from typing import Any
 
 from diffsweep.files import read_json, write_atomic
 from diffsweep.former_names import with_current_targets
+from diffsweep.sweep.plan.option_keys import dropped_keys
 from diffsweep.sweep.store.environment import revealed
 from diffsweep.sweep.store.process import now
 from diffsweep.sweep.store.record import Cell, Fit, Run
@@ -223,13 +224,24 @@ def warnings(tasks: Sequence[Task]) -> list[str]:
     for key, values in axes.items():
         if len(values) < 2:
             continue
-        seen: dict[tuple[tuple[str, str], ...], set[str]] = {}
+        seen: dict[tuple[tuple[str, str], ...], tuple[set[str | None], set[str]]] = {}
         for task, one in zip(tasks, pairs, strict=True):
             rest = tuple(sorted((name, value) for name, value in one.items() if name != key))
-            seen.setdefault(rest, set()).add(task.cell)
-        if all(len(cells) == 1 for cells in seen.values()):
+            met, cells = seen.setdefault(rest, (set(), set()))
+            met.add(one.get(key))
+            cells.add(task.cell)
+        compared = [cells for met, cells in seen.values() if len(met) > 1]
+        if compared and all(len(cells) == 1 for cells in compared):
             empty.append(key)
             texts.append(f"{key} changes no result: its {len(values)} values ask for the same cells")
+    dropped = dict(dropped_keys([task.overrides for task in tasks]))
+    texts += dropped.values()
+    # Combinations that differ in a key that does not apply are one, which that sentence has said.
+    different = {
+        (task.overrides if dropped.keys() - one.keys() else task.num): task
+        for task, one in zip(tasks, pairs, strict=True)
+    }
+    tasks = list(different.values())
     counts = Counter(task.cell for task in tasks)
     again = sum(count - 1 for count in counts.values())
     if again and not empty:

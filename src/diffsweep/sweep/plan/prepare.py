@@ -17,6 +17,7 @@ from diffsweep.sweep.plan.hydra_job import hydra_node
 from diffsweep.sweep.plan.jobs import Job, LaunchRecord, RemainingWork
 from diffsweep.sweep.plan.mode import Mode
 from diffsweep.sweep.plan.plan import Plan, SignedConfig
+from diffsweep.sweep.plan.same_method import same_methods
 from diffsweep.sweep.plan.sense import doubts
 from diffsweep.sweep.plan.unread_keys import refuse_unread
 from diffsweep.sweep.plan.user_modules import dotted_names
@@ -117,7 +118,8 @@ def notes(plan: Plan, remaining: RemainingWork) -> list[str]:
     # Cells share most of their parts, and so their doubts.
     unlikely = list(dict.fromkeys(text for cell in remaining.cells for text in doubts(plan.config(cell))))
     more = [f"{len(unlikely) - 3} more of this kind"] if len(unlikely) > 3 else []
-    return [f"note: {text}" for text in (*failed, *plan.warnings, *unlikely[:3], *more)]
+    same = same_methods(plan) if remaining.cells else ()
+    return [f"note: {text}" for text in (*failed, *plan.warnings, *same, *unlikely[:3], *more)]
 
 
 def names(plan: Plan) -> set[str]:

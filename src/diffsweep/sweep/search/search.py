@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from diffsweep.files import read_json, write_json
 from diffsweep.sweep.plan.added_parameters import accept_added_parameters
+from diffsweep.sweep.plan.option_keys import OptionConfig, OptionKeys, key_of
 from diffsweep.sweep.plan.plan import SignedConfig
 from diffsweep.sweep.plan.unread_keys import refuse_unread
 from diffsweep.sweep.search.objectives import Objectives
@@ -22,6 +25,9 @@ from diffsweep.sweep.store.record import Run
 if TYPE_CHECKING:
     from omegaconf import DictConfig
     from optuna.distributions import BaseDistribution
+
+# Of so many combinations of choices each is checked before a search starts.
+_PROBES = 64
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,14 @@ class Composition:
     hydra: Mapping[str, Any] = field(default_factory=dict)
     configs: tuple[str, ...] = ()
     shown: tuple[str, ...] = ()
+
+
+class TrialConfig(NamedTuple):
+    """What a trial runs: its config, the option of each group, and those of its overrides that apply."""
+
+    config: DictConfig
+    choices: dict[str, str | None]
+    overrides: list[str]
 
 
 @dataclass(frozen=True)
@@ -181,21 +195,44 @@ class Search:
         return "; ".join(found)
 
     def overrides(self, params: Mapping[str, Any]) -> list[str]:
-        """All overrides of a trial with these parameters."""
+        """All overrides of a trial with these parameters, those included that its options do not know."""
         return [*self.composition.fixed, *(f"{key}={_text(params[key])}" for key in self.space if key in params)]
 
     def example(self) -> dict[str, Any]:
         """Parameters of the space, always the same ones."""
         return {key: axis(key, one, some=True)[0] for key, one in self.distributions.items()}
 
-    def compose(self, overrides: Sequence[str]) -> tuple[DictConfig, dict[str, str | None]]:
-        """The config that overrides ask for, and the option of each group; Hydra's state stays as it was.
+    def probes(self) -> list[list[str]]:
+        """Overrides of trials that together have what a search can run into: what is checked before it starts.
 
-        Raises Hydra's exceptions for overrides that it refuses, ValueError for a key that nothing reads.
+        Every combination of choices or, where there are too many, every pair; and both ends of every range.
         """
-        from hydra import compose, initialize_config_dir
+        axes = {key: axis(key, one, some=True) for key, one in self.distributions.items()}
+        ranges = {key: values for key, values in axes.items() if not self._has_choices(key)}
+        choices = {key: values for key, values in axes.items() if key not in ranges}
+        first = self.example()
+        pairs = itertools.combinations(choices, 2) if math.prod(map(len, choices.values())) > _PROBES else [choices]
+        found = [
+            first | dict(zip(keys, values, strict=True))
+            for keys in (*pairs, *([key] for key in choices))
+            for values in itertools.product(*(choices[key] for key in keys))
+        ]
+        found += [first | {key: high} for key in ranges for high in (self.distributions[key].high,)]  # type: ignore[attr-defined]
+        return list(map(list, dict.fromkeys(tuple(self.overrides(params)) for params in found)))
+
+    def _has_choices(self, key: str) -> bool:
+        from optuna.distributions import CategoricalDistribution
+
+        return isinstance(self.distributions[key], CategoricalDistribution)
+
+    def compose(self, overrides: Sequence[str]) -> TrialConfig:
+        """What overrides ask for; Hydra's state stays as it was.
+
+        A word whose key only other options of the space know is left out, see `plan.option_keys`. Raises Hydra's
+        exceptions for overrides that it refuses, ValueError for a key that nothing reads.
+        """
+        from hydra import initialize_config_dir
         from hydra.core.global_hydra import GlobalHydra
-        from omegaconf import OmegaConf, flag_override
 
         accept_added_parameters()
         main, *others = (str((self.folder / path).absolute()) for path in self.composition.configs)
@@ -205,21 +242,63 @@ class Search:
         ours, state.hydra = state.hydra, None
         try:
             with initialize_config_dir(main, version_base=hydra["runtime"].get("version_base") or "1.3"):
-                cfg = compose(hydra["job"]["config_name"], [*path, *overrides], return_hydra_config=True)
+                name = hydra["job"]["config_name"]
+                try:
+                    return TrialConfig(*_checked(name, [*path, *overrides]), list(overrides))
+                except Exception:
+                    applying = self._applying(overrides, name, path)
+                    if applying == tuple(overrides):
+                        raise
+                    return TrialConfig(*_checked(name, [*path, *applying]), list(applying))
         finally:
             state.hydra = ours
-        choices: Any = OmegaConf.to_container(cfg.hydra.runtime.choices)
-        with flag_override(cfg, ["struct", "readonly"], False):
-            del cfg["hydra"]
-        refuse_unread(cfg)
-        return cfg, choices
+
+    def _applying(self, overrides: Sequence[str], name: str, path: list[str]) -> tuple[str, ...]:
+        from hydra.core.global_hydra import GlobalHydra
+        from omegaconf import OmegaConf
+
+        loader = GlobalHydra.instance().config_loader()
+
+        def load(options: tuple[str, ...]) -> OptionConfig:
+            cfg, choices = _composed(name, [*path, *options])
+            plain: Any = OmegaConf.to_container(cfg, resolve=False)
+            return OptionConfig(plain, choices)
+
+        def is_group(key: str) -> bool:
+            return bool(loader.get_group_options(key, None, name, path))
+
+        groups = [key for key in self.space if self._has_choices(key) and is_group(key)]
+        others = [
+            [f"{key}={_text(option)}" if key_of(word) == key else word for word in overrides]
+            for key in groups
+            for option in axis(key, self.distributions[key])
+        ]
+        return OptionKeys(load, is_group).applying(overrides, others)
 
     def signed(self, params: Mapping[str, Any]) -> SignedConfig:
         """The signed config of a trial with these parameters. Raises Hydra's exceptions, ValueError."""
-        overrides = self.overrides(params)
-        cfg, choices = self.compose(overrides)
-        run = Run.of(cfg)
-        return SignedConfig(overrides, recorded(cfg), choices, run.fit.signature, run.cell.signature)
+        found = self.compose(self.overrides(params))
+        run = Run.of(found.config)
+        return SignedConfig(
+            found.overrides, recorded(found.config), found.choices, run.fit.signature, run.cell.signature
+        )
+
+
+def _composed(name: str, overrides: list[str]) -> tuple[DictConfig, dict[str, str | None]]:
+    from hydra import compose
+    from omegaconf import OmegaConf, flag_override
+
+    cfg = compose(name, overrides, return_hydra_config=True)
+    choices: Any = OmegaConf.to_container(cfg.hydra.runtime.choices)
+    with flag_override(cfg, ["struct", "readonly"], False):
+        del cfg["hydra"]
+    return cfg, choices
+
+
+def _checked(name: str, overrides: list[str]) -> tuple[DictConfig, dict[str, str | None]]:
+    cfg, choices = _composed(name, overrides)
+    refuse_unread(cfg)
+    return cfg, choices
 
 
 def is_search(folder: str | Path) -> bool:
