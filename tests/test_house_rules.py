@@ -175,6 +175,20 @@ def test_the_files_that_a_folder_describes_are_there() -> None:
         assert not absent, f"{folder}/__init__.py describes {absent}, which are not there"
 
 
+def prints(tree: ast.Module) -> list[int]:
+    """The lines that print text as it is: what comes from files must be shown and not obeyed by a terminal."""
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    names = {"print", "sys.stderr.write", "traceback.print_exc", "traceback.print_exception"}
+    return [call.lineno for call in calls if ast.unparse(call.func) in names]
+
+
+def test_text_is_printed_in_one_place() -> None:
+    found = {path: prints(ast.parse(path.read_text(encoding="utf-8"))) for path in sources()}
+    named = [f"{path}:{line}" for path, lines in found.items() for line in lines if path.name != "messages.py"]
+    assert not named, "use say and print_lines of diffsweep.messages"
+    assert prints(ast.parse("if a:\n    print(a)")) == [2]
+
+
 def undocumented(tree: ast.Module) -> list[str]:
     nodes = [node for node in tree.body if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))]
     names = [node.name for node in nodes if not node.name.startswith("_") and not ast.get_docstring(node)]

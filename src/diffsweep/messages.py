@@ -33,6 +33,12 @@ def say(*lines: str) -> None:
             print(printable(line), file=sys.stderr, flush=True)
 
 
+def print_lines(*lines: str) -> None:
+    """Print lines to standard output. Raises BrokenPipeError if its reader has gone away."""
+    for line in lines:
+        print(printable(line), flush=True)
+
+
 def printable(text: str) -> str:
     """`text` with a visible character, of the same width, in place of every control character but tab and newline."""
     # Nearly all text is, and to ask costs a sixth of translating it.

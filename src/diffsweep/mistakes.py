@@ -18,7 +18,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from diffsweep.messages import printable
+from diffsweep.messages import printable, say
 
 # Exit codes: of a mistake in what was asked for, and of any other failure.
 MISTAKE, FAILURE = 2, 1
@@ -250,7 +250,7 @@ def refuse_lost_working_folder() -> None:
     try:
         os.getcwd()  # noqa: PTH109
     except FileNotFoundError:
-        print("the working folder is gone (deleted or moved): cd to one that is there", file=sys.stderr)
+        say("the working folder is gone (deleted or moved): cd to one that is there")
         raise SystemExit(MISTAKE) from None
 
 
@@ -262,9 +262,9 @@ def wants_traceback() -> bool:
 def report(error: BaseException, program: str = "") -> int:
     """Print a mistake as one line, begun by `program`, and any other error as a traceback; returns the exit code."""
     if not is_mistake(error) or wants_traceback():
-        traceback.print_exception(error)
+        say("".join(traceback.format_exception(error)).rstrip())
     else:
-        print(f"{program}{one_line(error)}", file=sys.stderr, flush=True)
+        say(f"{program}{one_line(error)}")
     return MISTAKE if is_mistake(error) else FAILURE
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diffsweep.commands.values import whole
+from diffsweep.messages import print_lines
 from diffsweep.project import train_command
 from diffsweep.report.format import count, duration, some, things
 
@@ -38,20 +39,20 @@ def run(options: argparse.Namespace) -> int:
         raise ValueError(f"--size {options.size} must be 1 or more")
     found = survey(options.path, options.size, most=None if options.all else 2000)
     for name, value in _rows(found, options.size):
-        print(f"{name:<14}{value}")
+        print_lines(f"{name:<14}{value}")
     for name, reason in found.broken[:_BROKEN]:
-        print(f"  {name}: {reason}")
+        print_lines(f"  {name}: {reason}")
     if len(found.broken) > _BROKEN:
-        print(f"  and {count(len(found.broken) - _BROKEN)} more")
+        print_lines(f"  and {count(len(found.broken) - _BROKEN)} more")
     if options.sheet is not None:
         from diffsweep.files import atomic
 
         with atomic(options.sheet) as temporary:
             found.contact_sheet().save(temporary)
-        print(f"{'contact sheet':<14}{options.sheet}")
+        print_lines(f"{'contact sheet':<14}{options.sheet}")
     skip = ["dataset.broken=skip"] if found.broken else []
     words = ["dataset=images", f"dataset.path={options.path}", f"dataset.size={options.size}", *skip]
-    print(f"\nto train on it:\n  {train_command(*words)}")
+    print_lines(f"\nto train on it:\n  {train_command(*words)}")
     return 0
 
 

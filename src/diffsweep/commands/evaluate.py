@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from diffsweep.commands.values import whole
+from diffsweep.messages import say
 from diffsweep.report.terminal import show_result
 from diffsweep.results.external_config import compose_external
 from diffsweep.sweep.store import query
@@ -54,7 +54,7 @@ def run(options: argparse.Namespace) -> int:
     done = None if options.force else external.cell.result()
     if done is not None:
         again = "" if done.images == external.name else f" as {done.images}; --force records it anew"
-        print(f"already done{again}", file=sys.stderr)
+        say(f"already done{again}")
     alike = [
         result.samples
         for result in query.results(options.runs)
@@ -63,10 +63,7 @@ def run(options: argparse.Namespace) -> int:
     samples, usual = len(external.order), max(set(alike), key=alike.count, default=None)
     if usual is not None and samples not in alike:
         how = f"use --samples {usual}" if usual <= len(images) else f"make {usual - len(images)} more images"
-        print(
-            f"careful: {samples} samples are not compared with the {usual} of other {external.choice} results; {how}",
-            file=sys.stderr,
-        )
+        say(f"careful: {samples} samples are not compared with the {usual} of other {external.choice} results; {how}")
     show_result(done or external.evaluate(force=options.force), runs=options.runs)
     return 0
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from diffsweep.commands.values import days
-from diffsweep.messages import printable
+from diffsweep.messages import print_lines, say
 from diffsweep.report import garbage_table
 from diffsweep.sweep.store import garbage
 
@@ -30,23 +29,23 @@ def run(options: argparse.Namespace) -> int:
     if not runs.is_dir():
         raise ValueError(f"--runs {runs} is no folder")
     if (runs / "fits").is_symlink():
-        print(f"{runs / 'fits'} is a link, which is not followed", file=sys.stderr)
+        say(f"{runs / 'fits'} is a link, which is not followed")
     older_than = options.older_than * garbage.DAY
     found = garbage.garbage(runs, older_than)
     if not found:
-        print("nothing to free")
+        print_lines("nothing to free")
         return 0
     for line in garbage_table.lines(found, older_than):
-        print(printable(line))
+        print_lines(line)
     if not options.yes:
-        print(f"{garbage_table.size(sum(one.size for one in found)):>9}  in all; --yes frees it")
+        print_lines(f"{garbage_table.size(sum(one.size for one in found)):>9}  in all; --yes frees it")
         return 0
     freed = list(garbage.free_all(found, runs, older_than))
-    print(f"{garbage_table.size(sum(size for size, _ in freed)):>9}  freed")
+    print_lines(f"{garbage_table.size(sum(size for size, _ in freed)):>9}  freed")
     failures = [reason for _, reason in freed if reason]
     kept = sum(not size and not reason for size, reason in freed)
     if kept:
-        print(f"{'':>9}  {kept} kept: in use since, or gone already")
+        print_lines(f"{'':>9}  {kept} kept: in use since, or gone already")
     for reason in failures[:20]:
-        print(f"not freed: {reason}", file=sys.stderr)
+        say(f"not freed: {reason}")
     return 1 if failures else 0

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from diffsweep.commands.values import add_trust, whole
 from diffsweep.entry import sweep_end
+from diffsweep.messages import print_lines
 from diffsweep.report import page
 from diffsweep.report.comparison import Comparison, tables
 from diffsweep.report.fill_defaults import fill_defaults
@@ -57,5 +58,5 @@ def run(options: argparse.Namespace) -> int:
             about = replace(about, motions=animations(ranking, options.animate, runs))
     file = Path(options.out) if options.out else file
     page.write(about, file, options.metric)
-    print(file)
+    print_lines(str(file))
     return 0

@@ -6,6 +6,7 @@ import argparse
 import sys
 
 from diffsweep.commands.values import whole
+from diffsweep.messages import say
 from diffsweep.project import train_command
 from diffsweep.report import export
 from diffsweep.report.terminal import show_sweep
@@ -50,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
     chosen = query.select(every, options.filters, options.runs)
     if unreadable:
         more = f" and {len(unreadable) - 1} more" if len(unreadable) > 1 else ""
-        print(f"left out as unreadable: {unreadable[0]}{more}", file=sys.stderr)
+        say(f"left out as unreadable: {unreadable[0]}{more}")
     if not every:
         raise ValueError(
             f"no finished runs in {options.runs}: `{train_command()}` makes one; --runs DIR looks in another folder"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import shlex
-import sys
 from pathlib import Path
 
 from diffsweep.commands.values import add_trust, whole
+from diffsweep.messages import print_lines, say
 from diffsweep.report.format import count, duration
 from diffsweep.sweep.store.process import import_from
 
@@ -63,20 +63,22 @@ def run(options: argparse.Namespace) -> int:
         drawn = resample.resample(request.cfg, request.fit, options.count, seed=request.seed, follow=options.gif)
         files = resample.write(drawn, out, request.settings(drawn))
     if drawn.broken:
-        print(f"careful: {count(drawn.broken)} of {count(options.count)} are not finite", file=sys.stderr)
+        say(f"careful: {count(drawn.broken)} of {count(options.count)} are not finite")
     chosen = " ".join(f"{group}={choice}" for group, choice in request.choices.items())
-    print(f"{count(options.count)} of {request.record.signature} ({chosen or 'as it was trained'})")
-    print(f"{drawn.nfe:g} network calls a sample, seed {request.seed}, {duration(drawn.seconds)} on {drawn.device}\n")
+    print_lines(f"{count(options.count)} of {request.record.signature} ({chosen or 'as it was trained'})")
+    print_lines(
+        f"{drawn.nfe:g} network calls a sample, seed {request.seed}, {duration(drawn.seconds)} on {drawn.device}", ""
+    )
     for title, file in zip(("pictures", "numbers", "animation"), files, strict=False):
-        print(f"{title:<10} {out / file.name}")
-    print("\nnext:")
+        print_lines(f"{title:<10} {out / file.name}")
+    print_lines("\nnext:")
     runs = [] if options.runs == "runs" else ["--runs", options.runs]
     if drawn.samples.ndim == 4:
         words = ["evaluate", str(out / files[1].name), "--reference", request.choices.get("dataset", "DATASET"), *runs]
-        print(f"  diffsweep {shlex.join(words)}")
-        print("    # their score; tables compare equal numbers of samples (-n)")
+        print_lines(f"  diffsweep {shlex.join(words)}")
+        print_lines("    # their score; tables compare equal numbers of samples (-n)")
     other = "ddim" if request.choices.get("sampler") == "heun" else "heun"
     words = ["sample", request.record.signature, "--sampler", other, "--seed", str(request.seed), *runs]
-    print(f"  diffsweep {shlex.join(words)}")
-    print("    # another sampler from the same noise")
+    print_lines(f"  diffsweep {shlex.join(words)}")
+    print_lines("    # another sampler from the same noise")
     return 0

@@ -238,6 +238,10 @@ def _falling(noises: Sequence[float], what: str) -> tuple[float, ...]:
     return noises
 
 
+class NoCommonNoiseError(ValueError):
+    """The levels of noise that a spacing asks for are none that the schedule has."""
+
+
 def _from_table(noises: Sequence[float], schedule: Schedule, steps: int) -> Tensor:
     """The logarithms of as many levels as steps, from the part of the table that the schedule reaches."""
     known = torch.tensor(noises, dtype=torch.float64).log()
@@ -253,7 +257,7 @@ def _range(schedule: Schedule, noise_min: float, noise_max: float) -> tuple[floa
     low = max(noise_min, float(schedule.level(0.0).noise))
     high = min(noise_max, float(schedule.level(1.0).noise))
     if low >= high:
-        raise ValueError(
+        raise NoCommonNoiseError(
             f"a spacing from noise_max={noise_max} to noise_min={noise_min} has nothing in common with this schedule, "
             f"whose noise goes from {float(schedule.level(1.0).noise):.4g} to {float(schedule.level(0.0).noise):.4g}"
         )

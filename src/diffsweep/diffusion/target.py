@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import final
 
 from diffsweep.diffusion.level import Level, Scalar
+from diffsweep.mistakes import above
 
 
 class Target(ABC):
@@ -83,9 +84,15 @@ class EDM(Target):
 
     Args:
         sigma_data: Root mean square of the data.
+
+    Raises:
+        ValueError: unless sigma_data > 0.
     """
 
     sigma_data: float = 0.5
+
+    def __post_init__(self) -> None:
+        above("sigma_data", self.sigma_data)
 
     def coefficients(self, level: Level) -> tuple[Scalar, Scalar]:
         s = self.sigma_data

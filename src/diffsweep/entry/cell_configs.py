@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from diffsweep.messages import print_lines
+
 if TYPE_CHECKING:
     from hydra.core.config_loader import ConfigLoader
     from omegaconf import DictConfig
@@ -49,5 +51,5 @@ def show_one(overrides: Sequence[str], config: dict[str, Any]) -> None:
     """Print one config as a YAML document that begins with its overrides, in a comment."""
     from omegaconf import OmegaConf
 
-    print(f"--- # {' '.join(overrides)}")
-    print(OmegaConf.to_yaml(config), end="", flush=True)
+    print_lines(f"--- # {' '.join(overrides)}")
+    print_lines(OmegaConf.to_yaml(config).rstrip("\n"))

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from diffsweep.messages import say
 from diffsweep.mistakes import one_line
 from diffsweep.sweep.plan.folders import refuse_impossible_folders
 from diffsweep.sweep.plan.plan import Plan
@@ -43,7 +44,7 @@ def refuse_impossible(plan: Plan, cells: Sequence[str], *, devices: bool) -> Non
             raise ValueError(_about(plan, cell, str(error))) from error
     wanted = _representatives(plan, cells)
     if len(wanted) > _MANY:
-        print(f"checking {len(wanted)} combinations", file=sys.stderr, flush=True)
+        say(f"checking {len(wanted)} combinations")
     found = _first_refused(plan, wanted, devices=devices) if wanted else None
     if found is not None:
         raise ValueError(_about(plan, *found))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diffsweep.entry import sweep_end
 from diffsweep.entry.check import refuse_impossible
+from diffsweep.messages import print_lines, say
 from diffsweep.mistakes import is_mistake
 from diffsweep.sweep.execute.local_pool import MachineResources
 from diffsweep.sweep.plan import prepare
@@ -65,7 +65,7 @@ def run(plan: Plan, mode: Mode, start: Start) -> None:
     starts = mode.runs_jobs and remaining.cells
     # The live view of a sweep that starts begins with a heading of its own.
     for line in [*([] if starts else [prepare.heading(plan, remaining)]), *prepare.notes(plan, remaining)]:
-        print(line, file=sys.stderr, flush=True)
+        say(line)
     if mode.shows_plan:
         from diffsweep.report.plan_table import show_plan
 
@@ -90,7 +90,7 @@ def fetch(plan: Plan) -> None:
         key = (task.config.get("dataset"), str((plan.part(cell, "evaluation") or {}).get("extractor")))
         if key not in seen:
             seen.add(key)
-            print(prefetch(OmegaConf.create(plan.config(cell))), flush=True)
+            print_lines(prefetch(OmegaConf.create(plan.config(cell))))
 
 
 def resume(folder: Path, n_trials: int | None = None) -> bool:

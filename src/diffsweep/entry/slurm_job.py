@@ -8,7 +8,6 @@ import os
 import select
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from diffsweep.entry.fork_server import fork_job
+from diffsweep.messages import say
 from diffsweep.ranks import is_first_rank
 from diffsweep.sweep.execute.retry import INTERRUPTED, RetryPolicy, exit_reason
 from diffsweep.sweep.execute.slurm_sweep import SlurmSettings
@@ -96,7 +96,7 @@ class SlurmJob:
             _wait_for_slurm()
         times = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
         if times < self.requeues:
-            print(f"to be queued again: {times + 1} of {self.requeues} times", file=sys.stderr, flush=True)
+            say(f"to be queued again: {times + 1} of {self.requeues} times")
             if subprocess.run(["scontrol", "requeue", slurm_job() or ""], check=False).returncode == 0:
                 _wait_for_slurm()
         reason = f"came to its time limit {times + 1} times: raise resources.{self.job.kind}.time"

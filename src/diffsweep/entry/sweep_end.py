@@ -5,7 +5,6 @@ Our own launchers leave a plan in the sweep's folder; under any other each job l
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
+from diffsweep.messages import say
 from diffsweep.mistakes import one_line
 from diffsweep.report import export, page, terminal
 from diffsweep.report.comparison import Comparison
@@ -78,13 +78,13 @@ def show(folder: Path, runs: Path) -> bool:
             export.write(results, "csv", table)
         except (ValueError, OSError) as error:
             written = False
-            print(f"no table.csv: {one_line(error)}", file=sys.stderr)
+            say(f"no table.csv: {one_line(error)}")
         if failures or _older(report, about):
             try:
                 page.write(about, report)
             except (ValueError, OSError) as error:
                 # The results stand without it.
-                print(f"no report.html: {one_line(error)}", file=sys.stderr)
+                say(f"no report.html: {one_line(error)}")
         terminal.show_where(results, table, report, runs=runs)
     if failures and plan:
         terminal.show_resume(plan.command_for("resume"))

@@ -19,7 +19,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from diffsweep.entry import cell_configs, sweep_end
-from diffsweep.messages import say
+from diffsweep.messages import print_lines, say
 from diffsweep.mistakes import alternatives, did_you_mean, is_mistake, one_line, refuse_lost_working_folder, report
 from diffsweep.project import main_conf, with_joined_folders
 from diffsweep.ranks import check_environment
@@ -69,7 +69,7 @@ def job(cfg: DictConfig) -> float | None:
         if mode.fetches_data:
             from diffsweep.runs.prefetch import prefetch
 
-            print(prefetch(cfg))
+            print_lines(prefetch(cfg))
             return None
         result = None if mode.forces else run.cell.result()
         if result is None:
@@ -85,7 +85,7 @@ def job(cfg: DictConfig) -> float | None:
 
             result = complete(cfg, run, overrides, None if single else Path(node.sweep.dir).name)
         elif single:
-            print("already done", file=sys.stderr)
+            say("already done")
     except Exception as error:
         note["reason"] = one_line(error)
         if single and is_mistake(error):
@@ -100,7 +100,7 @@ def job(cfg: DictConfig) -> float | None:
     if single:
         terminal.show_result(result, runs=cfg.paths.runs)
     else:
-        print(terminal.line(result), file=sys.stderr, flush=True)
+        say(terminal.line(result))
     return result.main.value
 
 

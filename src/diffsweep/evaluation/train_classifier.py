@@ -23,6 +23,7 @@ from torch import Tensor
 
 from diffsweep.evaluation.classifier import WEIGHTS, Classifier
 from diffsweep.files import write_atomic
+from diffsweep.messages import print_lines
 
 
 @dataclass(frozen=True)
@@ -179,7 +180,7 @@ def main(arguments: list[str] | None = None) -> None:
     write_atomic(chosen.out / f"{chosen.dataset}.safetensors", content)
     card = _card(chosen.dataset, recipe, chosen.seed, score, content, parameters)
     write_atomic(chosen.out / f"{chosen.dataset}.md", card.encode())
-    print(f"{chosen.dataset}: test accuracy {score:.2%}, {len(content):,} bytes in {chosen.out}")
+    print_lines(f"{chosen.dataset}: test accuracy {score:.2%}, {len(content):,} bytes in {chosen.out}")
 
 
 if __name__ == "__main__":

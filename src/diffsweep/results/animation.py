@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
+from diffsweep.messages import say
 from diffsweep.results.resample import sample_request
 from diffsweep.sweep.store.process import import_from
 from diffsweep.sweep.store.record import Cell
@@ -46,7 +46,7 @@ def animations(ranking: Sequence[Result], count: int, runs: Path) -> dict[str, d
                 show=False,
             )
         except ValueError as error:
-            print(f"not animated: {cell.signature}: {' '.join(str(error).split())}", file=sys.stderr)
+            say(f"not animated: {cell.signature}: {' '.join(str(error).split())}")
             continue
         animated[cell.signature] = motion([(left.numpy(), right.numpy()) for left, right in drawn.frames])
     return animated

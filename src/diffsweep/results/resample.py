@@ -88,10 +88,6 @@ def sample_request(
     Raises:
         ValueError: for a cell, an option, a setting or a device that is not there, or a config that is not trusted.
     """
-    from omegaconf import DictConfig, OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-    from yaml import YAMLError
-
     if config_dir is not None and not Path(config_dir).is_dir():
         raise ValueError(f"config_dir={config_dir} is no folder")
     record = find(run, runs)
@@ -102,12 +98,9 @@ def sample_request(
         raise ValueError(f"the training {fit.signature} of {record.signature} is not finished")
     if not record.config_file.exists():
         raise ValueError(f"{record.config_file} is not there: choose another cell, or its training {fit.signature}")
-    try:
-        cfg = OmegaConf.load(record.config_file)
-    except (YAMLError, OmegaConfBaseException, UnicodeDecodeError):
-        cfg = None
+    cfg = record.frozen_config()
     groups = ("dataset", "backbone", "sampler", "guidance", "evaluation", "trainer", "paths")
-    if not isinstance(cfg, DictConfig) or any(group not in cfg for group in groups):
+    if any(group not in cfg for group in groups):
         raise ValueError(f"{record.config_file} is not the config of a run that can be sampled: it was cut or altered")
     from diffsweep.runs.trust import check_targets
 

@@ -6,6 +6,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from diffsweep.messages import printable
 from diffsweep.project import train_command
 from diffsweep.sweep.store import query
 from diffsweep.sweep.store.result import GROUPS
@@ -34,7 +35,7 @@ def load(runs: str | Path = "runs", *filters: str) -> pd.DataFrame:
     unreadable: list[str] = []
     every = query.results(runs, unreadable)
     if unreadable:
-        warnings.warn(f"left out as unreadable: {', '.join(unreadable)}", stacklevel=2)
+        warnings.warn(printable(f"left out as unreadable: {', '.join(unreadable)}"), stacklevel=2)
     if not every:
         raise ValueError(f"no finished runs in {runs}: `{train_command()}` makes one")
     chosen = query.select(every, filters, runs)

@@ -18,6 +18,7 @@ from diffsweep.diffusion.guidance import Guidance
 from diffsweep.diffusion.objective import Objective
 from diffsweep.diffusion.objective_check import check_objective
 from diffsweep.diffusion.sampler_check import check_sampler
+from diffsweep.diffusion.spacing import NoCommonNoiseError
 from diffsweep.evaluation.by_kind import ByKind
 from diffsweep.evaluation.evaluate import Evaluation
 from diffsweep.evaluation.extractor import Extractor
@@ -72,7 +73,10 @@ class Components:
         model = Model(denoiser, schedule, dataset, conditional=bool(cfg.backbone.classes))
         if isinstance(diffuser, Objective):
             _warn(check_objective(diffuser, denoiser, tuple(dataset.shape), labels=model.conditional))
-        _warn(check_sampler(sampler, schedule))
+        try:
+            _warn(check_sampler(sampler, schedule))
+        except NoCommonNoiseError as error:
+            raise ValueError(f"{error} (schedule {_settings(cfg.schedule)})") from error
         guidance = make_guidance(cfg, model, sampler)
         optimizer = _make_optimizer(cfg, denoiser)
         make_trainer(trainer, Path(), logger=False)
@@ -248,9 +252,13 @@ def _make_optimizer(cfg: DictConfig, denoiser: Denoiser) -> OptimizerFactory:
     except BadValue as error:
         raise error.below("optimizer") from error
     except (TypeError, ValueError) as error:
-        given = " ".join(f"{key}={value}" for key, value in cfg.optimizer.items() if not str(key).startswith("_"))
-        raise ValueError(f"optimizer {given}: {error}") from error
+        raise ValueError(f"optimizer {_settings(cfg.optimizer)}: {error}") from error
     return optimizer
+
+
+def _settings(part: DictConfig) -> str:
+    """The settings of a part in one line, for what is the work of all of them."""
+    return " ".join(f"{key}={value}" for key, value in part.items() if not str(key).startswith("_"))
 
 
 def _check_extractor(extractor: Extractor, dataset: Dataset) -> None:

@@ -179,7 +179,7 @@ def _typed(name: str, value: Any, hint: Any) -> Any:
             origin in (Any, object)
             or not inspect.isclass(origin)
             or issubclass(origin, Enum)
-            or isinstance(value, (list, Mapping))
+            or (isinstance(value, (list, Mapping)) and issubclass(origin, Collection))
         ):
             return value
         else:

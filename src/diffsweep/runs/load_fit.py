@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from diffsweep.diffusion import Denoiser
@@ -40,8 +40,7 @@ def finished(runs: str | Path, signature: str, own: DictConfig | None = None) ->
         known = f"choose one of {', '.join(done)}" if done else "train one first; its name is `fit` in its result.json"
         raise ValueError(f"{named}: {known}")
     record = Fit(fits / signature)
-    cfg = OmegaConf.load(record.config_file)
-    assert isinstance(cfg, DictConfig)
+    cfg = record.frozen_config()
     check_targets(cfg, record.config_file, own)
     # The first weights are drawn and thrown away; whoever asks must not find the global generator moved by that.
     with torch.random.fork_rng(devices=[]):

@@ -6,12 +6,12 @@ Only sweeps whose runs were logged to W&B have one. W&B may fail at any of it; t
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from diffsweep.files import read_json, write_json
+from diffsweep.messages import say
 from diffsweep.report import statistics
 from diffsweep.report.comparison import tables
 from diffsweep.report.factors import factors
@@ -47,7 +47,7 @@ def summarise(plan: Plan, settings: WandbSettings) -> str:
     try:
         return _summarise(plan, settings)
     except Exception as error:
-        print(f"W&B: no summary of sweep {plan.name}: {' '.join(str(error).split())[:300]}", file=sys.stderr)
+        say(f"W&B: no summary of sweep {plan.name}: {' '.join(str(error).split())[:300]}")
         return "failed"
 
 
@@ -81,13 +81,11 @@ def _summarise(plan: Plan, settings: WandbSettings) -> str:
             *(plan.cell(cell).folder for cell in results),
         ]
         unsent = [folder for folder in folders if read_note(folder).get("where") == OFFLINE]
-        print(
-            f"W&B is offline; to send these {len(unsent) + 1} runs: {plan.command_for('wandb-sync')}", file=sys.stderr
-        )
+        say(f"W&B is offline; to send these {len(unsent) + 1} runs: {plan.command_for('wandb-sync')}")
         return "logged (offline)"
-    print(f"W&B: {run.run.url}", file=sys.stderr)
+    say(f"W&B: {run.run.url}")
     for kind, url in saved_views(plan, list(results.values()), str(run.run.entity), settings.project).items():
-        print(f"W&B {kind}: {url}", file=sys.stderr)
+        say(f"W&B {kind}: {url}")
     return "logged"
 
 
@@ -184,9 +182,9 @@ def saved_views(plan: Plan, results: Sequence[Result], entity: str, project: str
                 found[kind] = str(made.url)
                 write_json(links, known)
     except ImportError:
-        print("W&B: `pip install wandb-workspaces` adds a saved comparison and a report", file=sys.stderr)
+        say("W&B: `pip install wandb-workspaces` adds a saved comparison and a report")
     except Exception as error:
-        print(f"W&B: no saved comparison: {' '.join(str(error).split())[:300]}", file=sys.stderr)
+        say(f"W&B: no saved comparison: {' '.join(str(error).split())[:300]}")
     return found
 
 

@@ -6,12 +6,12 @@ that the trainings themselves have opened, and W&B is asked what it has: only wh
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from diffsweep.messages import print_lines, say
 from diffsweep.report.status import find, sweeps
 from diffsweep.sweep.plan.plan import Plan
 from diffsweep.sweep.store import query
@@ -79,13 +79,13 @@ def sync(runs: Path, name: str | None, destination: Destination) -> int:
     for item in items:
         outcome = _sync(item, destination.settings(item.config))
         failed = failed or outcome == "failed"
-        print(f"{item.info.kind:<5} {item.info.signature}  {item.info.name}: {outcome}", flush=True)
+        print_lines(f"{item.info.kind:<5} {item.info.signature}  {item.info.name}: {outcome}")
     if plan is not None:
         from diffsweep.tracking.wandb_summary import summarise
 
         outcome = summarise(plan, destination.settings(items[0].config))
         failed = failed or outcome == "failed"
-        print(f"summary {plan.name}: {outcome}", flush=True)
+        print_lines(f"summary {plan.name}: {outcome}")
     return int(failed)
 
 
@@ -133,7 +133,7 @@ def _items_below(runs: Path, name: str | None) -> Iterator[SyncItem]:
 def _config(record: Fit | Cell) -> dict[str, Any]:
     from omegaconf import OmegaConf
 
-    plain: Any = OmegaConf.to_container(OmegaConf.load(record.config_file))
+    plain: Any = OmegaConf.to_container(record.frozen_config())
     return plain
 
 
@@ -169,7 +169,7 @@ def _sync(item: SyncItem, settings: WandbSettings) -> str:
         run.log_fit(done, rows, record.checkpoints / "ema.safetensors" if settings.artifact else None)
     whole = run.close(failed=done is None, preempted=done is None, rows=rows)
     if run.sync_command:
-        print(f"W&B is offline; to send this run: {run.sync_command}", file=sys.stderr)
+        say(f"W&B is offline; to send this run: {run.sync_command}")
     logged = sum(row["step"] >= run.first for row in rows)
     outcome = f"{logged} of {len(rows)} rows logged" if isinstance(record, Fit) else "logged"
     return "failed" if not whole else outcome + (f" ({OFFLINE})" if run.offline else "")

@@ -77,7 +77,7 @@ def check_classes(classes: int) -> None:
     Raises:
         ValueError: saying what to set.
     """
-    if isinstance(classes, bool) or not isinstance(classes, int) or classes < 1:
+    if isinstance(classes, bool) or not isinstance(classes, int) or not 1 <= classes < 2**63:
         raise BadValue(
             "classes",
             classes,

@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
+from diffsweep.messages import say
 from diffsweep.sweep.execute.retry import INTERRUPTED, RetryPolicy, exit_reason
 from diffsweep.sweep.plan import snapshot
 from diffsweep.sweep.plan.jobs import Job
@@ -271,7 +272,7 @@ class _ForkServer:
     def _gone(self) -> NoReturn:
         text = self._log.read_text(errors="reindex").strip().splitlines()
         where = f": {text[-1]} (see {self._log})" if text else ""
-        print(f"the process that starts the jobs is gone: {exit_reason(self._process.wait())}{where}", file=sys.stderr)
+        say(f"the process that starts the jobs is gone: {exit_reason(self._process.wait())}{where}")
         raise SystemExit(1)
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffsweep import messages
 from diffsweep.files import atomic
+from diffsweep.messages import say
 from diffsweep.project import train_command
 from diffsweep.sweep.plan.plan import Plan
 from diffsweep.sweep.search.search import Search
@@ -31,9 +31,14 @@ def conclude(study: SearchStudy) -> int:
         show(study)
     failed = study.trials(TrialState.FAIL)
     for trial in failed:
-        print(f"trial {trial.number} failed: {_failure(trial)}", file=sys.stderr)
-        print(f"  {' '.join(search.overrides(trial.params))}", file=sys.stderr, flush=True)
+        say(f"trial {trial.number} failed: {_failure(trial)}")
+        say(f"  {' '.join(_overrides(search, trial))}")
     return 1 if failed else 0
+
+
+def _overrides(search: Search, trial: FrozenTrial) -> list[str]:
+    """The overrides of a trial that apply, as it has recorded them; of older searches all."""
+    return trial.user_attrs.get("overrides") or search.overrides(trial.params)
 
 
 def _solutions(study: SearchStudy) -> dict[str, Any]:
@@ -74,7 +79,7 @@ def show(study: SearchStudy) -> None:
     if several:
         console.print(Text(f"* on the Pareto front: no trial is better in every objective ({len(front)} trials)"))
     for name, trial in _chosen(search, front):
-        words = [*search.composition.shown, *search.overrides(trial.params)]
+        words = [*search.composition.shown, *_overrides(search, trial)]
         console.print(Text(f"{name:<15}{train_command(*words)}"), soft_wrap=True)
         console.print(Text(f"{'its record':<15}{trial.user_attrs.get('result')}"), soft_wrap=True)
     more = Plan(search.folder, search.runs).command_for("resume")

@@ -17,7 +17,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diffsweep.messages import say
+from diffsweep.messages import printable, say
 from diffsweep.sweep.plan import snapshot
 from diffsweep.sweep.plan.jobs import LaunchRecord
 from diffsweep.sweep.plan.plan import Plan, SignedConfig
@@ -210,7 +210,7 @@ class Supervisor:
                 self.finished.add(trial.number)
                 self.ends = 0
                 self.bar.update()
-                self.bar.write(trial_line(self.search, trial), file=sys.stderr)
+                self.bar.write(printable(trial_line(self.search, trial)), file=sys.stderr)
             elif trial.state == TrialState.RUNNING and self.leases.lost(trial, self.dead):
                 again = self.study.put_back(trial, killed=True)
                 self.bar.write(

@@ -82,6 +82,21 @@ class Record:
 
         write_atomic(self.config_file, OmegaConf.to_yaml(recorded(cfg)))
 
+    def frozen_config(self) -> DictConfig:
+        """config.yaml as OmegaConf has it, unresolved. Raises ValueError, in one line, if it cannot be read."""
+        from omegaconf import DictConfig, OmegaConf
+        from omegaconf.errors import OmegaConfBaseException
+        from yaml import YAMLError
+
+        try:
+            cfg = OmegaConf.load(self.config_file)
+        except (OSError, ValueError, YAMLError, OmegaConfBaseException, RecursionError) as error:
+            reason = error.strerror if isinstance(error, OSError) else type(error).__name__
+            raise ValueError(f"{self.config_file} cannot be read as the config of a run ({reason})") from error
+        if not isinstance(cfg, DictConfig):
+            raise ValueError(f"{self.config_file} is not the config of a run: it holds no mapping")
+        return cfg
+
     def config(self) -> dict[str, Any]:
         """What config.yaml says; empty if it is not there or cannot be read."""
         import yaml
@@ -90,7 +105,7 @@ class Record:
         loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
         try:
             read = yaml.load(read_bytes(self.config_file), Loader=loader)
-        except (OSError, yaml.YAMLError):
+        except (OSError, yaml.YAMLError, RecursionError):
             return {}
         return with_current_targets(read) if isinstance(read, dict) else {}
 
