@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import traceback
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,11 @@ def say(*lines: str) -> None:
     with contextlib.suppress(OSError):
         for line in lines:
             print(printable(line), file=sys.stderr, flush=True)
+
+
+def say_traceback(error: BaseException) -> None:
+    """Print an error of the code to standard error, with where it came from."""
+    say("".join(traceback.format_exception(error)).rstrip())
 
 
 def print_lines(*lines: str) -> None:

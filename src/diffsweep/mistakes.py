@@ -11,14 +11,13 @@ import os
 import re
 import sys
 import sysconfig
-import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from diffsweep.messages import printable, say
+from diffsweep.messages import printable, say, say_traceback
 
 # Exit codes: of a mistake in what was asked for, and of any other failure.
 MISTAKE, FAILURE = 2, 1
@@ -262,7 +261,7 @@ def wants_traceback() -> bool:
 def report(error: BaseException, program: str = "") -> int:
     """Print a mistake as one line, begun by `program`, and any other error as a traceback; returns the exit code."""
     if not is_mistake(error) or wants_traceback():
-        say("".join(traceback.format_exception(error)).rstrip())
+        say_traceback(error)
     else:
         say(f"{program}{one_line(error)}")
     return MISTAKE if is_mistake(error) else FAILURE

@@ -11,13 +11,13 @@ import selectors
 import signal
 import sys
 import time
-import traceback
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from diffsweep.entry.job import SendEvent, run_job
+from diffsweep.messages import say_traceback
 from diffsweep.sweep.plan.jobs import Job
 
 _PATIENCE = 60.0
@@ -60,7 +60,7 @@ def fork_job(folder: Path, job: Job, *, threads: int | None, send: SendEvent, lo
     except KeyboardInterrupt:
         code = 128 + signal.SIGINT
     except BaseException as error:
-        traceback.print_exception(error)
+        say_traceback(error)
     finally:
         with contextlib.suppress(OSError, ValueError):
             sys.stdout.flush()

@@ -9,12 +9,11 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import traceback
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diffsweep.messages import say
+from diffsweep.messages import say, say_traceback
 from diffsweep.mistakes import is_mistake, one_line
 from diffsweep.sweep.plan.snapshot import import_user_modules
 from diffsweep.sweep.search.objectives import InvalidSearchError
@@ -91,7 +90,7 @@ def _run_trial(study: SearchStudy, trial: Trial) -> None:
         trial.set_user_attr("reason", one_line(error))
         say(f"trial {trial.number} failed: {one_line(error)}")
         if not is_mistake(error):
-            say("".join(traceback.format_exception(error)).rstrip())
+            say_traceback(error)
     study.study.tell(trial, values, state, skip_if_finished=True)
     if mistake is not None:
         study.set_mistake(mistake)
