@@ -155,6 +155,7 @@ class EvaluationSettings:
         batch_size: How many at a time on a device, >= 1; changes speed and memory only.
         seed: Sample seed.
         reference: Split of the real data that samples are compared with; the other one gives the floor.
+        reference_samples: How many of them at most, >= 2, chosen at random once and for all; None for all.
         cache: Folder of what is computed of real data.
 
     Raises:
@@ -166,12 +167,15 @@ class EvaluationSettings:
     seed: int
     reference: Split
     cache: Path
+    reference_samples: int | None = None
 
     def __post_init__(self) -> None:
         whole("evaluation.seed", self.seed)
         whole("evaluation.batch_size", self.batch_size, 1)
         whole("evaluation.samples", self.samples, 2)
         one_of("evaluation.reference", self.reference, SPLITS)
+        if self.reference_samples is not None:
+            whole("evaluation.reference_samples", self.reference_samples, 2)
 
     @property
     def held_out_split(self) -> Split:

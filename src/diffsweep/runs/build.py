@@ -108,6 +108,8 @@ def training_settings(cfg: DictConfig) -> TrainingSettings:
 def evaluation_settings(cfg: DictConfig) -> EvaluationSettings:
     """Which samples an evaluation of the config draws. Raises ValueError for a bad value."""
     values = {key: cfg.evaluation[key] for key in ("samples", "batch_size", "seed", "reference")}
+    # Runs of version 0.1 have no such key.
+    values["reference_samples"] = cfg.evaluation.get("reference_samples")
     typed = checked_arguments(EvaluationSettings, values, "evaluation", frozenset({"cache"}))
     return EvaluationSettings(**typed, cache=Path(cfg.paths.cache))
 

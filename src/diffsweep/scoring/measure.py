@@ -22,6 +22,7 @@ from diffsweep.evaluation.metric import settings as metric_settings
 from diffsweep.evaluation.reference import Library, RealData, Reference
 from diffsweep.scoring.estimate import measure_of
 from diffsweep.scoring.reference_lease import alone
+from diffsweep.scoring.reference_subset import reference_subset
 from diffsweep.scoring.saturation import saturated_share
 from diffsweep.settings import EvaluationSettings
 from diffsweep.sweep.store.result import Measure, Measurement
@@ -85,7 +86,7 @@ class Baseline:
             ValueError: if the data cannot be read, or do not fit the extractor.
         """
         library = Library(evaluation.extractor, evaluation.outputs, settings.cache, settings.batch_size, show, alone)
-        real = dataset.load(settings.reference)
+        real = reference_subset(dataset.load(settings.reference), settings.reference_samples)
         reference = library.reference(real)
         saturated = _saturated(reference, real)
         held_out = dataset.load(settings.held_out_split)

@@ -38,7 +38,7 @@ SETTINGS: Mapping[str, tuple[str, ...]] = {
     "training": ("steps", "batch_size", "warmup", "decay", "clip", "flip", "drop_labels"),
     "ema": ("decay",),
     "paths": ("runs", "data", "cache", "weights"),
-    "evaluation": ("samples", "batch_size", "seed", "reference", "extractor", "metrics"),
+    "evaluation": ("samples", "batch_size", "seed", "reference", "reference_samples", "extractor", "metrics"),
     "trainer": (
         "accelerator",
         "devices",

@@ -61,8 +61,14 @@ NEUTRAL: tuple[str, ...] = (
     "validation.extractor.folder",
 )
 
+# Keys that version 0.1 did not have, with the value at which they change nothing: absent and that are one.
+NEUTRAL_AT: Mapping[str, object] = {"evaluation.reference_samples": None}
+
 # What is done with finished weights: it can change a cell, never a fit.
 INFERENCE: tuple[str, ...] = ("sampler", "guidance", "evaluation")
+
+# Stands for a key of whatever value.
+_ANY = object()
 
 # 48 bits: among 10,000 runs in one folder two share a name with odds of 2e-7, and a folder name stays readable.
 LENGTH = 12
@@ -123,6 +129,8 @@ _Texts: TypeAlias = tuple[str | None, str | None]
 
 def _texts(key: str, below: Any) -> _Texts:
     tree = {key: canonical(below, key)}
+    for path, value in NEUTRAL_AT.items():
+        _drop(tree, path.split("."), value)
     cell = _without(tree, NEUTRAL)
     return _without(tree, INFERENCE), cell
 
@@ -206,11 +214,14 @@ def _check_names(value: Mapping[Any, Any], key: str) -> None:
             raise ValueError(f"{key or 'the config'} has the key {name!r}: keys must be text; write it in quotes")
 
 
-def _drop(tree: dict[str, Any], path: list[str]) -> None:
-    """Remove `path` and whatever mapping above it that leaves empty, so that absent and only-neutral are one."""
+def _drop(tree: dict[str, Any], path: list[str], value: object = _ANY) -> None:
+    """Remove `path` and whatever mapping above it that leaves empty, so that absent and only-neutral are one.
+
+    With `value` only if that lies there.
+    """
     head, *rest = path
     below = tree.get(head)
     if rest and isinstance(below, dict):
-        _drop(below, rest)
-    if not rest or below == {}:
+        _drop(below, rest, value)
+    if below == {} if rest else value is _ANY or below == value:
         tree.pop(head, None)
