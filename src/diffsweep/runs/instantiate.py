@@ -11,6 +11,7 @@ import pydoc
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import is_dataclass
 from enum import Enum
 from pathlib import Path
 from types import NoneType, UnionType
@@ -180,6 +181,7 @@ def _typed(name: str, value: Any, hint: Any) -> Any:
             or not inspect.isclass(origin)
             or issubclass(origin, Enum)
             or (isinstance(value, (list, Mapping)) and issubclass(origin, Collection))
+            or (isinstance(value, Mapping) and is_dataclass(origin))
         ):
             return value
         else:
