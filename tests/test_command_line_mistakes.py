@@ -51,6 +51,8 @@ REFUSED = {
     "-m paths.runs=/proc/nothing/runs": ".*/proc/nothing.* cannot be .*",
     "seed=${oc.env:NOT_SET_HERE}": ".*seed.*NOT_SET_HERE.*",
     "-m seed=${oc.env:NOT_SET_HERE}": ".*seed.*NOT_SET_HERE.*",
+    "paths.runs=${oc.env:NOT_SET_HERE}": ".*paths.runs: the environment variable NOT_SET_HERE is not set",
+    "-m paths.runs=${oc.env:NOT_SET_HERE}": "paths.runs needs the environment variable NOT_SET_HERE, which is not set",
     "trainer.checkpoint_seconds=null": "trainer.checkpoint_seconds=null must be a number.*",
     f"training.steps={HUGE}": r"training.steps=9+\.\.\. must be a whole number of at most 63 bits.*",
     f"evaluation.samples={HUGE}": r"evaluation.samples=9+\.\.\. must be .*",

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
+import contextlib
 import csv
 import io
 import json
+import pickle
 import re
 import shutil
 from collections.abc import Callable
@@ -17,6 +20,7 @@ from rich.text import Text
 from diffsweep import commands, messages, results
 from diffsweep.report import export
 from diffsweep.runs.build import Components
+from diffsweep.runs.stages import complete
 from diffsweep.sweep.store.lease import Lease
 from diffsweep.sweep.store.record import Fit
 from diffsweep.sweep.store.result import Result
@@ -28,6 +32,8 @@ POINTS += ["training.warmup=5", "evaluation.samples=64", "trainer.progress=false
 
 # Sets the title of the window, moves the cursor up, writes in the other direction.
 HOSTILE = "a\x1b]0;owned\x07\x1b[1A\x9b2J\u202egnp.x"
+
+SOURCE = Path(messages.__file__).parent
 
 Call = Callable[..., tuple[int, str, str]]
 
@@ -199,3 +205,67 @@ def test_a_teacher_of_somebody_else_chooses_no_code(foreign: Path) -> None:
     cfg, _ = composed(foreign, *POINTS, "diffuser=consistency_distillation", f"diffuser.teacher={fit}")
     with pytest.raises(ValueError, match=r"backbone\._target_=evil\.Net"):
         Components.of(cfg)
+
+
+class Payload:
+    """Makes a file when it is loaded as a pickle."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (self.marker,)
+
+
+def test_no_command_loads_a_pickle_of_somebody_else(
+    foreign: Path, run: Call, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    marker = tmp_path / "loaded"
+    (config,) = foreign.glob("fits/*/config.yaml")
+    names = ["last.ckpt", "ema.safetensors", "best.ckpt"]
+    (config.parent / "checkpoints").mkdir(exist_ok=True)
+    payload = pickle.dumps(Payload(marker))
+    for name in names:
+        (config.parent / "checkpoints" / name).write_bytes(payload)
+    for file in [*foreign.rglob("*.json"), *foreign.rglob("*.jsonl"), *foreign.rglob("*.safetensors")]:
+        before = file.read_bytes()
+        file.write_bytes(payload)
+        for words in (["status"], ["results"], ["gc"], ["report", "sampler=ddim"], ["sample", "last"]):
+            assert run(*words)[0] in (0, 1, 2), words
+        assert run("wandb-sync", "--offline")[0] in (0, 1, 2)
+        if file.suffix != ".safetensors":
+            file.write_bytes(before)
+    # Where a training goes on, its checkpoint is read: without unpickling anything.
+    cfg, unfinished = composed(foreign, *POINTS)
+    unfinished.fit.done_file.unlink()
+    (unfinished.fit.checkpoints / "last.ckpt").write_bytes(payload)
+    with contextlib.suppress(Exception):
+        complete(cfg, unfinished, [])
+    assert not marker.exists()
+    pickle.loads(payload)
+    assert marker.exists(), "the payload would have been noticed"
+
+
+def test_no_code_of_ours_unpickles() -> None:
+    """Of torch's and NumPy's files either: `weights_only=True` everywhere, and no `allow_pickle`."""
+    unpickling = {"pickle", "cloudpickle", "dill", "marshal", "shelve", "joblib"}
+    found = []
+    for path in SOURCE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                found += [f"{path} imports {alias.name}" for alias in node.names if alias.name in unpickling]
+            if not isinstance(node, ast.Call):
+                continue
+            name, keywords = ast.unparse(node.func), {key.arg: ast.unparse(key.value) for key in node.keywords}
+            if name == "torch.load" and keywords.get("weights_only") != "True":
+                found.append(f"{path}:{node.lineno}")
+            if keywords.get("allow_pickle", "False") != "False":
+                found.append(f"{path}:{node.lineno}")
+    assert not found
+
+
+def test_a_report_asks_nobody_for_anything(foreign: Path, run: Call, tmp_path: Path) -> None:
+    assert run("report", "sampler=dpmpp_2m", "--out", str(tmp_path / "page.html"))[0] == 0
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert re.findall(r"""<(?:script|img|link|iframe)[^>]*\s(?:src|href)=["']?(?:https?:)?//""", page) == []
+    assert "<script" in page

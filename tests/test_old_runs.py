@@ -151,6 +151,21 @@ def check_checkpoint_was_understood(folder: Path, old: Path, log: str) -> None:
     assert result["fit_kept_step"] == 90
 
 
+def test_all_of_it_is_sent_to_wandb(cwd: Path, old: Path) -> None:
+    """Offline, which needs no server: each training with every line of its metrics, each cell once."""
+    out = diffsweep(cwd, "wandb-sync", "--offline")
+    assert "Traceback" not in out
+    records = list(old.glob("runs/fits/*/cells/*/result.json"))
+    logged = [line.split() for line in out.splitlines() if line.startswith(("fit ", "cell "))]
+    assert {words[1] for words in logged if words[0] == "cell"} == {path.parent.name for path in records}
+    done = {path.parent.name for path in old.glob("runs/fits/*/done.json")}
+    assert done <= {words[1] for words in logged if words[0] == "fit"}
+    assert len(logged) == len({tuple(words[:2]) for words in logged})
+    assert all("logged (offline)" in line for line in out.splitlines() if line.startswith("cell "))
+    again = diffsweep(cwd, "wandb-sync", "--offline")
+    assert "logged (offline)" not in again
+
+
 def test_a_sweep_is_resumed_with_its_plan_and_its_checkpoint(cwd: Path, old: Path) -> None:
     diffsweep(cwd, "resume", "old")
     logs = (log.read_text(encoding="utf-8") for log in (cwd / "runs" / "sweeps" / "old" / "logs").glob("fit-*.log"))

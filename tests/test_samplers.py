@@ -191,6 +191,8 @@ def test_deis_on_laplace_is_refused_with_what_to_choose() -> None:
     with pytest.raises(ValueError, match=r"^sampler.nfe=20 is too few .* reach .* choose sampler.nfe=30 or more$"):
         check_sampler(sampler("deis_tab"), schedule("laplace"))
     assert check_sampler(sampler("deis_tab", nfe=30), schedule("laplace")) is None
+    with pytest.raises(ValueError, match=r"^validation.sampler.nfe=20 is .* choose validation.sampler.nfe=30 or more$"):
+        check_sampler(sampler("deis_tab"), schedule("laplace"), "validation.sampler")
 
 
 def test_too_few_steps_of_heun_are_warned_of() -> None:

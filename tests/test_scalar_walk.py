@@ -150,6 +150,12 @@ def faults(tried: list[tuple[Path | None, str, str]]) -> tuple[list[str], Counte
     return said, counts
 
 
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a wrong path makes is made in a folder of the test."""
+    monkeypatch.chdir(tmp_path)
+
+
 def test_a_sample_of_wrong_values_is_answered_in_one_line() -> None:
     options = [path for path in walked() if path is None or chosen(choice(path), SOME_OPTIONS)]
     every = [one for path in options for one in walk(path)]

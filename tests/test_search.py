@@ -631,6 +631,26 @@ def test_a_failing_trial_stops_nobody_and_says_why(tmp_path: Path, capfd: pytest
 
 
 @slow
+def test_the_last_worker_of_a_detached_search_writes_its_table(tmp_path: Path) -> None:
+    search = searching(tmp_path, "training.warmup=5,6,7", n_trials=3, n_workers=2, sampler={"name": "grid"})
+    workers = Forks(search)
+    # A launcher that detaches leaves at once; where it is killed, it is the same.
+    assert supervisor.run(search, workers, detach=True) == 0
+    wait_for(lambda: not workers.alive())
+    check_whole(search)
+    assert workers.codes == [0, 0]
+    rows = (search.folder / "table.csv").read_text().splitlines()
+    assert len(rows) == 4
+    assert (search.folder / "report.html").is_file()
+    assert (search.folder / "optimization_results.yaml").is_file()
+    said = "".join(workers.log(index).read_text() for index in range(2))
+    assert said.count("study study: 3 complete") == 1
+    assert "3 runs of 3 trainings" in said
+    launched = LaunchRecord.read(search.folder)
+    assert launched is None or launched.ended
+
+
+@slow
 def test_a_trial_that_kills_every_process_is_given_up(tmp_path: Path) -> None:
     def work(search: Search, index: int) -> None:
         study = SearchStudy.open(search, str(index))

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+import forked_runs
 import processes
 from diffsweep import commands
 from diffsweep.sweep.store.record import Fit, Metrics, Run, read_metrics
@@ -668,6 +669,20 @@ def test_each_job_of_a_sweep_finishes_its_own_run_and_the_sweep_has_a_summary(se
     assert {run.values["sampler"] for run in runs if run.job_type == "cell"} == {"ddim", "heun"}
     assert len(table(server, f"run-summary-{sweep}-leaderboard")) == 2
     assert f"W&B: {server.url}" in done.stderr
+    assert KEY not in done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_a_named_study_has_a_summary_too(server: Server, tmp_path: Path) -> None:
+    words = ["-m", "hydra/sweeper=optuna", "hydra/sweeper/sampler=grid", "hydra.sweeper.n_trials=2"]
+    words += ["hydra.sweeper.study_name=named", *TINY, "training.steps=20", "sampler=ddim,heun", "logger=wandb"]
+    environment = {**server.environment(), "OMP_NUM_THREADS": "1"}
+    done = forked_runs.run([str(ROOT / "train.py"), *words, f"paths.runs={tmp_path}"], ROOT, environment, 400)
+    assert done.returncode == 0, done.stderr
+    runs = [run for run in server.runs.values() if run.group == "named"]
+    assert sorted(str(run.job_type) for run in runs) == ["cell", "cell", "fit", "sweep summary"]
+    assert {run.finished for run in runs} == {0}
+    assert len(table(server, "run-summary-named-leaderboard")) == 2
     assert KEY not in done.stdout + done.stderr
 
 

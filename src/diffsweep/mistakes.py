@@ -200,6 +200,9 @@ def _said(error: BaseException) -> str:
     for known in (error, cause):
         if (parent := getattr(known, "parent_node", None)) is not None and type(known).__name__ in _ABSENT:
             return _absent_key(known, parent)
+    absent = re.search(r"Environment variable '(\w+)' not found", str(error))
+    if absent is not None and (key := getattr(error, "full_key", None)):
+        return f"{key} needs the environment variable {absent[1]}, which is not set"
     for pattern, words in _REPHRASED.items():
         if match := re.match(pattern, str(error)):
             return match.expand(words)

@@ -48,12 +48,15 @@ class GridSweeper(Sweeper):
         """
         from diffsweep.entry import cell_configs
         from diffsweep.mistakes import compact
+        from diffsweep.sweep.plan.folders import runs_folder
         from diffsweep.sweep.plan.mode import Mode
 
         assert self.config is not None
         assert self.launcher is not None
         assert self.hydra_context is not None
         with compact():
+            # First, for hydra.sweep.dir follows from it: what is wrong is said of the key that was typed.
+            runs_folder(self.config)
             batch = self._batch(arguments)
             if cell_configs.wanted():
                 cell_configs.show(self.hydra_context.config_loader, self.config, batch)

@@ -73,6 +73,7 @@ class OptunaSweeper(Sweeper):
         from diffsweep.messages import say
         from diffsweep.mistakes import compact
         from diffsweep.sweep.execute.local_pool import MachineResources
+        from diffsweep.sweep.plan.folders import runs_folder
         from diffsweep.sweep.plan.option_keys import dropped_keys
         from diffsweep.sweep.search import supervisor
         from diffsweep.sweep.search.space import described
@@ -81,6 +82,7 @@ class OptunaSweeper(Sweeper):
         assert self.config is not None
         assert self.hydra_context is not None
         with compact():
+            runs_folder(self.config)
             search = self._search(arguments)
             launcher = instantiate(self.config.hydra.launcher)
             elsewhere = isinstance(launcher, WorkerLauncher)

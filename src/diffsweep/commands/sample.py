@@ -9,6 +9,7 @@ from pathlib import Path
 from diffsweep.commands.values import add_trust, whole
 from diffsweep.messages import print_lines, say
 from diffsweep.report.format import count, duration
+from diffsweep.report.next_commands import is_consistency_model
 from diffsweep.sweep.store.process import import_from
 
 
@@ -71,14 +72,17 @@ def run(options: argparse.Namespace) -> int:
     )
     for title, file in zip(("pictures", "numbers", "animation"), files, strict=False):
         print_lines(f"{title:<10} {out / file.name}")
-    print_lines("\nnext:")
     runs = [] if options.runs == "runs" else ["--runs", options.runs]
+    suggested: list[tuple[list[str], str]] = []
     if drawn.samples.ndim == 4:
         words = ["evaluate", str(out / files[1].name), "--reference", request.choices.get("dataset", "DATASET"), *runs]
-        print_lines(f"  diffsweep {shlex.join(words)}")
-        print_lines("    # their score; tables compare equal numbers of samples (-n)")
-    other = "ddim" if request.choices.get("sampler") == "heun" else "heun"
-    words = ["sample", request.record.signature, "--sampler", other, "--seed", str(request.seed), *runs]
-    print_lines(f"  diffsweep {shlex.join(words)}")
-    print_lines("    # another sampler from the same noise")
+        suggested.append((words, "their score; tables compare equal numbers of samples (-n)"))
+    if not is_consistency_model(request.record.config()):
+        other = "ddim" if request.choices.get("sampler") == "heun" else "heun"
+        words = ["sample", request.record.signature, "--sampler", other, "--seed", str(request.seed), *runs]
+        suggested.append((words, "another sampler from the same noise"))
+    if suggested:
+        print_lines("", "next:")
+    for words, why in suggested:
+        print_lines(f"  diffsweep {shlex.join(words)}", f"    # {why}")
     return 0

@@ -27,8 +27,12 @@ _LONGEST = 200
 _COSTS = (5, 8, 10, 12, 15, 20, 25, 30, 40, 50, 75, 100, 150, 200)
 
 
-def check_sampler(sampler: Sampler, schedule: Schedule) -> str | None:
-    """A line that warns of samples far outside of the data, or None; some 10 ms.
+class UnsuitableSamplerError(ValueError):
+    """A sampler that ends far outside of the data on this schedule; the message names its key."""
+
+
+def check_sampler(sampler: Sampler, schedule: Schedule, key: str = "sampler") -> str | None:
+    """A line that warns of samples far outside of the data, or None; some 10 ms. `key` is the sampler's in a config.
 
     Raises:
         ValueError: saying what to choose, for a sampler that cannot start on this schedule, or ends at nothing finite
@@ -40,19 +44,21 @@ def check_sampler(sampler: Sampler, schedule: Schedule) -> str | None:
         if found <= WARN:
             # What the sampler itself has to say, as an adaptive one of which too much is expected.
             return str(caught[0].message) if caught else None
-        return _judged(sampler, schedule, found)
+        return _judged(sampler, schedule, found, key)
 
 
-def _judged(sampler: Sampler, schedule: Schedule, found: float) -> str:
+def _judged(sampler: Sampler, schedule: Schedule, found: float, key: str) -> str:
     enough = next((nfe for nfe in _COSTS if nfe > sampler.nfe and _suits(replace(sampler, nfe=nfe), schedule)), None)
-    advice = f"choose sampler.nfe={enough} or more" if enough else "choose another sampler, as sampler=dpmpp_2m"
+    # Below another part an option goes to a place of its own.
+    option = key if "." not in key else f"sampler@{key}"
+    advice = f"choose {key}.nfe={enough} or more" if enough else f"choose another sampler, as {option}=dpmpp_2m"
     line = (
-        f"sampler.nfe={sampler.nfe} is too few for this sampler on this schedule: with an exact model its samples "
+        f"{key}.nfe={sampler.nfe} is too few for this sampler on this schedule: with an exact model its samples "
         f"reach {found:.3g} times the data's largest value; {advice}"
     )
     if found <= REFUSE:
         return line
-    raise ValueError(line)
+    raise UnsuitableSamplerError(line)
 
 
 def overshoot(sampler: Sampler, schedule: Schedule) -> float:

@@ -6,12 +6,14 @@ Our own launchers leave a plan in the sweep's folder; under any other each job l
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 
 from diffsweep.messages import say
 from diffsweep.mistakes import one_line
@@ -38,7 +40,9 @@ class SweepTable(Callback):
     """Remembers the sweep that is started, so that its table can be shown even if Hydra raises for a failed job."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        remember(Path(config.hydra.sweep.dir), Path(config.paths.runs))
+        # Where these cannot be told, whoever launches the sweep says why.
+        with suppress(OmegaConfBaseException):
+            remember(Path(config.hydra.sweep.dir), Path(config.paths.runs))
 
 
 def remember(folder: Path, runs: Path) -> None:

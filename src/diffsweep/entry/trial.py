@@ -35,8 +35,14 @@ class Worker:
     index: int
 
     def __call__(self) -> None:
-        """Return when no trial waits, or a mistake came up that no further trial can mend."""
+        """Return when no trial waits, or a mistake came up that no further trial can mend.
+
+        Where no launcher is left that would do it, the last worker writes the search's table.
+        """
         from optuna.trial import TrialState
+
+        from diffsweep.entry import sweep_end
+        from diffsweep.sweep.search.supervisor import end_without_launcher
 
         search = Search.read(self.folder)
         lease = WorkerLeases(search.folder).of(self.index)
@@ -62,6 +68,8 @@ class Worker:
                 trial.set_user_attr("process", me.asdict())
                 trial.set_user_attr("worker", self.index)
                 _run_trial(study, trial)
+            if end_without_launcher(study):
+                sweep_end.show(search.folder, search.runs)
 
     def checkpoint(self) -> Any:
         """What submitit shall run when its job is queued again: the same. Trainings have checkpoints of their own."""

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from diffsweep.project import train_command
 from diffsweep.sweep.store.override_words import split
+from diffsweep.sweep.store.record import Cell
 from diffsweep.sweep.store.result import CHOICES, Result
 
 
@@ -29,6 +32,8 @@ def next_commands(result: Result, runs: str | Path = "runs") -> list[tuple[str, 
     def other(group: str, first: str, second: str) -> str:
         return second if result.option(group) == first else first
 
+    if is_consistency_model(Cell.of(result, runs).config()):
+        return _of_consistency_model(result, command)
     sampler, schedule = other("sampler", "heun", "ddim"), other("schedule", "cosine", "linear")
     both = [f"{group}={result.option(group) or kind},{kind}" for group, kind in _pairs(sampler, schedule, result)]
     if imported:
@@ -52,6 +57,28 @@ def next_commands(result: Result, runs: str | Path = "runs") -> list[tuple[str, 
 def _is_chosen(word: str) -> bool:
     """Whether `pretrained=` chooses an option by itself."""
     return word.endswith("=imported")
+
+
+# Trainings of models that jump to clean data at once: many small steps only add to their error.
+_CONSISTENCY = "diffsweep.diffusion.consistency."
+
+
+def is_consistency_model(config: Mapping[str, Any]) -> bool:
+    """Whether the frozen config of a run is that of a consistency model."""
+    diffuser = config.get("diffuser")
+    return isinstance(diffuser, Mapping) and str(diffuser.get("_target_")).startswith(_CONSISTENCY)
+
+
+def _of_consistency_model(result: Result, command: Callable[..., str]) -> list[tuple[str, str]]:
+    """Such a model is sampled in one to four steps by the sampler that is made for it."""
+    if result.option("sampler") != "consistency":
+        return [(command("sampler=consistency", "sampler.nfe=2"), "the sampler of such models: reuses this training")]
+    budget = 1 if result.nfe_requested == 2 else 2
+    steps = "one step" if budget == 1 else "two steps"
+    return [
+        (command(f"sampler.nfe={budget}"), f"{steps}: reuses this training"),
+        (command("sampler.nfe=1,2,4", multirun=True), "one, two and four steps in one table: reuse this training"),
+    ]
 
 
 def _is_needed(word: str) -> bool:

@@ -197,7 +197,9 @@ def show_where(
             terminal_image.show(pictures, console)
         lines(console, f"best pictures  {pictures}")
     lines(console, "", "next:")
-    for command, why in next_commands(bests[0], runs)[1:2]:
+    commands = next_commands(bests[0], runs)
+    # Another sampler is no news after a sweep of them.
+    for command, why in commands[1:2] or commands[:1]:
         lines(console, f"  {command}", f"    # the best, with {why}")
 
 

@@ -17,7 +17,7 @@ from diffsweep.diffusion import Denoiser, Sampler, Schedule
 from diffsweep.diffusion.guidance import Guidance
 from diffsweep.diffusion.objective import Objective
 from diffsweep.diffusion.objective_check import check_objective
-from diffsweep.diffusion.sampler_check import check_sampler
+from diffsweep.diffusion.sampler_check import UnsuitableSamplerError, check_sampler
 from diffsweep.diffusion.spacing import NoCommonNoiseError
 from diffsweep.evaluation.by_kind import ByKind
 from diffsweep.evaluation.evaluate import Evaluation
@@ -218,9 +218,9 @@ def make_guidance(cfg: DictConfig, model: Model, sampler: Sampler) -> Guidance:
     return guidance
 
 
-def _warn(line: str | None, where: str = "") -> None:
+def _warn(line: str | None) -> None:
     if line is not None and is_first_rank():
-        say(f"{where}{line}")
+        say(line)
 
 
 def _extractor(given: Extractor | ByKind, cfg: DictConfig, data: Data) -> Extractor:
@@ -240,7 +240,9 @@ def _validation(cfg: DictConfig, schedule: Schedule, dataset: Dataset) -> Valida
     made: Validation = make(cfg, "validation")
     validation = dataclasses.replace(made, extractor=_extractor(made.extractor, cfg, dataset))
     try:
-        _warn(check_sampler(validation.sampler, schedule), "validation.")
+        _warn(check_sampler(validation.sampler, schedule, "validation.sampler"))
+    except UnsuitableSamplerError:
+        raise
     except ValueError as error:
         raise ValueError(f"validation.sampler: {error}") from error
     _check_extractor(validation.extractor, dataset)

@@ -12,6 +12,11 @@ _WRITABLE = ("runs", "cache")
 _FOLDERS = (*_WRITABLE, "data")
 
 
+def runs_folder(config: Mapping[str, Any]) -> Path:
+    """The folder of runs of a config. Raises ValueError, in one line, if it has no value."""
+    return Path(str(config["paths"]["runs"]))
+
+
 def refuse_impossible_folders(paths: Mapping[str, Any]) -> None:
     """Raise ValueError, in one line, for a value of the config's `paths` that is no folder and cannot become one."""
     for key in _FOLDERS:

@@ -132,6 +132,28 @@ def run(search: Search, workers: Workers, *, detach: bool = False) -> int:
         return conclude(study)
 
 
+def end_without_launcher(study: SearchStudy) -> bool:
+    """Report how a search ended if all of its trials are over and no launcher supervises it, as one that has detached.
+
+    Returns whether it did: the last worker is to write the table then.
+    """
+    from optuna.trial import TrialState
+
+    search = study.search
+    if study.mistake or study.trials(TrialState.WAITING) or study.trials(TrialState.RUNNING):
+        return False
+    try:
+        held = WorkerLeases(search.folder).supervisor.acquire(wait=False)
+    except Busy:
+        return False
+    with held:
+        _PlanWriter(search).update(study.trials(), at_once=True)
+        conclude(study)
+        if (launch := LaunchRecord.read(search.folder)) is not None:
+            launch.end(search.folder)
+    return True
+
+
 class Supervisor:
     """Supervises the workers of a search until no trial waits or runs."""
 

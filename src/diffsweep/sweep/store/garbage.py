@@ -186,7 +186,7 @@ def _fits_of_plan(path: Path, *stamp: int) -> frozenset[str]:
     try:
         return frozenset(str(task["fit"]) for task in content["tasks"])
     except (KeyError, TypeError) as error:
-        raise ValueError(f"{path} is corrupt ({error!r}) and might name any training: delete it first") from error
+        raise ValueError(f"{path} is corrupt ({error!r}) and might name any training: move it away first") from error
 
 
 # In a journal of Optuna a trial's attribute `result` is the path of the result.json that it asks for.

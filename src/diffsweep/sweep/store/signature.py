@@ -174,6 +174,9 @@ def resolved(cfg: Mapping[str, Any] | DictConfig) -> dict[str, Any]:
             raise ValueError(ours[2]) from error
         if "Missing mandatory value" in reason:
             reason = f"it has no value: give it one, as {error.full_key}=..."
+        absent = re.search(r"Environment variable '(\w+)' not found", reason)
+        if absent is not None:
+            reason = f"the environment variable {absent[1]} is not set"
         raise ValueError(f"the config is not complete at {error.full_key or 'its top'}: {reason}") from error
     if not isinstance(plain, dict):
         raise ValueError(f"a config must be a mapping of names to values, not {type(plain).__name__}")
