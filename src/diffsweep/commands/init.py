@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 from diffsweep.files import explained
+from diffsweep.messages import print_lines
 from diffsweep.mistakes import BadValue
 from diffsweep.project import template
 
@@ -28,6 +29,6 @@ def run(options: argparse.Namespace) -> int:
         shutil.copytree(template(), folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
         (folder / "gitignore").rename(folder / ".gitignore")
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        print(path)
-    print(f"\nnext:\n  cd {folder}\n  diffsweep train experiment=rings\n    # what else there is: README.md")
+        print_lines(str(path))
+    print_lines(f"\nnext:\n  cd {folder}\n  diffsweep train experiment=rings\n    # what else there is: README.md")
     return 0

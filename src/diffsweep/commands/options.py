@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from diffsweep.messages import printable
+from diffsweep.messages import print_lines
 from diffsweep.mistakes import did_you_mean
 from diffsweep.project import added_conf, main_conf
 from diffsweep.report.option_list import group_lines, option_lines
@@ -40,7 +40,7 @@ def run(options: argparse.Namespace) -> int:
         else:
             lines = list(option_lines(found, chosen))
     for line in lines:
-        print(printable(line))
+        print_lines(line)
     return 0
 
 
