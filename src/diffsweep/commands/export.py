@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from diffsweep.commands.values import add_trust
+from diffsweep.messages import print_lines
 from diffsweep.sweep.store.process import import_from
 
 
@@ -39,16 +40,16 @@ def run(options: argparse.Namespace) -> int:
         data_licence=options.data_licence,
         trust=options.trust,
     )
-    print(f"{options.folder}: {' with '.join(written.classes)}")
+    print_lines(f"{options.folder}: {' with '.join(written.classes)}")
     for file in written.files:
-        print(f"  {file}")
+        print_lines(f"  {file}")
     if not written.same:
-        print("careful: no scheduler of diffusers samples as this run did; the card says how it was")
-    print("\nnext:")
+        print_lines("careful: no scheduler of diffusers samples as this run did; the card says how it was")
+    print_lines("\nnext:")
     if written.stock:
-        print(f"  diffsweep import {options.folder} --dataset NAME")
-        print("    # the same model, read again")
+        print_lines(f"  diffsweep import {options.folder} --dataset NAME")
+        print_lines("    # the same model, read again")
     else:
-        print("  from diffsweep.results.diffusers_pipeline import DenoiserPipeline")
-        print(f"  DenoiserPipeline.from_pretrained({str(options.folder)!r})(batch_size=4).images")
+        print_lines("  from diffsweep.results.diffusers_pipeline import DenoiserPipeline")
+        print_lines(f"  DenoiserPipeline.from_pretrained({str(options.folder)!r})(batch_size=4).images")
     return 0

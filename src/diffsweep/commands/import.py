@@ -6,6 +6,7 @@ import argparse
 import shlex
 
 from diffsweep.commands.values import add_trust
+from diffsweep.messages import print_lines
 from diffsweep.project import train_command
 
 
@@ -41,10 +42,10 @@ def run(options: argparse.Namespace) -> int:
         config_dir=options.config_dir,
         trust=options.trust,
     )
-    print(options.source)
+    print_lines(str(options.source))
     for line in found.understood:
-        print(f"  {line}")
-    print(f"fit {found.fit.signature}, imported: {found.fit.folder}")
+        print_lines(f"  {line}")
+    print_lines(f"fit {found.fit.signature}, imported: {found.fit.folder}")
     named = found.fit.signature
     # Twelve digits, or digits and one e, are a number to a command line.
     named = named if any(letter in "abcdf" for letter in named) else f"'\"{named}\"'"
@@ -52,9 +53,11 @@ def run(options: argparse.Namespace) -> int:
     place += [f"--config-dir={options.config_dir}"] if options.config_dir else []
     rest = shlex.join([f"dataset={options.dataset}", *words, *place])
     runs = [] if options.runs == "runs" else ["--runs", options.runs]
-    print("\nnext:")
-    print(f"  {train_command()} -m pretrained={named} {rest} sampler=ddim,dpmpp_2m,unipc,heun sampler.nfe=5,10,20")
-    print("    # which sampler at which cost; nothing is trained")
-    print(f"  diffsweep {shlex.join(['sample', found.fit.signature, *runs])}")
-    print("    # some of its pictures")
+    print_lines("\nnext:")
+    print_lines(
+        f"  {train_command()} -m pretrained={named} {rest} sampler=ddim,dpmpp_2m,unipc,heun sampler.nfe=5,10,20"
+    )
+    print_lines("    # which sampler at which cost; nothing is trained")
+    print_lines(f"  diffsweep {shlex.join(['sample', found.fit.signature, *runs])}")
+    print_lines("    # some of its pictures")
     return 0
