@@ -4,7 +4,9 @@ x is scaled to about unit variance, logsnr is (N,) and may be infinite, conditio
 the result have `inputs` and `outputs` times the channels of the data, once unless more is asked for.
 """
 
+from diffsweep.backbones.dit import DiT
+from diffsweep.backbones.edm2 import EDM2
 from diffsweep.backbones.mlp import MLP
 from diffsweep.backbones.unet import UNet
 
-__all__ = ["MLP", "UNet"]
+__all__ = ["EDM2", "MLP", "DiT", "UNet"]

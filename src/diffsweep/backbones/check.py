@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from diffsweep.mistakes import whole
+from diffsweep.mistakes import BadValue, whole
 
 
 def integers(least: int, **values: int) -> None:
@@ -11,12 +11,18 @@ def integers(least: int, **values: int) -> None:
         whole(name, value, least)
 
 
-def image(shape: Sequence[int]) -> tuple[int, int, int]:
-    """`shape` as (channels, height, width), or a ValueError for points."""
+def divides(name: str, size: int, height: int, width: int) -> None:
+    """Raise BadValue unless squares of `size` cut an image of `height` x `width` evenly."""
+    if height % size or width % size:
+        raise BadValue(name, size, f"does not divide images of {height} x {width}: choose one that does")
+
+
+def image(shape: Sequence[int], backbone: str) -> tuple[int, int, int]:
+    """`shape` as (channels, height, width), or a ValueError for other data that names the `backbone`."""
     if len(shape) != 3:
         raise ValueError(
-            "backbone=unet takes images (channels, height, width), but the data are points of shape "
-            f"{tuple(shape)}: choose backbone=mlp or an image dataset"
+            f"backbone={backbone} takes images (channels, height, width), but the data are of shape "
+            f"{tuple(shape)}: choose backbone=mlp or unet, or an image dataset"
         )
     channels, height, width = shape
     return channels, height, width
