@@ -1,5 +1,6 @@
 """Every backbone: a tensor like x, zero at first, told of log-SNR and labels, and refusing in the user's words."""
 
+import functools
 import math
 from collections.abc import Callable
 from inspect import signature
@@ -371,9 +372,13 @@ def test_edm2_keeps_the_magnitude_of_what_goes_through_it() -> None:
         for block in (module for module in model.modules() if isinstance(module, Block)):
             block.scale_gain.fill_(0.2)
     found: dict[str, float] = {}
+
+    def note(name: str, module: nn.Module, inputs: tuple[Tensor, ...], y: Tensor) -> None:
+        found[name] = magnitude(y)
+
     for name, module in model.named_modules():
         if isinstance(module, Block | Conditioning | Convolution):
-            module.register_forward_hook(lambda _module, _in, y, name=name: found.update({name: magnitude(y)}))
+            module.register_forward_hook(functools.partial(note, name))
     n = 64
     x = torch.randn(n, 3, 16, 16)
     # As at the start of a training, the result is silent: else it would be as large as the rest.

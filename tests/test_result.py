@@ -92,7 +92,7 @@ def test_a_measure_knows_its_direction_and_interval() -> None:
 
 
 def test_a_result_has_the_keys_of_result_json_in_their_order() -> None:
-    training = TrainingSummary(seed=1, parameters=10, steps=40, kept_step=30, seconds=0.5)
+    training = TrainingSummary(seed=1, parameters=10, call_flops=20, steps=40, kept_step=30, seconds=0.5)
     sampling = SamplingSummary(nfe=19.5, nfe_requested=20, steps=20, seed=7, seconds=0.25)
     nll = Measure("nll", 1.5, 1.0, 2.0, by="Likelihood", examples=8)
     made = result(measurement(FULL, of_model=[nll]), training=training, sampling=sampling, sweep="grid")
@@ -104,7 +104,7 @@ def test_a_result_has_the_keys_of_result_json_in_their_order() -> None:
         *("reference_split", "reference_samples", "reference_digest"),
         *("floor_samples", "extractor", "extractor_digest", "resize", "bits"),
         *("nll", "nll_low", "nll_high", "nll_by", "nll_examples"),
-        *("nfe", "nfe_asked", "steps", "sample_seed", "seed", "parameters", "fit_steps", "fit_kept_step"),
+        *("nfe", "nfe_asked", "steps", "sample_seed", "seed", "parameters", "call_flops", "fit_steps", "fit_kept_step"),
         *("fit_seconds", "sample_seconds", "evaluate_seconds", "extract_seconds", "grid", "sweep", "created"),
     ]
     assert (made.nfe, made.nfe_requested, made.sample_seed, made.seed) == (19.5, 20, 7, 1)

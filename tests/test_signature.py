@@ -27,7 +27,7 @@ CONFIG: dict[str, Any] = {
     "augment": True,
 }
 
-SAMPLER_SIDE = ("sampler", "guidance", "evaluation")
+SAMPLER_SIDE = ("sampler", "guidance", "evaluation", "weights")
 
 # The machine may be shared and slow; how long an example takes is not what is tested.
 unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from diffsweep.mistakes import above, flag, one_of, share, whole
+from diffsweep.mistakes import BadValue, above, flag, one_of, share, whole
 
 Split = Literal["train", "test"]
 SPLITS: tuple[Split, ...] = ("train", "test")
@@ -102,6 +102,10 @@ class TrainingSettings:
         drop_labels: Share of the examples that are trained without their label, in [0, 1).
         ema_decay: Decay of the averaged weights, in [0, 1).
         seed: Training seed.
+        averages: Relative standard deviations of the power-function averages that are kept for `weights.ema`, of which
+            any length between can be made after the training; None keeps none.
+        snapshots: How often they are kept, evenly over the training, >= 1.
+        keep: Steps of which all averages are kept, for `weights.step`.
 
     Raises:
         ValueError: for a value out of range.
@@ -116,6 +120,9 @@ class TrainingSettings:
     drop_labels: float
     ema_decay: float
     seed: int
+    averages: Sequence[float] | None = None
+    snapshots: int = 16
+    keep: Sequence[int] = ()
 
     def __post_init__(self) -> None:
         whole("seed", self.seed)
@@ -131,12 +138,31 @@ class TrainingSettings:
         flag("training.flip", self.flip)
         share("training.drop_labels", self.drop_labels, one=False)
         share("ema.decay", self.ema_decay, one=False)
+        whole("training.snapshots", self.snapshots, 1)
+        for i, std in enumerate(self.averages or ()):
+            relative_std(f"training.averages[{i}]", std)
+        for i, step in enumerate(self.keep):
+            whole(f"training.keep[{i}]", step, 1, self.steps)
+
+    @property
+    def snapshot_steps(self) -> set[int]:
+        """After which steps power-function averages are kept; the last is one of them."""
+        even = {round(self.steps * i / self.snapshots) for i in range(1, self.snapshots + 1)}
+        return {*even, *self.keep} - {0}
 
     def learning_rate_factor(self, step: int) -> float:
         """The learning rate of a step, as a share of the optimizer's."""
         rise = min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
         done = min(1.0, max(0.0, (step - self.warmup) / max(1, self.steps - self.warmup)))
         return rise * DECAYS[self.decay](done)
+
+
+def relative_std(name: str, value: object) -> float:
+    """`value` if a power-function average can have that relative standard deviation; else raises BadValue."""
+    std, longest = above(name, value), 12**-0.5
+    if std >= longest:
+        raise BadValue(name, value, f"must be below {longest:.3f}, where all steps count alike")
+    return std
 
 
 DECAYS: dict[str, Callable[[float], float]] = {

@@ -23,7 +23,7 @@ RESIDUAL, ATTENTION, LABEL, SKIP = 0.3, 0.3, 0.5, 0.5
 LARGEST = 256.0
 
 
-def unit(x: Tensor, dims: int | Sequence[int]) -> Tensor:
+def unit(x: Tensor, dims: int | tuple[int, ...]) -> Tensor:
     """`x` divided by its root mean square over `dims`, in at least float32 (equations 30 and 66)."""
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
     return (wide / (wide.square().mean(dims, keepdim=True).sqrt() + 1e-4)).to(x.dtype)

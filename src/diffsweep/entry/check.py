@@ -27,6 +27,7 @@ _TOGETHER = (
     ("guidance", "training", "dataset", "diffuser", "backbone"),
     ("evaluation", "dataset", "diffuser", "backbone"),
     ("trainer", "training"),
+    ("weights", "training", "validation"),
 )
 # Building one takes some 50 ms: whoever waits for many is told.
 _MANY = 100

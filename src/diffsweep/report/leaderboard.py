@@ -28,7 +28,7 @@ from diffsweep.sweep.store.record import Cell
 from diffsweep.sweep.store.result import CHOICES, Result, larger_is_better
 
 # What a narrow terminal goes without, first to last.
-_DISPENSABLE = ("steps", "sampling", "training", "floor", "behind best")
+_DISPENSABLE = ("parameters", "GFLOP", "steps", "sampling", "training", "floor", "behind best")
 
 # The columns behind choices and overrides, before and after that of the metric.
 _BEFORE: dict[str, Callable[[Result], str]] = {
@@ -40,6 +40,12 @@ _AFTER: dict[str, Callable[[Result], str]] = {
     "samples": lambda result: count(result.samples),
     "training": lambda result: duration(result.fit_seconds),
     "sampling": lambda result: duration(result.sample_seconds),
+}
+# Only where they differ.
+_NETWORK: dict[str, Callable[[Result], str]] = {
+    "parameters": lambda result: count(result.parameters),
+    # Of a call of the network for one sample.
+    "GFLOP": lambda result: number(result.call_flops and result.call_flops / 1e9),
 }
 _SHOWN_ANYWAY = (*CHOICES, "images", "sampler.nfe")
 
@@ -171,7 +177,7 @@ def _columns(
     keys = [key for key in keys if len({one.get(key) for one in overrides}) > 1]
     for key in keys:
         last = key.rpartition(".")[2]
-        taken = {*_BEFORE, *_AFTER, *standing}
+        taken = {*_BEFORE, *_AFTER, *_NETWORK, *standing}
         unique = [other.rpartition(".")[2] for other in keys].count(last) == 1 and last not in taken
         columns[last if unique and last != metric else key] = [one.get(key, "-") for one in overrides]
     columns |= {name: [text(result) for result in shown] for name, text in _BEFORE.items()}
@@ -179,7 +185,9 @@ def _columns(
     columns |= standing
     if any(map(is_saturated, shown)):
         columns["saturated"] = [share_text(result.saturated) if is_saturated(result) else "" for result in shown]
-    return columns | {name: [text(result) for result in shown] for name, text in _AFTER.items()}
+    columns |= {name: [text(result) for result in shown] for name, text in _AFTER.items()}
+    networks = {name: [text(result) for result in shown] for name, text in _NETWORK.items()}
+    return columns | {name: texts for name, texts in networks.items() if len(set(texts)) > 1}
 
 
 def version_warning(results: Sequence[Result]) -> str | None:

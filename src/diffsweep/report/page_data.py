@@ -139,6 +139,8 @@ def _numbers(result: Result, behind: Difference | None, names: Sequence[str]) ->
         "nfe": result.nfe,
         "sampling": result.sample_seconds,
         "training": result.fit_seconds,
+        "parameters": result.parameters,
+        "operations": result.nfe and result.call_flops and result.nfe * result.call_flops,
         "floor": main.floor,
         "saturated": share_text(result.saturated) if is_saturated(result) else "",
         "numbers": {name: [measure.value, measure.half] for name, measure in measures.items()},

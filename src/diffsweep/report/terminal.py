@@ -86,7 +86,8 @@ def show_result(result: Result, console: Console | None = None, runs: str | Path
         split = f", split {result.reference_split}" if result.reference_split else ""
         table.add_row("reference", f"{count(result.reference_samples)} real samples{split}")
     if result.parameters is not None:
-        table.add_row("parameters", count(result.parameters))
+        flops = f", {number(result.call_flops / 1e9)} GFLOP a call and sample" if result.call_flops else ""
+        table.add_row("parameters", f"{count(result.parameters)}{flops}")
     show(console, table)
     cell = Cell.of(result, runs)
     lines(console, "")

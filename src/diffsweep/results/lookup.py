@@ -112,10 +112,11 @@ def load_fit(run: Selector, runs: str | Path = "runs", *, trust: bool = False) -
     Arguments and errors as `find`, `trust` as of `sample`; also ValueError if the training is not finished, or has no
     model.
     """
-    from diffsweep.runs.load_fit import finished
+    from diffsweep.runs.load_fit import finished, weights_choice
     from diffsweep.runs.trust import trusting
 
     record = find(run, runs)
     fit = record.fit if isinstance(record, Cell) else record
     with trusting(everything=trust):
-        return finished(fit.folder.parent.parent, fit.signature)
+        weights = weights_choice(record.config()) if isinstance(record, Cell) else None
+        return finished(fit.folder.parent.parent, fit.signature, weights=weights)

@@ -25,10 +25,10 @@ from diffsweep.evaluation.extractor import Extractor
 from diffsweep.evaluation.metric import Metric, NeedsSamples
 from diffsweep.interop.imported import Import, Imported
 from diffsweep.messages import say
-from diffsweep.mistakes import BadValue
+from diffsweep.mistakes import BadValue, below
 from diffsweep.ranks import is_first_rank
 from diffsweep.runs.instantiate import checked_arguments, make, make_denoiser
-from diffsweep.runs.load_fit import finished
+from diffsweep.runs.load_fit import finished, weights_choice
 from diffsweep.runs.pretrained import find
 from diffsweep.scoring.model_metrics import ModelMetric
 from diffsweep.scoring.sampling import Model, Sampling
@@ -84,10 +84,17 @@ class Components:
         _check_extractor(evaluation.extractor, dataset)
         for metric in model_metrics:
             metric.check(dataset, diffuser, denoiser)
-        scoring = Scoring(model, sampler, guidance, evaluation, model_metrics, settings, trainer)
+        validation = _validation(cfg, schedule, dataset)
+        weights = weights_choice(cfg)
+        imported = isinstance(diffuser, Imported)
+        with below("weights"):
+            best = validation is not None and validation.keep == "best" and not imported
+            kept = (None, ()) if imported else (training.averages, training.keep)
+            weights.check(*kept, training.steps, best=best)
+        scoring = Scoring(model, sampler, guidance, evaluation, model_metrics, settings, trainer, weights)
         if isinstance(diffuser, Imported):
             return cls(_importing(cfg, denoiser, diffuser), scoring)
-        return cls(Fitting(diffuser, optimizer, training, scoring, _validation(cfg, schedule, dataset)), scoring)
+        return cls(Fitting(diffuser, optimizer, training, scoring, validation), scoring)
 
 
 def trainer_settings(cfg: DictConfig) -> TrainerSettings:

@@ -2,26 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from diffsweep.diffusion import Denoiser
-from diffsweep.runs.instantiate import make, make_denoiser
+from diffsweep.mistakes import below
+from diffsweep.runs.instantiate import checked_arguments, make, make_denoiser
 from diffsweep.runs.trust import check_targets
-from diffsweep.scoring.weights import load_weights
+from diffsweep.scoring.weights import WeightsChoice, load_weights
 from diffsweep.sweep.store.record import Fit
 
 
-def finished(runs: str | Path, signature: str, own: DictConfig | None = None) -> Denoiser:
+def weights_choice(cfg: Mapping[str, Any] | DictConfig) -> WeightsChoice:
+    """Which weights of a training a config evaluates: the training's own choice where it says nothing of them.
+
+    Raises:
+        ValueError: for a value that no training can have kept.
+    """
+    given: Any = cfg.get("weights") or {}
+    plain: Any = OmegaConf.to_container(given, resolve=True) if OmegaConf.is_config(given) else given
+    arguments = checked_arguments(WeightsChoice, plain, "weights")
+    with below("weights"):
+        return WeightsChoice(**arguments)
+
+
+def finished(
+    runs: str | Path, signature: str, own: DictConfig | None = None, weights: WeightsChoice | None = None
+) -> Denoiser:
     """The frozen denoiser of a finished fit, with its averaged weights, on the CPU, in evaluation mode.
 
     Args:
         runs: Folder of all runs, as ``paths.runs``.
         signature: The fit's name: a folder of ``<runs>/fits``, as ``fit`` in result.json.
         own: The config that names the fit; what it is built of may be imported, see `runs.trust`.
+        weights: Which ones; None for those of the training's choice.
 
     Raises:
         ValueError: if there is no such fit, if it is not finished, if its files cannot be read, or if its config names
@@ -48,5 +67,5 @@ def finished(runs: str | Path, signature: str, own: DictConfig | None = None) ->
             denoiser = make_denoiser(cfg, make(cfg, "dataset"), make(cfg, "schedule"), make(cfg, "diffuser"))
         except (AttributeError, TypeError, RuntimeError, LookupError, OmegaConfBaseException) as error:
             raise ValueError(f"{record.config_file} describes no model: {' '.join(str(error).split())}") from error
-    load_weights(denoiser, record)
+    load_weights(denoiser, record, weights)
     return denoiser.requires_grad_(False).eval()

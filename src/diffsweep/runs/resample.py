@@ -34,7 +34,7 @@ from diffsweep.evaluation.pictures import animation, grid
 from diffsweep.messages import say
 from diffsweep.runs.build import evaluation_settings, make_guidance, trainer_settings
 from diffsweep.runs.instantiate import make
-from diffsweep.runs.load_fit import finished
+from diffsweep.runs.load_fit import finished, weights_choice
 from diffsweep.scoring.sampling import Model, Sampling, draw
 from diffsweep.scoring.score import GRID
 from diffsweep.sweep.store.record import Fit
@@ -93,7 +93,7 @@ def resample(cfg: DictConfig, fit: Fit, n: int, *, seed: int, follow: bool = Fal
     if isinstance(n, bool) or not isinstance(n, int) or n < 1:
         raise ValueError(f"{n} samples cannot be drawn: ask for a whole number, 1 or more")
     runs = fit.folder.parent.parent
-    denoiser = finished(runs, fit.signature)
+    denoiser = finished(runs, fit.signature, weights=weights_choice(cfg))
     try:
         model = Model(denoiser, denoiser.schedule, make(cfg, "dataset"), conditional=bool(cfg.backbone.classes))
         sampler: Sampler = make(cfg, "sampler")

@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from diffsweep.diffusion import Sampler
 from diffsweep.diffusion.guidance import Guidance
@@ -17,7 +17,7 @@ from diffsweep.ranks import is_first_rank
 from diffsweep.scoring.measure import measure
 from diffsweep.scoring.model_metrics import ModelMetric, measure_model
 from diffsweep.scoring.sampling import FeatureExtraction, Model, Sampling, draw
-from diffsweep.scoring.weights import load_weights
+from diffsweep.scoring.weights import WeightsChoice, load_weights
 from diffsweep.settings import EvaluationSettings, TrainerSettings
 from diffsweep.sweep.store.lease import LeaseLostError
 from diffsweep.sweep.store.record import CannotWriteError, Run
@@ -40,6 +40,7 @@ class Scoring:
         model_metrics: What is measured of the model itself.
         settings: Which samples are drawn.
         trainer: Where they are drawn.
+        weights: Which weights of the training are used.
     """
 
     model: Model
@@ -49,6 +50,7 @@ class Scoring:
     model_metrics: Sequence[ModelMetric]
     settings: EvaluationSettings
     trainer: TrainerSettings
+    weights: WeightsChoice = field(default_factory=WeightsChoice)
 
 
 def score(
@@ -78,7 +80,7 @@ def score(
     cell, trained = run.cell, run.fit.result()
     assert trained is not None
     model, settings, evaluation = scoring.model, scoring.settings, scoring.evaluation
-    load_weights(model.denoiser, run.fit)
+    load_weights(model.denoiser, run.fit, scoring.weights)
     if is_first_rank():
         cell.write_status("running", stage="sample")
     extraction = FeatureExtraction(evaluation.extractor, evaluation.outputs, GRID)
@@ -125,8 +127,9 @@ def score(
         training=TrainingSummary(
             seed=seed,
             parameters=trained["parameters"],
+            call_flops=trained.get("call_flops"),
             steps=trained["steps"],
-            kept_step=trained["best_step"] if trained.get("kept") == "best" else trained["steps"],
+            kept_step=scoring.weights.resolved_step(trained),
             seconds=trained["seconds"],
             imported_from=trained.get("imported_from"),
         ),

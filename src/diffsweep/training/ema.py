@@ -8,6 +8,7 @@ ExponentialMovingAverage, num_updates).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -35,5 +36,10 @@ def averaged(averaging: WeightAveraging, trainer: Trainer, module: LightningModu
     """The backbone's averaged weights, as its `state_dict` names them: not copies, the next step changes them."""
     found: dict[str, Any] = {"state_dict": {}}
     averaging.on_save_checkpoint(trainer, module, found)
+    return backbone_weights(found["state_dict"])
+
+
+def backbone_weights(module_weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Of a whole module's `state_dict` the backbone's, by the names that it has for them."""
     prefix = "denoiser.backbone."
-    return {name.removeprefix(prefix): value for name, value in found["state_dict"].items() if name.startswith(prefix)}
+    return {name.removeprefix(prefix): value for name, value in module_weights.items() if name.startswith(prefix)}

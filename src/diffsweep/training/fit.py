@@ -26,8 +26,10 @@ from diffsweep.tracking import loggers
 from diffsweep.trainer import Interrupted, make_trainer
 from diffsweep.training.batches import Batches, resident
 from diffsweep.training.checkpoint import Checkpoints
+from diffsweep.training.cost import call_flops, parameters
 from diffsweep.training.ema import averaged, ema
 from diffsweep.training.module import Training
+from diffsweep.training.power_average import KeptAverages
 from diffsweep.training.progress import Progress
 from diffsweep.training.sample_pictures import SamplePictures
 from diffsweep.training.scoring_callbacks import (
@@ -132,6 +134,13 @@ def fit(fitting: Fitting, record: Fit, mirrors: Sequence[Logger] = (), held: Cal
         conditional=model.conditional,
         compile=run_trainer.compile,
     )
+    # The network is shown as many tensors of the data's shape as it says.
+    size, inputs = parameters(model.denoiser), getattr(model.denoiser.backbone, "inputs", 1)
+    shown = (inputs * model.dataset.shape[0], *model.dataset.shape[1:])
+    flops = call_flops(model.denoiser.backbone, shown, labelled=model.conditional)
+    if is_first_rank():
+        counted = f", {flops / 1e9:,.3g} GFLOP a call and example" if flops else ""
+        say(f"fit {record.signature}: a network of {size:,} parameters{counted}")
     progress = Progress(
         record,
         settings.steps,
@@ -141,6 +150,14 @@ def fit(fitting: Fitting, record: Fit, mirrors: Sequence[Logger] = (), held: Cal
     )
     checkpoints = Checkpoints(checkpoint, run_trainer.checkpoint_seconds, held)
     averaging = ema(settings.ema_decay)
+    every = fitting.validation.every if fitting.validation is not None and fitting.validation.keep == "best" else None
+    kept = KeptAverages(
+        tuple(settings.averages or ()),
+        settings.snapshot_steps | set(range(every, settings.steps, every) if every else ()),
+        settings.keep,
+        averaging,
+        record.checkpoints,
+    )
     validation = pruning = None
     if fitting.validation is not None:
         evaluation = IntermediateEvaluation.of(fitting.validation, scoring.settings.cache)
@@ -156,7 +173,7 @@ def fit(fitting: Fitting, record: Fit, mirrors: Sequence[Logger] = (), held: Cal
         if isinstance(mirror, loggers.WandbLogger) and mirror.settings.samples_every
     ]
     # The order matters: a checkpoint must hold the step's average, its loss and what is known of it.
-    callbacks = [averaging, progress, validation, pruning, *pictures, checkpoints]
+    callbacks = [averaging, kept, progress, validation, pruning, *pictures, checkpoints]
     trainer = make_trainer(
         run_trainer,
         record.folder,
@@ -197,6 +214,9 @@ def fit(fitting: Fitting, record: Fit, mirrors: Sequence[Logger] = (), held: Cal
         weights = averaged(averaging, trainer, module)
         if validation is not None and validation.best.weights is not None:
             weights = validation.best.weights
+            kept.write(trainer, module, powers=False, own=True)
+        # A training that ends early ends between the steps that were foreseen.
+        kept.write(trainer, module, powers=kept.step not in kept.steps, own=False)
         with atomic(record.checkpoints / "ema.safetensors") as temporary:
             save_file({name: value.detach().cpu().contiguous() for name, value in weights.items()}, temporary)
         record.write_done(
@@ -206,7 +226,8 @@ def fit(fitting: Fitting, record: Fit, mirrors: Sequence[Logger] = (), held: Cal
                 "seconds": progress.seconds,
                 "images_per_second": steps * settings.batch_size / progress.seconds,
                 "loss": progress.loss,
-                "parameters": sum(p.numel() for p in model.denoiser.parameters()),
+                "parameters": size,
+                "call_flops": flops,
                 **(validation.summary(steps) if validation is not None else {}),
                 **provenance(),
             }

@@ -89,9 +89,18 @@ function columns() {
     { title: "network calls", field: "nfe", width: 106, ...formatted(count) },
     { title: "sampling time, s", field: "sampling", width: 112, ...formatted((one) => digits(one, 3)) },
     { title: "training time, s", field: "training", width: 104, ...formatted((one) => digits(one, 3)) },
+    ...(differ("parameters") ? [
+      { title: "parameters", field: "parameters", width: 106, ...formatted(count) }] : []),
+    ...(differ("operations") ? [
+      { title: "GFLOP a sample", field: "operations", width: 106,
+        ...formatted((one) => (one === null ? "" : digits(one / 1e9, 3))) }] : []),
     { title: "real against real", field: "floor", width: 96, visible: main, ...formatted((one) => digits(one)) },
     ...(table.rows.some((row) => row.saturated) ? [{ title: "saturated", field: "saturated", width: 96 }] : []),
   ];
+}
+
+function differ(field) {
+  return new Set(table.rows.map((row) => row[field])).size > 1;
 }
 
 function leaderboard() {
@@ -378,7 +387,8 @@ function pareto() {
   const legend = (name, drawn) => traces.push({ ...drawn, x: [null], y: [null], name: short(name), hoverinfo: "skip" });
   if (colours.length > 1) colours.forEach((name, i) => legend(name, coloured(i, 0)));
   if (dashes.length > 1 && apart) dashes.forEach((name, i) => legend(name || "as it is", look(GREY, "circle", i)));
-  const words = key === "nfe" ? "network calls a sample" : "seconds of sampling, all samples of a cell";
+  const words = { nfe: "network calls a sample", sampling: "seconds of sampling, all samples of a cell",
+    operations: "floating-point operations a sample", training: "seconds of training" }[key];
   draw("pareto", traces, { xaxis: axis(words, rows.map((row) => row[key]), 8),
     yaxis: axis(`${number}, ${direction()}`, rows.map(value), 3) });
 }

@@ -229,6 +229,7 @@ class TrainingSummary:
     Attributes:
         seed: of the training; None if it was elsewhere.
         parameters: of the network.
+        call_flops: floating-point operations of a call of the network for one example; None if it is not known.
         steps: that it had; None if it was elsewhere.
         kept_step: whose weights are used; None likewise.
         seconds: that it took; 0 if it was elsewhere.
@@ -237,6 +238,7 @@ class TrainingSummary:
 
     seed: int | None
     parameters: int
+    call_flops: int | None
     steps: int | None
     kept_step: int | None
     seconds: float
@@ -330,6 +332,7 @@ class Result:
         sample_seed: of the starting noise.
         seed: of the training.
         parameters: of the network.
+        call_flops: floating-point operations of a call of the network for one example.
         fit_steps: training steps.
         fit_kept_step: training step whose weights are used.
         fit_seconds: of the training.
@@ -366,6 +369,7 @@ class Result:
     sample_seed = _Number("sample_seed")
     seed = _Number("seed")
     parameters = _Number("parameters")
+    call_flops = _Number("call_flops")
     fit_steps = _Number("fit_steps")
     fit_kept_step = _Number("fit_kept_step")
     fit_seconds = _Number("fit_seconds")
@@ -449,6 +453,7 @@ class Result:
                 "sample_seed": sampling and sampling.seed,
                 "seed": training and training.seed,
                 "parameters": training and training.parameters,
+                "call_flops": training and training.call_flops,
                 "fit_steps": training and training.steps,
                 "fit_kept_step": training and training.kept_step,
                 "fit_seconds": training and training.seconds,

@@ -62,10 +62,17 @@ NEUTRAL: tuple[str, ...] = (
 )
 
 # Keys that version 0.1 did not have, with the value at which they change nothing: absent and that are one.
-NEUTRAL_AT: Mapping[str, object] = {"evaluation.reference_samples": None}
+NEUTRAL_AT: Mapping[str, object] = {
+    "evaluation.reference_samples": None,
+    "training.averages": None,
+    "training.snapshots": 16,
+    "training.keep": [],
+    "weights.ema": None,
+    "weights.step": None,
+}
 
 # What is done with finished weights: it can change a cell, never a fit.
-INFERENCE: tuple[str, ...] = ("sampler", "guidance", "evaluation")
+INFERENCE: tuple[str, ...] = ("sampler", "guidance", "evaluation", "weights")
 
 # Stands for a key of whatever value.
 _ANY = object()

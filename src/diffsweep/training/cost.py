@@ -1,0 +1,48 @@
+"""What a network costs: its parameters, and the floating-point operations of one call for one example.
+
+They are counted on tensors without numbers, so that even a large network is counted in a moment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from torch.func import functional_call
+from torch.utils.flop_counter import FlopCounterMode
+
+
+def parameters(network: nn.Module) -> int:
+    """How many numbers of the network are trained."""
+    return sum(weight.numel() for weight in network.parameters())
+
+
+def call_flops(backbone: nn.Module, shape: Sequence[int], *, labelled: bool) -> int | None:
+    """Floating-point operations of a call for one example, two for each multiplication with its addition.
+
+    Matrix products, convolutions and attention are counted, as by torch's `FlopCounterMode`; a training step takes
+    three times as many for each example of the batch.
+
+    Args:
+        backbone: The network.
+        shape: Of an example as the network is shown it.
+        labelled: Whether it is told labels.
+
+    Returns:
+        The number; None for a network that cannot be run without numbers.
+    """
+    shell = {name: value.to("meta") for name, value in [*backbone.named_parameters(), *backbone.named_buffers()]}
+    x, logsnr = torch.empty(1, *shape, device="meta"), torch.empty(1, device="meta")
+    labels = torch.empty(1, dtype=torch.int64, device="meta") if labelled else None
+    was_training = backbone.training
+    try:
+        # A network may change its weights while it is trained.
+        backbone.eval()
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            functional_call(backbone, shell, (x, logsnr, labels))
+    except (NotImplementedError, RuntimeError, TypeError, ValueError):
+        return None
+    finally:
+        backbone.train(was_training)
+    return counter.get_total_flops()
