@@ -80,6 +80,7 @@ COMPANIONS = {
 
 # Weights that no package carries, checked when the object is made; a finished fit; another metric beside it.
 UNAVAILABLE = {
+    "backbone=module",
     "diffuser=consistency_distillation",
     "extractor=clip",
     "extractor=dinov2",
@@ -289,6 +290,13 @@ def named(value: object) -> str:
 REFUSED = [
     (["backbone=unet", "dataset=mixture"], "backbone=mlp"),
     (["backbone=mlp"], "backbone=unet"),
+    (
+        ["backbone=module"],
+        "backbone.network=null is no torch.nn.Module: set its _target_ to yours; a network",
+    ),
+    (["backbone=module", "backbone.network={_target_: torch.nn.Identity}"], "Identity cannot be called as a backbone"),
+    (["backbone=diffusers", "backbone.layers=0"], "backbone.layers=0 must be a whole number, 1 or more"),
+    (["backbone=diffusers", "backbone.down=[Down,Up]"], "Down"),
     (["diffuser=consistency_distillation"], "diffuser.teacher=null"),
     (["diffuser=consistency_distillation", "diffuser.teacher=1a2b3c4d5e6f"], "diffuser.teacher=1a2b3c4d5e6f"),
     (["diffuser=consistency", "diffuser/target=x0"], "choose diffuser/target=edm"),

@@ -17,7 +17,7 @@ from diffsweep.diffusion.target import EDM, X0, Eps, Flow, Score, V
 from diffsweep.diffusion.times import Cosine as CosineTimes
 from diffsweep.diffusion.times import LogitNormal, LogNormal, LogSNR, LossAware, Times, Uniform, uniforms
 from diffsweep.diffusion.weight import EDM as EDMWeight
-from diffsweep.diffusion.weight import SNR, Learned, MinSNR, Output, Sigmoid, SoftMinSNR
+from diffsweep.diffusion.weight import SNR, Learned, MinSNR, Output, Sigmoid, SoftMinSNR, Units
 from diffsweep.diffusion.weight import Uniform as Flat
 
 SCHEDULES = [Cosine(), VE(), Rectified(), linear_betas()]
@@ -183,6 +183,8 @@ WEIGHTS = {
     "edm": (EDMWeight(0.7), lambda snr: (1 / snr + 0.49) / (0.49 / snr)),
     "sigmoid": (Sigmoid(1.5), lambda snr: snr / (1 + math.exp(math.log(snr) - 1.5))),
     "learned": (Learned(SNR()), lambda snr: snr),
+    "units of v": (Units(V()), lambda snr: snr + 1),
+    "units of eps": (Units(Eps()), lambda snr: snr),
 }
 
 

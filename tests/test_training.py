@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 import threading
+from pathlib import Path
 
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
+from safetensors.torch import load_file
 
 from diffsweep.data.examples import Dataset, Examples, Split
 from diffsweep.data.modality import Modality
@@ -18,12 +21,17 @@ from diffsweep.diffusion.solvers import Euler
 from diffsweep.diffusion.spacing import Time
 from diffsweep.diffusion.target import V
 from diffsweep.random_streams import generator
+from diffsweep.runs import stages
 from diffsweep.scoring.sampling import Model, Sampling
 from diffsweep.settings import LoadingSettings
+from diffsweep.sweep.store.record import Run
 from diffsweep.training.batches import Batch, Batches, resident
 from diffsweep.training.ema import ema
 from diffsweep.training.muon import Muon, orthogonal
 from settings import training_settings
+from tiny import TINY
+
+CONF = Path(__file__).parent.parent / "conf"
 
 
 def draw(shape: tuple[int, ...], stream: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
@@ -284,3 +292,36 @@ def test_sample_i_starts_from_the_same_noise_with_every_sampler() -> None:
         model = Model(Denoiser(Seen(), Cosine(), V()), Cosine(), Floats(), conditional=False)
         Sampling(model, sampler, seed=7).predict_step(torch.arange(3), 0)
     torch.testing.assert_close(starts[0], starts[1])
+
+
+@pytest.mark.parametrize("parts", [2, 4])
+@pytest.mark.parametrize("dataset", ["mixture", "digits"])
+def test_a_step_in_parts_is_the_step_to_rounding(dataset: str, parts: int, tmp_path: Path) -> None:
+    """With labels, a learned weight and a limit of the gradient, which must see the whole gradient."""
+    words = ["dataset=digits", "backbone.width=8", "backbone.classes=10", "diffuser/weight=learned"]
+    words = [*TINY, "backbone.classes=8"] if dataset == "mixture" else words
+    words += [
+        "training.steps=5",
+        "training.batch_size=32",
+        "training.warmup=0",
+        "training.clip=0.5",
+        "trainer.threads=1",
+    ]
+    words += ["optimizer=adam", "optimizer.lr=0.001", "trainer.progress=false"]
+    found = []
+    for accumulate in (1, parts):
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            given = [f"paths.runs={tmp_path / str(accumulate)}", f"training.accumulate={accumulate}"]
+            cfg = compose("config", [*words, *given])
+        run = Run.of(cfg)
+        stages.train(cfg, run)
+        found.append((load_file(run.fit.checkpoints / "ema.safetensors"), (run.fit.result() or {})["loss"]))
+    (whole, loss), (split, other) = found
+    assert other == pytest.approx(loss, rel=1e-5)
+    for name, value in whole.items():
+        torch.testing.assert_close(split[name], value, rtol=1e-4, atol=2e-5)
+
+
+def test_parts_must_divide_the_batch() -> None:
+    with pytest.raises(ValueError, match=r"training\.accumulate=3 does not divide training\.batch_size=4"):
+        training_settings(accumulate=3)

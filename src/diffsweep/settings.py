@@ -106,6 +106,8 @@ class TrainingSettings:
             any length between can be made after the training; None keeps none.
         snapshots: How often they are kept, evenly over the training, >= 1.
         keep: Steps of which all averages are kept, for `weights.step`.
+        accumulate: In how many parts a step goes through the network, each of which takes that much less memory, >= 1;
+            they must divide each device's share of the batch.
 
     Raises:
         ValueError: for a value out of range.
@@ -123,6 +125,7 @@ class TrainingSettings:
     averages: Sequence[float] | None = None
     snapshots: int = 16
     keep: Sequence[int] = ()
+    accumulate: int = 1
 
     def __post_init__(self) -> None:
         whole("seed", self.seed)
@@ -139,6 +142,11 @@ class TrainingSettings:
         share("training.drop_labels", self.drop_labels, one=False)
         share("ema.decay", self.ema_decay, one=False)
         whole("training.snapshots", self.snapshots, 1)
+        whole("training.accumulate", self.accumulate, 1)
+        if self.batch_size % self.accumulate:
+            raise BadValue(
+                "training.accumulate", self.accumulate, f"does not divide training.batch_size={self.batch_size}"
+            )
         for i, std in enumerate(self.averages or ()):
             relative_std(f"training.averages[{i}]", std)
         for i, step in enumerate(self.keep):

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from diffsweep.diffusion.level import Level, Scalar
+from diffsweep.diffusion.target import Target
 from diffsweep.mistakes import BadValue, above, whole
 
 
@@ -44,6 +45,24 @@ class Output:
 
     def __call__(self, level: Level, out: Scalar) -> Scalar:
         return out**-2.0
+
+
+@dataclass(frozen=True)
+class Units:
+    """1 / out^2 of a target of choice: the squared error in its units, whatever the network predicts.
+
+    With flow's velocity, for a network that predicts x0, it is the loss of "Back to Basics: Let Denoising Generative
+    Models Denoise" (arXiv 2511.13720, table 1).
+
+    Args:
+        target: In whose units.
+    """
+
+    target: Target
+
+    def __call__(self, level: Level, out: Scalar) -> Scalar:
+        _, own = self.target.skip_out(level)
+        return own**-2.0
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from diffsweep.interop.imported import Import, Imported
 from diffsweep.messages import say
 from diffsweep.mistakes import BadValue, below
 from diffsweep.ranks import is_first_rank
-from diffsweep.runs.instantiate import checked_arguments, make, make_denoiser
+from diffsweep.runs.instantiate import checked_arguments, label_count, make, make_denoiser
 from diffsweep.runs.load_fit import finished, weights_choice
 from diffsweep.runs.pretrained import find
 from diffsweep.scoring.model_metrics import ModelMetric
@@ -64,13 +64,14 @@ class Components:
         diffuser: Objective | Imported = make(cfg, "diffuser", **_teacher(cfg, dataset))
         sampler: Sampler = make(cfg, "sampler")
         torch.manual_seed(cfg.seed)
-        if cfg.backbone.classes not in (0, dataset.classes):
+        classes = label_count(cfg)
+        if classes not in (0, dataset.classes):
             raise ValueError(
-                f"backbone.classes={cfg.backbone.classes} must be 0 (the model is not told labels) or "
+                f"backbone.classes={classes} must be 0 (the model is not told labels) or "
                 f"{dataset.classes}, the number of labels of dataset={dataset.name}"
             )
         denoiser = make_denoiser(cfg, dataset, schedule, diffuser)
-        model = Model(denoiser, schedule, dataset, conditional=bool(cfg.backbone.classes))
+        model = Model(denoiser, schedule, dataset, conditional=bool(classes))
         if isinstance(diffuser, Objective):
             _warn(check_objective(diffuser, denoiser, tuple(dataset.shape), labels=model.conditional))
         try:
@@ -193,7 +194,7 @@ def _teacher(cfg: DictConfig, dataset: Dataset) -> dict[str, Denoiser]:
         return {}
     try:
         teacher = finished(cfg.paths.runs, named)
-        labels = torch.zeros(2, dtype=torch.int64) if cfg.backbone.classes else None
+        labels = torch.zeros(2, dtype=torch.int64) if label_count(cfg) else None
         teacher(torch.zeros(2, *dataset.shape), teacher.schedule.level(0.5), labels)
     except (ValueError, RuntimeError) as error:
         raise ValueError(f"diffuser.teacher={named}: {error}") from error

@@ -57,6 +57,11 @@ def make_denoiser(cfg: DictConfig, dataset: Any, schedule: Schedule, diffuser: O
     return diffuser.build(make(cfg, "backbone", **raised), schedule, dataset.sigma_data)
 
 
+def label_count(cfg: DictConfig) -> int:
+    """How many labels the network of a config is told: its setting `classes`; 0 for none, or without that setting."""
+    return cfg.backbone.get("classes") or 0
+
+
 def _named(error: InstantiationException, key: str) -> ValueError:
     """What an object's constructor, or the search for its class, has raised, with the config's path in front."""
     below = re.search(r"^full_key: (.+)$", str(error), re.MULTILINE)

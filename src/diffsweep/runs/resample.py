@@ -33,7 +33,7 @@ from diffsweep.diffusion.sampler_check import check_sampler
 from diffsweep.evaluation.pictures import animation, grid
 from diffsweep.messages import say
 from diffsweep.runs.build import evaluation_settings, make_guidance, trainer_settings
-from diffsweep.runs.instantiate import make
+from diffsweep.runs.instantiate import label_count, make
 from diffsweep.runs.load_fit import finished, weights_choice
 from diffsweep.scoring.sampling import Model, Sampling, draw
 from diffsweep.scoring.score import GRID
@@ -95,7 +95,7 @@ def resample(cfg: DictConfig, fit: Fit, n: int, *, seed: int, follow: bool = Fal
     runs = fit.folder.parent.parent
     denoiser = finished(runs, fit.signature, weights=weights_choice(cfg))
     try:
-        model = Model(denoiser, denoiser.schedule, make(cfg, "dataset"), conditional=bool(cfg.backbone.classes))
+        model = Model(denoiser, denoiser.schedule, make(cfg, "dataset"), conditional=bool(label_count(cfg)))
         sampler: Sampler = make(cfg, "sampler")
         if (warning := check_sampler(sampler, model.schedule)) is not None:
             say(warning)

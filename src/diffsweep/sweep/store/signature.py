@@ -64,6 +64,7 @@ NEUTRAL: tuple[str, ...] = (
 # Keys that version 0.1 did not have, with the value at which they change nothing: absent and that are one.
 NEUTRAL_AT: Mapping[str, object] = {
     "evaluation.reference_samples": None,
+    "training.accumulate": 1,
     "training.averages": None,
     "training.snapshots": 16,
     "training.keep": [],
