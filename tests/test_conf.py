@@ -72,7 +72,11 @@ COMPANIONS = {
         f"extractor={name}": [f"evaluation.extractor.model={model}", "evaluation.extractor.weights=w.safetensors"]
         for name, model in (("torchvision", "resnet18"), ("timm", "resnet18"))
     },
-    "extractor=module": ["evaluation.extractor.network._target_=torch.nn.Flatten", "evaluation.extractor.space=mine"],
+    "extractor=module": [
+        "evaluation.extractor.network._target_=torch.nn.Flatten",
+        "evaluation.extractor.space=mine",
+        "evaluation.extractor.size=8",
+    ],
     **dict.fromkeys(("guidance=cfg", "guidance=cfgpp", "guidance=interval", "guidance=rescaled"), LABELLED),
     "trainer=ddp": ON_CPU,
     "trainer=gpu": ON_CPU,

@@ -139,7 +139,8 @@ MISTAKES: Sequence[tuple[Callable[[Path, Path], Any], str]] = [
     (lambda saved, tmp: own_network(Sides, "sides", mean=[0.5, 0.5]), r"mean=\[0.5, 0.5\] must have 1 or 3 numbers"),
     (lambda saved, tmp: own_network(Sides, "sides", std=[0.0] * 3), "must have 3 numbers above 0"),
     (lambda saved, tmp: own_network(Sides, "sides", interpolation="area"), "interpolation=area is unknown"),
-    (lambda saved, tmp: own_network(nn.Identity, "flat"), r"gave features \(2, 3, 64, 64\) of 2 pictures"),
+    (lambda saved, tmp: own_network(nn.Flatten, "flat"), "size=null must be given: features of flat depend on how"),
+    (lambda saved, tmp: own_network(nn.Identity, "flat", size=64), r"gave features \(2, 3, 64, 64\) of 2 pictures"),
     (lambda saved, tmp: own_network(lambda: nn.Linear(3, 3), "flat", size=8), "size=8 does not fit flat"),
     (lambda saved, tmp: own_network(cast(Any, dict), "flat"), "network gave a dict: it must make a torch.nn.Module"),
 ]

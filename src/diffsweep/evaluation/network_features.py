@@ -238,16 +238,22 @@ def _state_digest(network: nn.Module) -> str:
     return digest_of(*(part for name in sorted(state) for part in (name, state[name].cpu().numpy().tobytes())))
 
 
+@torch.inference_mode()
+def _tried(shown: Preprocessed, side: int) -> Outputs:
+    return shown.eval()(torch.zeros(2, shown.mean.shape[1], side, side, dtype=torch.uint8))
+
+
 def _extractor(shown: Preprocessed, space: str, architecture: str, weights: Weights) -> Extractor:
     if not re.fullmatch(r"[a-z][a-z0-9_]*", space) or space == "inception":
         known = "is that of the original Inception: use extractor=inception" if space == "inception" else ""
         raise BadValue("space", space, known or "must be a name of small letters, digits and _, for fd_NAME")
-    side = shown.size or 64
     try:
-        with torch.inference_mode():
-            given = shown.eval()(torch.zeros(2, shown.mean.shape[1], side, side, dtype=torch.uint8))
+        given = _tried(shown, shown.size or 64)
+        other = given if shown.size is not None else _tried(shown, 48)
     except (ArithmeticError, AttributeError, IndexError, RuntimeError, TypeError, ValueError, AssertionError) as error:
         raise BadValue("size", shown.size, f"does not fit {space}: {one_line(error)[:200]}") from None
+    if isinstance(given, Tensor) and isinstance(other, Tensor) and given.shape != other.shape:
+        raise BadValue("size", None, f"must be given: features of {space} depend on how large the pictures are")
     outputs: Mapping[str, Tensor] = {"features": given} if isinstance(given, Tensor) else given
     features = outputs.get("features") if isinstance(outputs, Mapping) else None
     if not isinstance(features, Tensor) or features.ndim != 2 or len(features) != 2:

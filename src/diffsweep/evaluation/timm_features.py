@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from diffsweep.evaluation.efficientnet import described, resized
-from diffsweep.evaluation.extractor import Extractor
+from diffsweep.evaluation.extractor import CPU_BATCH, Extractor
 from diffsweep.evaluation.extractor import sha256 as digest_of
 from diffsweep.evaluation.pretrained import File, find
 from diffsweep.mistakes import BadValue, one_line
@@ -90,7 +90,7 @@ def timm_features(
     dimension = _dimension(network, model)
     resize = described(size, network.mode)
     digest = digest_of("timm, its output", model, resize, found.digest)
-    return Extractor(network, space, dimension, digest, resize=resize, files=(found.path,))
+    return Extractor(network, space, dimension, digest, resize=resize, files=(found.path,), cpu_batch=CPU_BATCH)
 
 
 def _made(timm: Any, model: str) -> nn.Module:
