@@ -411,7 +411,7 @@ class Study:
         if RESULTS.is_file():
             results = json.loads(RESULTS.read_text())
             page = between(page, "peers", peers_table(results["score"]))
-            page = between(page, "schedules", schedules_table(results["after"] or results["score"]))
+            page = between(page, "schedules", schedules_table(results["score"]))
         PAGE.write_text(page)
 
     def _race(
