@@ -97,6 +97,7 @@ def test_shards_and_pickles_of_tensors_are_the_same_weights_as_one_file(tmp_path
     folder, file = tmp_path / "model", "unet/diffusion_pytorch_model.safetensors"
     shutil.copytree(checkpoints_made.ddpm(), folder)
     whole = read(folder)
+    digest, state = whole.digest(), whole.state()
     tensors = load_file(folder / file)
     (folder / file).unlink()
     torch.save(tensors, folder / "unet" / "diffusion_pytorch_model.bin")
@@ -108,10 +109,9 @@ def test_shards_and_pickles_of_tensors_are_the_same_weights_as_one_file(tmp_path
     index = {"weight_map": {key: name for name, half in halves.items() for key in half}}
     (folder / f"{file}.index.json").write_text(json.dumps(index))
     sharded = read(folder)
-    assert whole.digest() == pickled.digest() == sharded.digest()
+    assert digest == pickled.digest() == sharded.digest()
     for found in (pickled, sharded):
-        state = found.state()
-        assert all(torch.equal(state[name], value) for name, value in whole.state().items())
+        assert all(torch.equal(value, state[name]) for name, value in found.state().items())
 
 
 def test_a_source_that_changed_before_the_job_is_refused(tmp_path: Path) -> None:
@@ -146,7 +146,7 @@ GAUSSIAN_ONLY = (
 
 def test_every_scheduler_of_diffusers_is_read_or_refused_in_one_line() -> None:
     schedulers: Any = diffusers.schedulers
-    names = [name for name in dir(schedulers) if name.endswith("Scheduler") and "Flax" not in name]
+    names = [name for name in dir(schedulers) if name.endswith("Scheduler") and hasattr(schedulers, name)]
     assert len(names) >= 45
     refused = {}
     for name in names:

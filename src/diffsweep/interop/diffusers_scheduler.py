@@ -26,10 +26,11 @@ def read_scheduler(config: Mapping[str, Any], name: str | None = None) -> Proces
     name = str(name or config.get("_class_name"))
     schedulers: Any = require().schedulers
     known = [one for one in dir(schedulers) if one.endswith("Scheduler")]
-    if name not in known:
+    # One old name is listed and not there.
+    scheduler_class = getattr(schedulers, name, None) if name in known else None
+    if scheduler_class is None:
         near = did_you_mean(name, known) or f": {len(known)} are known, DDPMScheduler among them"
         raise ValueError(f"there is no scheduler {shown(name)} in diffusers{near}")
-    scheduler_class = getattr(schedulers, name)
     arguments = {key: plain(value, key) for key, value in config.items() if key not in _ABOUT}
     taken = [key for key in inspect.signature(scheduler_class.__init__).parameters if key not in ("self", "kwargs")]
     refuse_unknown(arguments, taken, f"the scheduler_config.json of {name}")
