@@ -31,7 +31,7 @@ from diffsweep.evaluation.features import BLOCKS, Features
 from diffsweep.evaluation.frechet import Frechet, frechet_distance
 from diffsweep.evaluation.identity import identity
 from diffsweep.evaluation.moments import Moments
-from diffsweep.evaluation.pictures import grid
+from diffsweep.evaluation.pictures import grid, scatter
 from diffsweep.evaluation.reference import Library, Reference
 from diffsweep.grid_geometry import CHUNK
 from diffsweep.scoring.estimate import measure_of
@@ -533,7 +533,7 @@ def png_shape(path: Path) -> tuple[int, int, int]:
 
 
 def test_points_become_a_scatter_plot(tmp_path: Path) -> None:
-    grid(RingOfGaussians(size=200).load("train").x, tmp_path / "points.png")
+    scatter(RingOfGaussians(size=200).load("train").x, tmp_path / "points.png")
     height, width, _ = png_shape(tmp_path / "points.png")
     assert 600 <= width <= 900
     assert 600 <= height <= 900
@@ -544,6 +544,7 @@ def test_points_become_a_scatter_plot(tmp_path: Path) -> None:
     [torch.zeros(0, 1, 8, 8, dtype=torch.uint8), torch.zeros(4, 1, 8, 8), torch.zeros(4, 3), torch.zeros(4, 2, 8, 8)],
 )
 def test_what_cannot_be_drawn_is_refused_and_leaves_nothing(tmp_path: Path, x: Tensor) -> None:
-    with pytest.raises(ValueError, match=r"no samples|can draw"):
-        grid(x, tmp_path / "grid.png")
+    for draw in (grid, scatter):
+        with pytest.raises(ValueError, match=r"no samples|can draw"):
+            draw(x, tmp_path / "grid.png")
     assert not list(tmp_path.iterdir())

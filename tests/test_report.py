@@ -21,9 +21,9 @@ from PIL import Image
 
 from diffsweep import commands
 from diffsweep.entry import sweep_end
-from diffsweep.evaluation.pictures import grid
+from diffsweep.evaluation.pictures import grid, scatter
 from diffsweep.report import export, page, statistics
-from diffsweep.report.animation import motion
+from diffsweep.report.animation import clouds_motion, motion
 from diffsweep.report.bibliography import bibtex, entries
 from diffsweep.report.comparison import Comparison
 from diffsweep.report.factors import effects, factors
@@ -165,7 +165,7 @@ def test_pictures_that_are_no_grid_or_cannot_be_read_break_nothing(tmp_path: Pat
     assert strip(tmp_path / "absent.png", 4) is None
     (tmp_path / "half.png").write_bytes(b"\x89PNG\r\n\x1a\n half a picture")
     assert strip(tmp_path / "half.png", 4) is None
-    grid(torch.randn(50, 2), tmp_path / "points.png")
+    scatter(torch.randn(50, 2), tmp_path / "points.png")
     found = strip(tmp_path / "points.png", 4)
     assert found is not None
     assert found["images"] == 0
@@ -546,7 +546,7 @@ def test_an_animation_holds_the_very_pixels_of_states_and_aims(channels: int) ->
 def test_points_are_drawn_as_clouds_to_one_scale() -> None:
     spread, tight = np.zeros((50, 2)), np.zeros((50, 2))
     spread[:, 0], tight[:, 0] = np.linspace(0, 3, 50), np.linspace(0, 1, 50)
-    first, last = shown(motion([(spread, spread), (tight, tight)])["src"])
+    first, last = shown(clouds_motion([(spread, spread), (tight, tight)])["src"])
     # Ink right of the middle only, on its height, and three times as far at first.
     for frame, reach in ((first, 3), (last, 1)):
         rows, columns = np.nonzero(frame[:96, :, 0] < 255)

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from diffsweep import commands
-from diffsweep.data.examples import decode
+from diffsweep.data.modality import IMAGES
 from diffsweep.evaluation.images import read_images
 from diffsweep.evaluation.pictures import grid
 from diffsweep.random_streams import generator
@@ -138,7 +138,7 @@ def test_an_animation_goes_from_noise_to_the_samples(call: Call, cells: dict[str
         return np.asarray(Image.open(path).resize((width, width), Image.Resampling.NEAREST))
 
     noise = torch.stack([torch.randn(1, 8, 8, generator=generator(0, "image", number)) for number in range(9)])
-    grid(decode(noise, torch.uint8), Path("noise.png"))
+    grid(IMAGES.decode(noise), Path("noise.png"))
     assert np.array_equal(frames[0][:, :width], small("noise.png"))
     assert np.array_equal(frames[-1][:, :width], small("out/grid.png"))
     assert np.array_equal(frames[-1][:, -width:], small("out/grid.png"))
@@ -231,7 +231,7 @@ def test_what_somebody_else_put_there_is_left_alone(call: Call, cells: dict[str,
 
 def test_what_was_put_there_meanwhile_is_left_alone(tmp_path: Path) -> None:
     drawn = resample.FreshSamples(
-        torch.zeros(2, 1, 4, 4, dtype=torch.uint8), 0, 20, 1.0, torch.device("cpu"), "32-true", []
+        IMAGES, torch.zeros(2, 1, 4, 4, dtype=torch.uint8), 0, 20, 1.0, torch.device("cpu"), "32-true", []
     )
     folder = tmp_path / "out"
     resample.write(drawn, folder, {})

@@ -12,7 +12,7 @@ from hydra import compose, initialize_config_dir
 from safetensors.torch import load_file
 
 from diffsweep.data.examples import Dataset, Examples, Split
-from diffsweep.data.modality import Modality
+from diffsweep.data.modality import LATENTS
 from diffsweep.data.source import Source
 from diffsweep.diffusion import Denoiser, Sampler
 from diffsweep.diffusion.noise import SDE
@@ -257,7 +257,7 @@ class Floats(Dataset):
 
     def __init__(self) -> None:
         super().__init__((1, 4, 4), classes=0, sigma_data=0.5)
-        self.modality = Modality("floats", torch.float32, None)
+        self.modality = LATENTS
 
     def load(self, split: Split) -> Examples:
         raise NotImplementedError

@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 
 import diffsweep.evaluation.reference as reference
 from diffsweep import results
+from diffsweep.data.modality import IMAGES
 from diffsweep.data.moons import Moons
 from diffsweep.evaluation.identity import identity
 from diffsweep.runs.build import Components
@@ -132,7 +133,7 @@ def test_a_training_that_stops_early_has_its_last_step_in_the_record(tmp_path: P
 
 def test_the_contact_sheet_that_sample_writes_is_not_scored(tmp_path: Path) -> None:
     samples = torch.randint(0, 256, (5, 1, 8, 8), dtype=torch.uint8)
-    drawn = FreshSamples(samples, 0, 20, 1.0, torch.device("cpu"), "32-true", [])
+    drawn = FreshSamples(IMAGES, samples, 0, 20, 1.0, torch.device("cpu"), "32-true", [])
     write(drawn, tmp_path / "drawn", {}, show=False)
     assert torch.equal(read(str(tmp_path / "drawn"), None, "refuse").x, samples)
 

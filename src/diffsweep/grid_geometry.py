@@ -20,6 +20,7 @@ class GridGeometry:
         width: of one image.
         gap: pixels between images.
         factor: how often each pixel is repeated in both directions, >= 1.
+        frames: how many frames of equal width lie side by side in each image, with one column between; 1 for none.
     """
 
     count: int
@@ -28,6 +29,12 @@ class GridGeometry:
     width: int
     gap: int
     factor: int
+    frames: int = 1
+
+    @property
+    def frame_width(self) -> int:
+        """Width of one frame; that of the image where nothing moves."""
+        return (self.width + 1) // self.frames - 1 if self.frames > 1 else self.width
 
     def text(self) -> str:
         """What the chunk `CHUNK` holds."""
@@ -45,9 +52,12 @@ class GridGeometry:
             return None
         try:
             found = json.loads(text)
+            # Version 0.1 knew no frames.
+            found = {"frames": 1, **found}
             geometry = cls(**{field.name: int(found[field.name]) for field in fields(cls)})
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise ValueError(f"the text {CHUNK!r} of the picture is no geometry of a grid") from error
-        if min(geometry.count, geometry.columns, geometry.height, geometry.width, geometry.factor) < 1:
+        sizes = (geometry.count, geometry.columns, geometry.height, geometry.frame_width, geometry.factor)
+        if min(geometry.frames, *sizes) < 1:
             raise ValueError(f"the text {CHUNK!r} of the picture is no geometry of a grid")
         return geometry

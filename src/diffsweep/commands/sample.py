@@ -38,11 +38,12 @@ def run(options: argparse.Namespace) -> int:
 
     Image i with seed s is the image i that an evaluation with evaluation.seed=s draws. A sampler that is named gets as
     many network calls as the cell had, unless --nfe says otherwise. DIR gets 000000.png ..., grid.png (the first 100),
-    samples.npz (uint8, and the labels, as other tools and `diffsweep evaluate` read them), settings.json; points are
-    samples.npy.
+    samples.npz (uint8, and the labels, as other tools and `diffsweep evaluate` read them), settings.json; videos are
+    000000.gif ... and grid.gif, sounds are 000000.wav ... and grid.wav, points are samples.npy.
     """
     import_from(Path.cwd())
     from diffsweep import results
+    from diffsweep.data.modality import IMAGES
     from diffsweep.runs.trust import trusting
 
     with trusting(*filter(None, [options.config_dir]), everything=options.trust):
@@ -70,12 +71,13 @@ def run(options: argparse.Namespace) -> int:
     print_lines(
         f"{drawn.nfe:g} network calls a sample, seed {request.seed}, {duration(drawn.seconds)} on {drawn.device}", ""
     )
-    for title, file in zip(("pictures", "numbers", "animation"), files, strict=False):
+    for title, file in files.items():
         print_lines(f"{title:<10} {out / file.name}")
     runs = [] if options.runs == "runs" else ["--runs", options.runs]
     suggested: list[tuple[list[str], str]] = []
-    if drawn.samples.ndim == 4:
-        words = ["evaluate", str(out / files[1].name), "--reference", request.choices.get("dataset", "DATASET"), *runs]
+    if drawn.modality == IMAGES:
+        dataset = request.choices.get("dataset", "DATASET")
+        words = ["evaluate", str(out / files["numbers"].name), "--reference", dataset, *runs]
         suggested.append((words, "their score; tables compare equal numbers of samples (-n)"))
     if not is_consistency_model(request.record.config()):
         other = "ddim" if request.choices.get("sampler") == "heun" else "heun"

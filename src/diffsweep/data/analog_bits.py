@@ -6,8 +6,8 @@ What a network draws is read back by sign, so every sample is an exact uint8 ima
 import torch
 from torch import Tensor
 
-from diffsweep.data.examples import Dataset, Split, decode, fixed
-from diffsweep.data.modality import IMAGES
+from diffsweep.data.examples import Dataset, Split, fixed
+from diffsweep.data.modality import IMAGES, finite
 from diffsweep.data.source import Source
 from diffsweep.mistakes import BadValue
 
@@ -20,21 +20,13 @@ def to_bits(x: Tensor) -> Tensor:
     return ((x.unsqueeze(2) & places) > 0).flatten(1, 2).to(torch.float32) * 2 - 1
 
 
-def from_bits(x: Tensor, like: torch.dtype) -> Tensor:
-    """The inverse of `to_bits`, by sign.
-
-    Args:
-        x: floats (N, 8C, H, W).
-        like: torch.uint8, nothing else.
-
-    Returns:
-        uint8 (N, C, H, W).
+def from_bits(x: Tensor) -> Tensor:
+    """The inverse of `to_bits`, by sign: uint8 (N, C, H, W) of floats (N, 8C, H, W).
 
     Raises:
-        ValueError: for NaN or infinite values, or another `like`.
+        ValueError: for NaN or infinite values.
     """
-    fixed("analog bits", "dtype", like, torch.uint8)
-    signs = decode(x, x.dtype).unflatten(1, (-1, 8)) > 0
+    signs = finite(x).unflatten(1, (-1, 8)) > 0
     places = torch.tensor(PLACES, dtype=torch.uint8, device=x.device).view(8, 1, 1)
     return (signs * places).sum(2, dtype=torch.uint8)
 
@@ -55,9 +47,9 @@ class AnalogBits(Dataset):
     """
 
     def __init__(self, inner: Dataset, shape: tuple[int, ...], classes: int, sigma_data: float = 1.0) -> None:
-        super().__init__(shape, classes, sigma_data)
+        super().__init__(shape, classes, sigma_data, IMAGES)
         if inner.modality != IMAGES:
-            raise BadValue("inner", inner.name, f"holds points {inner.stored}: analog bits need uint8 images")
+            raise BadValue("inner", inner.name, f"holds {inner.modality.name} {inner.stored}: analog bits need images")
         # No class variable here: it is called after its images.
         self.name = f"{inner.name}_bits"  # pyright: ignore[reportAttributeAccessIssue]
         channels, *size = inner.stored

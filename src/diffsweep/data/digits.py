@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from diffsweep.data.examples import Dataset, Examples, Split, fixed, known_split
+from diffsweep.data.modality import IMAGES
 
 TEST = 500
 
@@ -26,7 +27,7 @@ class Digits(Dataset):
     name: ClassVar[str] = "digits"
 
     def __init__(self, shape: tuple[int, ...] = (1, 8, 8), classes: int = 10, sigma_data: float = 0.847) -> None:
-        super().__init__(shape, classes, sigma_data)
+        super().__init__(shape, classes, sigma_data, IMAGES)
         fixed(self.name, "shape", self.shape, (1, 8, 8))
         fixed(self.name, "classes", self.classes, 10)
 

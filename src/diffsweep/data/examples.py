@@ -81,34 +81,6 @@ def _taken(entry: Entry, numbers: Tensor) -> Entry:
     return entry[numbers.to(entry.device)] if isinstance(entry, Tensor) else [entry[int(i)] for i in numbers]
 
 
-def encode(x: Tensor) -> Tensor:
-    """What a network sees: uint8 0..255 becomes float32 x/127.5 - 1 in [-1, 1]; floats pass unchanged."""
-    return x.to(torch.float32) / 127.5 - 1 if x.dtype == torch.uint8 else x
-
-
-def decode(x: Tensor, like: torch.dtype) -> Tensor:
-    """The inverse of `encode`: what is saved, shown and scored.
-
-    Args:
-        x: floats of any shape; images in about [-1, 1], values outside are clamped.
-        like: dtype of the data: `torch.uint8` for images, a float dtype for points (which pass unchanged).
-
-    Returns:
-        uint8, rounded to nearest and clamped to 0..255, or `x` itself for points.
-
-    Raises:
-        ValueError: for NaN or infinite values (with their number), or another `like`.
-    """
-    broken = int((~torch.isfinite(x)).sum())
-    if broken:
-        raise ValueError(f"cannot decode {broken} of {x.numel()} values: they are NaN or infinite")
-    if like == torch.uint8:
-        return ((x.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-    if not like.is_floating_point:
-        raise ValueError(f"cannot decode to {like}: choose torch.uint8 (images) or a float dtype (points)")
-    return x
-
-
 class Dataset(ABC):
     """Where examples come from.
 
@@ -116,9 +88,9 @@ class Dataset(ABC):
         name: short name, as in `dataset=NAME`.
         shape: of one example as a network sees it, without N: (C, H, W) or (D,).
         stored: its shape as stored; the same, unless `encode` changes it.
-        modality: the kind of the stored data; a dataset whose `stored` shape does not tell it states its own.
+        modality: the kind of the stored data.
         encode: from stored examples (N, *stored) to what a network sees, float (N, *shape).
-        decode: its inverse, given also the dtype of the stored data.
+        decode: its inverse.
         classes: number of labels, 0..classes-1.
         sigma_data: root mean square of the encoded training data, the data scale that preconditioning needs
             ("Elucidating the Design Space of Diffusion-Based Generative Models", arXiv 2206.00364, table 1).
@@ -126,12 +98,15 @@ class Dataset(ABC):
 
     name: ClassVar[str]
 
-    def __init__(self, shape: tuple[int, ...], classes: int, sigma_data: float) -> None:
+    def __init__(
+        self, shape: tuple[int, ...], classes: int, sigma_data: float, modality: Modality | None = None
+    ) -> None:
         self.shape = self.stored = tuple(int(size) for size in shape)
-        self.modality: Modality = IMAGES if len(self.stored) == 3 else POINTS
+        # A class of version 0.1 states no kind: it had images (C, H, W) or points (D,), nothing else.
+        self.modality: Modality = modality or (IMAGES if len(self.stored) == 3 else POINTS)
         # Values, not methods: a dataset that wraps another may put its own in their place.
-        self.encode: Callable[[Tensor], Tensor] = encode
-        self.decode: Callable[[Tensor, torch.dtype], Tensor] = decode
+        self.encode: Callable[[Tensor], Tensor] = self.modality.encode
+        self.decode: Callable[[Tensor], Tensor] = self.modality.decode
         self.classes = int(classes)
         self.sigma_data = float(above("sigma_data", sigma_data))
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from diffsweep.data.examples import Dataset, Examples, Split, fixed, known_split
 from diffsweep.data.idx import read_idx
+from diffsweep.data.modality import IMAGES
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 DOWNLOADED = Path("FashionMNIST", "raw")
@@ -50,7 +51,7 @@ class FashionMNIST(Dataset):
         classes: int = 10,
         sigma_data: float = 0.826,
     ) -> None:
-        super().__init__(shape, classes, sigma_data)
+        super().__init__(shape, classes, sigma_data, IMAGES)
         self.root = None if root is None else Path(root)
         self.download = download
         fixed(self.name, "shape", self.shape, (1, 28, 28))

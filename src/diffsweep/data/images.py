@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 
 from diffsweep.data.decode import Crop
 from diffsweep.data.examples import Dataset, Split, known_split
+from diffsweep.data.modality import IMAGES
 from diffsweep.data.packed import Packed
 from diffsweep.data.packed_source import PackedSource, RandomCrops
 from diffsweep.data.packing import Packing, pack, packed_pictures
@@ -52,7 +53,7 @@ class Images(Dataset):
         classes: int,
         sigma_data: float,
     ) -> None:
-        super().__init__(shape, classes, sigma_data)
+        super().__init__(shape, classes, sigma_data, IMAGES)
         self.path = Path(path)
         self.cache = Path(cache)
         self.packing = Packing(size, channels, crop, labels, broken, test_share, smallest_crop)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from diffsweep.data.examples import Dataset, Examples, Split, known_split
+from diffsweep.data.modality import POINTS
 from diffsweep.mistakes import BadValue, above, at_least, whole
 
 
@@ -42,7 +43,7 @@ class RingOfGaussians(Dataset):
         shape: tuple[int, ...] = (2,),
         sigma_data: float = 0.995,
     ) -> None:
-        super().__init__(shape, classes, sigma_data)
+        super().__init__(shape, classes, sigma_data, POINTS)
         at_least("radius", radius)
         for key, value, least in (("classes", classes, 1), ("size", size, 1), ("seed", seed, 0)):
             whole(key, value, least)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from diffsweep.data.examples import Dataset, Examples, Split, fixed, known_split
+from diffsweep.data.modality import POINTS
 from diffsweep.mistakes import BadValue, at_least, whole
 
 
@@ -34,7 +35,7 @@ class Plane(Dataset):
     def __init__(
         self, classes: int, std: float, size: int, seed: int, shape: tuple[int, ...], sigma_data: float
     ) -> None:
-        super().__init__(shape, classes, sigma_data)
+        super().__init__(shape, classes, sigma_data, POINTS)
         fixed(self.name, "shape", self.shape, (2,))
         at_least("std", std)
         for key, value, least in (("classes", classes, 1), ("size", size, 1), ("seed", seed, 0)):

@@ -1,4 +1,4 @@
-"""One shape for every feature extractor: uint8 images (or points) in, float32 (N, d) out, and the names of its numbers.
+"""One shape for every feature extractor: stored examples in, float32 (N, d) out, and the names of its numbers.
 
 A distance means nothing without the features that it was measured in, so an extractor carries the name of its space,
 which is part of the name of every number measured there, and a digest of everything that shapes a feature.
@@ -27,8 +27,9 @@ class Extractor:
     """A frozen network and the names of what is measured in its features.
 
     Attributes:
-        network: maps a batch, uint8 (N, C, H, W) in 0..255 or float points (N, D), to features (N, dimension), or to
-            several outputs by name, `features` among them: `logits` (N, classes) of a classifier, `spatial` (N, d).
+        network: maps a batch of stored examples, as uint8 (N, C, H, W) in 0..255 or float points (N, D), to features
+            (N, dimension), or to several outputs by name, `features` among them: `logits` (N, classes) of a classifier,
+            `spatial` (N, d).
         space: short name of the features, as digits: the Frechet distance in them is `fd_digits`. `inception` is for
             the original Inception only, whose distance is `fid`.
         dimension: number of features.
@@ -69,11 +70,8 @@ class Extractor:
         """All outputs of one batch, each float32 (N, d), on the extractor's device.
 
         Raises:
-            ValueError: when `x` is neither uint8 (N, C, H, W) nor float (N, D), or does not fit the network.
+            ValueError: when `x` does not fit the network.
         """
-        images = x.dtype == torch.uint8 and x.ndim == 4
-        if not images and not (x.is_floating_point() and x.ndim == 2):
-            raise ValueError(f"{self.space} takes uint8 (N, C, H, W) or float (N, D), not {x.dtype} {tuple(x.shape)}")
         kind = torch.device(self.device).type
         parts = x.split(self.cpu_batch) if self.cpu_batch and kind == "cpu" and len(x) else (x,)
         # Float32 whatever the training runs in: autocast and TF32 convolutions move the distance between machines.

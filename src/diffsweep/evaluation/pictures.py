@@ -1,4 +1,4 @@
-"""Samples to look at: one PNG, images side by side in their order, or points in the plane; and how they came about."""
+"""Samples to look at: a picture of each side by side, or points in the plane; and how they came about."""
 
 import io
 import math
@@ -18,24 +18,57 @@ from diffsweep.grid_geometry import CHUNK, GridGeometry
 WIDTH = 800
 GAP = 1
 
+# Milliseconds that a frame of a video is shown.
+FRAME = 120
+
 # Of an animation: milliseconds that all frames but the last are shown, and the last one.
 _WAY, _LAST = 3000, 2000
 
 
-def grid(x: Tensor, path: Path) -> None:
-    """Write a PNG of `x` to `path`, whole or not at all.
+def grid(x: Tensor, path: Path, frames: int = 1) -> None:
+    """Write a PNG of pictures to `path`, whole or not at all: a near-square grid, row by row.
+
+    Each pixel is enlarged by the same whole factor so that the file is at most about 800 pixels wide. It carries its
+    `GridGeometry`.
 
     Args:
-        x: uint8 images (N, C, H, W) with C 1 or 3: a near-square grid, row by row, each pixel enlarged by the same
-            whole factor so that the picture is at most about 800 pixels wide; or float points (N, 2): a scatter plot.
-            The file carries its `GridGeometry`.
+        x: uint8 (N, C, H, W) with C 1 or 3.
         path: of the PNG; its folder is made.
+        frames: how many frames lie side by side in each picture.
 
     Raises:
-        ValueError: when `x` is empty or neither of the two.
+        ValueError: when there are none, or they are no such pictures.
     """
-    _check(x)
-    write_atomic(Path(path), _images(x.cpu()) if x.ndim == 4 else _points(x.cpu()))
+    _check_pictures(x)
+    image, columns, factor = _sheet(x.cpu(), WIDTH)
+    count, _, height, width = x.shape
+    # Whoever reads the file, as a report, can cut the images out again: the rest is a gap or an empty place.
+    geometry = GridGeometry(count, columns, height, width, GAP, factor, frames)
+    text = PngInfo()
+    text.add_text(CHUNK, geometry.text())
+    buffer = io.BytesIO()
+    image.save(buffer, "png", pnginfo=text)
+    write_atomic(Path(path), buffer.getvalue())
+
+
+def scatter(x: Tensor, path: Path) -> None:
+    """Write a PNG of points, float (N, 2), to `path`, whole or not at all; raises ValueError for anything else."""
+    _check_points(x)
+    write_atomic(Path(path), _points(x.cpu()))
+
+
+def video(x: Tensor, path: Path) -> None:
+    """Write a GIF of videos side by side, which run again and again, whole or not at all.
+
+    Args:
+        x: uint8 (N, T, C, H, W) with C 1 or 3.
+        path: of the GIF; its folder is made.
+
+    Raises:
+        ValueError: when there are none, or they are no such videos.
+    """
+    _check_pictures(x.flatten(0, 1))
+    _write_gif([_sheet(frame, WIDTH)[0] for frame in x.cpu().unbind(1)], [FRAME] * x.shape[1], path)
 
 
 def animation(frames: Sequence[tuple[Tensor, Tensor]], path: Path) -> None:
@@ -49,41 +82,55 @@ def animation(frames: Sequence[tuple[Tensor, Tensor]], path: Path) -> None:
         ValueError: for what `grid` does not take.
     """
     for x in (x for frame in frames for x in frame):
-        _check(x)
-    drawn = list(_sheets(frames) if frames[0][0].ndim == 4 else _scatters(frames))
+        _check_pictures(x)
+    _write_gif(list(_sheets(frames)), _durations(len(frames)), path)
+
+
+def scatter_animation(frames: Sequence[tuple[Tensor, Tensor]], path: Path) -> None:
+    """The same of points, each as `scatter` takes them."""
+    for x in (x for frame in frames for x in frame):
+        _check_points(x)
+    _write_gif(list(_scatters(frames)), _durations(len(frames)), path)
+
+
+def _durations(count: int) -> list[int]:
+    return [max(50, _WAY // count)] * (count - 1) + [_LAST]
+
+
+def _write_gif(drawn: Sequence[Image.Image], durations: list[int], path: Path) -> None:
+    # GIF has 256 colours: enough for any grey, and for the colours of one frame without dots.
+    reduced = [one if one.mode in "LP" else one.quantize(256, dither=Image.Dither.NONE) for one in drawn]
     buffer = io.BytesIO()
-    durations = [max(50, _WAY // len(drawn))] * (len(drawn) - 1) + [_LAST]
-    drawn[0].save(buffer, "gif", save_all=True, append_images=drawn[1:], duration=durations, loop=0)
+    reduced[0].save(buffer, "gif", save_all=True, append_images=reduced[1:], duration=durations, loop=0)
     write_atomic(Path(path), buffer.getvalue())
 
 
-def _check(x: Tensor) -> None:
+def _check_pictures(x: Tensor) -> None:
+    _check_number(x)
+    if x.dtype != torch.uint8 or len(x.shape) != 4 or x.shape[1] not in (1, 3):
+        raise ValueError(f"can draw pictures uint8 (N, 1 or 3, H, W), not {_described(x)}")
+
+
+def _check_points(x: Tensor) -> None:
+    _check_number(x)
+    if not x.is_floating_point() or x.shape[1:] != (2,):
+        raise ValueError(f"can draw points, float (N, 2), not {_described(x)}")
+
+
+def _check_number(x: Tensor) -> None:
     if not len(x):
         raise ValueError("there are no samples to draw")
-    images = x.dtype == torch.uint8 and x.ndim == 4 and x.shape[1] in (1, 3)
-    if not images and not (x.is_floating_point() and x.ndim == 2 and x.shape[1] == 2):
-        raise ValueError(
-            f"can draw uint8 (N, 1 or 3, H, W) or float (N, 2), not {str(x.dtype).removeprefix('torch.')} "
-            f"{tuple(x.shape)}"
-        )
 
 
-def _images(x: Tensor) -> bytes:
-    image, columns, factor = _sheet(x, WIDTH)
-    buffer = io.BytesIO()
-    count, _, height, width = x.shape
-    # Whoever reads the file, as a report, can cut the images out again: the rest is a gap or an empty place.
-    geometry = GridGeometry(count, columns, height, width, GAP, factor)
-    text = PngInfo()
-    text.add_text(CHUNK, geometry.text())
-    image.save(buffer, "png", pnginfo=text)
-    return buffer.getvalue()
+def _described(x: Tensor) -> str:
+    return f"{str(x.dtype).removeprefix('torch.')} {tuple(x.shape)}"
 
 
 def _sheet(x: Tensor, most: int) -> tuple[Image.Image, int, int]:
     """All images side by side, `most` pixels wide if they fit; the number of columns; the enlargement."""
     count, channels, height, width = x.shape
-    columns = math.ceil(math.sqrt(count))
+    # As many as make the whole about square.
+    columns = min(count, max(1, math.ceil(math.sqrt(count * (height + GAP) / (width + GAP)))))
     rows = math.ceil(count / columns)
     cells = torch.full((rows * columns, channels, height + GAP, width + GAP), 255, dtype=torch.uint8)
     cells[:count, :, :height, :width] = x
@@ -100,8 +147,7 @@ def _sheets(frames: Sequence[tuple[Tensor, Tensor]]) -> Iterator[Image.Image]:
         both = Image.new(left.mode, (left.width + right.width + 8, left.height), "white")
         both.paste(left, (0, 0))
         both.paste(right, (left.width + 8, 0))
-        # GIF has 256 colours: enough for any grey, and for the colours of one frame without dots.
-        yield both if both.mode == "L" else both.quantize(256, dither=Image.Dither.NONE)
+        yield both
 
 
 def _points(x: Tensor) -> bytes:

@@ -33,21 +33,28 @@ def motion(frames: Sequence[tuple[np.ndarray, np.ndarray]]) -> dict[str, Any]:
     """An animated WebP of `frames`, and a picture of how it ends.
 
     Args:
-        frames: states and aims, each uint8 (N, C, H, W) with C 1 or 3, or float points (N, 2), which are drawn as one
-            cloud; several, of which at most `FRAMES` are shown.
+        frames: states and aims, each uint8 (N, C, H, W) with C 1 or 3; several, of which at most `FRAMES` are shown.
 
     Returns:
         src and still (data URIs), width and height in pixels, tile (the width of one image). Images lie `GAP` apart.
     """
+    return _motion(_chosen(frames), lossless=False)
+
+
+def clouds_motion(frames: Sequence[tuple[np.ndarray, np.ndarray]]) -> dict[str, Any]:
+    """The same of points, each float (N, 2), which are drawn as one cloud."""
+    return _motion(_clouds(_chosen(frames)), lossless=True)
+
+
+def _chosen(frames: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[tuple[np.ndarray, np.ndarray]]:
     last = len(frames) - 1
-    chosen = sorted({round(last * i / (FRAMES - 1)) for i in range(FRAMES)})
-    pairs = [frames[i] for i in chosen]
-    points = pairs[0][0].ndim == 2
-    if points:
-        pairs = _clouds(pairs)
+    return [frames[i] for i in sorted({round(last * i / (FRAMES - 1)) for i in range(FRAMES)})]
+
+
+def _motion(pairs: Sequence[tuple[np.ndarray, np.ndarray]], lossless: bool) -> dict[str, Any]:
     count, _, height, width = pairs[0][0].shape
     drawn = [_sheet(pair) for pair in pairs]
-    lossless = points or count * width * height <= _LOSSLESS
+    lossless = lossless or count * width * height <= _LOSSLESS
     durations = [max(40, _WAY // len(drawn))] * (len(drawn) - 1) + [_LAST]
     more = {"append_images": drawn[1:], "save_all": True, "duration": durations, "loop": 0}
     return {

@@ -26,7 +26,7 @@ def animations(ranking: Sequence[Result], count: int, runs: Path) -> dict[str, d
     if count > _SAMPLES:
         raise ValueError(f"--animate {count} is too much for one page: at most {_SAMPLES}")
     import_from(Path.cwd())
-    from diffsweep.report.animation import motion
+    from diffsweep.report.animation import clouds_motion, motion
     from diffsweep.runs import resample
 
     own = [result for result in ranking if result.images is None][:_CELLS]
@@ -35,12 +35,12 @@ def animations(ranking: Sequence[Result], count: int, runs: Path) -> dict[str, d
         cell = Cell.of(result, runs)
         try:
             request = sample_request(cell)
-            # Of a few points nobody sees where they go.
-            points = len(request.cfg.dataset.get("shape") or ()) == 1
             drawn = resample.resample(
                 request.cfg,
                 request.fit,
-                resample.POINTS if points else count,
+                count,
+                # Of a few points nobody sees where they go.
+                points=resample.POINTS,
                 seed=request.seed,
                 follow=True,
                 show=False,
@@ -48,5 +48,6 @@ def animations(ranking: Sequence[Result], count: int, runs: Path) -> dict[str, d
         except ValueError as error:
             say(f"not animated: {cell.signature}: {' '.join(str(error).split())}")
             continue
-        animated[cell.signature] = motion([(left.numpy(), right.numpy()) for left, right in drawn.frames])
+        frames = [(left.numpy(), right.numpy()) for left, right in drawn.pictures()]
+        animated[cell.signature] = clouds_motion(frames) if drawn.modality.picture is None else motion(frames)
     return animated

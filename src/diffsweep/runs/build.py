@@ -63,6 +63,7 @@ class Components:
         schedule: Schedule = make(cfg, "schedule")
         diffuser: Objective | Imported = make(cfg, "diffuser", **_teacher(cfg, dataset))
         sampler: Sampler = make(cfg, "sampler")
+        _check_kind(dataset, training)
         torch.manual_seed(cfg.seed)
         classes = label_count(cfg)
         if classes not in (0, dataset.classes):
@@ -271,6 +272,20 @@ def _make_optimizer(cfg: DictConfig, denoiser: Denoiser) -> OptimizerFactory:
 def _settings(part: DictConfig) -> str:
     """The settings of a part in one line, for what is the work of all of them."""
     return " ".join(f"{key}={value}" for key, value in part.items() if not str(key).startswith("_"))
+
+
+def _check_kind(dataset: Dataset, training: TrainingSettings) -> None:
+    """Refuse examples that their kind cannot have, and what cannot be done with it."""
+    modality = dataset.modality
+    try:
+        modality.check(dataset.stored)
+    except ValueError as error:
+        raise ValueError(f"dataset={dataset.name}: {error}") from error
+    if training.flip and not modality.mirrors:
+        raise ValueError(
+            f"training.flip=true mirrors images, and dataset={dataset.name} has {modality.name}, which have no left "
+            "and right: leave it out"
+        )
 
 
 def _check_extractor(extractor: Extractor, dataset: Dataset) -> None:

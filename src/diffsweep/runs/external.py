@@ -35,8 +35,8 @@ from diffsweep.runs.build import evaluation_settings, make_evaluation, trainer_s
 from diffsweep.runs.instantiate import make
 from diffsweep.runs.resample import SETTINGS, SHEET
 from diffsweep.scoring.measure import measure
+from diffsweep.scoring.sample_files import GRID
 from diffsweep.scoring.saturation import saturated_share
-from diffsweep.scoring.score import GRID
 from diffsweep.settings import EvaluationSettings
 from diffsweep.sweep.store.lease import Lease
 from diffsweep.sweep.store.process import Process

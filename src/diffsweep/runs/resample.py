@@ -22,31 +22,30 @@ import numpy as np
 import torch
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
-from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from diffsweep.data.modality import IMAGES
+from diffsweep.data.modality import Modality
 from diffsweep.diffusion import Denoise, Sampler, Schedule
 from diffsweep.diffusion.level import Level
 from diffsweep.diffusion.sampler_check import check_sampler
-from diffsweep.evaluation.pictures import animation, grid
 from diffsweep.messages import say
 from diffsweep.runs.build import evaluation_settings, make_guidance, trainer_settings
 from diffsweep.runs.instantiate import label_count, make
 from diffsweep.runs.load_fit import finished, weights_choice
+from diffsweep.scoring.sample_files import GRID, POINTS, draw_steps, write_one, write_samples
 from diffsweep.scoring.sampling import Model, Sampling, draw
-from diffsweep.scoring.score import GRID
 from diffsweep.sweep.store.record import Fit
 from diffsweep.trainer import make_trainer
 
 SETTINGS = "settings.json"
 SHEET = "grid.png"
 FRAMES = 60
-POINTS = 2000
 
 # Names of the files that `write` makes.
-_OURS = re.compile(rf"\d{{6,}}\.png|grid\.png|samples\.np[yz]|trajectory\.gif|{re.escape(SETTINGS)}")
+_OURS = re.compile(
+    rf"\d{{6,}}\.(png|gif|wav)|grid\.(png|gif|wav)|samples\.np[yz]|trajectory\.gif|{re.escape(SETTINGS)}"
+)
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,9 @@ class FreshSamples:
     """Samples of a finished fit that were drawn anew.
 
     Attributes:
-        samples: uint8 (N, C, H, W), or float points (N, 2), on the CPU; one that is not finite is grey, or the origin.
+        modality: what kind of data they are.
+        samples: as stored data are, as uint8 (N, C, H, W) or float points (N, 2), on the CPU; one that is not finite is
+            grey, silent, or the origin.
         broken: how many are not finite.
         nfe: network evaluations that a sample took, those of guidance included.
         seconds: that drawing them took.
@@ -65,6 +66,7 @@ class FreshSamples:
         labels: that the samples were asked to show, int64 (N,); None if there were none.
     """
 
+    modality: Modality
     samples: Tensor
     broken: int
     nfe: float
@@ -74,8 +76,22 @@ class FreshSamples:
     frames: list[tuple[Tensor, Tensor]]
     labels: Tensor | None = None
 
+    def pictures(self) -> list[tuple[Tensor, Tensor]]:
+        """The frames as pictures of the samples, uint8 (N, 1 or 3, height, width); those of points as they are."""
+        picture = self.modality.picture
+        return self.frames if picture is None else [(picture(left), picture(right)) for left, right in self.frames]
 
-def resample(cfg: DictConfig, fit: Fit, n: int, *, seed: int, follow: bool = False, show: bool = True) -> FreshSamples:
+
+def resample(
+    cfg: DictConfig,
+    fit: Fit,
+    n: int,
+    *,
+    seed: int,
+    follow: bool = False,
+    show: bool = True,
+    points: int | None = None,
+) -> FreshSamples:
     """Samples 0 ... n - 1 of a finished fit.
 
     Args:
@@ -86,6 +102,7 @@ def resample(cfg: DictConfig, fit: Fit, n: int, *, seed: int, follow: bool = Fal
         seed: sample seed, as ``evaluation.seed``.
         follow: whether to keep frames of the first samples, 100 images or 2,000 points.
         show: whether to draw a bar when standard error is a terminal.
+        points: how many instead of n, if they are points; None for n as well.
 
     Raises:
         ValueError: for a bad value, or choices that do not go together.
@@ -100,7 +117,8 @@ def resample(cfg: DictConfig, fit: Fit, n: int, *, seed: int, follow: bool = Fal
         if (warning := check_sampler(sampler, model.schedule)) is not None:
             say(warning)
         guidance = make_guidance(cfg, model, sampler)
-        most = GRID if model.dataset.modality == IMAGES else POINTS
+        most = POINTS if model.dataset.modality.picture is None else GRID
+        n = points if points is not None and model.dataset.modality.picture is None else n
         recording = _RecordingSampler(sampler, model.schedule, model.decode, most)
         sampling = Sampling(model, cast(Sampler, recording) if follow else sampler, seed, guidance)
         trainer = functools.partial(make_trainer, trainer_settings(cfg), runs, exact=False, logger=False)
@@ -110,6 +128,7 @@ def resample(cfg: DictConfig, fit: Fit, n: int, *, seed: int, follow: bool = Fal
     drawn = draw(sampling, trainer, n, batch_size, show=show)
     assert drawn is not None
     return FreshSamples(
+        modality=model.dataset.modality,
         samples=drawn.samples,
         broken=drawn.broken,
         nfe=drawn.nfe,
@@ -181,12 +200,13 @@ def check_folder(folder: Path) -> None:
         raise ValueError(f"{folder} is not empty ({foreign[0]} lies there): choose another folder with --out")
 
 
-def write(drawn: FreshSamples, folder: Path, settings: Mapping[str, Any], *, show: bool = True) -> list[Path]:
+def write(drawn: FreshSamples, folder: Path, settings: Mapping[str, Any], *, show: bool = True) -> dict[str, Path]:
     """Make a folder of samples, whole or not at all, in the place of one that was made so before.
 
     Images: 000000.png ..., grid.png (the first 100), samples.npz (uint8, arr_0, (N, H, W, C); arr_1 has the labels that
-    were asked for, (N,), if any were). Points: grid.png (all), samples.npy (float32, (N, 2)). With frames also
-    trajectory.gif: states on the left, the x0 aimed at on the right.
+    were asked for, (N,), if any were). Videos: 000000.gif ..., grid.png of filmstrips, grid.gif. Sounds: 000000.wav
+    ..., grid.png of spectrograms, grid.wav (the first 16); their arrays have the channels last too. Points: grid.png
+    (all), samples.npy (float32, (N, 2)). With frames also trajectory.gif: states on the left, aims on the right.
 
     Args:
         drawn: what to write.
@@ -195,7 +215,7 @@ def write(drawn: FreshSamples, folder: Path, settings: Mapping[str, Any], *, sho
         show: whether to draw a bar when standard error is a terminal.
 
     Returns:
-        Paths of what a reader wants to know of: the grid, the array, the animation if there is one.
+        Paths of what a reader wants to know of, by what they are: pictures, numbers, and so on.
 
     Raises:
         ValueError: as `check_folder`.
@@ -206,11 +226,13 @@ def write(drawn: FreshSamples, folder: Path, settings: Mapping[str, Any], *, sho
     part = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
     part.mkdir(parents=True)
     try:
-        names = [SHEET, _write_array(drawn, part, show)]
-        grid(drawn.samples[:GRID] if drawn.samples.ndim == 4 else drawn.samples, part / SHEET)
+        cloud = drawn.modality.picture is None
+        shown = drawn.samples if cloud else drawn.samples[:GRID]
+        names = {"pictures": SHEET, "numbers": _write_array(drawn, part, show)}
+        names |= {_TITLES[path.suffix]: path.name for path in write_samples(drawn.modality, shown, part / SHEET)}
         if drawn.frames:
-            animation(drawn.frames, part / "trajectory.gif")
-            names.append("trajectory.gif")
+            draw_steps(drawn.modality, drawn.frames, part / "trajectory.gif")
+            names["animation"] = "trajectory.gif"
         (part / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
         if folder.exists():
             before = part.with_name(f"{part.name}-before")
@@ -221,17 +243,20 @@ def write(drawn: FreshSamples, folder: Path, settings: Mapping[str, Any], *, sho
             part.rename(folder)
     finally:
         shutil.rmtree(part, ignore_errors=True)
-    return [folder / name for name in names]
+    return {title: folder / name for title, name in names.items()}
+
+
+# What is written beside the pictures.
+_TITLES = {".gif": "videos", ".wav": "sounds"}
 
 
 def _write_array(drawn: FreshSamples, folder: Path, show: bool) -> str:
     samples = drawn.samples
-    if samples.ndim == 2:
+    if drawn.modality.picture is None:
         np.save(folder / "samples.npy", samples.numpy())
         return "samples.npy"
-    array = samples.permute(0, 2, 3, 1).contiguous().numpy()
-    bar = tqdm(array, "writing", unit="img", disable=None if show else True, leave=False)
-    for number, image in enumerate(bar):
-        Image.fromarray(image.squeeze(2) if image.shape[2] == 1 else image).save(folder / f"{number:06d}.png")
+    for number in tqdm(range(len(samples)), "writing", unit="img", disable=None if show else True, leave=False):
+        write_one(drawn.modality, samples[number], folder / f"{number:06d}")
+    array = samples.movedim(1, -1).contiguous().numpy()
     np.savez(folder / "samples.npz", array, *([] if drawn.labels is None else [drawn.labels.numpy()]))
     return "samples.npz"

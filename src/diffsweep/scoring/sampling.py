@@ -22,7 +22,6 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from diffsweep.data.examples import Dataset
-from diffsweep.data.modality import IMAGES
 from diffsweep.diffusion import Denoise, Denoiser, Level, Sampler, Schedule
 from diffsweep.diffusion.denoiser import Spread
 from diffsweep.diffusion.guidance import Guidance, Unguided
@@ -67,7 +66,7 @@ class Model:
 
     def decode(self, x: Tensor) -> Tensor:
         """Stored data from what the network sees, as uint8 from [-1, 1]."""
-        return self.dataset.decode(x, self.dataset.modality.dtype)
+        return self.dataset.decode(x)
 
     def frozen_copy(self, weights: Mapping[str, Tensor]) -> Model:
         """The same model with other weights of its network, which shares nothing with this one and is not trained."""
@@ -83,7 +82,7 @@ class FeatureExtraction:
     Attributes:
         extractor: Looks at all of them.
         outputs: Those of its outputs that are wanted; `features` always is.
-        shown: How many images are kept, beginning with number 0; points are all kept.
+        shown: How many are kept, beginning with number 0; of points, which are shown as a cloud, all are.
     """
 
     extractor: Extractor
@@ -153,7 +152,7 @@ class Sampling(LightningModule):
         labels, schedule = self.labels(batch), self.model.schedule
         x0 = self.sampler(self.guided, noise, schedule=schedule, generator=streams, condition=labels).float()
         finite = torch.isfinite(x0).flatten(1).all(dim=1)
-        samples = self.model.decode(torch.where(finite.view(-1, *[1] * (x0.ndim - 1)), x0, 0))
+        samples = self.model.decode(torch.where(finite.view(-1, *[1] * len(shape)), x0, 0))
         counts = saturated_values(samples)
         saturated = None if counts is None else counts.cpu()
         if self.extraction is None:
@@ -162,7 +161,7 @@ class Sampling(LightningModule):
         outputs = self.extraction.extractor(samples)
         wanted = {name: outputs[name].cpu() for name in {"features", *self.extraction.outputs}}
         self.extract_seconds += self._now() - started
-        if self.model.dataset.modality == IMAGES:
+        if self.model.dataset.modality.picture is not None:
             samples = samples[: max(0, self.extraction.shown - numbers[0])]
         return SampleBatch(batch.cpu(), samples.cpu(), finite.cpu(), wanted, saturated)
 

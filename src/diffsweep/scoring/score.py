@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from diffsweep.diffusion import Sampler
 from diffsweep.diffusion.guidance import Guidance
 from diffsweep.evaluation.evaluate import Evaluation
-from diffsweep.evaluation.pictures import grid
 from diffsweep.ranks import is_first_rank
 from diffsweep.scoring.measure import measure
 from diffsweep.scoring.model_metrics import ModelMetric, measure_model
+from diffsweep.scoring.sample_files import GRID, write_samples
 from diffsweep.scoring.sampling import FeatureExtraction, Model, Sampling, draw
 from diffsweep.scoring.weights import WeightsChoice, load_weights
 from diffsweep.settings import EvaluationSettings, TrainerSettings
@@ -23,9 +23,6 @@ from diffsweep.sweep.store.lease import LeaseLostError
 from diffsweep.sweep.store.record import CannotWriteError, Run
 from diffsweep.sweep.store.result import Result, SamplingSummary, TrainingSummary
 from diffsweep.trainer import make_trainer
-
-# As many samples are shown in a picture.
-GRID = 100
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +104,7 @@ def score(
         device=drawn.device,
     )
     evaluate_seconds = drawn.extract_seconds + time.monotonic() - started
-    grid(drawn.samples, cell.samples_file)
+    write_samples(model.dataset.modality, drawn.samples, cell.samples_file)
     result = Result.of(
         cell.signature,
         run.fit.signature,

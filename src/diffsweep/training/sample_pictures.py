@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import Callback, WeightAveraging
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import Tensor
 
-from diffsweep.evaluation.pictures import grid
+from diffsweep.scoring.sample_files import draw_grid
 from diffsweep.scoring.sampling import Sampling
 from diffsweep.scoring.score import Scoring
 from diffsweep.sweep.store.record import Fit
@@ -54,7 +54,7 @@ class SamplePictures(Callback):
         started = time.monotonic()
         path = self.fit.folder / PICTURES / f"{step:08d}.png"
         with torch.random.fork_rng(), torch.no_grad(), trainer.precision_plugin.forward_context():
-            grid(self._samples(trainer, pl_module), path)
+            draw_grid(self.scoring.model.dataset.modality, self._samples(trainer, pl_module), path)
         if self.logger.run is not None:
             self.logger.run.log_picture(path, step - 1)
         self.progress.leave_out(time.monotonic() - started)

@@ -39,7 +39,7 @@ _TEMPORARY = re.compile(r"\..*\.[A-Za-z0-9-]*-\d+-[0-9a-f]+\.tmp(\.\w+)?")
 _LEASE = re.compile(r"lease-\d{6,}\.json")
 
 # Files of a training and of its cells, relative to its folder, and folders whose files are all a logger's.
-_RECORD = r"config\.yaml|status\.json|error\.txt|samples\.png"
+_RECORD = r"config\.yaml|status\.json|error\.txt|samples\.(png|gif|wav)"
 _OURS = re.compile(
     rf"{_RECORD}|metrics\.jsonl|checkpoints/[^/]+\.(ckpt|safetensors)|samples/\d+\.png"
     rf"|(cells/[^/]+/)?((csv|tensorboard|wandb)/.+|{_LEASE.pattern}|(.+/)?{_TEMPORARY.pattern})|cells/[^/]+/({_RECORD})"
