@@ -17,6 +17,7 @@ from torchvision.transforms.functional import gaussian_blur
 from diffsweep.data import cifar10
 from diffsweep.data.cifar10 import ARCHIVE, BATCHES, BINARY, CIFAR10, LABELS, SHEETS
 from diffsweep.data.examples import Examples, Split
+from diffsweep.data.modality import from_bytes
 from diffsweep.evaluation.efficientnet import efficientnet
 from diffsweep.evaluation.features import Features
 from diffsweep.evaluation.frechet import Frechet
@@ -64,7 +65,7 @@ def test_the_facts_that_everybody_quotes(train: Examples, test: Examples) -> Non
     std = (shares @ values.double().square() - mean.square()).sqrt()
     assert torch.allclose(mean, torch.tensor([0.4914, 0.4822, 0.4465]).double(), atol=1e-4)
     assert torch.allclose(std, torch.tensor([0.2470, 0.2435, 0.2616]).double(), atol=1e-4)
-    encoded = IMAGES.encode(torch.arange(256).to(torch.uint8)).double()
+    encoded = from_bytes(torch.arange(256).to(torch.uint8)).double()
     assert (shares @ encoded.square()).mean().sqrt() == pytest.approx(CIFAR10().sigma_data, abs=5e-4)
 
 

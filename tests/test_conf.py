@@ -56,6 +56,7 @@ OWN_PICTURES = f"dataset.path={ROOT / 'docs'}"
 
 # A model that is there already, with its parts; what asks for one of them asks for all.
 IMPORTED = ["schedule=imported", "diffuser=imported", "backbone=imported"]
+VIDEOS, SOUNDS = ["dataset=moving_digits"], ["dataset=tones"]
 
 # What an option needs beside it; without an entry it must go with all the defaults.
 COMPANIONS = {
@@ -77,6 +78,8 @@ COMPANIONS = {
         "evaluation.extractor.space=mine",
         "evaluation.extractor.size=8",
     ],
+    **dict.fromkeys(("extractor=moving_digits", "extractor=video", "metric=frames", "metric=differences"), VIDEOS),
+    **dict.fromkeys(("extractor=tones", "extractor=audio"), SOUNDS),
     **dict.fromkeys(("guidance=cfg", "guidance=cfgpp", "guidance=interval", "guidance=rescaled"), LABELLED),
     "trainer=ddp": ON_CPU,
     "trainer=gpu": ON_CPU,

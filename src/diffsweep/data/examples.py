@@ -35,17 +35,17 @@ class Examples:
         entries: everything that is known of the examples, by name; the labels are there as `label`, if there are any.
 
     Raises:
-        ValueError: when `x` is neither uint8 nor float32, or anything else does not match it.
+        ValueError: when `x` is none of uint8, int16 and float32, or anything else does not match it.
     """
 
     def __init__(self, x: Tensor, labels: Tensor | None = None, entries: Mapping[str, Entry] | None = None) -> None:
         self.x = x
         self.labels = torch.zeros(len(x), dtype=torch.int64, device=x.device) if labels is None else labels
         self.entries: Mapping[str, Entry] = ({} if labels is None else {"label": labels}) | dict(entries or {})
-        if x.dtype not in (torch.uint8, torch.float32) or x.ndim < 2:
+        if x.dtype not in (torch.uint8, torch.int16, torch.float32) or x.ndim < 2:
             raise ValueError(
-                f"examples must be uint8 or float32, N of them as images (N, C, H, W) or points (N, D), not {x.dtype} "
-                f"{tuple(x.shape)}"
+                "examples must be uint8, int16 or float32, N of them as images (N, C, H, W) or points (N, D), not "
+                f"{x.dtype} {tuple(x.shape)}"
             )
         if self.labels.dtype != torch.int64 or self.labels.shape != x.shape[:1]:
             raise ValueError(f"labels must be int64 ({len(x)},), not {self.labels.dtype} {tuple(self.labels.shape)}")

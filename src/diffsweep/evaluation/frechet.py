@@ -50,7 +50,8 @@ class Frechet:
 
     Args:
         output: `features`; or `spatial`, not averaged over the picture, whose distance is `sfd` ("Generating images
-            with sparse representations", arXiv 2103.03841, section 4).
+            with sparse representations", arXiv 2103.03841, section 4); or, of videos, `frames` and `differences`, whose
+            distances are `fd_frames` and `fd_differences` (see `evaluation.frames`).
 
     Raises:
         ValueError: for another output.
@@ -166,7 +167,7 @@ def _roots(matrix: Tensor) -> Tensor:
     return torch.linalg.eigvalsh(matrix).clamp(min=0).sqrt().sum()
 
 
-_SHORT = {"features": "fd", "spatial": "sfd"}
+_SHORT = {"features": "fd", "spatial": "sfd", "frames": "fd_frames", "differences": "fd_differences"}
 
 
 def _root(cov: Tensor) -> Tensor:

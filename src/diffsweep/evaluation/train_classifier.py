@@ -73,6 +73,15 @@ RECIPES = {
         degrees=0,
         shift=0,
     ),
+    "moving_digits": Recipe(
+        "diffsweep.data.moving_digits:MovingDigitFrames",
+        "frames of videos of scikit-learn's digits, 8x8 at any place of 16x16: 15,564 for training, 6,000 for the test",
+        epochs=12,
+        rate=5e-3,
+        flip=False,
+        degrees=8,
+        shift=0.7,
+    ),
 }
 
 

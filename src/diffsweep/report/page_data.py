@@ -18,7 +18,7 @@ from diffsweep.report.leaderboard import absent_numbers, version_warning
 from diffsweep.report.protocol import TITLES, differing_fields
 from diffsweep.report.saturation import is_saturated, saturation_notes, share_text
 from diffsweep.report.statistics import Difference
-from diffsweep.report.thumbnails import strip
+from diffsweep.report.thumbnails import sound, strip
 from diffsweep.sweep.plan.jobs import LaunchRecord
 from diffsweep.sweep.store.override_words import split
 from diffsweep.sweep.store.record import Cell, Fit, read_metrics
@@ -30,6 +30,9 @@ _POINTS = 200
 
 # Up to so many cells, each has so many images in the page, at full quality or not: that keeps it to a few megabytes.
 _IMAGES = ((60, 16, True), (150, 12, True), (300, 8, False), (1000, 6, False), (10**9, 0, False))
+
+# So many cells can be heard, the best, and their sounds take so many bytes of the page together.
+_HEARD, _SOUND = 60, 6_000_000
 
 
 def page_data(comparison: Comparison, metric: str | None = None) -> dict[str, Any]:
@@ -71,6 +74,11 @@ def page_data(comparison: Comparison, metric: str | None = None) -> dict[str, An
             result.cell: found
             for result in results
             if images and (found := strip(Cell.of(result, runs).samples_file, images, lossless))
+        },
+        "sounds": {
+            result.cell: found
+            for result in results[:_HEARD]
+            if (found := sound(Cell.of(result, runs).samples_file.with_suffix(".wav"), _SOUND // len(results[:_HEARD])))
         },
         "motions": dict(comparison.motions or {}),
         "fits": _fits(results, runs),

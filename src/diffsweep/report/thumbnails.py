@@ -1,13 +1,21 @@
-"""The first samples of a cell as one small picture: the same place is the same starting noise in every cell."""
+"""The first samples of a cell as one small picture: the same place is the same starting noise in every cell.
+
+Videos move in it; their frames are cut out of the filmstrips of the grid. Sounds, shown by their spectrograms, can
+be heard beside it.
+"""
 
 from __future__ import annotations
 
 import base64
 import io
+import wave
 from pathlib import Path
 from typing import Any
 
 from diffsweep.grid_geometry import GridGeometry
+
+# Milliseconds that a frame of a video is shown.
+FRAME = 120
 
 
 def strip(path: Path, count: int, lossless: bool = True) -> dict[str, Any] | None:
@@ -20,7 +28,8 @@ def strip(path: Path, count: int, lossless: bool = True) -> dict[str, Any] | Non
 
     Returns:
         src (a data URI), images (how many lie side by side; 0 for a picture that is no grid), width and height of one
-        in pixels. None if there is no picture, or none that can be read.
+        in pixels; of videos also still (a data URI of the first frames). None if there is no picture, or none that can
+        be read.
     """
     from PIL import Image
 
@@ -39,16 +48,42 @@ def strip(path: Path, count: int, lossless: bool = True) -> dict[str, Any] | Non
         # Nearest of the enlarged pixels: each is one of the original.
         size = picture.width // geometry.factor, picture.height // geometry.factor
         small = picture.resize(size, Image.Resampling.NEAREST)
-        row = Image.new(picture.mode, (count * width, height))
+        wide = geometry.frame_width
+        rows = [Image.new(picture.mode, (count * wide, height)) for _ in range(geometry.frames)]
         for i in range(count):
             left, top = (i % columns) * (width + gap), (i // columns) * (height + gap)
-            row.paste(small.crop((left, top, left + width, top + height)), (i * width, 0))
+            for frame, row in enumerate(rows):
+                start = left + frame * (wide + 1)
+                row.paste(small.crop((start, top, start + wide, top + height)), (i * wide, 0))
     except (ValueError, MemoryError):
         return None
-    return {"src": _uri(row, lossless), "images": count, "width": width, "height": height}
+    found = {"src": _uri(rows[0], lossless), "images": count, "width": wide, "height": height}
+    if len(rows) > 1:
+        moving = {"save_all": True, "append_images": rows[1:], "duration": FRAME, "loop": 0}
+        found |= {"still": found["src"], "src": _uri(rows[0], lossless, moving)}
+    return found
 
 
-def _uri(picture: Any, lossless: bool) -> str:
+def sound(path: Path, most: int) -> str | None:
+    """The beginning of a WAV file as a data URI of about `most` bytes at most; None if there is none that can be read.
+
+    Args:
+        path: a cell's samples.wav.
+        most: that the page has room for.
+    """
     buffer = io.BytesIO()
-    picture.save(buffer, "webp", lossless=lossless, quality=80, method=4)
+    try:
+        with wave.open(str(path), "rb") as read, wave.open(buffer, "wb") as cut:
+            cut.setparams(read.getparams())
+            # Base64 makes four of three.
+            room = most * 3 // 4 // (read.getnchannels() * read.getsampwidth())
+            cut.writeframes(read.readframes(min(read.getnframes(), room)))
+    except (OSError, EOFError, wave.Error):
+        return None
+    return f"data:audio/wav;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _uri(picture: Any, lossless: bool, more: dict[str, Any] | None = None) -> str:
+    buffer = io.BytesIO()
+    picture.save(buffer, "webp", lossless=lossless, quality=80, method=4, **(more or {}))
     return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"

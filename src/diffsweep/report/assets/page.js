@@ -141,6 +141,7 @@ find("find").addEventListener("input", (event) => {
 // --- images ----------------------------------------------------------------------------------------------------------
 
 let place = { cell: null, image: 0 };
+const lively = !matchMedia("(prefers-reduced-motion: reduce)").matches;
 
 function scale(strip) { return strip.images ? Math.max(1, Math.round(44 / strip.width)) : 1; }
 
@@ -163,7 +164,7 @@ function images() {
     const line = make("tr");
     line.append(make("th", `${row.place}. ${row.name}`, { scope: "row" }));
     const count = Math.max(1, strip.images);
-    const image = make("img", null, { src: strip.src, alt: `samples of ${row.name}`, tabindex: "0", role: "button",
+    const image = make("img", null, { src: showing(strip), alt: `samples of ${row.name}`, tabindex: "0", role: "button",
       width: strip.width * count * scale(strip), height: strip.height * scale(strip), "data-cell": row.cell });
     apart(image, count);
     const enlarge = (x) => enlarged(row.cell, strip.images ? Math.floor(x * strip.images) : 0);
@@ -176,10 +177,19 @@ function images() {
     });
     const cell = make("td");
     cell.append(image);
+    if (data.sounds[row.cell]) cell.append(player(row.cell, row.name));
     line.append(cell);
     return line;
   });
   find("strips").replaceChildren(...body);
+}
+
+// What moves does so, unless who looks has asked for peace.
+function showing(strip) { return strip.still && !lively ? strip.still : strip.src; }
+
+// The first samples, one after the other.
+function player(cell, name) {
+  return make("audio", null, { src: data.sounds[cell], controls: "", preload: "none", "aria-label": `sounds of ${name}` });
 }
 
 function picture(cell, image) {
@@ -191,6 +201,16 @@ function picture(cell, image) {
     loaded.src = strip.src;
     loaded.alt = `samples of ${row.name}`;
     figure.append(loaded);
+  } else if (strip.still) {
+    // A canvas would show the first frame only: a window on the moving row instead.
+    const size = Math.max(1, Math.floor(320 / strip.width));
+    const pane = make("div", null, { class: "window" });
+    pane.style.cssText = `width: ${strip.width * size}px; height: ${strip.height * size}px`;
+    loaded.src = showing(strip);
+    loaded.alt = `sample ${image} of ${row.name}`;
+    loaded.style.cssText = `width: ${strip.width * size * strip.images}px; margin-left: ${-image * strip.width * size}px`;
+    pane.append(loaded);
+    figure.append(pane);
   } else {
     const size = Math.max(1, Math.floor(320 / strip.width));
     const canvas = make("canvas", null, { width: strip.width * size, height: strip.height * size, role: "img",
@@ -230,8 +250,6 @@ find("light").addEventListener("keydown", (event) => {
 find("light").addEventListener("click", (event) => { if (event.target === find("light")) find("light").close(); });
 
 // --- how images come about -------------------------------------------------------------------------------------------
-
-const lively = !matchMedia("(prefers-reduced-motion: reduce)").matches;
 
 // An animation starts over for whoever asks for it, as it does for nobody with an address that was seen before.
 function go(image) {
@@ -544,12 +562,13 @@ function choose(cell) {
   }
   if (strip) {
     const count = Math.max(1, strip.images), by = strip.images ? Math.max(1, Math.floor(64 / strip.width)) : 1;
-    const image = make("img", null, { src: strip.src, alt: `samples of ${row.name}`, width: strip.width * count * by,
+    const image = make("img", null, { src: showing(strip), alt: `samples of ${row.name}`, width: strip.width * count * by,
       height: strip.height * by, class: "pixels" });
     apart(image, count);
     const holder = make("div", null, { class: "scroll" });
     holder.append(image);
     parts.push(holder);
+    if (data.sounds[cell]) parts.push(player(cell, row.name));
   }
   const differs = Object.entries(known.differs);
   if (cell !== data.best) {

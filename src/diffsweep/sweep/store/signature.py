@@ -57,8 +57,12 @@ NEUTRAL: tuple[str, ...] = (
     # Paths; what the file holds is fixed by its checksum.
     "evaluation.extractor.weights",
     "evaluation.extractor.folder",
+    "evaluation.extractor.inner.weights",
+    "evaluation.extractor.inner.folder",
     "validation.extractor.weights",
     "validation.extractor.folder",
+    "validation.extractor.inner.weights",
+    "validation.extractor.inner.folder",
 )
 
 # Keys that version 0.1 did not have, with the value at which they change nothing: absent and that are one.
