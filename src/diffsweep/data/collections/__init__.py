@@ -27,7 +27,7 @@ from diffsweep.data.collections.recipes import how_to_get, is_celeba, is_emoji, 
 from diffsweep.data.collections.tables import of_table
 from diffsweep.data.collections.tar_shards import of_tar
 
-__all__ = ["Picture", "Split", "natural", "pictures", "stamp"]
+__all__ = ["Picture", "Split", "file_names", "natural", "pictures", "stamp"]
 
 
 def stamp(path: Path) -> list[tuple[str, int, int]]:
@@ -40,6 +40,11 @@ def stamp(path: Path) -> list[tuple[str, int, int]]:
     if not path.exists():
         raise ValueError(f"there is no file or folder {path}{how_to_get(path)}")
     return [(name, info.st_size, info.st_mtime_ns) for name, info in _files(path)]
+
+
+def file_names(folder: Path) -> list[str]:
+    """Every file below a folder by its relative path, but hidden ones. Raises OSError for what may not be read."""
+    return [name for name, _ in _files(folder)]
 
 
 def pictures(path: Path) -> list[Picture]:

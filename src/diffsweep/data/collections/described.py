@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,10 +29,12 @@ from diffsweep.data.collections.picture import (
 )
 
 
-def described(names: Iterable[str], read: Callable[[str], bytes]) -> list[Picture]:
-    """Pictures among the files `names`, with what their folders and the files beside them say of them."""
+def described(
+    names: Iterable[str], read: Callable[[str], bytes], suffixes: Collection[str] = SUFFIXES
+) -> list[Picture]:
+    """Files of these suffixes among `names`, with what their folders and the files beside them say of them."""
     names = list(names)
-    shown = [name for name in names if suffix(name) in SUFFIXES]
+    shown = [name for name in names if suffix(name) in suffixes]
     top = _common_folder(shown)
     splits = _given_splits(shown, top)
     folders = {name: _class_folder(name, top, splits) for name in shown}
@@ -118,8 +120,8 @@ def _add_row(place: str, row: Mapping[str, Any], labels: dict[str, str | None], 
         captions[name] = str(caption)
 
 
-def of_zip(path: Path) -> list[Picture]:
-    """The pictures of a zip. Raises ValueError if it cannot be read."""
+def of_zip(path: Path, suffixes: Collection[str] = SUFFIXES) -> list[Picture]:
+    """The pictures of a zip, or what else has these suffixes. Raises ValueError if it cannot be read."""
     try:
         archive = _zip(str(path), *_version(path))
         members = {info.filename: info for info in archive.infolist() if not info.is_dir()}
@@ -135,7 +137,7 @@ def of_zip(path: Path) -> list[Picture]:
         with archive.open(info) as stream:
             return stream.read(LARGEST_FILE)
 
-    return described([name for name in members if not is_hidden(name)], read)
+    return described([name for name in members if not is_hidden(name)], read, suffixes)
 
 
 @lru_cache(maxsize=4)

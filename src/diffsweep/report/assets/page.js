@@ -189,7 +189,7 @@ function showing(strip) { return strip.still && !lively ? strip.still : strip.sr
 
 // The first samples, one after the other.
 function player(cell, name) {
-  return make("audio", null, { src: data.sounds[cell], controls: "", preload: "none", "aria-label": `sounds of ${name}` });
+  return make("audio", null, { src: data.sounds[cell], controls: "", preload: "metadata", "aria-label": `sounds of ${name}` });
 }
 
 function picture(cell, image) {

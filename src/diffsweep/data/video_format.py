@@ -1,0 +1,91 @@
+"""From an animated picture, or from pictures of its frames, to a video: uint8 (C, T, H, W)."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from diffsweep.data.decode import BrokenPictureError, PictureFormat
+
+if TYPE_CHECKING:
+    import numpy as np
+
+# More frames than that are no example of a dataset.
+MOST_FRAMES = 4096
+
+
+@dataclass(frozen=True)
+class VideoFormat:
+    """What every video of a dataset becomes.
+
+    Attributes:
+        picture: what every frame becomes.
+        frames: how many are taken, from the first on; None for all that there are.
+        stride: every so many-th frame is taken, >= 1.
+    """
+
+    picture: PictureFormat
+    frames: int | None
+    stride: int = 1
+
+    def decode(self, content: bytes | Sequence[bytes]) -> np.ndarray:
+        """The video of one animated file (GIF, WebP, APNG), or of the files of its frames in their order.
+
+        Raises:
+            BrokenPictureError: for what cannot be read, does not move, or has too few frames.
+        """
+        import numpy as np
+
+        found: list[np.ndarray] = []
+        for number, frame in enumerate(_frames(content) if isinstance(content, bytes) else content):
+            if self.frames is not None and len(found) == self.frames:
+                break
+            if number % self.stride == 0:
+                found.append(self.picture.decode(frame))
+            if len(found) > MOST_FRAMES:
+                raise BrokenPictureError(f"more than {MOST_FRAMES:,} frames: take fewer with dataset.frames")
+        wanted = 2 if self.frames is None else self.frames
+        if len(found) < wanted:
+            step = f" at dataset.stride={self.stride}" if self.stride > 1 else ""
+            raise BrokenPictureError(f"{len(found)} frame{'s' * (len(found) != 1)}{step}, fewer than {wanted}")
+        if len({frame.shape for frame in found}) > 1:
+            raise BrokenPictureError("frames of different sizes")
+        return np.stack(found, axis=1)
+
+
+def is_animated(content: bytes) -> bool:
+    """Whether a picture's file has several frames; False for what is no picture."""
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(content)) as picture:
+            return getattr(picture, "n_frames", 1) > 1
+    except Exception:
+        return False
+
+
+def _frames(content: bytes) -> Iterator[np.ndarray]:
+    """The frames of an animated picture as they are seen, (H, W, 3 or 4)."""
+    import numpy as np
+    from PIL import Image, ImageSequence
+
+    if not content:
+        raise BrokenPictureError("empty file")
+    try:
+        with warnings.catch_warnings():
+            # A small file that would unpack into gigabytes.
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(content)) as picture:
+                for frame in ImageSequence.Iterator(picture):
+                    opaque = frame.mode not in ("RGBA", "LA", "PA") and "transparency" not in frame.info
+                    yield np.asarray(frame.convert("RGB" if opaque else "RGBA"))
+    except GeneratorExit:
+        raise
+    except Image.UnidentifiedImageError as error:
+        raise BrokenPictureError("no picture") from error
+    except Exception as error:
+        # Whatever is broken in a file, Pillow's readers say so with exceptions of many kinds.
+        raise BrokenPictureError(" ".join(str(error).split()) or type(error).__name__) from error
