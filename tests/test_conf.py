@@ -56,6 +56,10 @@ OWN_PICTURES = f"dataset.path={ROOT / 'docs'}"
 
 # A model that is there already, with its parts; what asks for one of them asks for all.
 IMPORTED = ["schedule=imported", "diffuser=imported", "backbone=imported"]
+
+# Four videos of stripes and four decaying sines, 8x8 and 2,048 samples.
+CLIPS = ROOT / "tests" / "data" / "clips"
+
 VIDEOS, SOUNDS = ["dataset=moving_digits"], ["dataset=tones"]
 
 # What an option needs beside it; without an entry it must go with all the defaults.
@@ -80,6 +84,8 @@ COMPANIONS = {
     ],
     **dict.fromkeys(("extractor=moving_digits", "extractor=video", "metric=frames", "metric=differences"), VIDEOS),
     **dict.fromkeys(("extractor=tones", "extractor=audio"), SOUNDS),
+    "dataset=video": ["dataset.size=8", "dataset.frames=4", f"dataset.path={CLIPS / 'video'}"],
+    "dataset=audio": ["dataset.length=2048", f"dataset.path={CLIPS / 'audio'}"],
     **dict.fromkeys(("guidance=cfg", "guidance=cfgpp", "guidance=interval", "guidance=rescaled"), LABELLED),
     "trainer=ddp": ON_CPU,
     "trainer=gpu": ON_CPU,

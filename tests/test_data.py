@@ -15,6 +15,7 @@ import torchvision.datasets
 from hydra import compose, initialize_config_dir
 from sklearn.datasets import make_moons
 
+from clips_made import own_sounds, own_videos
 from collections_made import as_folder
 from diffsweep.data import fashion_mnist
 from diffsweep.data.analog_bits import AnalogBits, from_bits, to_bits
@@ -59,7 +60,8 @@ def test_every_yaml_gives_the_data_that_it_describes(name: str, tmp_path: Path) 
     collection = name in ("celeba", "emoji", "imagenet", "images")
     with initialize_config_dir(str(CONF), version_base="1.3"):
         own = [f"dataset.path={as_folder(tmp_path)}", "dataset.size=8", "dataset.test_share=0.5"]
-        places = [f"paths.data={root}", f"paths.runs={tmp_path}", *(own if collection else [])]
+        own = {"video": own_videos(tmp_path), "audio": own_sounds(tmp_path)}.get(name, own if collection else [])
+        places = [f"paths.data={root}", f"paths.runs={tmp_path}", *own]
         config = compose("config", [f"dataset={name}", *places])
     dataset: Dataset = hydra.utils.instantiate(config.dataset)
     assert dataset.name == ("images" if collection else name)

@@ -23,7 +23,7 @@ from diffsweep.project import with_joined_folders
 COMMANDS = {
     "train": "one run of GROUP=OPTION ..., or a sweep with -m: train, sample, score; --help lists all options",
     "init": "a project folder with an own dataset, backbone, sampler, experiment and study, to be changed",
-    "data": "what is in a folder, zip, tar or table of pictures, and what training on it costs",
+    "data": "what is in a folder, zip, tar or table of pictures, videos or sounds, and what training costs",
     "options": "every choice that there is: what it is, and the defaults of its keys",
     "plan": "what a sweep would train and evaluate, and what is done of it already; runs nothing",
     "prefetch": "fetch data and weights, compute statistics: for nodes without internet",
