@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from diffsweep.evaluation.efficientnet import efficientnet
 from diffsweep.evaluation.energy import Energy
 from diffsweep.evaluation.extractor import Extractor
+from diffsweep.evaluation.frames import frames
 from diffsweep.evaluation.frechet import Frechet
 from diffsweep.evaluation.identity import identity
 from diffsweep.evaluation.kernel import KernelDistance
@@ -57,6 +58,9 @@ class _Measures:
 _KINDS: Mapping[str, _Measures] = {
     "images": _Measures(
         lambda shape, folder: efficientnet(folder=folder), lambda: [Frechet(), KernelDistance(), Neighbours()]
+    ),
+    "videos": _Measures(
+        lambda shape, folder: frames(efficientnet(folder=folder)), lambda: [Frechet("frames"), Frechet("differences")]
     ),
     "points": _Measures(lambda shape, folder: identity(shape[0]), lambda: [Wasserstein(), Energy(), MMD(), Frechet()]),
 }
