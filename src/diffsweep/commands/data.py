@@ -91,11 +91,11 @@ def _clips(options: argparse.Namespace, kind: str) -> int:
     rows.append(("classes", f"{len(names)}: {some(names, _CLASSES)}" if names else "none"))
     rows.append(("broken", count(len(found.broken)) if found.broken else "none"))
     for name, value in rows:
-        print(f"{name:<14}{value}")
+        print_lines(f"{name:<14}{value}")
     for name, reason in found.broken[:_BROKEN]:
-        print(f"  {name}: {reason}")
+        print_lines(f"  {name}: {reason}")
     if len(found.broken) > _BROKEN:
-        print(f"  and {count(len(found.broken) - _BROKEN)} more")
+        print_lines(f"  and {count(len(found.broken) - _BROKEN)} more")
     words = [f"dataset.path={options.path}"]
     if kind == "audio" and found.sizes:
         words.append(f"dataset.sample_rate={min(found.sizes)[0]}")
@@ -103,7 +103,7 @@ def _clips(options: argparse.Namespace, kind: str) -> int:
         words += [f"dataset.size={options.size}", f"dataset.frames={max(2, int(min(found.lengths)))}"]
     words += ["dataset.broken=skip"] if found.broken else []
     words.append("backbone.patch=16" if kind == "audio" else "backbone.patch=2")
-    print(f"\nto train on it:\n  {train_command(f'dataset={kind}', *words)}")
+    print_lines(f"\nto train on it:\n  {train_command(f'dataset={kind}', *words)}")
     return 0
 
 
