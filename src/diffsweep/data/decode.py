@@ -5,11 +5,15 @@ from __future__ import annotations
 import io
 import warnings
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     import numpy as np
     from PIL.Image import Image
+
+# Of Pillow's readers. Others are for what is no picture, or start programs, as that of EPS does.
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "AVIF", "PPM", "JPEG2000", "TGA", "ICO")
 
 Crop = Literal["center", "stretch", "random"]
 CROPS: tuple[Crop, ...] = ("center", "stretch", "random")
@@ -112,7 +116,7 @@ def picture_size(content: bytes | np.ndarray) -> tuple[int, int, str]:
     if not isinstance(content, bytes):
         return content.shape[1], content.shape[0], "array"
     try:
-        with Image.open(io.BytesIO(content)) as picture:
+        with Image.open(io.BytesIO(content), formats=_formats()) as picture:
             return *picture.size, picture.format or "?"
     except Exception as error:
         raise BrokenPictureError(_reason(error, content)) from error
@@ -128,7 +132,7 @@ def _opened(content: bytes | np.ndarray) -> Image:
         with warnings.catch_warnings():
             # A small file that would unpack into gigabytes.
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            picture = Image.open(io.BytesIO(content))
+            picture = Image.open(io.BytesIO(content), formats=_formats())
             picture.load()
             if picture.mode.startswith(("I", "F")):
                 picture = _eight_bits(picture)
@@ -136,6 +140,15 @@ def _opened(content: bytes | np.ndarray) -> Image:
     except Exception as error:
         # Whatever is broken in a file, Pillow's readers say so with exceptions of many kinds.
         raise BrokenPictureError(_reason(error, content)) from error
+
+
+@lru_cache(maxsize=1)
+def _formats() -> tuple[str, ...]:
+    """Those of `FORMATS` that this installation of Pillow reads."""
+    from PIL import Image
+
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 def _eight_bits(picture: Image) -> Image:

@@ -29,7 +29,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from uuid import uuid4
 
-from diffsweep.data.collections import Picture, Split, natural, pictures, stamp
+from diffsweep.data.collections import Picture, Split, collection, natural, pictures, stamp
+from diffsweep.data.collections.picture import printable
 from diffsweep.data.decode import CROPS, BrokenPictureError, Crop, PictureFormat
 from diffsweep.data.decoded_pictures import DecodedPictures, DifferentSizesError
 from diffsweep.data.manifest import Manifest
@@ -118,7 +119,7 @@ def packed_pictures(path: Path, packing: Packing, cache: Path, split: Split) -> 
     import numpy as np
 
     packed, stamped = _located(path, packing, cache, True)
-    found = pictures(path)
+    found = pictures(collection(path))
     places = np.load(cache / "pictures" / f"{stamped}.{split}.npy")
     assert len(places) == (packed.train if split == "train" else packed.test)
     return [found[place] for place in places.tolist()]
@@ -127,6 +128,7 @@ def packed_pictures(path: Path, packing: Packing, cache: Path, split: Split) -> 
 def _located(path: Path, packing: Packing, cache: Path, show: bool) -> tuple[Packed, str]:
     """What is packed, and the name of the collection's present state."""
     folder = cache / "pictures"
+    path = collection(path)
     files = sorted(stamp(path))
     given = asdict(packing)
     if packing.crop != "random":
@@ -442,8 +444,3 @@ class _Progress:
             left = (now - self._started) * (self._total - self._done) / (self._done - self._first)
             say(f"packing pictures: {self._done:,} of {self._total:,}, about {left:.0f} s to go; they are kept")
         return True
-
-
-def printable(name: str) -> str:
-    """A name as a terminal may show it: a file's name may hold bytes that are no text."""
-    return name.encode(errors="backslashreplace").decode(errors="backslashreplace")

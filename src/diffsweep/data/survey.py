@@ -11,9 +11,9 @@ from os import cpu_count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from diffsweep.data.collections import Picture, natural, pictures
+from diffsweep.data.collections import Picture, collection, natural, pictures
+from diffsweep.data.collections.picture import printable
 from diffsweep.data.decode import BrokenPictureError, PictureFormat, picture_size
-from diffsweep.data.packing import printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -92,7 +92,7 @@ def survey(path: Path, size: int, *, most: int | None = 2000, examples: int = 48
     import numpy as np
     from tqdm import tqdm
 
-    found = pictures(path)
+    found = pictures(collection(path))
     count = len(found) if most is None else min(most, len(found))
     chosen = [found[i * len(found) // count] for i in range(count)]
     shown = {i * count // min(examples, count) for i in range(min(examples, count))}

@@ -7,8 +7,9 @@ Every kind is read into one list of `Picture`; what a picture shows and how it i
   beside a picture describe it; `dataset.json` with `labels` (EDM, StyleGAN) has the classes of a zip or folder.
 - Tar, or a folder of tars (webdataset): a key is a picture, `KEY.cls` its class, `KEY.txt` its caption, `KEY.json`
   both.
-- Parquet or arrow, one file or a folder of them (Hugging Face): columns image, label, text; pyarrow reads them.
+- Parquet or arrow, one file or a folder of them (Hugging Face, `save_to_disk` too): columns image, label, text.
 - CelebA's and emoji-datasource's own files: see `recipes`.
+- `hf://OWNER/NAME`: a dataset of Hugging Face's hub, in any of these forms (see `hub.py`).
 - .npz or .npy: uint8 (N, H, W), (N, H, W, C) or (N, C, H, W), with `labels` (N,) beside it.
 
 Folders named train and test (or valid, val, validation) at the top, and such names of tables, are the given splits.
@@ -22,12 +23,13 @@ from pathlib import Path
 
 from diffsweep.data.collections.arrays import of_array
 from diffsweep.data.collections.described import described, of_zip
-from diffsweep.data.collections.picture import SUFFIXES, Picture, Split, natural, suffix
+from diffsweep.data.collections.hub import collection
+from diffsweep.data.collections.picture import SUFFIXES, Picture, Split, natural, read_file, suffix
 from diffsweep.data.collections.recipes import how_to_get, is_celeba, is_emoji, of_celeba, of_emoji
 from diffsweep.data.collections.tables import of_table
 from diffsweep.data.collections.tar_shards import of_tar
 
-__all__ = ["Picture", "Split", "file_names", "natural", "pictures", "stamp"]
+__all__ = ["Picture", "Split", "collection", "file_names", "natural", "pictures", "stamp"]
 
 
 def stamp(path: Path) -> list[tuple[str, int, int]]:
@@ -82,13 +84,13 @@ def _files(path: Path) -> Iterator[tuple[str, os.stat_result]]:
                 if entry.name.startswith((".", "__MACOSX")) or entry.name in ("Thumbs.db", "desktop.ini"):
                     continue
                 name = f"{folder}/{entry.name}" if folder else entry.name
-                if entry.is_dir():
-                    waiting.append(name)
-                    continue
                 try:
-                    yield name, entry.stat()
-                except FileNotFoundError:
-                    # A link to nowhere: it is listed, and reading it says what is wrong.
+                    if entry.is_dir():
+                        waiting.append(name)
+                    else:
+                        yield name, entry.stat()
+                except OSError:
+                    # A link to nowhere, or to itself: it is listed, and reading it says what is wrong.
                     yield name, entry.stat(follow_symlinks=False)
 
 
@@ -100,8 +102,13 @@ def _of_folder(path: Path) -> list[Picture]:
     names = [name for name, _ in _files(path)]
     kinds = {suffix(name) for name in names}
     if kinds & SUFFIXES:
-        return described(names, lambda name: (path / name).read_bytes())
-    tables = [name for name in names if suffix(name) in (".parquet", ".arrow")]
+        return described(names, lambda name: read_file(path / name))
+    # What `datasets` computes beside a dataset that is saved to disk are no data.
+    tables = [
+        name
+        for name in names
+        if suffix(name) in (".parquet", ".arrow") and not name.rpartition("/")[2].startswith(("cache-", "tmp"))
+    ]
     if tables:
         return [one for name in tables for one in of_table(path / name, name)]
     return [one for name in names if suffix(name) == ".tar" for one in of_tar(path / name, f"{name}/")]
@@ -118,6 +125,8 @@ def _of_file(path: Path) -> list[Picture]:
         ".npz": of_array,
         ".npy": of_array,
     }
+    if not path.is_file():
+        raise ValueError(f"{path} is neither a file nor a folder")
     reader = readers.get(path.suffix.lower())
     if reader is None:
         one = f" (to read a single picture, give its folder {path.parent})" if suffix(path.name) in SUFFIXES else ""

@@ -26,11 +26,14 @@ def of_array(path: Path) -> list[Picture]:
         chosen = next((name for name in ("arr_0", "images", "x") if name in arrays), arrays[0] if arrays else None)
         if chosen is None:
             raise ValueError(f"{path} holds no images, but {', '.join(loaded.files) or 'nothing'}")
-        labels = next((loaded[name] for name in ("labels", "arr_1", "label", "y") if name in loaded.files), None)
+        named = next((name for name in ("labels", "arr_1", "label", "y") if name in loaded.files), None)
+        labels = None if named is None else _array_of(path, loaded, named)
         loaded = _array_of(path, loaded, chosen)
     x = _channels_last(path, loaded)
     if labels is not None and labels.shape != (len(x),):
         raise ValueError(f"{path} has labels of shape {labels.shape} for {len(x):,} images: they must be ({len(x)},)")
+    if labels is not None and labels.dtype.kind not in "biuSU":
+        raise ValueError(f"{path} has labels of {labels.dtype}: they must be whole numbers or text")
     return [
         Picture(f"{i:08d}", lambda i=i: np.asarray(x[i]), None if labels is None else str(labels[i]))
         for i in range(len(x))
@@ -41,7 +44,7 @@ def _array_of(path: Path, loaded: Any, name: str) -> Any:
     try:
         return loaded[name]
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, MemoryError) as error:
-        raise ValueError(f"{path} cannot be read ({one_line(error)})") from error
+        raise ValueError(f"{name} of {path} cannot be read ({one_line(error)})") from error
 
 
 def _channels_last(path: Path, x: Any) -> Any:

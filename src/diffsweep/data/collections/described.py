@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import zipfile
+import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -25,7 +26,9 @@ from diffsweep.data.collections.picture import (
     as_text,
     is_hidden,
     one_line,
+    printable,
     suffix,
+    version,
 )
 
 
@@ -34,6 +37,13 @@ def described(
 ) -> list[Picture]:
     """Files of these suffixes among `names`, with what their folders and the files beside them say of them."""
     names = list(names)
+
+    def beside(name: str) -> bytes:
+        try:
+            return read(name)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{printable(name)} cannot be read ({one_line(error)})") from error
+
     shown = [name for name in names if suffix(name) in suffixes]
     top = _common_folder(shown)
     splits = _given_splits(shown, top)
@@ -42,14 +52,17 @@ def described(
     if all(folders.values()) and len(set(folders.values())) > 1:
         labels = dict(folders)
     captions = {
-        name: as_text(read(other)) for name in shown if (other := f"{name.rpartition('.')[0]}.txt") in set(names)
+        name: as_text(beside(other)) for name in shown if (other := f"{name.rpartition('.')[0]}.txt") in set(names)
     }
     for name in names:
         base = name.rpartition("/")[2]
         if base == "dataset.json" and name == f"{top}dataset.json":
-            labels = dict.fromkeys(shown) | _edm_labels(name, read(name), top)
+            given = _edm_labels(name, beside(name), top)
+            if unknown := sorted(given.keys() - labels.keys()):
+                raise ValueError(f"{name} describes {printable(unknown[0])}, which is not there")
+            labels = dict.fromkeys(shown) | given
         elif base in ("metadata.jsonl", "metadata.csv"):
-            for row in _rows(name, read(name)):
+            for row in _rows(name, beside(name)):
                 _add_row(name, row, labels, captions)
     return [
         Picture(name, lambda name=name: read(name), labels.get(name), captions.get(name), splits.get(name))
@@ -92,7 +105,7 @@ def _edm_labels(name: str, content: bytes, top: str) -> dict[str, str | None]:
 
 def _rows(name: str, content: bytes) -> Iterator[dict[str, Any]]:
     try:
-        text = content.decode()
+        text = content.decode("utf-8-sig")
         if name.endswith(".csv"):
             yield from csv.DictReader(io.StringIO(text))
             return
@@ -123,7 +136,7 @@ def _add_row(place: str, row: Mapping[str, Any], labels: dict[str, str | None], 
 def of_zip(path: Path, suffixes: Collection[str] = SUFFIXES) -> list[Picture]:
     """The pictures of a zip, or what else has these suffixes. Raises ValueError if it cannot be read."""
     try:
-        archive = _zip(str(path), *_version(path))
+        archive = _zip(str(path), *version(path))
         members = {info.filename: info for info in archive.infolist() if not info.is_dir()}
     except (zipfile.BadZipFile, OSError, NotImplementedError) as error:
         raise ValueError(f"{path} is no zip archive that can be read ({one_line(error)})") from error
@@ -134,8 +147,11 @@ def of_zip(path: Path, suffixes: Collection[str] = SUFFIXES) -> list[Picture]:
             raise ValueError(f"an entry of {info.file_size:,} bytes, more than any picture")
         if info.flag_bits & 1:
             raise ValueError("encrypted")
-        with archive.open(info) as stream:
-            return stream.read(LARGEST_FILE)
+        try:
+            with archive.open(info) as stream:
+                return stream.read(LARGEST_FILE)
+        except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, zlib.error) as error:
+            raise ValueError(one_line(error)) from error
 
     return described([name for name in members if not is_hidden(name)], read, suffixes)
 
@@ -144,8 +160,3 @@ def of_zip(path: Path, suffixes: Collection[str] = SUFFIXES) -> list[Picture]:
 def _zip(path: str, size: int, modified: int) -> zipfile.ZipFile:
     # ZipFile locks around each read, so the threads that decode may share one.
     return zipfile.ZipFile(path)
-
-
-def _version(path: Path) -> tuple[int, int]:
-    info = path.stat()
-    return info.st_size, info.st_mtime_ns

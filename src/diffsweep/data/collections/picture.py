@@ -7,8 +7,10 @@ import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from diffsweep.files import read_bytes
 from diffsweep.settings import Split
 
 if TYPE_CHECKING:
@@ -40,7 +42,7 @@ LABELS = ("label", "labels", "class", "fine_label")
 LARGEST_FILE = 2**30
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Picture:
     """One picture of a collection, not read so far.
 
@@ -75,6 +77,19 @@ def is_hidden(name: str) -> bool:
     return any(part.startswith((".", "__MACOSX")) for part in name.split("/"))
 
 
+def read_file(path: Path) -> bytes:
+    """The bytes of a picture's file, or of one that describes some.
+
+    Raises:
+        ValueError: for one that is larger than any picture.
+        OSError: if it cannot be read, or is no file: a pipe would be waited for without end.
+    """
+    size = path.stat().st_size
+    if size > LARGEST_FILE:
+        raise ValueError(f"a file of {size:,} bytes, more than any picture")
+    return read_bytes(path)
+
+
 def as_text(content: bytes) -> str:
     """A small text file's content."""
     return content.decode(errors="replace").strip()
@@ -97,3 +112,14 @@ def first_value(row: Mapping[str, Any], keys: Iterable[str]) -> str | None:
 def one_line(error: BaseException) -> str:
     """What an exception says, in one line."""
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def printable(name: str) -> str:
+    """A name in one line, as a terminal may show it: a file's name may hold newlines, and bytes that are no text."""
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in name)
+
+
+def version(path: Path) -> tuple[int, int]:
+    """Size and time of change (ns) of a file, to know whether what was read of it still holds."""
+    info = path.stat()
+    return info.st_size, info.st_mtime_ns
