@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import re
 import time
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -119,5 +121,17 @@ def test_the_dataset_class_of_the_documentation_trains(tmp_path: Path) -> None:
         np.save(tmp_path / f"{split}.npy", x[part, None])
         np.save(tmp_path / f"{split}_labels.npy", labels[part])
     words = [word for word in TINY if "steps" not in word]
-    stderr = train(tmp_path, "--config-dir=conf", "dataset=faces", "training.steps=3", *words, *loading(0, 2, 2))
-    assert "fd_digits" in stderr or list(tmp_path.glob("runs/fits/*/cells/*/result.json"))
+    words = ["--config-dir=conf", "dataset=faces", "training.steps=3", *words, *loading(0, 2, 2)]
+    train(tmp_path, *words)
+    (done,) = tmp_path.glob("runs/fits/*/done.json")
+    record = json.loads(done.read_text())
+    assert (record["data_digest"], record["examples"]) == (
+        sha256((tmp_path / "train.npy").read_bytes()).hexdigest(),
+        40,
+    )
+    # Other data under the same name: nothing in the config tells, and the result does.
+    np.save(tmp_path / "train.npy", x[:40, None][::-1])
+    stderr = train(tmp_path, *words, "sampler=ddim")
+    assert "the model was trained on other data" in stderr
+    results = [json.loads(path.read_text()) for path in tmp_path.glob("runs/fits/*/cells/*/result.json")]
+    assert sorted("other data" in (result["note"] or "") for result in results) == [False, True]

@@ -18,6 +18,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from PIL import Image
+from pyarrow import parquet as pq
 
 import forked_runs
 from collections_made import COUNT, FORMATS, as_folder, as_zip, digits, files, write_tree
@@ -127,6 +128,48 @@ def test_captions_are_packed_and_taken_with_their_pictures(tmp_path: Path) -> No
     assert some.entries == {"caption": captions}
     (folder / "0.txt").write_text("another text")
     assert packed(folder, tmp_path / "cache", size=4).content != found.content
+
+
+def test_a_dataset_that_hugging_face_has_saved_to_disk(tmp_path: Path, reference: Packed) -> None:
+    """The files of `DatasetDict.save_to_disk`: arrow streams, and what was computed beside them."""
+    import pyarrow
+
+    table = pq.read_table(FORMATS["parquet"](tmp_path))
+    for split, some in (("train", table.slice(0, 40)), ("test", table.slice(40))):
+        folder = write_tree(tmp_path / "saved" / split, {"state.json": b"{}", "dataset_info.json": b"{}"})
+        for name in ("data-00000-of-00001.arrow", "cache-0123.arrow"):
+            with pyarrow.OSFile(str(folder / name), "wb") as file, pyarrow.ipc.new_stream(file, table.schema) as stream:
+                stream.write_table(some)
+    write_tree(tmp_path / "saved", {"dataset_dict.json": b'{"splits": ["train", "test"]}'})
+    found = packed(tmp_path / "saved", tmp_path / "cache")
+    assert (found.train, found.test, found.class_names) == (40, 20, reference.class_names)
+
+
+def test_a_parquet_file_is_read_by_groups_of_rows(tmp_path: Path, reference: Packed) -> None:
+    table = pq.read_table(FORMATS["parquet"](tmp_path))
+    pq.write_table(table, tmp_path / "groups.parquet", row_group_size=7)
+    assert packed(tmp_path / "groups.parquet", tmp_path / "cache").content == reference.content
+
+
+def test_a_collection_of_the_hub_is_fetched_by_name(
+    tmp_path: Path, reference: Packed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def fetch(name: str, repo_type: str) -> str:
+        asked.append((name, repo_type))
+        return str(as_folder(tmp_path))
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
+    assert packed(Path("hf://somebody/digits"), tmp_path / "cache").content == reference.content
+    assert asked == [("somebody/digits", "dataset")]
+
+    def offline(name: str, repo_type: str) -> str:
+        raise OSError("no connection. And so on.\nAnd on.")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", offline)
+    with pytest.raises(ValueError, match=r"^hf://a/b cannot be fetched \(no connection\): where there is no hub, copy"):
+        packed(Path("hf://a/b"), tmp_path / "cache")
 
 
 # --- single pictures ------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from diffsweep.diffusion import Sampler
 from diffsweep.diffusion.guidance import Guidance
 from diffsweep.evaluation.evaluate import Evaluation
+from diffsweep.messages import say
 from diffsweep.ranks import is_first_rank
 from diffsweep.scoring.measure import measure
 from diffsweep.scoring.model_metrics import ModelMetric, measure_model
@@ -94,6 +95,12 @@ def score(
     measurement = measure(
         model.dataset, there, settings, drawn.features, drawn.broken, saturated=drawn.saturated, show=show
     )
+    trained_on = str(trained.get("data_digest", measurement.reference_digest))[:12]
+    if settings.reference == "train" and trained_on != measurement.reference_digest:
+        now = measurement.reference_digest
+        change = f"the model was trained on other data ({trained_on}) than those that are there now ({now})"
+        say(f"fit {run.fit.signature}: {change}")
+        measurement = dataclasses.replace(measurement, note="; ".join(filter(None, (measurement.note, change))))
     of_model = measure_model(
         scoring.model_metrics,
         model.denoiser.to(drawn.device),

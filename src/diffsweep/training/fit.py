@@ -226,6 +226,8 @@ def fit(fitting: Fitting, record: Fit, mirrors: Sequence[Logger] = (), held: Cal
                 "seconds": progress.seconds,
                 "images_per_second": steps * settings.batch_size / progress.seconds,
                 "loss": progress.loss,
+                "data_digest": train.digest(),
+                "examples": len(train),
                 "parameters": size,
                 "call_flops": flops,
                 **(validation.summary(steps) if validation is not None else {}),
