@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import mmap
 import shutil
 from contextlib import suppress
 from pathlib import Path
@@ -62,6 +63,7 @@ class DecodedPictures:
         for array in (self.pixels, self.digests, self.grey) if self.pixels is not None else ():
             assert isinstance(array, np.memmap)
             array.flush()
+            drop_pages(array)
         broken = {str(place): reason for place, reason in self.broken.items()}
         write_json(
             self.folder / "state.json",
@@ -103,6 +105,14 @@ class DecodedPictures:
                 return
             self.pixels, self.digests, self.grey = arrays
         self.broken, self.done = broken, int(known["done"])
+
+
+def drop_pages(array: np.ndarray) -> None:
+    """Give the pages of a mapped file back to the system: what has been gone through need not stay in memory."""
+    mapping = getattr(array, "_mmap", None)
+    if mapping is not None and hasattr(mmap, "MADV_DONTNEED"):
+        # Of a shared mapping the file keeps what was written.
+        mapping.madvise(mmap.MADV_DONTNEED)
 
 
 _FILES = ("pixels.npy", "digests.npy", "grey.npy")

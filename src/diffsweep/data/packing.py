@@ -32,7 +32,7 @@ from uuid import uuid4
 from diffsweep.data.collections import Picture, Split, collection, natural, pictures, stamp
 from diffsweep.data.collections.picture import printable
 from diffsweep.data.decode import CROPS, BrokenPictureError, Crop, PictureFormat
-from diffsweep.data.decoded_pictures import DecodedPictures, DifferentSizesError
+from diffsweep.data.decoded_pictures import DecodedPictures, DifferentSizesError, drop_pages
 from diffsweep.data.manifest import Manifest
 from diffsweep.data.packed import Captions, Packed
 from diffsweep.files import atomic, explained, read_json, write_json
@@ -342,6 +342,9 @@ class _Packer:
             for start in range(0, len(here), 1024):
                 part = pixels[[item.place for item in here[start : start + 1024]], kept]
                 x[start : start + len(part)] = part
+                if start % 2**16 == 0:
+                    drop_pages(pixels)
+                    drop_pages(x)
                 if split == "train":
                     histogram += np.bincount(part.ravel(), minlength=256)
             if not here:
