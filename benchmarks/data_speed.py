@@ -134,9 +134,9 @@ def peers(forms: dict[str, Path], place: Path, x: np.ndarray) -> dict[str, Calla
     """Each with two worker processes, and with what is quickest in its own documentation."""
     from functools import partial
 
-    from datasets import Array3D, Dataset, Features, Value, load_dataset
-    from datasets.utils.logging import disable_progress_bar
-    from litdata import StreamingDataLoader, StreamingDataset, optimize
+    from datasets import Array3D, Dataset, Features, Value, load_dataset  # pyright: ignore[reportMissingImports]
+    from datasets.utils.logging import disable_progress_bar  # pyright: ignore[reportMissingImports]
+    from litdata import StreamingDataLoader, StreamingDataset, optimize  # pyright: ignore[reportMissingImports]
     from torch.utils.data import DataLoader
     from torchvision.datasets import ImageFolder
 

@@ -134,4 +134,4 @@ def test_the_dataset_class_of_the_documentation_trains(tmp_path: Path) -> None:
     stderr = train(tmp_path, *words, "sampler=ddim")
     assert "the model was trained on other data" in stderr
     results = [json.loads(path.read_text()) for path in tmp_path.glob("runs/fits/*/cells/*/result.json")]
-    assert sorted("other data" in (result["note"] or "") for result in results) == [False, True]
+    assert sorted("other data" in (result.get("evaluation_note") or "") for result in results) == [False, True]
