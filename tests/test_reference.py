@@ -75,7 +75,9 @@ def shortened(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("harm", "batch_size"), [(shortened, BATCH), (Path.unlink, BATCH), (lambda path: None, 9)], ids=str
+    ("harm", "batch_size"),
+    [(shortened, BATCH), (Path.unlink, BATCH), (lambda path: None, 9)],
+    ids=["damaged", "absent", "of another batch size"],
 )
 def test_parts_that_are_damaged_or_of_another_batch_size_are_not_used(
     harm: Callable[[Path], None], batch_size: int, tmp_path: Path

@@ -28,7 +28,8 @@ from prerequisites import need_module
 
 CONF = Path(__file__).parent.parent / "conf"
 SAMPLERS = sorted(path.stem for path in (CONF / "sampler").glob("*.yaml"))
-SCHEDULES = sorted(path.stem for path in (CONF / "schedule").glob("*.yaml"))
+# But that of a model at hand, which is one of the others.
+SCHEDULES = sorted({path.stem for path in (CONF / "schedule").glob("*.yaml")} - {"imported"})
 ORACLE = GaussianMixture.of([0.3, 0.7], [[-1.0], [0.8]], [0.3, 0.5])
 QUANTILES = torch.special.ndtri((torch.arange(400, dtype=torch.float64) + 0.5) / 400)[:, None]
 
