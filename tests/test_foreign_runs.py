@@ -248,16 +248,19 @@ def test_no_command_loads_a_pickle_of_somebody_else(
 
 def test_no_code_of_ours_unpickles() -> None:
     """Of torch's and NumPy's files either: `weights_only=True` everywhere, and no `allow_pickle`."""
-    unpickling = {"pickle", "cloudpickle", "dill", "marshal", "shelve", "joblib"}
+    modules = ("pickle", "cloudpickle", "dill", "marshal", "joblib")
+    unpickling = {f"{module}.{name}" for module in modules for name in ("load", "loads", "Unpickler")} | {"shelve.open"}
     found = []
     for path in SOURCE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Import):
-                found += [f"{path} imports {alias.name}" for alias in node.names if alias.name in unpickling]
+            if isinstance(node, ast.ImportFrom) and node.module in modules:
+                found += [
+                    f"{path}:{node.lineno}" for alias in node.names if f"{node.module}.{alias.name}" in unpickling
+                ]
             if not isinstance(node, ast.Call):
                 continue
             name, keywords = ast.unparse(node.func), {key.arg: ast.unparse(key.value) for key in node.keywords}
-            if name == "torch.load" and keywords.get("weights_only") != "True":
+            if name in unpickling or (name == "torch.load" and keywords.get("weights_only") != "True"):
                 found.append(f"{path}:{node.lineno}")
             if keywords.get("allow_pickle", "False") != "False":
                 found.append(f"{path}:{node.lineno}")
