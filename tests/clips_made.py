@@ -58,10 +58,10 @@ def wav_folder(folder: Path, each: int = 6) -> Path:
 
 def own_videos(folder: Path) -> list[str]:
     """What `dataset=video` is told of them."""
-    return [f"dataset.path={gif_folder(folder)}", "dataset.size=8", "dataset.frames=4", "dataset.test_share=0.5"]
+    return [f"dataset.path={gif_folder(folder, 20)}", "dataset.size=8", "dataset.frames=4", "dataset.test_share=0.5"]
 
 
 def own_sounds(folder: Path) -> list[str]:
     """What `dataset=audio` is told of them."""
     words = ["dataset.sample_rate=8000", "dataset.length=2048", "dataset.test_share=0.5"]
-    return [f"dataset.path={wav_folder(folder)}", *words]
+    return [f"dataset.path={wav_folder(folder, 20)}", *words]
