@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from diffsweep.diffusion import Denoiser, Diffuser, GaussianMixture, Level, Schedule, Target, renoise, transfer
+from diffsweep.diffusion.generators import uniforms
 from diffsweep.diffusion.loss import SquaredError
 from diffsweep.diffusion.schedules import VE, Cosine, Rectified, Tabulated, linear_betas
 from diffsweep.diffusion.target import EDM, X0, Eps, Flow, Score, V
 from diffsweep.diffusion.times import Cosine as CosineTimes
-from diffsweep.diffusion.times import LogitNormal, LogNormal, LogSNR, LossAware, Times, Uniform, uniforms
+from diffsweep.diffusion.times import LogitNormal, LogNormal, LogSNR, LossAware, Times, Uniform
 from diffsweep.diffusion.weight import EDM as EDMWeight
 from diffsweep.diffusion.weight import SNR, Learned, MinSNR, Output, Sigmoid, SoftMinSNR, Units
 from diffsweep.diffusion.weight import Uniform as Flat

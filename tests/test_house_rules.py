@@ -25,11 +25,13 @@ HEAVY = {"lightning", "matplotlib", "numpy", "pandas", "PIL", "scipy", "sklearn"
 
 # Files at the root of the package that every folder may import; they import one another only.
 GROUND = {
+    "compilation",
     "files",
     "former_names",
     "grid_geometry",
     "messages",
     "mistakes",
+    "philox",
     "project",
     "random_streams",
     "ranks",

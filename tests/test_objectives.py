@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from diffsweep.backbones import MLP, UNet
 from diffsweep.data.examples import Examples
 from diffsweep.diffusion import CLEAN, Denoiser, Diffuser, GaussianMixture, Level, Sampler, Schedule
+from diffsweep.diffusion.generators import uniforms
 from diffsweep.diffusion.loss import Huber, PseudoHuber, SquaredError
 from diffsweep.diffusion.objective import Objective
 from diffsweep.diffusion.objective_check import check_objective
@@ -26,7 +27,7 @@ from diffsweep.diffusion.solvers import Heun
 from diffsweep.diffusion.spacing import LogSNR as Even
 from diffsweep.diffusion.target import EDM, X0, Eps, Score, V
 from diffsweep.diffusion.times import Cosine as CosineTimes
-from diffsweep.diffusion.times import LogNormal, LogSNR, LossAware, Uniform, uniforms
+from diffsweep.diffusion.times import LogNormal, LogSNR, LossAware, Uniform
 from diffsweep.diffusion.weight import SNR, Learned, Output
 from diffsweep.training.batches import Batches
 from settings import training_settings

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from lightning import LightningModule
 from safetensors.torch import load_file
 
 from diffsweep.data.examples import Dataset, Examples, Split
@@ -26,7 +28,7 @@ from diffsweep.scoring.sampling import Model, Sampling
 from diffsweep.settings import LoadingSettings
 from diffsweep.sweep.store.record import Run
 from diffsweep.training.batches import Batch, Batches, resident
-from diffsweep.training.ema import ema
+from diffsweep.training.ema import Averaging
 from diffsweep.training.muon import Muon, orthogonal
 from settings import training_settings
 from tiny import TINY
@@ -191,14 +193,30 @@ def test_impossible_settings_are_refused(change: dict[str, object], message: str
 
 def test_the_average_warms_up() -> None:
     """Against the recursion computed by hand in float64."""
-    callback = ema(0.9)
-    update = callback._kwargs["multi_avg_fn"]
-    average, expected = [torch.tensor([1.0])], 1.0
-    for n, value in enumerate([2.0, 5.0, -1.0, 0.5] * 10, start=1):
-        update(average, [torch.tensor([value])], torch.tensor(n))
-        decay = min(0.9, (1 + n) / (10 + n))
+    averaging, module, trainer = Averaging(0.9), _OneWeight(), SimpleNamespace(global_step=0)
+    averaging.on_fit_start(trainer, module)  # type: ignore[arg-type]
+    expected = 0.0
+    for n, value in enumerate([1.0, 2.0, 5.0, -1.0, 0.5] * 8):
+        trainer.global_step = n + 1
+        module.weight.data.fill_(value)
+        for _ in range(2):
+            # A batch without a step of the optimizer, as when gradients are summed, changes nothing.
+            averaging.on_train_batch_end(trainer, module, None, None, n)  # type: ignore[arg-type]
+        decay = min(0.9, (1 + n) / (10 + n)) if n else 0.0
         expected = decay * expected + (1 - decay) * value
-    assert float(average[0]) == pytest.approx(expected, rel=1e-5)
+    assert float(averaging.averaged(module)["weight"]) == pytest.approx(expected, rel=1e-5)
+    assert float(averaging.averaged(module)["other_name"]) == pytest.approx(expected, rel=1e-5)
+    averaging.on_train_end(trainer, module)  # type: ignore[arg-type]
+    assert float(module.weight) == pytest.approx(expected, rel=1e-5)
+
+
+class _OneWeight(LightningModule):
+    """A weight with two names, and a buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = self.other_name = torch.nn.Parameter(torch.tensor([0.0]))
+        self.register_buffer("count", torch.zeros(1))
 
 
 def test_orthogonal_keeps_directions_and_levels_their_lengths() -> None:

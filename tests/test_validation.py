@@ -228,7 +228,7 @@ def test_broken_weights_are_scored_nan(tmp_path: Path) -> None:
     assert isinstance(fitting, Fitting)
     model = fitting.scoring.model
     assert fitting.validation is not None
-    evaluation = IntermediateEvaluation.of(fitting.validation, tmp_path)
+    evaluation = IntermediateEvaluation.of(fitting.validation, tmp_path, fitting.scoring.trainer)
     scorer = WeightsEvaluator(model, model.dataset.load("train"), evaluation)
     trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
     given = {name: value.clone() for name, value in model.denoiser.backbone.state_dict().items()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -55,12 +55,18 @@ class TrainerSettings:
         strategy: Lightning's name of how devices work together.
         precision: Lightning's name of the number format.
         deterministic: Whether kernels must be repeatable; "warn" where they can be.
-        compile: Whether the network is compiled.
+        compile: What torch.compile is used for: True, the network while it is trained; "step", everything from stored
+            data to the loss as one, and the network while sampling; "blocks", the network's repeated blocks in both.
         threads: CPU threads, >= 1; None leaves torch's choice.
         checkpoint_seconds: Time between checkpoints, > 0.
         log_every: Steps between lines of metrics.jsonl, >= 1.
         progress: Whether bars are drawn when standard error is a terminal.
         loading: How training data come to the device.
+        randomness: Where times, noise, mirrored images and dropped labels are drawn: "host", by torch's generators on
+            the CPU, or "device", by a counter. The numbers differ.
+        cuda_graphs: Whether the kernels of what is compiled are recorded and replayed, on a GPU.
+        channels_last: Whether images lie in memory with their channels last.
+        fused: Whether the optimizer's update is one kernel, if it has such a one.
 
     Raises:
         ValueError: for a value out of range.
@@ -72,19 +78,32 @@ class TrainerSettings:
     strategy: str
     precision: str
     deterministic: bool | Literal["warn"]
-    compile: bool
+    compile: bool | Literal["step", "blocks"]
     threads: int | None
     checkpoint_seconds: float
     log_every: int
     progress: bool
     loading: LoadingSettings = LoadingSettings()
+    randomness: Literal["host", "device"] = "host"
+    cuda_graphs: bool = False
+    channels_last: bool = False
+    fused: bool = False
+
+    def uncompiled(self) -> TrainerSettings:
+        """The same without compilation, for a few samples between two steps of a training."""
+        return replace(self, compile=False, cuda_graphs=False)
 
     def __post_init__(self) -> None:
         whole("trainer.log_every", self.log_every, 1)
         if self.threads is not None:
             whole("trainer.threads", self.threads, 1)
-        flag("trainer.compile", self.compile)
-        flag("trainer.progress", self.progress)
+        if self.compile not in ("step", "blocks") and not isinstance(self.compile, bool):
+            raise BadValue("trainer.compile", self.compile, "must be true or false, step or blocks")
+        for key in ("progress", "cuda_graphs", "channels_last", "fused"):
+            flag(f"trainer.{key}", getattr(self, key))
+        one_of("trainer.randomness", self.randomness, ("host", "device"))
+        if self.cuda_graphs and not self.compile:
+            raise BadValue("trainer.cuda_graphs", True, "needs trainer.compile=true, step or blocks")
         above("trainer.checkpoint_seconds", self.checkpoint_seconds)
 
 

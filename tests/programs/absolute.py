@@ -18,7 +18,7 @@ class Absolute(Objective):
     def build(self, backbone: Any, schedule: Any, sigma_data: float = 0.5) -> Denoiser:
         return Denoiser(backbone, schedule, EDM(sigma_data), sigma_data)
 
-    def draw(self, shape: Any, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+    def draw(self, shape: Any, generator: Any = None) -> tuple[Tensor, Tensor]:
         return torch.rand(shape[0], generator=generator), torch.randn(shape, generator=generator)
 
     def regress(self, denoiser: Any, x0: Tensor, u: Tensor, eps: Tensor, condition: Any = None) -> Tensor:

@@ -16,13 +16,14 @@ import torch
 from torch import Tensor, nn
 
 from diffsweep.diffusion.denoiser import Denoise, Denoiser, check_copies
+from diffsweep.diffusion.generators import Generator, randn, uniforms
 from diffsweep.diffusion.level import Level
 from diffsweep.diffusion.loss import Loss
 from diffsweep.diffusion.objective import Objective
 from diffsweep.diffusion.schedules.base import Schedule
 from diffsweep.diffusion.spacing import Spacing
 from diffsweep.diffusion.target import Target
-from diffsweep.diffusion.times import Adaptive, Times, uniforms
+from diffsweep.diffusion.times import Adaptive, Times
 from diffsweep.mistakes import BadValue, whole
 
 
@@ -97,9 +98,9 @@ class Consistency(Objective):
         """x at level s, on the trajectory of x at the noisier level t; levels of shape (N,)."""
 
     @final
-    def draw(self, shape: tuple[int, ...], generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+    def draw(self, shape: tuple[int, ...], generator: Generator = None) -> tuple[Tensor, Tensor]:
         u = uniforms(shape[0], stratified=self.stratified, generator=generator)
-        return u, torch.randn(shape, generator=generator)
+        return u, randn(shape, generator)
 
     @final
     def regress(

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import math
 
-import torch
 from torch import Tensor, nn
 
 from diffsweep.diffusion.denoiser import Denoiser, Learner, check_copies
+from diffsweep.diffusion.generators import Generator, randn, uniforms
 from diffsweep.diffusion.loss import Loss
 from diffsweep.diffusion.objective import Objective
 from diffsweep.diffusion.schedules.base import Schedule
 from diffsweep.diffusion.target import Target
-from diffsweep.diffusion.times import Adaptive, Times, uniforms
+from diffsweep.diffusion.times import Adaptive, Times
 from diffsweep.diffusion.weight import Balanced, Weight
 from diffsweep.mistakes import BadValue
 
@@ -77,11 +77,11 @@ class Diffuser(Objective):
         check_copies(backbone, outputs=1)
         return Denoiser(backbone, schedule, self.target, sigma_data)
 
-    def draw(self, shape: tuple[int, ...], generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+    def draw(self, shape: tuple[int, ...], generator: Generator = None) -> tuple[Tensor, Tensor]:
         u = uniforms(shape[0], stratified=self.stratified, generator=generator)
-        eps = torch.randn(shape, generator=generator)
+        eps = randn(shape, generator)
         if self.offset:
-            eps += self.offset * torch.randn(*shape[:2], *[1] * (len(shape) - 2), generator=generator)
+            eps += self.offset * randn((*shape[:2], *[1] * (len(shape) - 2)), generator)
         return u, eps
 
     def regress(self, denoiser: Learner, x0: Tensor, u: Tensor, eps: Tensor, condition: Tensor | None = None) -> Tensor:

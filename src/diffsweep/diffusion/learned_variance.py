@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from diffsweep.diffusion.denoiser import Denoiser, check_copies
 from diffsweep.diffusion.diffuser import Diffuser
+from diffsweep.diffusion.generators import Generator
 from diffsweep.diffusion.level import Level, Scalar
 from diffsweep.diffusion.objective import Objective
 from diffsweep.diffusion.schedules.base import Schedule
@@ -94,7 +95,7 @@ class LearnedVariance(Objective):
     def build(self, backbone: nn.Module, schedule: Schedule, sigma_data: float = 0.5) -> SpreadDenoiser:
         return SpreadDenoiser(backbone, schedule, self.simple.target, sigma_data)
 
-    def draw(self, shape: tuple[int, ...], generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+    def draw(self, shape: tuple[int, ...], generator: Generator = None) -> tuple[Tensor, Tensor]:
         return self.simple.draw(shape, generator)
 
     def regress(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, TypeAlias
 
 import torch
@@ -31,14 +30,15 @@ class Level:
     alpha: Scalar
     sigma: Scalar
 
-    @cached_property
+    # Plain properties: a cached one takes a lock, which torch.compile cannot trace.
+    @property
     def noise(self) -> Scalar:
         """sigma / alpha: the noise in units of the data (Karras' sigma); inf where alpha = 0."""
         if isinstance(self.alpha, Tensor):
             return self.sigma / self.alpha
         return self.sigma / self.alpha if self.alpha else math.inf
 
-    @cached_property
+    @property
     def logsnr(self) -> Scalar:
         """2 log(alpha / sigma): -inf for pure noise, inf for clean data."""
         if isinstance(self.alpha, Tensor) or isinstance(self.sigma, Tensor):

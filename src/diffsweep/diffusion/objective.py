@@ -5,17 +5,17 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import final
 
-import torch
 from torch import Tensor, nn
 
 from diffsweep.diffusion.denoiser import Denoiser
+from diffsweep.diffusion.generators import Generator
 from diffsweep.diffusion.schedules.base import Schedule
 
 
 class Objective(nn.Module, ABC):
     """How a model is trained; a module, for a part of it may learn (parameters) or remember (buffers).
 
-    All randomness is drawn first, on the CPU, so that a training step is a function of (weights, buffers, draw).
+    All randomness is drawn first, so that a training step is a function of (weights, buffers, draw).
 
     Attributes:
         network_inputs: states of x's shape that the network is shown side by side, as its ``inputs``.
@@ -34,8 +34,11 @@ class Objective(nn.Module, ABC):
         """
 
     @abstractmethod
-    def draw(self, shape: tuple[int, ...], generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        """What is random in a batch of this shape (N, ...): uniforms (N,) for the times, and noise of the shape."""
+    def draw(self, shape: tuple[int, ...], generator: Generator = None) -> tuple[Tensor, Tensor]:
+        """What is random in a batch of this shape (N, ...): uniforms (N,) for the times, and noise of the shape.
+
+        They are drawn by the functions of `diffusion.generators`, for a batch may be drawn on the device.
+        """
 
     @abstractmethod
     def regress(
@@ -50,7 +53,7 @@ class Objective(nn.Module, ABC):
         x0: Tensor,
         condition: Tensor | None = None,
         *,
-        generator: torch.Generator | None = None,
+        generator: Generator = None,
     ) -> Tensor:
         """The weighted loss of each example, (N,), for data x0 of shape (N, ...), with fresh randomness."""
         u, eps = self.draw(x0.shape, generator)

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from diffsweep.diffusion.denoiser import Denoise, Spread
+from diffsweep.diffusion.generators import Generator
 from diffsweep.diffusion.level import Level, scaled
 from diffsweep.diffusion.noise import SDE, Leg, Noise
 from diffsweep.diffusion.schedules.base import Schedule
@@ -25,8 +26,9 @@ from diffsweep.diffusion.solvers.base import Solver
 from diffsweep.diffusion.spacing import Spacing
 from diffsweep.diffusion.transfer import renoise, transfer
 from diffsweep.mistakes import BadValue, whole
+from diffsweep.philox import CounterGenerator
 
-Generators = torch.Generator | Sequence[torch.Generator] | None
+Generators = Generator | Sequence[torch.Generator]
 
 
 @dataclass(slots=True)
@@ -242,6 +244,8 @@ def randn_like(x: Tensor, generator: Generators) -> Tensor:
     """Unit Gaussian noise of x's shape, type and device, from one generator, from one per row, or the global one."""
     if generator is None:
         return torch.randn_like(x)
+    if isinstance(generator, CounterGenerator):
+        return generator.randn(x.shape).to(x.dtype)
     if isinstance(generator, torch.Generator):
         return torch.randn(x.shape, generator=generator, device=generator.device, dtype=x.dtype).to(x.device)
     rows = [torch.randn(x.shape[1:], generator=row, device=row.device, dtype=x.dtype) for row in generator]

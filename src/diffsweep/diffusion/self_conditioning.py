@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from diffsweep.diffusion.denoiser import Denoiser
 from diffsweep.diffusion.diffuser import Diffuser
+from diffsweep.diffusion.generators import Generator
 from diffsweep.diffusion.level import Level
 from diffsweep.diffusion.objective import Objective
 from diffsweep.diffusion.schedules.base import Schedule
@@ -41,7 +42,7 @@ class SelfConditioned(Objective):
     def build(self, backbone: nn.Module, schedule: Schedule, sigma_data: float = 0.5) -> Denoiser:
         return Denoiser(backbone, schedule, self.objective.target, sigma_data, LastEstimate())
 
-    def draw(self, shape: tuple[int, ...], generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+    def draw(self, shape: tuple[int, ...], generator: Generator = None) -> tuple[Tensor, Tensor]:
         return self.objective.draw(shape, generator)
 
     def regress(

@@ -219,14 +219,3 @@ class LossAware(nn.Module):
 
 def _time(schedule: Schedule, logsnr: Tensor) -> Tensor:
     return torch.as_tensor(schedule.time(logsnr)).clamp(min=torch.finfo(logsnr.dtype).eps)
-
-
-def uniforms(n: int, *, stratified: bool, generator: torch.Generator | None = None) -> Tensor:
-    """n uniforms in [0, 1), float32: independent, or one in each of n equal strata, in random order.
-
-    Strata lower the variance of the loss (Variational Diffusion Models, arXiv 2107.00630, appendix I.1).
-    """
-    u = torch.rand(n, generator=generator)
-    if not stratified:
-        return u
-    return ((torch.randperm(n, generator=generator) + u) / n).clamp(max=1 - 2**-24)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +28,7 @@ from diffsweep.evaluation.metric import Metric, NeedsSamples
 from diffsweep.interop.imported import Import, Imported
 from diffsweep.messages import say
 from diffsweep.mistakes import BadValue, below
+from diffsweep.philox import CounterGenerator
 from diffsweep.ranks import is_first_rank
 from diffsweep.runs.instantiate import checked_arguments, label_count, make, make_denoiser
 from diffsweep.runs.load_fit import finished, weights_choice
@@ -74,13 +77,15 @@ class Components:
         denoiser = make_denoiser(cfg, dataset, schedule, diffuser)
         model = Model(denoiser, schedule, dataset, conditional=bool(classes))
         if isinstance(diffuser, Objective):
+            if trainer.randomness == "device":
+                _check_counter(diffuser, tuple(dataset.shape))
             _warn(check_objective(diffuser, denoiser, tuple(dataset.shape), labels=model.conditional))
         try:
             _warn(check_sampler(sampler, schedule))
         except NoCommonNoiseError as error:
             raise ValueError(f"{error} (schedule {_settings(cfg.schedule)})") from error
         guidance = make_guidance(cfg, model, sampler)
-        optimizer = _make_optimizer(cfg, denoiser)
+        optimizer = _make_optimizer(cfg, denoiser, fused=trainer.fused)
         make_trainer(trainer, Path(), logger=False)
         evaluation, model_metrics = make_measures(cfg, dataset)
         _check_extractor(evaluation.extractor, dataset)
@@ -258,8 +263,21 @@ def _validation(cfg: DictConfig, schedule: Schedule, dataset: Dataset) -> Valida
     return validation
 
 
-def _make_optimizer(cfg: DictConfig, denoiser: Denoiser) -> OptimizerFactory:
-    optimizer: OptimizerFactory = make(cfg, "optimizer")
+def _check_counter(objective: Objective, shape: tuple[int, ...]) -> None:
+    """Refuse a diffuser of somebody's own that asks torch for a batch's randomness instead of the given generator."""
+    try:
+        objective.draw((2, *shape), CounterGenerator(0, "step", torch.arange(2)))
+    except TypeError as error:
+        raise ValueError(
+            f"trainer.randomness=device does not go with diffuser={type(objective).__name__}, which draws with torch's "
+            "generators: use rand and randn of diffsweep.diffusion.generators there, or set trainer.randomness=host"
+        ) from error
+
+
+def _make_optimizer(cfg: DictConfig, denoiser: Denoiser, *, fused: bool) -> OptimizerFactory:
+    made: Any = make(cfg, "optimizer")
+    fusible = fused and "fused" in inspect.signature(made).parameters
+    optimizer: OptimizerFactory = functools.partial(made, fused=True) if fusible else made
     try:
         optimizer(denoiser.parameters())
     except BadValue as error:

@@ -120,8 +120,10 @@ def resample(
         most = POINTS if model.dataset.modality.picture is None else GRID
         n = points if points is not None and model.dataset.modality.picture is None else n
         recording = _RecordingSampler(sampler, model.schedule, model.decode, most)
-        sampling = Sampling(model, cast(Sampler, recording) if follow else sampler, seed, guidance)
-        trainer = functools.partial(make_trainer, trainer_settings(cfg), runs, exact=False, logger=False)
+        settings = trainer_settings(cfg)
+        drawing = cast(Sampler, recording) if follow else sampler
+        sampling = Sampling(model, drawing, seed, guidance, trainer=settings.uncompiled())
+        trainer = functools.partial(make_trainer, settings, runs, exact=False, logger=False)
         batch_size = evaluation_settings(cfg).batch_size
     except (AttributeError, TypeError, RuntimeError, LookupError, OmegaConfBaseException) as error:
         raise ValueError(f"this configuration cannot be built: {' '.join(str(error).split())}") from error

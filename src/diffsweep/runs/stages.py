@@ -9,12 +9,14 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Literal
 
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from diffsweep.compilation import keep_compiled
 from diffsweep.interop.imported import Import
 from diffsweep.messages import say
 from diffsweep.mistakes import is_from_own_code
@@ -81,6 +83,7 @@ def score(cfg: DictConfig, run: Run, overrides: list[str], sweep: str | None = N
 
 def build(cfg: DictConfig) -> Components:
     """What a run is made of. Raises ValueError, in one line, if that cannot be built."""
+    keep_compiled(Path(cfg.paths.cache) / "compiled")
     try:
         for name in cfg.logger or {}:
             make(cfg, f"logger.{name}")

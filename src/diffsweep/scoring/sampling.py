@@ -21,14 +21,17 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from diffsweep.compilation import compile_network
 from diffsweep.data.examples import Dataset
 from diffsweep.diffusion import Denoise, Denoiser, Level, Sampler, Schedule
 from diffsweep.diffusion.denoiser import Spread
 from diffsweep.diffusion.guidance import Guidance, Unguided
 from diffsweep.evaluation.extractor import Extractor
 from diffsweep.evaluation.features import Features
+from diffsweep.philox import CounterGenerator
 from diffsweep.random_streams import generator
 from diffsweep.scoring.saturation import saturated_values
+from diffsweep.settings import TrainerSettings
 from diffsweep.trainer import Interrupted
 
 UNGUIDED = Unguided()
@@ -101,6 +104,7 @@ class Sampling(LightningModule):
         seed: Sample seed.
         guidance: Where the denoiser is made to aim.
         extraction: What is done with the samples; None keeps all of them and does nothing else.
+        trainer: Where noise is drawn, what is compiled, and how images lie in memory; None for on the CPU, and nothing.
     """
 
     def __init__(
@@ -110,8 +114,12 @@ class Sampling(LightningModule):
         seed: int,
         guidance: Guidance = UNGUIDED,
         extraction: FeatureExtraction | None = None,
+        trainer: TrainerSettings | None = None,
     ) -> None:
         super().__init__()
+        self.counting = trainer is not None and trainer.randomness == "device"
+        self.channels_last = trainer is not None and trainer.channels_last
+        self.graphs = trainer is not None and trainer.cuda_graphs
         self.model = model
         self.sampler = sampler
         self.seed = seed
@@ -120,6 +128,11 @@ class Sampling(LightningModule):
         self.rows = 0
         self.labelled = bool(model.dataset.classes) and (model.conditional or guidance.uses_labels)
         self.denoiser = model.denoiser
+        if trainer is not None and isinstance(trainer.compile, str):
+            network = model.denoiser.backbone
+            compile_network(network, blocks=trainer.compile == "blocks", cuda_graphs=trainer.cuda_graphs)
+        if self.channels_last:
+            model.denoiser.backbone.to(memory_format=torch.channels_last)
         # A weaker model or a classifier moves to the device with this module.
         parts = {name: part for name, part in vars(guidance).items() if isinstance(part, nn.Module)}
         self.helpers = nn.ModuleDict(parts)
@@ -135,6 +148,9 @@ class Sampling(LightningModule):
 
         def denoise(x: Tensor, level: Level, condition: Tensor | None = None) -> Tensor:
             self.rows += len(x)
+            if self.graphs:
+                # What an earlier call gave may be overwritten from here on.
+                torch.compiler.cudagraph_mark_step_begin()
             return denoiser(x, level, condition if self.model.conditional else None)
 
         return denoise
@@ -146,13 +162,9 @@ class Sampling(LightningModule):
 
     def predict_step(self, batch: Tensor, batch_idx: int) -> SampleBatch:
         """The samples of a batch of numbers (N,), on the CPU."""
-        numbers, shape = batch.tolist(), self.model.dataset.shape
-        streams = [generator(self.seed, "image", number) for number in numbers]
-        noise = torch.stack([torch.randn(shape, generator=stream) for stream in streams]).to(self.device)
-        labels, schedule = self.labels(batch), self.model.schedule
-        x0 = self.sampler(self.guided, noise, schedule=schedule, generator=streams, condition=labels).float()
+        x0 = self.integrate(batch.to(self.device) if self.counting else batch)
         finite = torch.isfinite(x0).flatten(1).all(dim=1)
-        samples = self.model.decode(torch.where(finite.view(-1, *[1] * len(shape)), x0, 0))
+        samples = self.model.decode(torch.where(finite.view(-1, *[1] * len(self.model.dataset.shape)), x0, 0))
         counts = saturated_values(samples)
         saturated = None if counts is None else counts.cpu()
         if self.extraction is None:
@@ -162,8 +174,23 @@ class Sampling(LightningModule):
         wanted = {name: outputs[name].cpu() for name in {"features", *self.extraction.outputs}}
         self.extract_seconds += self._now() - started
         if self.model.dataset.modality.picture is not None:
-            samples = samples[: max(0, self.extraction.shown - numbers[0])]
+            samples = samples[: max(0, self.extraction.shown - int(batch[0]))]
         return SampleBatch(batch.cpu(), samples.cpu(), finite.cpu(), wanted, saturated)
+
+    def integrate(self, numbers: Tensor) -> Tensor:
+        """What the sampler makes of the noise of these samples, (N,): float32 (N, ...), as the network sees data."""
+        shape = self.model.dataset.shape
+        streams: CounterGenerator | list[torch.Generator]
+        if self.counting:
+            streams = CounterGenerator(self.seed, "image", numbers)
+            noise = streams.randn((len(numbers), *shape))
+        else:
+            streams = [generator(self.seed, "image", number) for number in numbers.tolist()]
+            noise = torch.stack([torch.randn(shape, generator=stream) for stream in streams]).to(self.device)
+        if self.channels_last and noise.ndim == 4:
+            noise = noise.contiguous(memory_format=torch.channels_last)
+        labels, schedule = self.labels(numbers), self.model.schedule
+        return self.sampler(self.guided, noise, schedule=schedule, generator=streams, condition=labels).float()
 
     def labels(self, numbers: Tensor) -> Tensor | None:
         """Labels (N,) of the samples with these numbers; None for data without."""

@@ -82,7 +82,7 @@ def score(
     if is_first_rank():
         cell.write_status("running", stage="sample")
     extraction = FeatureExtraction(evaluation.extractor, evaluation.outputs, GRID)
-    sampling = Sampling(model, scoring.sampler, settings.seed, scoring.guidance, extraction)
+    sampling = Sampling(model, scoring.sampler, settings.seed, scoring.guidance, extraction, scoring.trainer)
     trainer = functools.partial(make_trainer, scoring.trainer, cell.folder, logger=False)
     show = scoring.trainer.progress and is_first_rank()
     drawn = draw(sampling, trainer, settings.samples, settings.batch_size, show=show)

@@ -1,8 +1,8 @@
 """Batches of a training: step k's batch is a function of (data, seed, k) only.
 
-Every rank draws the whole batch's randomness and keeps its share, so a training means the same on any number of
+What is random in an example follows from its place in the batches, so a training means the same on any number of
 devices. Data that fit on the device lie there, and one index_select replaces the workers, transforms and copies of a
-loader; what does not fit is read ahead by threads, each of which makes whole batches, which changes no batch.
+loader; what does not fit is read ahead by threads, which changes no batch.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import psutil
 import torch
@@ -20,12 +20,17 @@ from torch import Tensor
 from diffsweep.data.examples import Examples
 from diffsweep.data.source import AugmentedSource, Source, in_memory, stored_bytes
 from diffsweep.mistakes import BadValue
+from diffsweep.philox import CounterGenerator
 from diffsweep.random_streams import generator
 from diffsweep.settings import LoadingSettings, TrainingSettings
 
 CPU = torch.device("cpu")
 
-Draw = Callable[[tuple[int, ...], torch.Generator], tuple[Tensor, Tensor]]
+# Of the shape and a generator: torch's, or the counter's.
+Draw = Callable[[tuple[int, ...], Any], tuple[Tensor, Tensor]]
+
+
+Made = TypeVar("Made")
 
 
 class Batch(NamedTuple):
@@ -54,6 +59,8 @@ class Batches:
         shape: Of an example as the network sees it; None if as stored.
         device: Where batches are wanted.
         loading: How examples are read ahead; None to take them when they are needed.
+        counter: Whether what is random is drawn on the device by a counter, this rank's share only; else every rank
+            draws the whole batch's on the CPU.
 
     Raises:
         ValueError: if the processes cannot share the batch evenly.
@@ -69,6 +76,7 @@ class Batches:
     shape: tuple[int, ...] | None = None
     device: torch.device = CPU
     loading: LoadingSettings | None = None
+    counter: bool = False
 
     def __post_init__(self) -> None:
         size = self.settings.batch_size
@@ -81,57 +89,84 @@ class Batches:
     def __iter__(self) -> Iterator[Batch]:
         if self.loading is None:
             for step, numbers in self._numbers():
-                yield _moved(self._batch(step, numbers), self.device)
+                yield _moved(self._batch(step, self._take(step, numbers)), self.device)
             return
         pin = self.device.type == "cuda"
 
-        def make(step: int, numbers: Tensor) -> Batch:
-            batch = self._batch(step, numbers)
-            return Batch(*(value.pin_memory() for value in batch)) if pin else batch
+        def make(step: int, numbers: Tensor) -> tuple[int, Batch | Examples]:
+            examples = self._take(step, numbers)
+            if self.counter:
+                return step, _pinned(examples) if pin else examples
+            batch = self._batch(step, examples)
+            return step, Batch(*(value.pin_memory() for value in batch)) if pin else batch
 
-        for batch in _read_ahead(make, self._numbers(), self.loading):
+        for step, made in _read_ahead(make, self._numbers(), self.loading):
             # From pinned memory the copy runs beside the step before.
+            batch = made if isinstance(made, Batch) else self._batch(step, _on(made, self.device))
             yield _moved(batch, self.device)
 
     def _numbers(self) -> Iterator[tuple[int, Tensor]]:
-        """Each step with the numbers of this rank's examples: every epoch goes through all of them in a new order."""
+        """Each step with the numbers of this rank's examples: every epoch goes through all of them in a new order.
+
+        They are where the examples are, so that to take those is no copy from the host.
+        """
         settings, size, count = self.settings, self.settings.batch_size, len(self.source)
+        device = self.source.x.device if isinstance(self.source, Examples) else CPU
         order, epoch = torch.empty(0), -1
         for step in range(self.start, settings.steps):
-            positions = torch.arange(step * size + self.rank, (step + 1) * size, self.ranks)
-            epochs = positions // count
-            chosen = torch.empty_like(positions)
-            for wanted in epochs.unique().tolist():
+            first, stop = step * size + self.rank, (step + 1) * size
+            parts: list[Tensor] = []
+            while first < stop:
+                wanted, place = divmod(first, count)
                 if wanted != epoch:
-                    order = torch.randperm(count, generator=generator(settings.seed, "epoch", wanted))
-                    epoch = wanted
-                here = epochs == wanted
-                chosen[here] = order[positions[here] % count]
-            yield step, chosen
+                    order, epoch = self._order(wanted, device), wanted
+                part = order[place : place + stop - first : self.ranks]
+                parts.append(part)
+                first += len(part) * self.ranks
+            yield step, parts[0] if len(parts) == 1 else torch.cat(parts)
 
-    def _batch(self, step: int, numbers: Tensor) -> Batch:
-        """A step's batch, the share of this rank, where the source has its examples."""
-        settings, size = self.settings, self.settings.batch_size
-        mine = slice(self.rank, None, self.ranks)
-        examples = self._take(step, numbers, mine)
+    def _order(self, epoch: int, device: torch.device) -> Tensor:
+        """All numbers in the order of an epoch."""
+        if self.counter:
+            everything = torch.arange(len(self.source), device=device)
+            places, _ = CounterGenerator(self.settings.seed, f"epoch {epoch}", everything).strata(len(everything))
+            return places
+        stream = generator(self.settings.seed, "epoch", epoch)
+        return torch.randperm(len(self.source), generator=stream).to(device)
+
+    def _batch(self, step: int, examples: Examples) -> Batch:
+        """A step's batch, the share of this rank, of its examples, where they are."""
         x0, device = examples.x, examples.x.device
-        stream = generator(settings.seed, "step", step)
-        u, eps = self.draw((size, *(self.shape or x0.shape[1:])), stream)
-        mirrored = torch.rand(size, generator=stream) < 0.5
-        dropped = torch.rand(size, generator=stream) < (settings.drop_labels if self.classes else 0)
-        if settings.flip:
-            where = mirrored[mine].to(device).view(-1, *[1] * (x0.ndim - 1))
+        u, eps, mirrored, dropped = self._random(step, self.shape or tuple(x0.shape[1:]), device)
+        if self.settings.flip:
+            where = mirrored.to(device).view(-1, *[1] * (x0.ndim - 1))
             x0 = torch.where(where, x0.flip(-1), x0)
-        labels = examples.labels.masked_fill(dropped[mine].to(device), self.classes)
-        return Batch(x0, labels, u[mine], eps[mine])
+        labels = examples.labels.masked_fill(dropped.to(device), self.classes)
+        return Batch(x0, labels, u, eps)
 
-    def _take(self, step: int, numbers: Tensor, mine: slice) -> Examples:
+    def _random(self, step: int, shape: tuple[int, ...], device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """What is random in this rank's share of a step's batch: u, eps, who is mirrored and who loses its label."""
+        size, mine = self.settings.batch_size, slice(self.rank, None, self.ranks)
+        share = self.settings.drop_labels if self.classes else 0
+        if self.counter:
+            everything = torch.arange(step * size, (step + 1) * size, device=device)
+            counter = CounterGenerator(self.settings.seed, "step", everything[mine], everything, mine)
+            count = size // self.ranks
+            u, eps = self.draw((count, *shape), counter)
+            return u, eps, counter.rand((count,)) < 0.5, counter.rand((count,)) < share
+        stream = generator(self.settings.seed, "step", step)
+        u, eps = self.draw((size, *shape), stream)
+        mirrored = torch.rand(size, generator=stream) < 0.5
+        dropped = torch.rand(size, generator=stream) < share
+        return u[mine], eps[mine], mirrored[mine], dropped[mine]
+
+    def _take(self, step: int, numbers: Tensor) -> Examples:
         if not isinstance(self.source, AugmentedSource):
             return self.source.take(numbers)
         # A stream of its own: what a source varies must not move the noise.
         stream = generator(self.settings.seed, "augmentation", step)
         seeds = torch.randint(2**62, (self.settings.batch_size,), generator=stream)
-        return self.source.augmented(numbers, seeds[mine])
+        return self.source.augmented(numbers, seeds[self.rank :: self.ranks])
 
 
 def resident(source: Source, device: torch.device, loading: LoadingSettings) -> Examples | None:
@@ -153,14 +188,22 @@ def _moved(batch: Batch, device: torch.device) -> Batch:
     return Batch(*(value.to(device, non_blocking=True) for value in batch))
 
 
+def _on(examples: Examples, device: torch.device) -> Examples:
+    return Examples(examples.x.to(device, non_blocking=True), examples.labels.to(device, non_blocking=True))
+
+
+def _pinned(examples: Examples) -> Examples:
+    return Examples(examples.x.pin_memory(), examples.labels.pin_memory())
+
+
 def _read_ahead(
-    make: Callable[[int, Tensor], Batch], numbers: Iterable[tuple[int, Tensor]], loading: LoadingSettings
-) -> Iterator[Batch]:
+    make: Callable[[int, Tensor], Made], numbers: Iterable[tuple[int, Tensor]], loading: LoadingSettings
+) -> Iterator[Made]:
     """What ``make`` makes of each of the steps, in their order; threads work on those to come.
 
     An error is raised where its batch would have been.
     """
-    waiting: deque[Future[Batch]] = deque()
+    waiting: deque[Future[Made]] = deque()
     threads = ThreadPoolExecutor(loading.threads, thread_name_prefix="data")
     try:
         for one in numbers:

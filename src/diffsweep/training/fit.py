@@ -27,7 +27,7 @@ from diffsweep.trainer import Interrupted, make_trainer
 from diffsweep.training.batches import Batches, resident
 from diffsweep.training.checkpoint import Checkpoints
 from diffsweep.training.cost import call_flops, parameters
-from diffsweep.training.ema import averaged, ema
+from diffsweep.training.ema import Averaging
 from diffsweep.training.module import Training
 from diffsweep.training.power_average import KeptAverages
 from diffsweep.training.progress import Progress
@@ -124,6 +124,7 @@ def fit(fitting: Fitting, record: Fit, mirrors: Sequence[Logger] = (), held: Cal
         settings=settings,
         shape=model.dataset.shape,
         classes=model.dataset.classes if model.conditional else 0,
+        counter=run_trainer.randomness == "device",
     )
     module = Training(
         model.denoiser,
@@ -132,7 +133,7 @@ def fit(fitting: Fitting, record: Fit, mirrors: Sequence[Logger] = (), held: Cal
         fitting.optimizer,
         settings,
         conditional=model.conditional,
-        compile=run_trainer.compile,
+        trainer=run_trainer,
     )
     # The network is shown as many tensors of the data's shape as it says.
     size, inputs = parameters(model.denoiser), getattr(model.denoiser.backbone, "inputs", 1)
@@ -149,7 +150,7 @@ def fit(fitting: Fitting, record: Fit, mirrors: Sequence[Logger] = (), held: Cal
         show=run_trainer.progress and is_first_rank(),
     )
     checkpoints = Checkpoints(checkpoint, run_trainer.checkpoint_seconds, held)
-    averaging = ema(settings.ema_decay)
+    averaging = Averaging(settings.ema_decay)
     every = fitting.validation.every if fitting.validation is not None and fitting.validation.keep == "best" else None
     kept = KeptAverages(
         tuple(settings.averages or ()),
@@ -160,7 +161,7 @@ def fit(fitting: Fitting, record: Fit, mirrors: Sequence[Logger] = (), held: Cal
     )
     validation = pruning = None
     if fitting.validation is not None:
-        evaluation = IntermediateEvaluation.of(fitting.validation, scoring.settings.cache)
+        evaluation = IntermediateEvaluation.of(fitting.validation, scoring.settings.cache, run_trainer)
         evaluator = WeightsEvaluator(model, train, evaluation)
         validation = ValidationCallback(fitting.validation, evaluator, averaging, progress, settings.steps)
     if fitting.pruning is not None:
@@ -211,7 +212,7 @@ def fit(fitting: Fitting, record: Fit, mirrors: Sequence[Logger] = (), held: Cal
         steps = trainer.global_step
         progress.record_last_step(trainer, trainer.optimizers[0].param_groups[0]["lr"])
         # Not those of the module: Lightning does not touch them where a checkpoint of the last step leaves none to do.
-        weights = averaged(averaging, trainer, module)
+        weights = averaging.backbone(module)
         if validation is not None and validation.best.weights is not None:
             weights = validation.best.weights
             kept.write(trainer, module, powers=False, own=True)

@@ -10,11 +10,12 @@ import torch
 from lightning import LightningModule
 from torch import Tensor
 
+from diffsweep.compilation import compile_network, compiled
 from diffsweep.diffusion import Denoiser
 from diffsweep.diffusion.objective import Objective
 from diffsweep.mistakes import BadValue
 from diffsweep.random_streams import generator
-from diffsweep.settings import TrainingSettings
+from diffsweep.settings import TrainerSettings, TrainingSettings
 from diffsweep.training.batches import Batch
 
 
@@ -28,7 +29,7 @@ class Training(LightningModule):
         optimizer: Parameters -> torch optimizer.
         settings: How it is driven.
         conditional: Whether the backbone is told the labels.
-        compile: Compile the backbone with torch.compile.
+        trainer: What is compiled, and how images lie in memory.
     """
 
     def __init__(
@@ -40,7 +41,7 @@ class Training(LightningModule):
         settings: TrainingSettings,
         *,
         conditional: bool = False,
-        compile: bool = False,
+        trainer: TrainerSettings | None = None,
     ) -> None:
         super().__init__()
         self.denoiser = denoiser
@@ -50,11 +51,23 @@ class Training(LightningModule):
         self.settings = settings
         self.conditional = conditional
         self.gradient_norm: Tensor | None = None
-        if compile:
-            denoiser.backbone.compile()
+        self.memory_format = torch.contiguous_format
+        self._loss = self._mean_loss
+        self._graphs = trainer is not None and trainer.cuda_graphs
+        if trainer is None:
+            return
+        if trainer.channels_last:
+            self.memory_format = torch.channels_last
+            denoiser.backbone.to(memory_format=torch.channels_last)
+        if trainer.compile == "step":
+            self._loss = compiled(self._mean_loss, cuda_graphs=trainer.cuda_graphs)
+        elif trainer.compile:
+            compile_network(denoiser.backbone, blocks=trainer.compile == "blocks", cuda_graphs=trainer.cuda_graphs)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         # Whatever a backbone draws by itself (dropout) must not depend on what was drawn in earlier steps.
+        if self._graphs:
+            torch.compiler.cudagraph_mark_step_begin()
         torch.manual_seed(generator(self.settings.seed, "backbone", self.global_step).initial_seed() + self.global_rank)
 
     def on_fit_start(self) -> None:
@@ -65,22 +78,26 @@ class Training(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         parts = self.settings.accumulate
         if parts == 1:
-            return self._loss(batch)
+            return self._part(batch)
         # Lightning adds the gradient of the last part; those of the others are added here.
         self.zero_grad()
         others = torch.zeros((), device=self.device)
         size = len(batch.u) // parts
         *first, last = (Batch(*(value[i * size : (i + 1) * size] for value in batch)) for i in range(parts))
         for part in first:
-            loss = self._loss(part) / parts
+            loss = self._part(part) / parts
             self.trainer.strategy.backward(loss, None)
             others += loss.detach()
-        return self._loss(last) / parts + others
+        return self._part(last) / parts + others
 
-    def _loss(self, batch: Batch) -> Tensor:
-        labels = batch.labels if self.conditional else None
-        x0 = self.encode(batch.x0)
-        return self.diffuser.regress(self.denoiser, x0, batch.u, batch.eps, labels).mean()
+    def _part(self, batch: Batch) -> Tensor:
+        return self._loss(batch.x0, batch.u, batch.eps, batch.labels if self.conditional else None)
+
+    def _mean_loss(self, stored: Tensor, u: Tensor, eps: Tensor, labels: Tensor | None) -> Tensor:
+        x0 = self.encode(stored)
+        if x0.ndim == 4:
+            x0, eps = (x.contiguous(memory_format=self.memory_format) for x in (x0, eps))
+        return self.diffuser.regress(self.denoiser, x0, u, eps, labels).mean()
 
     def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: torch.optim.Optimizer) -> None:
         # Lightning calls it between the step's loss and its gradient.

@@ -8,14 +8,14 @@ from typing import Any
 
 import torch
 from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback, WeightAveraging
+from lightning.pytorch.callbacks import Callback
 from safetensors.torch import save_file
 from torch import Tensor
 
 from diffsweep.files import atomic
 from diffsweep.scoring.power_average import PowerAverage, newest_share
 from diffsweep.scoring.weights import step_file
-from diffsweep.training.ema import averaged, backbone_weights
+from diffsweep.training.ema import Averaging, backbone_weights
 
 
 class KeptAverages(Callback):
@@ -37,7 +37,7 @@ class KeptAverages(Callback):
         stds: Sequence[float],
         steps: Collection[int],
         own: Collection[int],
-        averaging: WeightAveraging,
+        averaging: Averaging,
         folder: Path,
     ) -> None:
         self.stds, self.steps, self.own = stds, frozenset(steps), frozenset(own)
@@ -87,7 +87,7 @@ class KeptAverages(Callback):
             for std in self.stds:
                 _save(self.averages[f"{std:g}"], self.folder / PowerAverage(std, self.step).file)
         if own:
-            _save(averaged(self.averaging, trainer, module), self.folder / step_file(trainer.global_step))
+            _save(self.averaging.backbone(module), self.folder / step_file(trainer.global_step))
 
 
 def _save(weights: dict[str, Tensor], path: Path) -> None:

@@ -1,9 +1,15 @@
-"""Who follows a training: the terminal (a bar with ETA), status.json (other processes), metrics.jsonl (the record)."""
+"""Who follows a training: the terminal (a bar with ETA), status.json (other processes), metrics.jsonl (the record).
+
+Work is only queued on a GPU, and to read a loss is to wait for all of it. So there the numbers of a line are copied to
+the host while the steps of the next line run, and are read when those are queued: one line late.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,6 +21,40 @@ from tqdm import tqdm
 from diffsweep.files import CannotWriteError
 from diffsweep.messages import say
 from diffsweep.sweep.store.record import Fit, Metrics, read_metrics
+
+
+@dataclass(frozen=True)
+class _Line:
+    """A line of metrics.jsonl that is still to be read: the host's copies of [loss, gradient norm], and the rest."""
+
+    step: int
+    numbers: Tensor
+    rates: tuple[float, float]
+    speed: float
+    copied: torch.cuda.Event | None
+
+    @classmethod
+    def of(cls, step: int, numbers: Tensor, rates: tuple[float, float], speed: float) -> _Line:
+        """Queue the copy of numbers that lie on a device."""
+        if numbers.device.type != "cuda":
+            return cls(step, numbers.detach(), rates, speed, None)
+        host = torch.empty(numbers.shape, pin_memory=True)
+        host.copy_(numbers.detach(), non_blocking=True)
+        copied = torch.cuda.Event()
+        copied.record()
+        return cls(step, host, rates, speed, copied)
+
+    def read(self) -> tuple[float, float]:
+        """Loss and gradient norm, once they are there."""
+        if self.copied is not None:
+            self.copied.synchronize()
+        loss, norm = self.numbers.tolist()
+        return loss, norm
+
+
+def reads_late(device: torch.device) -> bool:
+    """Whether to read a number on this device is to wait for the work that is queued there."""
+    return device.type != "cpu"
 
 
 class Progress(Callback):
@@ -38,6 +78,10 @@ class Progress(Callback):
         self.seconds = 0.0
         self.loss = math.nan
         self._window: list[Tensor] = []
+        # The line whose numbers are still on their way.
+        self._unread: _Line | None = None
+        self._late = False
+        self._trainer: Trainer | None = None
         self._noted: dict[str, float] = {}
         self._bar: Any = None
         self._since = self._status_time = self._drawn = time.monotonic()
@@ -45,6 +89,8 @@ class Progress(Callback):
         self._refused = False
 
     def state_dict(self) -> dict[str, Any]:
+        # Lines up to a checkpoint are not written again by whoever goes on from there.
+        self._read()
         return {
             "seconds": self.seconds + time.monotonic() - self._since,
             "loss": self.loss,
@@ -59,6 +105,8 @@ class Progress(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._since = self._status_time = self._drawn = time.monotonic()
         self._first = trainer.global_step
+        self._late = reads_late(trainer.strategy.root_device)
+        self._trainer = trainer
         if not trainer.is_global_zero:
             return
         self.metrics.resume(self._first)
@@ -81,17 +129,15 @@ class Progress(Callback):
         step = trainer.global_step
         self._window.append(outputs["loss"].detach())
         if step % self.every == 0 or step == self.steps:
-            mean = torch.stack([x.to(self._window[-1].device) for x in self._window]).mean()
-            self.loss = float(trainer.strategy.reduce(mean, reduce_op="mean"))
+            self._read()
+            device = self._window[-1].device
+            mean = trainer.strategy.reduce(torch.stack([x.to(device) for x in self._window]).mean(), reduce_op="mean")
             self._window.clear()
-            if not math.isfinite(self.loss):
-                rate = pl_module.optimizers().param_groups[0]["lr"]
-                raise ValueError(
-                    f"the loss is {self.loss} at step {step}: training diverged; lower optimizer.lr (it was {rate:.3g} "
-                    "there), lengthen training.warmup or set training.clip"
-                )
-            if trainer.is_global_zero:
-                self._log(trainer, pl_module, step)
+            numbers = torch.stack([mean, pl_module.gradient_norm.to(mean)])
+            rates = pl_module.optimizers().param_groups[0]["lr"], float(pl_module.lr_schedulers().get_last_lr()[0])
+            self._unread = _Line.of(step, numbers, rates, round(self._speed(step), 1))
+            if not self._late or step == self.steps:
+                self._read()
         now = time.monotonic()
         if trainer.is_global_zero and (now - self._drawn > 0.2 or step == self.steps):
             self._drawn = now
@@ -104,13 +150,17 @@ class Progress(Callback):
             self._tell(step)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._read()
         self._finish(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        with contextlib.suppress(ValueError, RuntimeError, OSError, CannotWriteError):
+            self._read()
         self._finish(trainer)
 
     def note(self, trainer: Trainer, **values: float) -> None:
         """Record numbers of the step that has just ended, in a line of their own; only the first rank does."""
+        self._read()
         self._noted |= values
         self._write(trainer, trainer.global_step, values)
 
@@ -131,6 +181,22 @@ class Progress(Callback):
             self._write(trainer, trainer.global_step, {"loss": self.loss, "lr": rate})
             self.metrics.close()
 
+    def _read(self) -> None:
+        """Write the line whose numbers are still on their way, if there is one."""
+        line, self._unread = self._unread, None
+        if line is None:
+            return
+        self.loss, norm = line.read()
+        if not math.isfinite(self.loss):
+            raise ValueError(
+                f"the loss is {self.loss} at step {line.step}: training diverged; lower optimizer.lr (it was "
+                f"{line.rates[0]:.3g} there), lengthen training.warmup or set training.clip"
+            )
+        trainer = self._trainer
+        if trainer is not None and trainer.is_global_zero:
+            values = {"loss": self.loss, "lr": line.rates[1], "gradient_norm": norm, "images_per_second": line.speed}
+            self._write(trainer, line.step, values)
+
     def _finish(self, trainer: Trainer) -> None:
         if self._bar is not None:
             self.seconds += time.monotonic() - self._since
@@ -140,15 +206,6 @@ class Progress(Callback):
 
     def _speed(self, step: int) -> float:
         return (step - self._first) * self.batch_size / max(time.monotonic() - self._since, 1e-9)
-
-    def _log(self, trainer: Trainer, pl_module: Any, step: int) -> None:
-        values = {
-            "loss": self.loss,
-            "lr": float(pl_module.lr_schedulers().get_last_lr()[0]),
-            "gradient_norm": float(pl_module.gradient_norm),
-            "images_per_second": round(self._speed(step), 1),
-        }
-        self._write(trainer, step, values)
 
     def _write(self, trainer: Trainer, step: int, values: dict[str, float]) -> None:
         self.metrics.write(step - 1, **values)

@@ -9,7 +9,7 @@ import time
 
 import torch
 from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback, WeightAveraging
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import Tensor
 
@@ -20,7 +20,7 @@ from diffsweep.sweep.store.record import Fit
 from diffsweep.tracking.loggers import WandbLogger
 from diffsweep.tracking.record_values import PICTURES
 from diffsweep.training.batches import Batch
-from diffsweep.training.ema import averaged
+from diffsweep.training.ema import Averaging
 from diffsweep.training.progress import Progress
 
 
@@ -36,7 +36,7 @@ class SamplePictures(Callback):
     """
 
     def __init__(
-        self, scoring: Scoring, fit: Fit, logger: WandbLogger, averaging: WeightAveraging, progress: Progress
+        self, scoring: Scoring, fit: Fit, logger: WandbLogger, averaging: Averaging, progress: Progress
     ) -> None:
         self.scoring = scoring
         self.fit = fit
@@ -61,7 +61,10 @@ class SamplePictures(Callback):
 
     def _samples(self, trainer: Trainer, module: LightningModule) -> Tensor:
         scoring, settings = self.scoring, self.scoring.settings
-        model = scoring.model.frozen_copy(averaged(self.averaging, trainer, module))
-        sampling = Sampling(model, scoring.sampler, settings.seed, scoring.guidance).to(trainer.strategy.root_device)
+        model = scoring.model.frozen_copy(self.averaging.backbone(module))
+        sampling = Sampling(
+            model, scoring.sampler, settings.seed, scoring.guidance, trainer=scoring.trainer.uncompiled()
+        )
+        sampling = sampling.to(trainer.strategy.root_device)
         chunks = torch.arange(self.logger.settings.samples).split(settings.batch_size)
         return torch.cat([sampling.predict_step(chunk, 0).samples for chunk in chunks])

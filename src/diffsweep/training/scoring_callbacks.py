@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback, WeightAveraging
+from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from diffsweep.diffusion import Sampler
@@ -28,7 +28,8 @@ from diffsweep.evaluation.reference import Library, RealData, Reference
 from diffsweep.scoring.reference_lease import alone
 from diffsweep.scoring.sampling import FeatureExtraction, Model, Sampling
 from diffsweep.scoring.score import Scoring
-from diffsweep.training.ema import averaged
+from diffsweep.settings import TrainerSettings
+from diffsweep.training.ema import Averaging
 from diffsweep.training.progress import Progress
 from diffsweep.training.validation import Best, Validation
 
@@ -51,6 +52,7 @@ class IntermediateEvaluation:
         batch_size: How many at a time, >= 1.
         seed: Sample seed.
         cache: Folder of what is computed of real data.
+        trainer: Where noise is drawn, and how images lie in memory.
     """
 
     sampler: Sampler
@@ -60,6 +62,7 @@ class IntermediateEvaluation:
     batch_size: int
     seed: int
     cache: Path
+    trainer: TrainerSettings
 
     @classmethod
     def like_result(cls, scoring: Scoring, most: int) -> IntermediateEvaluation:
@@ -73,10 +76,11 @@ class IntermediateEvaluation:
             batch_size=settings.batch_size,
             seed=settings.seed,
             cache=settings.cache,
+            trainer=scoring.trainer.uncompiled(),
         )
 
     @classmethod
-    def of(cls, validation: Validation, cache: Path) -> IntermediateEvaluation:
+    def of(cls, validation: Validation, cache: Path, trainer: TrainerSettings) -> IntermediateEvaluation:
         """What a validation asks for."""
         return cls(
             validation.sampler,
@@ -86,6 +90,7 @@ class IntermediateEvaluation:
             batch_size=validation.batch_size,
             seed=validation.seed,
             cache=cache,
+            trainer=trainer.uncompiled(),
         )
 
 
@@ -135,7 +140,9 @@ class WeightsEvaluator:
         settings = self.settings
         extraction = FeatureExtraction(evaluation.extractor, evaluation.outputs)
         model = self.model.frozen_copy(weights)
-        sampling = Sampling(model, settings.sampler, settings.seed, settings.guidance, extraction).to(device)
+        sampling = Sampling(model, settings.sampler, settings.seed, settings.guidance, extraction, settings.trainer).to(
+            device
+        )
         numbers = torch.arange(settings.samples).split(settings.batch_size)
         batches = [sampling.predict_step(chunk, 0) for chunk in numbers]
         outputs = (batch.outputs for batch in batches)
@@ -174,7 +181,7 @@ class PruningCallback(Callback):
         self,
         policy: PruningPolicy,
         evaluator: WeightsEvaluator,
-        averaging: WeightAveraging,
+        averaging: Averaging,
         checkpoint: Path,
         progress: Progress,
     ) -> None:
@@ -200,7 +207,7 @@ class PruningCallback(Callback):
     def _judge(self, trainer: Trainer, module: LightningModule) -> None:
         started = time.monotonic()
         if trainer.is_global_zero:
-            value = self.evaluator(averaged(self.averaging, trainer, module), trainer)
+            value = self.evaluator(self.averaging.backbone(module), trainer)
             self.stopped = self.policy.report(trainer.global_step, self.evaluator.metric, value)
         self.stopped = trainer.strategy.broadcast(self.stopped)
         trainer.should_stop = trainer.should_stop or self.stopped
@@ -224,7 +231,7 @@ class ValidationCallback(Callback):
         self,
         validation: Validation,
         evaluator: WeightsEvaluator,
-        averaging: WeightAveraging,
+        averaging: Averaging,
         progress: Progress,
         steps: int,
     ) -> None:
@@ -258,7 +265,7 @@ class ValidationCallback(Callback):
             return
         started = time.monotonic()
         if trainer.is_global_zero:
-            weights = averaged(self.averaging, trainer, pl_module)
+            weights = self.averaging.backbone(pl_module)
             value = self.evaluator(weights, trainer)
             self.best.see(value, step, weights if self.validation.keep == "best" else None)
             self.progress.note(trainer, **{self.evaluator.metric: value})

@@ -74,6 +74,10 @@ NEUTRAL_AT: Mapping[str, object] = {
     "training.keep": [],
     "weights.ema": None,
     "weights.step": None,
+    "trainer.randomness": "host",
+    "trainer.cuda_graphs": False,
+    "trainer.channels_last": False,
+    "trainer.fused": False,
 }
 
 # What is done with finished weights: it can change a cell, never a fit.
