@@ -283,3 +283,37 @@ def test_a_small_network_learns_the_oracle() -> None:
         x = level.alpha * mixture.sample(2000).float() + level.sigma * torch.randn(2000, 1)
         with torch.no_grad():
             assert float((denoiser(x, level) - mixture(x, level)).square().mean()) < 0.01
+
+
+class ExactNetwork(torch.nn.Module):
+    """The best that a network can learn on a schedule for a target, from what a network is given."""
+
+    def __init__(self, schedule: Schedule, target: Target, mixture: GaussianMixture, sigma_data: float) -> None:
+        super().__init__()
+        self.schedule, self.target, self.mixture, self.sigma_data = schedule, target, mixture, sigma_data
+
+    def forward(self, seen: Tensor, logsnr: Tensor, condition: Tensor | None = None) -> Tensor:
+        there = self.schedule.path(logsnr.to(torch.float64)).like(seen)
+        x = seen * (there.alpha**2 * self.sigma_data**2 + there.sigma**2).sqrt()
+        x0 = self.mixture(x, Level(there.alpha[:, 0], there.sigma[:, 0]))
+        a, b = self.target.coefficients(there)
+        return a * x0 + b * (x - there.alpha * x0) / there.sigma
+
+
+@pytest.mark.parametrize("schedule", [Cosine(), VE(), Rectified()], ids=["cosine", "ve", "rectified"])
+@pytest.mark.parametrize(
+    "target", [X0(), Eps(), Score(), V(), Flow(), EDM(0.7)], ids=lambda target: type(target).__name__
+)
+def test_a_denoiser_is_right_off_the_path_too(schedule: Schedule, target: Target) -> None:
+    """Solvers of second order, churn and restarts ask at levels that differ from the path's by a scaling of x."""
+    mixture = GaussianMixture.of([0.3, 0.7], [[-1.0, 0.5], [0.6, -0.2]], [0.2, 0.4])
+    if not math.isfinite(target.skip_out(schedule.level(1.0))[0]):
+        pytest.skip("a target that cannot give x0 at the start of this schedule is refused")
+    denoiser = Denoiser(ExactNetwork(schedule, target, mixture, 0.7), schedule, target, 0.7).double()
+    x = torch.randn(16, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    for time in (0.2, 0.5, 0.9):
+        on_path = schedule.level(time)
+        for factor in (1.0, 0.3, 1.7):
+            level = on_path.at(on_path.noise * factor)
+            seen = x * math.hypot(level.alpha, level.sigma)
+            torch.testing.assert_close(denoiser(seen, level), mixture(seen, level), rtol=0, atol=1e-5)

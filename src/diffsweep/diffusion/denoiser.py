@@ -9,7 +9,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from diffsweep.diffusion.level import Level, scaled
+from diffsweep.diffusion.level import Level, Scalar, scaled
 from diffsweep.diffusion.schedules.base import Schedule
 from diffsweep.diffusion.target import Target
 from diffsweep.mistakes import BadValue, above
@@ -87,7 +87,8 @@ def check_copies(backbone: nn.Module, *, inputs: int | None = None, outputs: int
 class Denoiser(nn.Module):
     """E[x0 | x_t] = skip x + out F(x / r, logsnr), with r the standard deviation of x at its level.
 
-    Scaling the input to unit variance is EDM's c_in (arXiv 2206.00364, table 1), for any path.
+    Scaling the input to unit variance is EDM's c_in (arXiv 2206.00364, table 1), for any path; x may lie off the path
+    of the schedule, where some solvers ask.
 
     Args:
         backbone: Network (x of unit variance, logsnr of shape (N,), condition) -> tensor of x's shape.
@@ -124,16 +125,45 @@ class Denoiser(nn.Module):
         self.target = target
         self.sigma_data = sigma_data
         self.memory = memory
+        # Of the few levels that a sampler asks at.
+        self._known: dict[tuple[float, float], tuple[float, float]] = {}
 
     def forward(self, x: Tensor, level: Level, condition: Tensor | None = None) -> Tensor:
         """The denoised x, of its shape and type."""
-        skip, out = self.target.skip_out(level.like(x))
+        skip, out = self._skip_out(level, x)
         earlier = self.memory.recall(x, level) if self.memory else None
         predicted = self.predict(x, level, condition, earlier)
         x0 = skip * x + out * predicted if isinstance(out, Tensor) else scaled(x, skip).add_(predicted, alpha=out)
         if self.memory:
             self.memory.keep(level, x0)
         return x0
+
+    def _skip_out(self, level: Level, x: Tensor) -> tuple[Scalar, Scalar]:
+        """(skip, out) at a level that need not lie on the schedule's own path.
+
+        The network has learned its target at the levels of that path, where x is `larger` times smaller; a target such
+        as v depends on the scale of x, so its meaning is that of the path's level with the same log-SNR. Levels of
+        tensors are those of a training, which lie on the path.
+        """
+        if isinstance(level.alpha, Tensor) or isinstance(level.sigma, Tensor):
+            return self.target.skip_out(level.like(x))
+        key = (level.alpha, level.sigma)
+        found = self._known.get(key)
+        if found is None:
+            found = self.target.skip_out(level)
+            if level.alpha and level.sigma:
+                there = self.schedule.path(torch.tensor(level.logsnr, dtype=torch.float64))
+                path = Level(float(there.alpha), float(there.sigma))
+                larger = math.hypot(*key) / math.hypot(path.alpha, path.sigma)
+                skip, out = self.target.skip_out(path)
+                # A target that does not depend on the scale keeps its result to the last bit.
+                if not (
+                    math.isclose(skip / larger, found[0], rel_tol=1e-9) and math.isclose(out, found[1], rel_tol=1e-9)
+                ):
+                    found = (skip / larger, out)
+            self._known = self._known if len(self._known) < _LEVELS else {}
+            self._known[key] = found
+        return found
 
     def predict(
         self, x: Tensor, level: Level, condition: Tensor | None = None, earlier: Tensor | None = None
@@ -153,6 +183,10 @@ class Denoiser(nn.Module):
             seen, logsnr = seen.to(weight.dtype), logsnr.to(torch.promote_types(logsnr.dtype, weight.dtype))
         output = self.backbone(seen, logsnr, condition)
         return output if output.dtype == x.dtype else output.to(x.dtype)
+
+
+# Whose coefficients a denoiser remembers.
+_LEVELS = 4096
 
 
 # A sampler asks at the same few levels for every batch.
