@@ -294,6 +294,7 @@ def test_the_shift_follows_the_height_of_the_datasets_images(dataset: str, size:
     [
         (lambda: Sigmoid(start=3, end=-3), "start=3 must be below end=-3"),
         (lambda: Sigmoid(tau=0), "tau=0 must be above 0"),
+        (lambda: Sigmoid(tau=1e30), r"tau=1e\+30 must be at most 3e\+06"),
         (lambda: Sigmoid(logsnr_max=math.inf), "logsnr_max=inf, both finite"),
         (lambda: Laplace(scale=-1), "scale=-1 must be above 0"),
         (lambda: Laplace(mean=20), "mean=20 must lie between logsnr_min=-10.0 and logsnr_max=13.0"),

@@ -28,7 +28,7 @@ def run(options: argparse.Namespace) -> int:
     if own is not None and not own.is_dir():
         raise ValueError(f"--config-dir {own} is no folder")
     # As Hydra searches them.
-    folders = [folder for folder in (own, added_conf(), main_conf()) if folder is not None]
+    folders = [folder for folder in (main_conf(), added_conf(), own) if folder is not None]
     known, chosen = option_files.groups(folders), option_files.chosen(folders)
     if options.group is None:
         lines = list(group_lines(known, chosen))

@@ -11,7 +11,7 @@ import pydoc
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import is_dataclass
+from dataclasses import fields, is_dataclass
 from enum import Enum
 from pathlib import Path
 from types import NoneType, UnionType
@@ -186,7 +186,11 @@ def _typed(name: str, value: Any, hint: Any) -> Any:
             or not inspect.isclass(origin)
             or issubclass(origin, Enum)
             or (isinstance(value, (list, Mapping)) and issubclass(origin, Collection))
-            or (isinstance(value, Mapping) and is_dataclass(origin))
+            or (
+                isinstance(value, Mapping)
+                and is_dataclass(origin)
+                and value.keys() <= {one.name for one in fields(origin)}
+            )
         ):
             return value
         else:

@@ -16,6 +16,9 @@ from diffsweep.diffusion.level import Level, preserving
 from diffsweep.diffusion.schedules.base import Schedule
 from diffsweep.mistakes import BadValue, above
 
+# Of the logistic function's piece, in its own units.
+_LEAST_HALF = 1e-6
+
 
 class Sigmoid(Schedule):
     """Jabri et al. (arXiv 2212.11972), in the form of On the Importance of Noise Scheduling (arXiv 2301.10972).
@@ -28,7 +31,7 @@ class Sigmoid(Schedule):
         logsnr_max: log-SNR at t = 0.
 
     Raises:
-        ValueError: unless start < end, tau > 0 and logsnr_min < logsnr_max, all finite.
+        ValueError: unless start < end, 0 < tau <= 5e5 (end - start) and logsnr_min < logsnr_max, all finite.
     """
 
     def __init__(
@@ -45,6 +48,9 @@ class Sigmoid(Schedule):
         if not -math.inf < logsnr_min < logsnr_max < math.inf:
             raise BadValue("logsnr_min", logsnr_min, f"must be below logsnr_max={logsnr_max}, both finite")
         self.half = (end - start) / tau / 2
+        # Of a straight piece of the logistic function nothing is left but rounding.
+        if self.half < _LEAST_HALF:
+            raise BadValue("tau", tau, f"must be at most {(end - start) / 2 / _LEAST_HALF:g} for these ends")
         self.offset = _log_cosh(start / tau / 2) - _log_cosh(end / tau / 2)
         self.range = (logsnr_min, logsnr_max)
         ends = torch.tensor([logsnr_max, logsnr_min], dtype=torch.float64)

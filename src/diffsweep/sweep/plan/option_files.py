@@ -73,7 +73,7 @@ def groups(folders: Sequence[Path]) -> dict[str, dict[str, Path]]:
     """The files of all options, by group and name, of folders of which the first that has one counts.
 
     Args:
-        folders: --config-dir and conf, as Hydra searches them; beside conf the folder `sweeps`.
+        folders: conf and --config-dir, in the order in which Hydra searches them; beside conf the folder `sweeps`.
     """
     found: dict[str, dict[str, Path]] = {}
     for folder in folders:
