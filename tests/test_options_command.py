@@ -79,7 +79,7 @@ def test_one_option_is_shown_with_its_comments(run: Call) -> None:
     assert "# pixels a side; null if all pictures have one size already" in out
 
 
-def test_options_of_ones_own_are_among_them_and_come_first(run: Call, tmp_path: Path) -> None:
+def test_options_of_ones_own_are_among_them_but_hide_none(run: Call, tmp_path: Path) -> None:
     for name, text in (
         ("dataset/mine.yaml", "# My petals.\n# licence: none\nsize: 3\n"),
         ("texture/rough.yaml", "# R.\n"),
@@ -91,7 +91,9 @@ def test_options_of_ones_own_are_among_them_and_come_first(run: Call, tmp_path: 
     words = " ".join(out.split())
     assert code == 0
     assert "dataset=mine My petals. licence: none dataset.size=3" in words
-    assert "dataset=digits (the default) Other digits. dataset.shape=[1,9,9]" in words
+    # As Hydra has it: an option that the package has as well stays the package's.
+    assert "Other digits" not in words
+    assert "dataset.shape=[1,8,8]" in words
     assert "texture: of your own" in run("--config-dir", str(tmp_path))[1]
 
 
