@@ -34,6 +34,7 @@ from diffsweep.sweep.plan.compose import compose
 from diffsweep.sweep.store.signature import (
     INFERENCE,
     NEUTRAL,
+    NEUTRAL_AT,
     Signer,
     canonical,
     cell_signature,
@@ -336,16 +337,23 @@ def by_the_rule(cfg: dict[str, Any]) -> tuple[str, str]:
 
 def digest(cfg: dict[str, Any], left_out: Sequence[str]) -> str:
     plain = canonical(cfg)
+    for path, value in NEUTRAL_AT.items():
+        drop(plain, path.split("."), value)
     for path in left_out:
         drop(plain, path.split("."))
     text = json.dumps(plain, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def drop(tree: dict[str, Any], path: list[str]) -> None:
+_ANY = object()
+
+
+def drop(tree: dict[str, Any], path: list[str], value: object = _ANY) -> None:
+    """Remove what lies at a path, if it is `value`, and the mappings that are empty then."""
     if len(path) > 1 and isinstance(tree.get(path[0]), dict):
-        drop(tree[path[0]], path[1:])
-    if len(path) == 1 or tree.get(path[0]) == {}:
+        drop(tree[path[0]], path[1:], value)
+    known = value is _ANY or (path[0] in tree and json.dumps(tree[path[0]]) == json.dumps(value))
+    if (len(path) == 1 and known) or tree.get(path[0]) == {}:
         tree.pop(path[0], None)
 
 

@@ -89,6 +89,7 @@ COMPANIONS = {
     **dict.fromkeys(("guidance=cfg", "guidance=cfgpp", "guidance=interval", "guidance=rescaled"), LABELLED),
     "trainer=ddp": ON_CPU,
     "trainer=gpu": ON_CPU,
+    "trainer=gpu_fast": ON_CPU,
 }
 
 # Weights that no package carries, checked when the object is made; a finished fit; another metric beside it.

@@ -126,8 +126,8 @@ def test_own_solver_schedule_and_objective_from_the_command_line(tmp_path: Path)
     assert result["steps"] == 5
     assert 0 < result["w2_points"] < 100
     # What is suggested next finds the user's options too.
-    assert f"python train.py --config-dir={tmp_path / 'mine'} " in done.stdout
-    assert f"python train.py -m --config-dir={tmp_path / 'mine'} " in done.stdout
+    assert f"diffsweep train --config-dir={tmp_path / 'mine'} " in done.stdout
+    assert f"diffsweep train -m --config-dir={tmp_path / 'mine'} " in done.stdout
 
 
 @pytest.mark.slow

@@ -749,7 +749,7 @@ def test_as_a_user_starts_it(tmp_path: Path) -> None:
     }
     # The command that is suggested is the best cell: asked for again, it is there already.
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("best  ")]
-    suggested = line.split("train.py ")[1].split()
+    suggested = line.split("diffsweep train ")[1].split()
     _, asked = config(tmp_path / "runs", *suggested)
     assert asked.cell.signature == best.user_attrs["cell"]
     results = {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/fits/*/cells/*/result.json")}

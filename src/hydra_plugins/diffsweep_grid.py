@@ -56,7 +56,9 @@ class GridSweeper(Sweeper):
         assert self.hydra_context is not None
         with compact():
             # First, for hydra.sweep.dir follows from it: what is wrong is said of the key that was typed.
-            runs_folder(self.config)
+            # Another program that sweeps by this grid has no folder of runs.
+            if "paths" in self.config:
+                runs_folder(self.config)
             batch = self._batch(arguments)
             if cell_configs.wanted():
                 cell_configs.show(self.hydra_context.config_loader, self.config, batch)
