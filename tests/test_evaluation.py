@@ -342,9 +342,8 @@ def test_points_are_their_own_features() -> None:
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda: classifier("digits")(torch.zeros(2, 1, 8, 8)), r"takes uint8 \(N, C, H, W\) or float \(N, D\)"),
         (lambda: classifier("digits")(torch.zeros(2, 1, 28, 28, dtype=torch.uint8)), r"images \(1, 8, 8\), not"),
-        (lambda: identity(2)(torch.zeros(2, 3)), r"features \(2, 3\), not \(2, 2\)"),
+        (lambda: identity(2)(torch.zeros(2, 3)), r"points takes float \(N, 2\), not torch.float32 \(2, 3\)"),
         (lambda: identity(0), "dimension=0 must be a whole number, 1 or more"),
         (lambda: identity(2).batches(torch.zeros(2, 2), 0), "batch_size=0 must be a whole number, 1 or more"),
         (lambda: classifier("mnist"), "'mnist': choose one of digits, fashion_mnist"),
