@@ -28,7 +28,8 @@ from finished_runs import CONF, composed, finish
 from processes import PROGRAMS
 
 POINTS = ["dataset=moons", "backbone=mlp", "backbone.width=16", "backbone.depth=1", "training.steps=20"]
-POINTS += ["training.warmup=5", "evaluation.samples=64", "trainer.progress=false", "sampler.nfe=4"]
+POINTS += ["training.warmup=5", "evaluation.samples=64", "trainer.progress=false"]
+POINTS += ["sampler=dpmpp_2m", "sampler.nfe=4"]
 
 # Sets the title of the window, moves the cursor up, writes in the other direction.
 HOSTILE = "a\x1b]0;owned\x07\x1b[1A\x9b2J\u202egnp.x"

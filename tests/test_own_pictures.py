@@ -496,7 +496,7 @@ def test_diffsweep_data_tells_what_is_there_and_writes_nothing(
     ):
         assert line in said
     assert "0/bad.png: no picture" in said
-    assert "python train.py dataset=images dataset.path=folder dataset.size=8 dataset.broken=skip" in said
+    assert "diffsweep train dataset=images dataset.path=folder dataset.size=8 dataset.broken=skip" in said
     assert main(["data", "folder", "--size", "8", "--sheet", "sheet.png"]) == 0
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert sheet.width == 12 * 10
