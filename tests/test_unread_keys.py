@@ -72,7 +72,13 @@ def test_a_key_that_nothing_reads_is_refused_in_one_line(override: str) -> None:
 
 # Options that are nothing without a collection of pictures, or without a network that the user names.
 PICTURES = {f"dataset={name}" for name in ("celeba", "emoji", "imagenet", "images")}
-NETWORKS = {
+# Four videos of stripes and four decaying sines.
+CLIPS = ROOT / "tests" / "data" / "clips"
+COMPANIONS = {
+    "dataset=video": [f"dataset.path={CLIPS / 'video'}", "dataset.size=8", "dataset.frames=4"],
+    "extractor=audio": ["evaluation.extractor.sample_rate=4000"],
+    "extractor=tones": ["evaluation.extractor.sample_rate=4000"],
+    "dataset=audio": [f"dataset.path={CLIPS / 'audio'}", "dataset.length=2048"],
     "extractor=torchvision": ["evaluation.extractor.model=resnet18", "evaluation.extractor.weights=w.pth"],
     "extractor=timm": ["evaluation.extractor.model=resnet18", "evaluation.extractor.weights=w.pth"],
     "extractor=module": ["evaluation.extractor.network._target_=torch.nn.Flatten", "evaluation.extractor.space=mine"],
@@ -104,7 +110,7 @@ def test_every_option_that_there_is_has_only_keys_that_are_read(tmp_path: Path) 
             chosen = [option for option in some if option is not None]
             # A collection of pictures is nothing without them.
             place = [f"dataset.path={tmp_path}"] if PICTURES & set(chosen) else []
-            place += [word for option in chosen for word in NETWORKS.get(option, ())]
+            place += [word for option in chosen for word in COMPANIONS.get(option, ())]
             if any(option.endswith("=imported") for option in chosen):
                 place.append(f"pretrained={checkpoints_made.ddpm()}")
             refuse_unread(compose("config", [*chosen, *place]))
@@ -119,7 +125,9 @@ def test_what_a_run_reads_itself_is_what_the_configs_have() -> None:
 
 
 def test_what_a_constructor_takes_is_read_rightly_from_its_source() -> None:
-    targets = {one for path in CONF.rglob("*.yaml") for one in re.findall(r"_target_: (\S+)", path.read_text())}
+    targets = {
+        one for path in CONF.rglob("*.yaml") for one in re.findall(r"(?m)^[^#\n]*_target_: ([\w.]+)", path.read_text())
+    }
     assert len(targets) > 100
     for target in sorted(target for target in targets if not target.startswith("hydra_plugins.")):
         there = inspect.signature(get_object(target)).parameters.values()
