@@ -151,6 +151,8 @@ def _begin(argv: list[str], folder: Path, env: dict[str, str]) -> None:
             signal.signal(number, signal.SIG_DFL)
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    # Popen has reset it for the program that it takes this to be; every Python ignores it when it starts.
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     sys.stdin, sys.stdout = open(0, closefd=False), open(1, "w", closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115
     os.environ.clear()
