@@ -36,7 +36,7 @@ RESULTS = HERE / "sampler_networks.json"
 CALLS = (4, 5, 7, 10, 20)
 GUIDANCES = ("none", "cfg")
 SAMPLERS = (
-    "sampler=least_regret",
+    "sampler=recommended",
     "sampler=dpmpp_2m",
     "sampler=unipc sampler/spacing=time",
     "sampler=unipc sampler/spacing=beta",

@@ -40,7 +40,7 @@ from torch import Tensor
 from diffsweep.diffusion import GaussianMixture, Level, Sampler, Schedule
 from diffsweep.diffusion.solvers import Multistep
 from diffsweep.diffusion.spacing import FlowTime
-from diffsweep.least_regret import parameter
+from diffsweep.recommended import parameter
 
 CALLS = (4, 5, 7, 10, 20, 50)
 DIMENSIONS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -535,7 +535,7 @@ def _rounded(value: float) -> float:
 
 # ------------------------------------------------------------------------------------------------------------ reporting
 
-TABLE = HERE.parent / "src/diffsweep/least_regret.yaml"
+TABLE = HERE.parent / "src/diffsweep/recommended.yaml"
 PAGE = HERE.parent / "docs/samplers.md"
 RESULTS = HERE / "sampler_regret.json"
 HEADER = """\
@@ -547,7 +547,7 @@ HEADER = """\
 
 
 def write_table(settings: dict[int, Setting], records: Sequence[dict[str, Any]]) -> None:
-    """The YAML that `sampler=least_regret` reads."""
+    """The YAML that `sampler=recommended` reads."""
     found = {(record["schedule"], record["nfe"], record["who"]): record for record in records}
     lines = ["calls:"]
     for nfe, setting in settings.items():
@@ -573,7 +573,7 @@ def settings_table() -> str:
 def peers_table(records: Sequence[dict[str, Any]]) -> str:
     """Errors on the cosine schedule, and what each peer had chosen."""
     found = {(record["who"], record["nfe"]): record for record in records if record["schedule"] == "cosine"}
-    names = {"default": "`sampler=least_regret`", "former": "`sampler=dpmpp_2m`"}
+    names = {"default": "`sampler=recommended`", "former": "`sampler=dpmpp_2m`"}
     rows: list[list[Any]] = []
     for who in ("default", "former", *(f"{package} 0" for package in PEERS)):
         cells = []

@@ -578,7 +578,7 @@ def our_samplers() -> dict[str, Sampler]:
         for path in sorted((CONF / "sampler").glob("*.yaml")):
             sampler: Sampler = instantiate(compose(overrides=[f"+sampler={path.stem}", "sampler.nfe=1000"]).sampler)
             # The default is Adams-Bashforth in v at another order and on other levels at each cost.
-            if path.stem not in ("adaptive", "least_regret") and sampler.deterministic(schedule):
+            if path.stem not in ("adaptive", "recommended") and sampler.deterministic(schedule):
                 made[path.stem] = sampler
             elif path.stem == "dpmpp_sde":
                 made["dpmpp_sde (eta 0)"] = replace(sampler, noise=SDE())
@@ -597,7 +597,7 @@ def our_spacings() -> dict[str, tuple[bool, Any]]:
         # ``exponential`` is ``logsnr`` by another name.
         for path in sorted((CONF / "sampler" / "spacing").glob("*.yaml"), reverse=True):
             spacing = instantiate(compose(overrides=["+sampler=ddim", f"sampler/spacing={path.stem}"]).sampler.spacing)
-            if path.stem != "least_regret" and spacing not in [known for _, known in made.values()]:
+            if path.stem != "recommended" and spacing not in [known for _, known in made.values()]:
                 made[path.stem] = not hasattr(spacing, "noise_min") and not hasattr(spacing, "noises"), spacing
     for rho in (3.0, 5.0, 10.0):
         made[f"karras {rho:g}"] = False, replace(made["karras"][1], rho=rho)

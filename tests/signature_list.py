@@ -39,7 +39,7 @@ def _conf() -> str:
     conf = Path(_FOLDER.name) / "conf"
     shutil.copytree(CONF, conf)
     config = conf / "config.yaml"
-    now, then = "  - sampler: least_regret\n", "  - sampler: dpmpp_2m\n"
+    now, then = "  - sampler: recommended\n", "  - sampler: dpmpp_2m\n"
     text = config.read_text(encoding="utf-8")
     assert text.count(now) == 1
     config.write_text(text.replace(now, then), encoding="utf-8")

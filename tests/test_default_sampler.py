@@ -20,7 +20,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from hydra.utils import instantiate
 
-from diffsweep import least_regret
+from diffsweep import recommended
 from diffsweep.diffusion import GaussianMixture, Level, Sampler, Schedule
 from diffsweep.diffusion.sampler_check import check_sampler
 from diffsweep.diffusion.schedules import VE, Cosine, Rectified
@@ -42,7 +42,7 @@ def composed(*overrides: str) -> Mapping[str, Any]:
 
 
 def sampler_of(nfe: int) -> Sampler:
-    row = least_regret.parameters()[nfe]
+    row = recommended.parameters()[nfe]
     return Sampler(Multistep("v", "share", row["order"]), FlowTime(row["a"], row["b"], row["shift"]), nfe)
 
 
@@ -54,7 +54,7 @@ def schedules() -> dict[str, Schedule]:
 
 
 def test_the_table_has_a_row_for_each_number_of_calls() -> None:
-    table = least_regret.parameters()
+    table = recommended.parameters()
     assert tuple(table) == CALLS
     for row in table.values():
         assert list(row)[:4] == ["order", "a", "b", "shift"]
@@ -63,7 +63,7 @@ def test_the_table_has_a_row_for_each_number_of_calls() -> None:
 
 
 def test_the_table_says_how_much_better_it_was_on_every_schedule() -> None:
-    table = yaml.safe_load((ROOT / "src" / "diffsweep" / "least_regret.yaml").read_text(encoding="utf-8"))
+    table = yaml.safe_load((ROOT / "src" / "diffsweep" / "recommended.yaml").read_text(encoding="utf-8"))
     assert sorted(table["schedules"]) == SCHEDULES
     for row in table["calls"].values():
         assert 1 <= row["regret"] < row["former"]
@@ -80,29 +80,29 @@ def test_a_row_goes_with_every_schedule(nfe: int, schedules: dict[str, Schedule]
 @pytest.mark.parametrize("nfe", CALLS)
 def test_the_default_says_plainly_which_it_is(nfe: int) -> None:
     cfg = composed(f"sampler.nfe={nfe}")
-    row, sampler = least_regret.parameters()[nfe], cfg["sampler"]
+    row, sampler = recommended.parameters()[nfe], cfg["sampler"]
     assert instantiate(sampler) == sampler_of(nfe)
     assert {key: sampler.spacing[key] for key in ("a", "b", "shift")} == {key: row[key] for key in ("a", "b", "shift")}
 
 
 @pytest.mark.parametrize(("nfe", "row"), [(1, 4), (3, 4), (6, 7), (8, 7), (9, 10), (14, 10), (15, 20), (250, 50)])
 def test_other_numbers_of_calls_take_the_nearest_row_in_ratio(nfe: int, row: int) -> None:
-    order = least_regret.parameter("order", nfe)
-    assert order == least_regret.parameters()[row]["order"]
+    order = recommended.parameter("order", nfe)
+    assert order == recommended.parameters()[row]["order"]
     assert min(CALLS, key=lambda calls: abs(math.log(calls / nfe))) == row
 
 
 @pytest.mark.parametrize("nfe", [0, -3, "many", None, 2.5])
 def test_a_bad_number_of_calls_is_left_to_the_sampler(nfe: object) -> None:
-    assert least_regret.parameter("order", nfe) in (1, 2, 3, 4, 5)
+    assert recommended.parameter("order", nfe) in (1, 2, 3, 4, 5)
 
 
 def test_a_value_may_be_given_and_the_levels_go_with_other_solvers() -> None:
     sampler = composed("sampler.spacing.a=0.9", "sampler.solver.order=2", "sampler.nfe=10")["sampler"]
     assert (sampler.spacing.a, sampler.solver.order) == (0.9, 2)
-    assert sampler.spacing.shift == least_regret.parameters()[10]["shift"]
-    unipc = composed("sampler=unipc", "sampler/spacing=least_regret", "sampler.nfe=5")["sampler"]
-    assert unipc.spacing.a == least_regret.parameters()[5]["a"]
+    assert sampler.spacing.shift == recommended.parameters()[10]["shift"]
+    unipc = composed("sampler=unipc", "sampler/spacing=recommended", "sampler.nfe=5")["sampler"]
+    assert unipc.spacing.a == recommended.parameters()[5]["a"]
 
 
 def test_a_sweep_over_calls_is_what_hydra_makes_of_it() -> None:
@@ -114,7 +114,7 @@ def test_a_sweep_over_calls_is_what_hydra_makes_of_it() -> None:
     sign = Signer().sign
     assert [sign(cell.config) for cell in cells] == [sign(composed(*overrides)) for overrides in words]
     assert [cell.config["sampler"]["solver"]["order"] for cell in cells[::2]] == [
-        least_regret.parameters()[nfe]["order"] for nfe in (4, 20, 50)
+        recommended.parameters()[nfe]["order"] for nfe in (4, 20, 50)
     ]
 
 
@@ -201,5 +201,5 @@ def test_the_page_has_the_numbers_of_the_table() -> None:
     page = (ROOT / "docs" / "samplers.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| (\d+) \| (\d) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|", page, re.MULTILINE)
     found = {int(calls): (int(order), float(a), float(b), float(shift)) for calls, order, a, b, shift in rows}
-    table = least_regret.parameters()
+    table = recommended.parameters()
     assert found == {n: tuple(row[key] for key in ("order", "a", "b", "shift")) for n, row in table.items()}

@@ -139,7 +139,7 @@ def test_plugins_are_thin() -> None:
     for path in paths:
         for name, at_once in imports(path):
             top, _, rest = name.partition(".")
-            lazy = ["data", "least_regret", "runs"]
+            lazy = ["data", "recommended", "runs"]
             allowed = {"entry", "messages", "mistakes", "project", "report", "sweep", *([] if at_once else lazy)}
             assert top != "diffsweep" or rest.split(".")[0] in allowed, f"{path} imports {name}"
 

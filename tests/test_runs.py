@@ -147,7 +147,7 @@ def test_a_finished_run_answers_at_once_and_a_sampler_reuses_the_training(undist
     assert weights.stat().st_mtime_ns == before
     results = [json.loads(path.read_text()) for path in undisturbed.glob("fits/*/cells/*/result.json")]
     assert {(result["sampler"], result["nfe"], result["steps"]) for result in results} == {
-        ("least_regret", 20, 20),
+        ("recommended", 20, 20),
         ("heun", 9, 5),
     }
     assert len({result["fit"] for result in results}) == 1

@@ -156,7 +156,7 @@ def test_long_trajectories_are_shown_in_few_frames(call: Call, cells: dict[str, 
 
 
 def test_points_come_as_an_array_and_a_scatter_plot(call: Call, runs: Path, cells: dict[str, Any]) -> None:
-    result = cells["moons least_regret 0"]
+    result = cells["moons recommended 0"]
     code, out, _ = call(result["cell"], "--nfe", str(result["nfe_asked"]), "--gif", "--out", "out")
     assert code == 0
     assert {path.name for path in Path("out").iterdir()} == {
@@ -183,9 +183,9 @@ def test_best_and_last_are_found_and_a_folder_is_named_after_what_it_holds(
     monkeypatch.setattr("diffsweep.sweep.store.query.results", lambda runs, *_: list(map(Result.parse, digits)))
     code, out, _ = call("best", "-n", "1", "--sampler", "heun", "--seed", "3", "--guidance", "none")
     assert code == 0
-    moons = cells["moons least_regret 0"]
+    moons = cells["moons recommended 0"]
     assert {path.name for path in Path("samples").iterdir()} == {
-        f"{moons['cell']}_least_regret_nfe{moons['nfe_asked']}_seed0",
+        f"{moons['cell']}_recommended_nfe{moons['nfe_asked']}_seed0",
         f"{best['cell']}_heun_nfe6_seed3",
     }
     assert f"samples/{best['cell']}_heun_nfe6_seed3/grid.png" in out
@@ -277,7 +277,7 @@ def test_images_of_others_and_unfinished_trainings_have_no_model(call: Call, run
 def test_a_config_that_was_cut_or_altered_costs_one_line(
     call: Call, runs: Path, cells: dict[str, Any], content: bytes
 ) -> None:
-    result = cells["moons least_regret 0"]
+    result = cells["moons recommended 0"]
     file = Fit(runs / "fits" / result["fit"]).cell(result["cell"]).config_file
     before = file.read_bytes()
     file.write_bytes(content)

@@ -1,7 +1,7 @@
 """Resolvers of our configs, known wherever Hydra composes.
 
 `${pictures:FIELD}` asks the pictures of a dataset; `${extractor_of:DATASET}` is the option of `extractor` that it has.
-`${least_regret:NAME,NFE}` asks the table of the default sampler, `${checkpoint:FIELD}` the model at `pretrained`;
+`${recommended:NAME,NFE}` asks the table of the default sampler, `${checkpoint:FIELD}` the model at `pretrained`;
 `${train_command:}` is how a run is started in the working folder.
 `${videos:FIELD}` and `${sounds:FIELD}` ask its videos and sounds.
 """
@@ -51,8 +51,8 @@ def _train_command() -> str:
     return train_command()
 
 
-def _least_regret(name: str, nfe: Any) -> Any:
-    from diffsweep.least_regret import parameter
+def _recommended(name: str, nfe: Any) -> Any:
+    from diffsweep.recommended import parameter
 
     return parameter(name, nfe)
 
@@ -66,7 +66,7 @@ def _checkpoint(field: str, *, _root_: DictConfig) -> Any:
 
 OmegaConf.register_new_resolver("pictures", _pictures, replace=True)
 OmegaConf.register_new_resolver("train_command", _train_command, replace=True)
-OmegaConf.register_new_resolver("least_regret", _least_regret, replace=True)
+OmegaConf.register_new_resolver("recommended", _recommended, replace=True)
 OmegaConf.register_new_resolver("videos", _videos, replace=True)
 OmegaConf.register_new_resolver("sounds", _sounds, replace=True)
 OmegaConf.register_new_resolver("checkpoint", _checkpoint, replace=True)

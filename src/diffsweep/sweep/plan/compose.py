@@ -43,9 +43,9 @@ _KEPT = 256
 _KEY = re.compile(r"[A-Za-z_][\w-]*(\.[\w-]+)*", re.ASCII)
 
 # Interpolations whose value is a function of the one key that they name (oc.env: of none; pictures, videos and sounds:
-# of where they are; checkpoint: of pretrained). least_regret may be round one of them.
+# of where they are; checkpoint: of pretrained). recommended may be round one of them.
 _READABLE = re.compile(
-    r"(?:\$\{least_regret:\w+,)?"
+    r"(?:\$\{recommended:\w+,)?"
     r"\$\{(?:(\.*)([A-Za-z_]\w*(?:\.\w+)*)"
     r"|oc\.select:([A-Za-z_]\w*(?:\.\w+)*)(?:,[\w.+-]*)?"
     r"|(pictures|videos|sounds):\w+"

@@ -1,6 +1,6 @@
-"""Parameters of the sampler of least regret at a number of network calls: the resolver `${least_regret:NAME,NFE}`.
+"""Parameters of the sampler of least regret at a number of network calls: the resolver `${recommended:NAME,NFE}`.
 
-They are data, `least_regret.yaml`, made by benchmarks/sampler_regret.py. A resolved config has them as plain values.
+They are data, `recommended.yaml`, made by benchmarks/sampler_regret.py. A resolved config has them as plain values.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import yaml
 @functools.cache
 def parameters() -> dict[int, dict[str, Any]]:
     """Number of calls -> solver order, levels' a, b and shift, and what is known of them."""
-    text = resources.files("diffsweep").joinpath("least_regret.yaml").read_text(encoding="utf-8")
+    text = resources.files("diffsweep").joinpath("recommended.yaml").read_text(encoding="utf-8")
     return yaml.safe_load(text)["calls"]
 
 
