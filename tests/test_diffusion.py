@@ -317,3 +317,6 @@ def test_a_denoiser_is_right_off_the_path_too(schedule: Schedule, target: Target
             level = on_path.at(on_path.noise * factor)
             seen = x * math.hypot(level.alpha, level.sigma)
             torch.testing.assert_close(denoiser(seen, level), mixture(seen, level), rtol=0, atol=1e-5)
+            # A level for each example, as the adaptive solver asks.
+            each = Level(*(torch.full((16,), value, dtype=torch.float64) for value in (level.alpha, level.sigma)))
+            torch.testing.assert_close(denoiser(seen, each), mixture(seen, each), rtol=0, atol=1e-5)

@@ -9,7 +9,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from diffsweep.diffusion.level import Level, Scalar, scaled
+from diffsweep.diffusion.level import Level, Scalar, like, scaled
 from diffsweep.diffusion.schedules.base import Schedule
 from diffsweep.diffusion.target import Target
 from diffsweep.mistakes import BadValue, above
@@ -139,31 +139,32 @@ class Denoiser(nn.Module):
         return x0
 
     def _skip_out(self, level: Level, x: Tensor) -> tuple[Scalar, Scalar]:
-        """(skip, out) at a level that need not lie on the schedule's own path.
+        """(skip, out) at a level that need not lie on the schedule's own path, as floats or shaped to multiply x.
 
-        The network has learned its target at the levels of that path, where x is `larger` times smaller; a target such
-        as v depends on the scale of x, so its meaning is that of the path's level with the same log-SNR. Levels of
-        tensors are those of a training, which lie on the path.
+        The network has learned its target at the levels of that path, where x is `larger` times smaller; what a target
+        such as v means depends on the scale of x, and here is what it means at the path's level with the same log-SNR.
         """
         if isinstance(level.alpha, Tensor) or isinstance(level.sigma, Tensor):
-            return self.target.skip_out(level.like(x))
+            plain = self.target.skip_out(level.like(x))
+            off, *there = self._on_path(level)
+            rows = off.view(-1, *[1] * (x.ndim - 1)) if off.ndim else off
+            skip, out = (torch.where(rows, like(one, x), other) for one, other in zip(there, plain, strict=True))
+            return skip, out
         key = (level.alpha, level.sigma)
-        found = self._known.get(key)
-        if found is None:
-            found = self.target.skip_out(level)
-            if level.alpha and level.sigma:
-                there = self.schedule.path(torch.tensor(level.logsnr, dtype=torch.float64))
-                path = Level(float(there.alpha), float(there.sigma))
-                larger = math.hypot(*key) / math.hypot(path.alpha, path.sigma)
-                skip, out = self.target.skip_out(path)
-                # A target that does not depend on the scale keeps its result to the last bit.
-                if not (
-                    math.isclose(skip / larger, found[0], rel_tol=1e-9) and math.isclose(out, found[1], rel_tol=1e-9)
-                ):
-                    found = (skip / larger, out)
+        if key not in self._known:
             self._known = self._known if len(self._known) < _LEVELS else {}
-            self._known[key] = found
-        return found
+            off, *there = self._on_path(Level(*(torch.tensor(value, dtype=torch.float64) for value in key)))
+            self._known[key] = (float(there[0]), float(there[1])) if off else self.target.skip_out(level)
+        return self._known[key]
+
+    def _on_path(self, level: Level) -> tuple[Tensor, Tensor, Tensor]:
+        """Whether a level of tensors lies off the path, and what (skip, out) are there."""
+        path = self.schedule.path(level.logsnr)
+        larger = torch.hypot(level.alpha, level.sigma) / torch.hypot(path.alpha, path.sigma)
+        skip, out = self.target.skip_out(path)
+        # At the very ends of a path there may be no other level to compare with.
+        off = larger.isfinite() & (larger > 0) & ((larger - 1).abs() > _ROUNDING)
+        return off, torch.as_tensor(skip / larger), torch.as_tensor(out)
 
     def predict(
         self, x: Tensor, level: Level, condition: Tensor | None = None, earlier: Tensor | None = None
@@ -187,6 +188,9 @@ class Denoiser(nn.Module):
 
 # Whose coefficients a denoiser remembers.
 _LEVELS = 4096
+
+# Two levels that differ by a smaller factor are one.
+_ROUNDING = 1e-5
 
 
 # A sampler asks at the same few levels for every batch.

@@ -51,7 +51,7 @@ class Level:
         """The same level, shaped to multiply ``x`` of shape (N, ...)."""
         if not (isinstance(self.alpha, Tensor) or isinstance(self.sigma, Tensor)):
             return self
-        return Level(*(_like(value, x) for value in (self.alpha, self.sigma)))
+        return Level(*(like(value, x) for value in (self.alpha, self.sigma)))
 
     def at(self, noise: float) -> Level:
         """The level with this alpha and the given noise / alpha ratio (floats only)."""
@@ -71,7 +71,8 @@ def scaled(x: Tensor, factor: Scalar) -> Tensor:
     return _ZERO.add(x, alpha=factor)
 
 
-def _like(value: Scalar, x: Tensor) -> Scalar:
+def like(value: Scalar, x: Tensor) -> Scalar:
+    """A number, or a tensor (N,) shaped to multiply ``x`` of shape (N, ...), of its type."""
     return value.view(-1, *[1] * (x.ndim - 1)).to(x.dtype) if isinstance(value, Tensor) and value.ndim else value
 
 
