@@ -28,6 +28,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -393,9 +394,8 @@ class Example:
     """smalldiffusion's examples/fashion_mnist_unet.py: network, noise, loss, optimizer and sampler as there."""
 
     def __init__(self, shape: tuple[int, ...], toy: bool) -> None:
-        import smalldiffusion
-
-        self.package: Any = smalldiffusion
+        # Not `import smalldiffusion`: the environment of the tests, where pyright reads this file, lacks the peer.
+        self.package: Any = import_module("smalldiffusion")
         self.schedule = self.package.ScheduleLogLinear(sigma_min=0.01, sigma_max=20, N=800)
         channels, side = shape[0], shape[1]
         network = self.package.Scaled(self.package.Unet)
