@@ -25,6 +25,20 @@ def added_conf() -> Path | None:
     return _CONF.absolute() if _CONF.is_dir() and not (_CONF / _MAIN).is_file() else None
 
 
+def option_folders(own: Path | None = None) -> list[Path]:
+    """The folders of options that count, in the order in which Hydra searches them.
+
+    Args:
+        own: that of --config-dir.
+
+    Raises:
+        ValueError: for one that is no folder.
+    """
+    if own is not None and not own.is_dir():
+        raise ValueError(f"--config-dir {own} is no folder")
+    return [folder for folder in (main_conf(), added_conf(), own) if folder is not None]
+
+
 def with_joined_folders(words: Iterable[str]) -> list[str]:
     """The words of a command line with every folder of options as one word, `--config-dir=DIR`."""
     joined: list[str] = []

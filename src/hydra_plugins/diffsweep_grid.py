@@ -22,7 +22,11 @@ if TYPE_CHECKING:
 
 
 class GridSweeper(Sweeper):
-    """`params` maps keys to what could follow `=` on a command line; the command line has the last word about a key."""
+    """Every combination of the values that the overrides give.
+
+    Args:
+        params: Overridden key -> what could follow `=` on a command line, which has the last word about a key.
+    """
 
     def __init__(self, params: Mapping[str, Any] | None = None) -> None:
         self.params = params

@@ -25,6 +25,7 @@ COMMANDS = {
     "init": "a project folder with an own dataset, backbone, sampler, experiment and study, to be changed",
     "data": "what is in a folder, zip, tar or table of pictures, videos or sounds, and what training costs",
     "options": "every choice that there is: what it is, and the defaults of its keys",
+    "explain": "a key, as sampler.spacing.rho: meaning, range, default, who reads it, which options set it",
     "plan": "what a sweep would train and evaluate, and what is done of it already; runs nothing",
     "prefetch": "fetch data and weights, compute statistics: for nodes without internet",
     "status": "what goes on in a sweep, or a line about each",

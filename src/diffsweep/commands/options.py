@@ -7,7 +7,7 @@ from pathlib import Path
 
 from diffsweep.messages import print_lines
 from diffsweep.mistakes import did_you_mean
-from diffsweep.project import added_conf, main_conf
+from diffsweep.project import option_folders
 from diffsweep.report.option_list import group_lines, option_lines
 from diffsweep.sweep.plan import option_files
 
@@ -24,11 +24,7 @@ def run(options: argparse.Namespace) -> int:
     `diffsweep options dataset` says what each data set is good for, its licence and where it comes from; `diffsweep
     options sampler=heun` shows one option's file, whose comments explain its keys.
     """
-    own = options.config_dir
-    if own is not None and not own.is_dir():
-        raise ValueError(f"--config-dir {own} is no folder")
-    # As Hydra searches them.
-    folders = [folder for folder in (main_conf(), added_conf(), own) if folder is not None]
+    folders = option_folders(options.config_dir)
     known, chosen = option_files.groups(folders), option_files.chosen(folders)
     if options.group is None:
         lines = list(group_lines(known, chosen))

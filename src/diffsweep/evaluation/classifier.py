@@ -64,6 +64,9 @@ def _conv(before: int, after: int, pool: bool = False) -> list[nn.Module]:
 def classifier(name: str) -> Extractor:
     """The extractor whose weights come with the package as `weights/NAME.safetensors`; its distance is `fd_NAME`.
 
+    Args:
+        name: Of the weights, as digits.
+
     Raises:
         ValueError: when there are no such weights.
     """

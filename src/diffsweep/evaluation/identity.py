@@ -23,6 +23,9 @@ class Points(nn.Module):
 def identity(dimension: int = 2) -> Extractor:
     """Extractor of points (N, dimension): themselves.
 
+    Args:
+        dimension: Of the points, >= 1.
+
     Raises:
         ValueError: when `dimension` is not positive.
     """

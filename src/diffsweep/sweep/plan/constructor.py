@@ -1,12 +1,19 @@
-"""The parameters that a `_target_` takes, read from its source: what takes a second to import is not imported."""
+"""The parameters that a `_target_` takes, and what its docstring says of them, read from its source.
+
+What takes a second to import is not imported.
+"""
 
 from __future__ import annotations
 
 import ast
 import importlib.util
+import inspect
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import TypeAlias
 
@@ -29,21 +36,79 @@ _BARE = ("object", "Protocol", "ABC", "Generic", "Exception", "ValueError", "Cal
 _DEPTH = 20
 
 
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter of a constructor.
+
+    Attributes:
+        name: as it is called.
+        annotation: its type as the source spells it; empty if it has none.
+        meaning: the entry of the docstring, in one line; empty if there is none.
+    """
+
+    name: str
+    annotation: str = ""
+    meaning: str = ""
+
+
+class _Unknown(Exception):
+    """The source does not tell, or any keyword goes."""
+
+
+_UNREADABLE = (OSError, SyntaxError, ValueError, ImportError, RecursionError, _Unknown)
+
+
 @lru_cache(None)
 def parameters(target: str) -> frozenset[str] | None:
     """Names of the parameters of the class or function that a dotted path names.
 
     None if it takes any keyword, or if the source does not tell.
     """
-    with suppress(OSError, SyntaxError, ValueError, ImportError, RecursionError, _Unknown):
+    with suppress(*_UNREADABLE):
         found = _located(target)
         if found is not None:
-            return frozenset(_parameters(*found))
+            return frozenset(one.name for one in _parameters(*found))
     return None
 
 
-class _Unknown(Exception):
-    """The source does not tell, or any keyword goes."""
+@lru_cache(None)
+def documentation(target: str) -> tuple[str, dict[str, Parameter]]:
+    """The first sentence of the docstring of what a dotted path names, and its parameters by name.
+
+    What the source does not tell is empty, or missing.
+    """
+    known: dict[str, Parameter] = {}
+    with suppress(*_UNREADABLE):
+        found = _located(target)
+        if found is None:
+            return "", known
+        doc = ast.get_docstring(found[1]) or ""
+        with suppress(*_UNREADABLE):
+            for one in _parameters(*found):
+                known[one.name] = one
+        # What a class says itself counts more than what its base says.
+        for name, meaning in _entries(doc).items():
+            if name in known and not (known[name].meaning and meaning.startswith("See `")):
+                known[name] = replace(known[name], meaning=meaning)
+        return " ".join(doc.partition("\n\n")[0].split()), known
+    return "", known
+
+
+def _entries(doc: str) -> dict[str, str]:
+    """What the sections Args and Attributes of a docstring say, by name."""
+    said: dict[str, list[str]] = {}
+    section, names = False, list[str]()
+    for line in inspect.cleandoc(doc).splitlines():
+        entry = re.fullmatch(r" {4}(\*{0,2}\w+(?:, \w+)*)(?: \([^)]*\))?: *(.*)", line)
+        if line and not line.startswith(" "):
+            section, names = line in ("Args:", "Attributes:"), []
+        elif section and entry:
+            names = entry[1].replace("*", "").split(", ")
+            said |= {name: [entry[2]] for name in names}
+        elif section and line.strip():
+            for name in names:
+                said[name].append(line.strip())
+    return {name: " ".join(words).replace("``", "`") for name, words in said.items()}
 
 
 class _Module:
@@ -135,18 +200,19 @@ def _in_module(module: _Module, parts: list[str], depth: int) -> _Found | None:
     return module, found
 
 
-def _parameters(module: _Module, node: _Node, depth: int = 0) -> Iterator[str]:
+def _parameters(module: _Module, node: _Node, depth: int = 0) -> Iterator[Parameter]:
     if depth > _DEPTH:
         raise _Unknown
     if not isinstance(node, ast.ClassDef):
         if any(_name(one) not in _HARMLESS for one in node.decorator_list):
             raise _Unknown
-        yield from _arguments(node)
+        yield from _arguments(node, ast.get_docstring(node) or "")
         return
     decorators = [_name(one) for one in node.decorator_list]
     init = [one for one in node.body if isinstance(one, ast.FunctionDef) and one.name == "__init__"]
     if init:
-        yield from list(_arguments(init[-1]))[1:]
+        doc = ast.get_docstring(node) or ast.get_docstring(init[-1]) or ""
+        yield from islice(_arguments(init[-1], doc), 1, None)
     elif "dataclass" in decorators or any(_name(base) == "NamedTuple" for base in node.bases):
         yield from _fields(module, node, depth)
     elif any(one not in _HARMLESS for one in decorators) or _has(node, "__new__"):
@@ -155,21 +221,22 @@ def _parameters(module: _Module, node: _Node, depth: int = 0) -> Iterator[str]:
         yield from _inherited(module, node, depth)
 
 
-def _inherited(module: _Module, node: ast.ClassDef, depth: int) -> Iterator[str]:
+def _inherited(module: _Module, node: ast.ClassDef, depth: int) -> Iterator[Parameter]:
     for base in node.bases:
         if _name(base) in _BARE:
             continue
         found = _in_module(module, _dotted(base).split("."), depth)
         if found is None:
             raise _Unknown
-        names = list(_parameters(*found, depth + 1))
-        if names:
-            yield from names
+        taken = list(_parameters(*found, depth + 1))
+        if taken:
+            yield from taken
             return
 
 
-def _fields(module: _Module, node: ast.ClassDef, depth: int) -> Iterator[str]:
+def _fields(module: _Module, node: ast.ClassDef, depth: int) -> Iterator[Parameter]:
     """Of a dataclass: those of its bases first."""
+    entries = _entries(ast.get_docstring(node) or "")
     for base in node.bases:
         if _name(base) not in (*_BARE, "NamedTuple"):
             found = _in_module(module, _dotted(base).split("."), depth)
@@ -184,14 +251,17 @@ def _fields(module: _Module, node: ast.ClassDef, depth: int) -> Iterator[str]:
         made = {key.arg: key.value for key in one.value.keywords} if isinstance(one.value, ast.Call) else {}
         init = made.get("init")
         if not (isinstance(init, ast.Constant) and init.value is False):
-            yield one.target.id
+            name = one.target.id
+            yield Parameter(name, ast.unparse(one.annotation), entries.get(name, ""))
 
 
-def _arguments(node: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[str]:
+def _arguments(node: ast.FunctionDef | ast.AsyncFunctionDef, doc: str) -> Iterator[Parameter]:
+    entries = _entries(doc)
+    for one in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs):
+        annotation = ast.unparse(one.annotation) if one.annotation is not None else ""
+        yield Parameter(one.arg, annotation, entries.get(one.arg, ""))
     if node.args.kwarg is not None:
         raise _Unknown
-    for one in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs):
-        yield one.arg
 
 
 def _has(node: ast.ClassDef, name: str) -> bool:

@@ -56,6 +56,7 @@ class Option:
         group: as sampler/spacing.
         name: as karras.
         file: its YAML.
+        package: dotted place in the config that its keys are below.
         sentence: what it is.
         notes: what more is said of it, by word, as licence.
         settings: its keys as they are typed behind `python train.py`, with their defaults.
@@ -64,6 +65,7 @@ class Option:
     group: str
     name: str
     file: Path
+    package: str
     sentence: str
     notes: Mapping[str, str] = field(default_factory=dict)
     settings: Sequence[str] = ()
@@ -116,7 +118,7 @@ def option(group: str, file: Path) -> Option:
         notes["all else as"] = ", ".join(f"{group}={entry}" for entry in based_on)
     settings = [f"{place}={choice}" for place, choice in _choices(content, group)]
     settings += [f"{key}={_shown(value)}" for key, value in _leaves(content, package) if key != "defaults"]
-    return Option(group, file.stem, file, sentence, notes, settings)
+    return Option(group, file.stem, file, package, sentence, notes, settings)
 
 
 def _header(text: str, group: str) -> tuple[str, str, dict[str, str]]:

@@ -17,10 +17,25 @@ _MEMORY = re.compile(r"(\d+)([KMGT])?B?", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Resources:
-    """The resources of one kind of job; None leaves them to the site's default. Raises ValueError for a bad value.
+    """The resources of one kind of job; None leaves them to the site's default.
 
-    `time`: minutes, or SLURM's `D-HH:MM:SS`; `memory` per node, as 16GB; `cpus` per task; `setup`: lines of shell that
-    run before the tasks start; `extra`: any other option of sbatch, by its long name, True for one without a value.
+    Attributes:
+        partition: Name of the partition.
+        account: Name of the account that is charged.
+        qos: Name of the quality of service.
+        gres: Other resources of a node, as gpu:2; None: gpu:N for trainer.devices=N on GPUs.
+        time: Minutes, or SLURM's D-HH:MM:SS in quotes; a fit that runs into it saves, and is queued again.
+        memory: Of a node, with its unit, as 16GB.
+        cpus: Of a task, >= 1.
+        constraint: Features that a node must have.
+        exclude: Nodes that are not used.
+        setup: Lines of shell that run before the tasks start, as module load.
+        extra: Any other option of sbatch, by its long name, True for one without a value.
+        nodes: How many, >= 1.
+        tasks_per_node: How many, >= 1.
+
+    Raises:
+        ValueError: for a bad value.
     """
 
     partition: str | None = None
