@@ -3,7 +3,7 @@
     python benchmarks/gpu.py                    # all parts that have no file yet; the same command again goes on
     python benchmarks/gpu.py step sampling      # these parts only
     python benchmarks/gpu.py --report           # the tables from the files
-    python benchmarks/gpu.py --toy              # toy sizes, on any machine, in seconds; no figure of it means anything
+    python benchmarks/gpu.py --toy              # toy sizes, on any machine, in a minute; no figure of it means anything
 
 `step` compares the training loop of diffsweep with a loop by hand around the same compiled network, and both with the
 device's peak; `memory` compares an estimate from shapes alone with what the device says; `sampling` draws with several
@@ -29,6 +29,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,7 @@ class Bench:
     def __init__(self, args: argparse.Namespace) -> None:
         self.toy: bool = args.toy
         self.out: Path = args.out
+        self.seconds_of_run: float = args.seconds
         self.start = time.monotonic()
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.name = torch.cuda.get_device_name() if self.device.type == "cuda" else "CPU"
@@ -86,7 +88,7 @@ class Bench:
     @property
     def left(self) -> float:
         """Seconds of this run that are left."""
-        return PART - (time.monotonic() - self.start)
+        return self.seconds_of_run - (time.monotonic() - self.start)
 
     def config(self, *overrides: str) -> DictConfig:
         """The composed config at this run's size, on its device."""
@@ -377,7 +379,7 @@ def ours_for(bench: Bench, dataset: str, minutes: float) -> dict[str, Any] | Non
     typed = [*size, *trainer, *bench.data, f"training.steps={steps}", f"paths.runs={runs}", "trainer.progress=false"]
     process = subprocess.Popen([sys.executable, str(HERE.parent / "train.py"), *typed])
     try:
-        process.wait(max(1.0, bench.left - 20))
+        process.wait(max(1.0, bench.left - (0 if bench.toy else 20)))
     except subprocess.TimeoutExpired:
         # It saves its state; the same command goes on from there.
         process.send_signal(signal.SIGTERM)
@@ -438,7 +440,7 @@ def peer_for(bench: Bench, dataset: str, minutes: float) -> dict[str, Any] | Non
     model.train()
     start = time.perf_counter()
     while spent + time.perf_counter() - start < 60 * minutes:
-        if bench.left < 30:
+        if bench.left < (0 if bench.toy else 30):
             spent += time.perf_counter() - start
             saved = {"model": model.state_dict(), "optimizer": example.optimizer.state_dict(), "averages": averages}
             with atomic(state) as temporary:
@@ -497,7 +499,11 @@ def tasks(bench: Bench, part: str) -> list[str]:
     if part == "quality":
         minutes = ["0.02"] if bench.toy else ["5", "15", "45"]
         data = ["digits"] if bench.toy else ["fashion_mnist", "cifar10"]
-        return [f"{name}-{some}-{who}" for name in data for some in minutes for who in ("diffsweep", "smalldiffusion")]
+        who = ["diffsweep", "smalldiffusion"]
+        if find_spec("smalldiffusion") is None:
+            print("smalldiffusion is left out: pip install 'diffsweep[benchmark]' to compare with it", flush=True)
+            who.remove("smalldiffusion")
+        return [f"{name}-{some}-{one}" for name in data for some in minutes for one in who]
     return list(bench.networks())
 
 
@@ -515,7 +521,7 @@ def run(bench: Bench, parts: Iterable[str]) -> int:
             if path.exists():
                 continue
             # Nothing but a quality run can be stopped on its way.
-            if bench.left < (60 if part == "quality" else 240):
+            if bench.left < (0 if bench.toy else 60 if part == "quality" else 240):
                 return LEFT
             print(f"{part} {task}", flush=True)
             found = PARTS[part](bench, task)
@@ -555,6 +561,7 @@ def main() -> int:
     parser.add_argument("--toy", action="store_true", help="toy sizes, on any machine")
     parser.add_argument("--report", action="store_true", help="only the tables")
     parser.add_argument("--out", type=Path, default=HERE / "gpu", help="folder of the files (%(default)s)")
+    parser.add_argument("--seconds", type=float, default=PART, help="that one run may take (%(default)s)")
     parser.add_argument("--peak", type=float, help="bfloat16 FLOP/s of the device, if it is not known here")
     parser.add_argument("--override", action="append", default=[], help="KEY=VALUE for all runs, as dataset.root=...")
     args = parser.parse_args()

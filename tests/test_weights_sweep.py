@@ -39,10 +39,10 @@ def test_a_sweep_over_averages_and_steps_trains_once_and_goes_on_after_a_kill(tm
     calm.mkdir()
     pace = brake.environment(rough / "brake")
 
-    plan = run(calm, ["-m", "diffsweep", "plan", *SWEEP], **pace)
+    plan = run(calm, ["-m", "diffsweep", "plan", *SWEEP], expect=0, **pace)
     assert "18 cells of 1 training" in plan.stdout + plan.stderr
     assert not list(calm.glob("runs/fits/*"))
-    undisturbed = run(calm, command("-m", *SWEEP), **pace)
+    undisturbed = run(calm, command("-m", *SWEEP), expect=0, **pace)
     assert "18 runs of 1 training" in undisturbed.stdout
 
     # Killed between two averages that are kept.
@@ -56,7 +56,7 @@ def test_a_sweep_over_averages_and_steps_trains_once_and_goes_on_after_a_kill(tm
     wait_for(lambda: gone(family), "the end of all processes")
     assert not list(rough.glob("runs/fits/*/checkpoints/average-30.*"))
     (rough / "brake").unlink()
-    run(rough, resume(), **pace)
+    run(rough, resume(), expect=0, **pace)
 
     values = [{cell: result["w2_points"] for cell, result in results(cwd).items()} for cwd in (rough, calm)]
     assert values[0] == values[1]

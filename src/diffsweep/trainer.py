@@ -56,6 +56,8 @@ def _refuse_changes(settings: TrainerSettings, trainer: Trainer) -> None:
             settings.precision,
             f"does not run on {device}, where it would become {trainer.precision}: choose {trainer.precision}",
         )
+    if settings.cuda_graphs and device != "cuda":
+        raise BadValue("trainer.cuda_graphs", True, f"records the kernels of a GPU, and this is {device}: leave it out")
     for key, given, found in (
         ("devices", settings.devices, trainer.num_devices),
         ("num_nodes", settings.num_nodes, trainer.num_nodes),
