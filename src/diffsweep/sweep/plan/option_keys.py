@@ -52,6 +52,9 @@ class OptionKeys:
 
         Words that add or delete keys are never dropped.
         """
+        if self._loaded(self._top(words)) is None:
+            # Options that are not there, or do not go together: what Hydra says of them must be said.
+            return tuple(words)
         others = list(others)
         kept = []
         for word in words:
@@ -66,13 +69,18 @@ class OptionKeys:
     def _knows(self, words: Sequence[str], key: str) -> bool:
         # A group below another, as guidance/output, is there only for some options of the other.
         chosen = [word for word in words if (group := key_of(word)) is not None and self._is_group(group)]
-        top = tuple(word for word in chosen if "/" not in (key_of(word) or ""))
+        top = self._top(words)
         found = self._loaded(top)
         if found is None or self._is_group(key):
             return found is not None and (found.knows(key) or "/" not in key)
         below = tuple(word for word in chosen if word in top or found.knows(key_of(word) or ""))
         found = self._loaded(below)
         return found is not None and found.knows(key)
+
+    def _top(self, words: Sequence[str]) -> tuple[str, ...]:
+        """The words that choose an option of a group that is not below another."""
+        keys = {word: key_of(word) for word in words}
+        return tuple(word for word, key in keys.items() if key is not None and "/" not in key and self._is_group(key))
 
     def _loaded(self, options: tuple[str, ...]) -> OptionConfig | None:
         if options not in self._known:
