@@ -6,6 +6,7 @@ give shuffled batches of uint8 with labels. Contestants take turns; a number is 
     pip install -e '.[benchmark,parquet]'
     python benchmarks/data_speed.py --pictures /usr/share/backgrounds     # any folder of photographs
     python benchmarks/data_speed.py --million --pictures FOLDER           # memory and times at a million pictures
+    python benchmarks/data_speed.py --million 200000 --form zip --list-only --pictures FOLDER
 """
 
 from __future__ import annotations
@@ -13,14 +14,16 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import multiprocessing
 import os
-import resource
 import statistics
 import tarfile
 import tempfile
+import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +33,7 @@ from PIL import Image
 from torch import Tensor
 
 from diffsweep.data.collections import pictures
+from diffsweep.data.decoders import PictureDecoder
 from diffsweep.data.packed_source import PackedSource, RandomCrops
 from diffsweep.data.packing import Packing, pack
 from diffsweep.data.source import Source, in_memory
@@ -90,12 +94,12 @@ def batches(source: Source, images: int, loading: LoadingSettings | None) -> Ite
 
 def ours(forms: dict[str, Path], cache: Path) -> dict[str, Callable[[int], Iterator[Any]]]:
     """From each form by decoding anew, as for random crops; packed and read ahead; in memory."""
-    ahead, chosen = LoadingSettings(0, WORKERS, 4), Packing(SIZE, test_share=0)
+    ahead, chosen = LoadingSettings(0, WORKERS, 4), Packing(PictureDecoder(SIZE), test_share=0)
     packed = PackedSource(pack(forms["folder"], chosen, cache), "train")
     sources: dict[str, tuple[Source, LoadingSettings | None]] = {}
     for name, path in forms.items():
         found = pictures(path)
-        source = RandomCrops(packed, found, Packing(SIZE).picture_format(3))
+        source = RandomCrops(packed, found, PictureDecoder(SIZE).picture_format(3))
         sources[f"diffsweep {name}"] = source, ahead
     sources["diffsweep packed, read ahead"] = packed, ahead
     sources["diffsweep packed, mapped"] = packed.mapped(), None
@@ -203,7 +207,7 @@ def compare(options: argparse.Namespace, place: Path) -> dict[str, Any]:
     files = crops(options.pictures, options.count)
     forms = write_forms(files, place)
     contestants = ours(forms, place / "cache")
-    packed = PackedSource(pack(forms["folder"], Packing(SIZE, test_share=0), place / "cache"), "train")
+    packed = PackedSource(pack(forms["folder"], Packing(PictureDecoder(SIZE), test_share=0), place / "cache"), "train")
     contestants |= peers(forms, place, packed.mapped().x.numpy())
     found: dict[str, list[float]] = {name: [] for name in contestants}
     for _ in range(options.rounds):
@@ -211,7 +215,7 @@ def compare(options: argparse.Namespace, place: Path) -> dict[str, Any]:
             found[name].append(speed(contestant, options.seconds))
     medians = {name: statistics.median(values) for name, values in found.items()}
     ahead = LoadingSettings(0, WORKERS, 4)
-    decoding = RandomCrops(packed, pictures(forms["folder"]), Packing(SIZE).picture_format(3))
+    decoding = RandomCrops(packed, pictures(forms["folder"]), PictureDecoder(SIZE).picture_format(3))
     waits = {
         "packed, mapped": waiting(packed.mapped(), None),
         "packed, read ahead": waiting(packed, ahead),
@@ -220,36 +224,96 @@ def compare(options: argparse.Namespace, place: Path) -> dict[str, Any]:
     return {"images_per_second": medians, "waiting": waits, "pictures": len(files), "rounds": options.rounds}
 
 
-def million(options: argparse.Namespace, place: Path) -> dict[str, Any]:
-    """A parquet file of a million pictures of 64 pixels, made by repeating real ones: packed, opened, read."""
+def write_repeated(files: list[bytes], form: str, count: int, place: Path) -> Path:
+    """So many pictures, made by repeating these; those of a folder are hard links to one another."""
     import pyarrow
     from pyarrow import parquet
 
+    path = place / f"many.{form}"
+    if form == "parquet":
+        table = pyarrow.table({"image": files, "label": [i % 10 for i in range(len(files))]})
+        with parquet.ParquetWriter(path, table.schema) as writer:
+            for _ in range(count // len(files)):
+                writer.write_table(table, row_group_size=1000)
+    elif form == "folder":
+        for number in range(count):
+            file = path / str(number % 10) / f"{number:07d}.jpg"
+            if number < len(files):
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_bytes(files[number])
+            else:
+                first = number % len(files)
+                os.link(path / str(first % 10) / f"{first:07d}.jpg", file)
+    else:
+        with zipfile.ZipFile(path, "w") if form == "zip" else tarfile.open(path, "w") as archive:
+            for number in range(count):
+                name, data = f"{number % 10}/{number:07d}.jpg", files[number % len(files)]
+                if isinstance(archive, zipfile.ZipFile):
+                    archive.writestr(name, data)
+                else:
+                    info = tarfile.TarInfo(name)
+                    info.size = len(data)
+                    archive.addfile(info, io.BytesIO(data))
+    return path
+
+
+class Memory(threading.Thread):
+    """Watches the memory of this process: what it has of its own, and the pages of mapped files that it has in use."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.own = self.mapped = self.both = 0.0
+        self._stop_event = threading.Event()
+
+    def run(self) -> None:
+        while not self._stop_event.wait(0.02):
+            status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+            own, mapped = (int(status[key].split()[0]) / 1e6 for key in ("RssAnon", "RssFile"))
+            self.own, self.mapped = max(self.own, own), max(self.mapped, mapped)
+            self.both = max(self.both, own + mapped)
+
+    def peaks(self) -> dict[str, float]:
+        self._stop_event.set()
+        self.join()
+        return {"peak_gb": self.both, "peak_own_gb": self.own, "peak_mapped_gb": self.mapped}
+
+
+def phase(name: str, path: Path, cache: Path) -> dict[str, float]:
+    """Time and peak memory of one step, in a process that does nothing else."""
+    chosen, memory = Packing(PictureDecoder(SIZE), test_share=0.01), Memory()
+    memory.start()
+    started = time.perf_counter()
+    if name == "list":
+        pictures(path)
+    else:
+        packed = pack(path, chosen, cache)
+        PackedSource(packed, "train")
+    return {"seconds": time.perf_counter() - started} | memory.peaks()
+
+
+def million(options: argparse.Namespace, place: Path) -> dict[str, Any]:
+    """A million pictures of 64 pixels, made by repeating real ones: listed, packed, opened again, read."""
     some = []
     for data in crops(options.pictures, 2000):
         buffer = io.BytesIO()
         Image.open(io.BytesIO(data)).resize((SIZE, SIZE), Image.Resampling.BICUBIC).save(buffer, "jpeg", quality=90)
         some.append(buffer.getvalue())
-    path, found = place / "million.parquet", {}
-    table = pyarrow.table({"image": some, "label": [i % 10 for i in range(len(some))]})
-    with parquet.ParquetWriter(path, table.schema) as writer:
-        for _ in range(options.million // len(some)):
-            writer.write_table(table, row_group_size=1000)
-    chosen, cache = Packing(SIZE, test_share=0.01), place / "cache"
-
-    def timed(name: str, work: Callable[[], Any]) -> Any:
-        started = time.perf_counter()
-        result = work()
-        found[f"{name}_seconds"] = time.perf_counter() - started
-        found[f"{name}_peak_gb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-        return result
-
-    timed("list", lambda: pictures(path))
-    packed = timed("pack", lambda: pack(path, chosen, cache))
-    timed("open_again", lambda: (pack(path, chosen, cache), PackedSource(packed, "train")))
-    source = PackedSource(packed, "train")
-    found["images_per_second"] = speed(lambda n: batches(source, n, LoadingSettings(0, WORKERS, 4)), options.seconds)
-    return found | {"pictures": packed.train + packed.test, "parquet_gb": path.stat().st_size / 1e9}
+    started = time.perf_counter()
+    path, cache, found = write_repeated(some, options.form, options.million, place), place / "cache", {}
+    found["write_seconds"] = time.perf_counter() - started
+    steps = ("list",) if options.list_only else ("list", "pack", "open again")
+    for name in steps:
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as alone:
+            found[name] = alone.submit(phase, name, path, cache).result()
+        print(name, found[name], flush=True)
+    if not options.list_only:
+        packed = pack(path, Packing(PictureDecoder(SIZE), test_share=0.01), cache)
+        source, memory = PackedSource(packed, "train"), Memory()
+        memory.start()
+        read = speed(lambda n: batches(source, n, LoadingSettings(0, WORKERS, 4)), options.seconds)
+        found["read"] = {"images_per_second": read} | memory.peaks()
+        found["pictures"] = packed.train + packed.test
+    return found
 
 
 def main() -> None:
@@ -259,6 +323,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2.0, help="of a contestant in a round")
     parser.add_argument("--million", type=int, nargs="?", const=1_000_000, help="instead: so many pictures, packed")
+    parser.add_argument("--form", choices=["folder", "zip", "tar", "parquet"], default="folder", help="of a million")
+    parser.add_argument("--list-only", action="store_true", help="of a million: list them, pack nothing")
     parser.add_argument("--folder", type=Path, help="where to put everything, in place of a temporary folder")
     parser.add_argument("--json", type=Path, help="write the numbers there too")
     options = parser.parse_args()

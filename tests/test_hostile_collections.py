@@ -24,6 +24,7 @@ from PIL import Image, PngImagePlugin
 from pyarrow import parquet as pq
 
 from collections_made import write_tree as tree
+from diffsweep.data.decoders import PictureDecoder
 from diffsweep.data.packing import Packing, pack
 
 G = np.arange(48, dtype=np.uint8).reshape(4, 4, 3) * 5
@@ -585,7 +586,7 @@ def test_hostile_collections_are_read_as_documented_or_refused_in_one_line(name:
     (tmp_path / "in").mkdir()
     path = make(tmp_path / "in")
     before = sorted((tmp_path / "in").rglob("*"))
-    settings = Packing(4, test_share=0)
+    settings = Packing(PictureDecoder(4), test_share=0)
     if isinstance(expected, int):
         assert pack(path, settings, tmp_path / "cache", show=False).train == expected
     else:

@@ -18,9 +18,10 @@ from PIL import Image
 import forked_runs
 from clips_made import frame_folder, frames, gif_folder, wav_folder, write_gif, write_wav
 from diffsweep.commands import main
-from diffsweep.data.clip_packing import ClipPacking, SoundPacking, VideoPacking, pack_clips
 from diffsweep.data.decode import BrokenPictureError, PictureFormat
+from diffsweep.data.decoders import SoundDecoder, VideoDecoder
 from diffsweep.data.packed_source import PackedSource
+from diffsweep.data.packing import Packing, pack
 from diffsweep.data.sound_format import SoundFormat
 from diffsweep.data.video_format import VideoFormat
 
@@ -33,49 +34,49 @@ def train(folder: Path, *words: str) -> Any:
     return forked_runs.run([str(ROOT / "train.py"), *TINY, *words], folder, dict(os.environ), 300)
 
 
-def values(path: Path, packing: ClipPacking, cache: Path) -> list[bytes]:
-    packed = pack_clips(path, packing, cache, show=False)
+def values(path: Path, packing: Packing, cache: Path) -> list[bytes]:
+    packed = pack(path, packing, cache, show=False)
     sources = [PackedSource(packed, split) for split in ("train", "test")]
     return sorted(one.numpy().tobytes() for source in sources for one in source.take(torch.arange(len(source))).x)
 
 
 def test_the_same_videos_are_the_same_data_as_gifs_in_a_zip_and_as_frames(tmp_path: Path) -> None:
-    packing = VideoPacking(8, 4, test_share=0.4)
+    packing = Packing(VideoDecoder(8, 4), test_share=0.4)
     gifs = gif_folder(tmp_path)
     with zipfile.ZipFile(tmp_path / "gifs.zip", "w") as archive:
         for path in gifs.rglob("*.gif"):
             archive.write(path, path.relative_to(gifs))
     places = [gifs, frame_folder(tmp_path), tmp_path / "gifs.zip"]
-    packed = [pack_clips(place, packing, tmp_path / "cache", show=False) for place in places]
+    packed = [pack(place, packing, tmp_path / "cache", show=False) for place in places]
     assert len({one.content for one in packed}) == 1
     assert (packed[0].shape, packed[0].class_names, packed[0].train + packed[0].test) == ((1, 4, 8, 8), ("a", "b"), 12)
     expected = sorted(
         np.stack([np.asarray(one) for one in frames(seed)[:4]]).tobytes() for seed in [*range(6), *range(100, 106)]
     )
     assert values(gifs, packing, tmp_path / "cache") == expected
-    strided = values(gifs, VideoPacking(8, 2, stride=3), tmp_path / "cache")
+    strided = values(gifs, Packing(VideoDecoder(8, 2, stride=3)), tmp_path / "cache")
     assert np.asarray(frames(0)[3]).tobytes() in {one[64:] for one in strided}
 
 
 def test_sounds_are_known_by_what_is_heard(tmp_path: Path) -> None:
-    packing, cache = SoundPacking(8000, 2048, normalize="none"), tmp_path / "cache"
+    packing, cache = Packing(SoundDecoder(8000, 2048, normalize="none")), tmp_path / "cache"
     wavs = wav_folder(tmp_path)
-    packed = pack_clips(wavs, packing, cache, show=False)
+    packed = pack(wavs, packing, cache, show=False)
     assert (packed.shape, packed.class_names) == ((1, 2048), ("high", "low"))
     for path in sorted(wavs.rglob("*.wav")):
         x, rate = soundfile.read(path, dtype="int16")
         other = tmp_path / "flacs" / path.relative_to(wavs).with_suffix(".flac")
         other.parent.mkdir(parents=True, exist_ok=True)
         soundfile.write(other, x, rate)
-    assert pack_clips(tmp_path / "flacs", packing, cache, show=False).content == packed.content
+    assert pack(tmp_path / "flacs", packing, cache, show=False).content == packed.content
     x = PackedSource(packed, "train").take(torch.arange(packed.train)).x
     assert x.dtype == torch.int16
     assert packed.sigma_data == pytest.approx(float((x.double() / 32768).square().mean().sqrt()), rel=1e-3)
     # Peak brings every sound to full scale; another rate is another sound.
-    loud = values(wavs, SoundPacking(8000, 2048), cache)
+    loud = values(wavs, Packing(SoundDecoder(8000, 2048)), cache)
     assert {int(np.abs(np.frombuffer(one, np.int16).astype(int)).max()) for one in loud} == {32767}
     write_wav(wavs / "low" / "0.wav", 333)
-    assert pack_clips(wavs, packing, cache, show=False).content != packed.content
+    assert pack(wavs, packing, cache, show=False).content != packed.content
 
 
 def wave(*channels: np.ndarray, rate: int = 8000) -> bytes:
@@ -259,5 +260,14 @@ def test_the_command_tells_what_is_in_there(
         "  a/zero.gif: empty file",
     ):
         assert line in printed
-    assert main(["data", "clips", "--kind", "audio", "--sheet", "a.png"]) == 2
-    assert "--sheet a.png is for images" in capsys.readouterr().err
+    # Strips of five frames with lines between, and spectrograms, a white gap beside each.
+    assert main(["data", "other/clips", "--kind", "video", "--size", "8", "--sheet", "a.png"]) == 0
+    assert main(["data", "clips", "--sheet", "b.png"]) == 0
+    capsys.readouterr()
+    for file, count, columns, (height, width) in (("a.png", 13, 12, (8, 17)), ("b.png", 12, 12, (64, 129))):
+        with Image.open(file) as sheet:
+            rows = -(-count // columns)
+            assert sheet.size == (columns * (width + 2), rows * (height + 2))
+            pixels = np.asarray(sheet)
+        assert (pixels[:height, :width] != 255).any()
+        assert (pixels[:, width : width + 2] == 255).all()

@@ -25,6 +25,7 @@ from collections_made import COUNT, FORMATS, as_folder, as_zip, digits, files, w
 from diffsweep.commands import main
 from diffsweep.data.collections import pictures
 from diffsweep.data.decode import BrokenPictureError, PictureFormat
+from diffsweep.data.decoders import PictureDecoder
 from diffsweep.data.images import Images
 from diffsweep.data.packed import Packed
 from diffsweep.data.packed_source import PackedSource
@@ -44,7 +45,8 @@ def run_train(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 def packed(path: Path, cache: Path, **settings: Any) -> Packed:
     chosen: dict[str, Any] = {"size": 8} | settings
-    return pack(path, Packing(**chosen), cache, show=False)
+    rest = {key: chosen.pop(key) for key in ("labels", "broken", "test_share") if key in chosen}
+    return pack(path, Packing(PictureDecoder(**chosen), **rest), cache, show=False)
 
 
 def png(pixels: np.ndarray, **settings: Any) -> bytes:

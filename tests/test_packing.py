@@ -3,60 +3,82 @@
 from __future__ import annotations
 
 import io
+import os
+import re
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
-from collections_made import COUNT, as_folder, as_zip, write_tree
+from clips_made import gif_folder, wav_folder
+from collections_made import COUNT, as_folder, files, write_tree
 from diffsweep.data import packing
+from diffsweep.data.collections.described import described
+from diffsweep.data.collections.names import natural
 from diffsweep.data.decode import PictureFormat
+from diffsweep.data.decoders import Decoder, PictureDecoder, SoundDecoder, VideoDecoder
 from diffsweep.data.images import Images
 from diffsweep.data.packed_source import PackedSource, RandomCrops
 from diffsweep.data.packing import Packing, pack
 from diffsweep.settings import SPLITS, LoadingSettings
 from diffsweep.training.batches import resident
 
-READ = PictureFormat.read
+PROGRAMS = Path(__file__).parent / "programs"
+DECODERS: dict[str, Decoder] = {
+    "pictures": PictureDecoder(8),
+    "videos": VideoDecoder(8, 4),
+    "sounds": SoundDecoder(8000, 2048),
+}
+KINDS = pytest.mark.parametrize("kind", DECODERS)
 
 
-class Killed(BaseException):
-    """What a kill is to a test in the same process."""
+def folder_of(kind: str, place: Path) -> Path:
+    """A collection of `COUNT` members in a few classes."""
+    makers = {"pictures": as_folder, "videos": gif_folder, "sounds": wav_folder}
+    return makers[kind](place) if kind == "pictures" else makers[kind](place, COUNT // 2)  # pyright: ignore[reportCallIssue]
 
 
-def counted(monkeypatch: pytest.MonkeyPatch, at: Callable[[int], object] = lambda count: None) -> list[int]:
-    """Numbers of the pictures that are read from now on; `at` is called with each."""
+def counted(monkeypatch: pytest.MonkeyPatch, kind: str, at: Callable[[int], object] = lambda count: None) -> list[int]:
+    """Numbers of the members that are decoded from now on; `at` is called with each."""
     numbers: list[int] = []
+    decode = type(DECODERS[kind]).decode
 
-    def read(self: PictureFormat, content: bytes | np.ndarray) -> Image.Image:
+    def decode_and_count(self: Any, content: Any) -> Any:
         numbers.append(len(numbers))
         at(len(numbers))
-        return READ(self, content)
+        return decode(self, content)
 
-    monkeypatch.setattr(PictureFormat, "read", read)
+    monkeypatch.setattr(type(DECODERS[kind]), "decode", decode_and_count)
     return numbers
 
 
-def test_of_two_that_want_the_same_pictures_one_packs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@KINDS
+def test_of_two_that_want_the_same_members_one_packs(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = as_folder(tmp_path)
+    folder = folder_of(kind, tmp_path)
     begun, wanted = threading.Event(), threading.Event()
 
     def wait(count: int) -> None:
         begun.set()
         assert wanted.wait(60)
 
-    numbers = counted(monkeypatch, wait)
+    numbers = counted(monkeypatch, kind, wait)
     monkeypatch.setattr(packing, "say", lambda *_: wanted.set())
     found = []
 
     def work() -> None:
-        found.append(pack(folder, Packing(8), tmp_path / "cache", show=False))
+        found.append(pack(folder, Packing(DECODERS[kind]), tmp_path / "cache", show=False))
 
     threads = [threading.Thread(target=work) for _ in range(2)]
     threads[0].start()
@@ -69,28 +91,24 @@ def test_of_two_that_want_the_same_pictures_one_packs(
     assert len(numbers) == COUNT
 
 
-def test_a_packing_that_was_killed_is_gone_on_from(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    folder = as_folder(tmp_path)
-    monkeypatch.setattr(packing, "_AT_A_TIME", 16)
-    monkeypatch.setattr(packing, "_REPORT_SECONDS", 0.0)
-
-    def kill(count: int) -> None:
-        if count == 40:
-            raise Killed
-
-    counted(monkeypatch, kill)
-    with pytest.raises(Killed):
-        pack(folder, Packing(8), tmp_path / "cache")
-    assert not list((tmp_path / "cache" / "pictures").glob("[!.]*")), "nothing half made is there to be found"
+@KINDS
+def test_a_packing_that_was_killed_is_gone_on_from(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, cache = folder_of(kind, tmp_path), tmp_path / "cache"
+    program = [sys.executable, str(PROGRAMS / "killed_packing.py"), str(folder), kind, str(cache), "40"]
+    environment = {**os.environ, "PYTHONPATH": str(PROGRAMS.parent)}
+    killed = subprocess.run(program, env=environment, capture_output=True, text=True, check=False)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
     # As in a job's log, where there is no bar.
-    assert "packing pictures: 16 of 60, about" in capsys.readouterr().err
-    numbers = counted(monkeypatch)
-    found = pack(folder, Packing(8), tmp_path / "cache", show=False)
-    assert len(numbers) == COUNT - 32
-    assert found.content == pack(as_zip(tmp_path), Packing(8), tmp_path / "other", show=False).content
-    assert not list((tmp_path / "cache").rglob("*.tmp*")) + list((tmp_path / "cache").rglob("pixels.npy"))
+    assert f"packing {kind}: 16 of 60, about" in killed.stderr
+    assert not list((cache / kind).glob("[!.]*")), "nothing half made is there to be found"
+    numbers = counted(monkeypatch, kind)
+    found = pack(folder, Packing(DECODERS[kind]), cache, show=False)
+    assert 0 < len(numbers) < COUNT - 16
+    whole = pack(folder, Packing(DECODERS[kind]), tmp_path / "other", show=False)
+    assert found.content == whole.content
+    for name in ("train.npy", "test.npy", "train.labels.npy", "about.json"):
+        assert (found.folder / name).read_bytes() == (whole.folder / name).read_bytes()
+    assert not list(cache.rglob("*.tmp*")) + list(cache.rglob("values.npy"))
 
 
 def test_what_was_decoded_before_broken_pictures_were_refused_is_not_decoded_again(
@@ -98,29 +116,74 @@ def test_what_was_decoded_before_broken_pictures_were_refused_is_not_decoded_aga
 ) -> None:
     folder = write_tree(as_folder(tmp_path), {"0/broken.png": b"x"})
     with pytest.raises(ValueError, match="cannot be read"):
-        pack(folder, Packing(8), tmp_path / "cache", show=False)
-    numbers = counted(monkeypatch)
-    assert pack(folder, Packing(8, broken="skip"), tmp_path / "cache", show=False).broken == 1
+        pack(folder, Packing(PictureDecoder(8)), tmp_path / "cache", show=False)
+    numbers = counted(monkeypatch, "pictures")
+    assert pack(folder, Packing(PictureDecoder(8), broken="skip"), tmp_path / "cache", show=False).broken == 1
     assert not numbers
 
 
-def test_what_has_changed_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = as_folder(tmp_path)
-    pack(folder, Packing(8), tmp_path / "cache", show=False)
+@KINDS
+def test_what_has_changed_is_said(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = folder_of(kind, tmp_path)
+    first = pack(folder, Packing(DECODERS[kind]), tmp_path / "cache", show=False)
     assert not capsys.readouterr().err
-    names = sorted((folder / "0").iterdir())
-    names[1].write_bytes(names[0].read_bytes())
+    one, other, *_ = sorted(path for path in folder.iterdir())
+    names = sorted(one.iterdir())
+    suffix = names[0].suffix
+    names[1].write_bytes(next(other.iterdir()).read_bytes())
     names[2].unlink()
-    write_tree(folder, {"1/new.png": names[0].read_bytes(), "1/newer.png": names[0].read_bytes()})
-    pack(folder, Packing(8), tmp_path / "cache", show=False)
-    assert "folder has changed since it was last packed (2 added, 1 removed, 1 replaced)" in capsys.readouterr().err
+    write_tree(other, {f"new{suffix}": names[0].read_bytes(), f"newer{suffix}": names[0].read_bytes()})
+    again = pack(folder, Packing(DECODERS[kind]), tmp_path / "cache", show=False)
+    assert again.content != first.content
+    said = capsys.readouterr().err
+    assert f"{folder.name} has changed since it was last packed (2 added, 1 removed, 1 replaced)" in said
+    damaged = next((tmp_path / "cache" / kind).glob("*.npy"))
+    damaged.write_bytes(damaged.read_bytes()[:50])
+    names[0].unlink()
+    pack(folder, Packing(DECODERS[kind]), tmp_path / "cache", show=False)
+    assert not capsys.readouterr().err
+
+
+def test_equal_pictures_with_other_captions_have_one_order(tmp_path: Path) -> None:
+    """In an order of the captions, not of the files' names."""
+    one, other = next(iter(files().values())), {f"{i}.txt": f"text {i % 3}".encode() for i in range(9)}
+    content = {f"{i}.png": one for i in range(9)} | other
+    first = pack(write_tree(tmp_path / "a", content), Packing(PictureDecoder(8), test_share=0), tmp_path / "cache")
+    turned = {f"{8 - int(name[0])}{name[1:]}": data for name, data in content.items()}
+    again = pack(write_tree(tmp_path / "b", turned), Packing(PictureDecoder(8), test_share=0), tmp_path / "cache")
+    assert first.content == again.content
+    captions = PackedSource(first, "train").take(torch.arange(9)).entries["caption"]
+    assert captions == [f"text {i // 3}" for i in range(9)]
+
+
+def test_a_million_members_are_not_compared_with_one_another() -> None:
+    """What is done with names grows as their number does: each is hashed a few times."""
+    hashed = []
+
+    class Name(str):
+        def __hash__(self) -> int:
+            hashed.append(None)
+            return super().__hash__()
+
+    names = [Name(f"{i % 10}/{i}.png") for i in range(500)]
+    described([*names, *(Name(f"{i % 10}/{i}.txt") for i in range(500))], lambda name: b"text")
+    assert len(hashed) < 10 * len(names)
+
+
+@given(st.lists(st.text("a0129/_", max_size=6), max_size=8))
+def test_numbers_in_names_are_sorted_as_numbers(names: list[str]) -> None:
+    def parts(name: str) -> list[tuple[int, int, str]]:
+        found = [part for part in re.split("([0-9]+)", name) if part]
+        return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in found]
+
+    assert sorted(names, key=natural) == sorted(names, key=parts)
 
 
 def test_a_disk_that_is_too_small_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = type("Usage", (), {"free": 1000})
     monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
     with pytest.raises(ValueError, match=r"packing needs 0\.0 GB below .*choose another folder with paths\.cache="):
-        pack(as_folder(tmp_path), Packing(8), tmp_path / "cache", show=False)
+        pack(as_folder(tmp_path), Packing(PictureDecoder(8)), tmp_path / "cache", show=False)
 
 
 # --- random crops ---------------------------------------------------------------------------------------------------
@@ -139,7 +202,9 @@ def large(place: Path, count: int = 8) -> Path:
 
 
 def cropped(path: Path, cache: Path, smallest_crop: float = 0.5) -> Images:
-    found = pack(path, Packing(16, crop="random", smallest_crop=smallest_crop, test_share=0.3), cache, show=False)
+    found = pack(
+        path, Packing(PictureDecoder(16, crop="random", smallest_crop=smallest_crop), test_share=0.3), cache, show=False
+    )
     return Images(
         path=path,
         size=16,
@@ -191,8 +256,8 @@ def test_random_crops_show_all_places_and_sizes_and_nothing_is_stretched() -> No
 def test_every_pixel_of_a_picture_counts_for_random_crops(tmp_path: Path) -> None:
     folder = large(tmp_path)
     first = cropped(folder, tmp_path / "cache")
-    assert cropped(folder, tmp_path / "cache2").content == first.content
-    assert cropped(folder, tmp_path / "cache", smallest_crop=0.9).content != first.content
+    assert cropped(folder, tmp_path / "cache2").collection.content == first.collection.content
+    assert cropped(folder, tmp_path / "cache", smallest_crop=0.9).collection.content != first.collection.content
     with Image.open(folder / "0.png") as picture:
         pixels = np.array(picture)
     # A corner that the packed crop need not show.
@@ -200,7 +265,7 @@ def test_every_pixel_of_a_picture_counts_for_random_crops(tmp_path: Path) -> Non
         changed = pixels.copy()
         changed[corner] = 255
         Image.fromarray(changed).save(folder / "0.png")
-        assert cropped(folder, tmp_path / "cache").content != first.content
+        assert cropped(folder, tmp_path / "cache").collection.content != first.collection.content
     digests = {cropped(folder, tmp_path / "cache").load(split).digest() for split in SPLITS}
     assert len(digests) == 2
 
@@ -216,7 +281,7 @@ def test_a_picture_that_is_gone_is_named(tmp_path: Path) -> None:
 
 
 def test_splits_of_packed_pictures_are_read_by_number(tmp_path: Path) -> None:
-    found = pack(as_folder(tmp_path), Packing(8), tmp_path / "cache", show=False)
+    found = pack(as_folder(tmp_path), Packing(PictureDecoder(8)), tmp_path / "cache", show=False)
     source = PackedSource(found, "train")
     numbers = torch.tensor([7, 0, 7])
     some = source.take(numbers)

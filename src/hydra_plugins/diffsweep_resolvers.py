@@ -1,13 +1,14 @@
 """Resolvers of our configs, known wherever Hydra composes.
 
-`${pictures:FIELD}` asks the pictures of a dataset; `${extractor_of:DATASET}` is the option of `extractor` that it has.
-`${recommended:NAME,NFE}` asks the table of the default sampler, `${checkpoint:FIELD}` the model at `pretrained`;
-`${train_command:}` is how a run is started in the working folder.
-`${videos:FIELD}` and `${sounds:FIELD}` ask its videos and sounds.
+`${pictures:FIELD}`, `${videos:FIELD}` and `${sounds:FIELD}` ask the collection of a dataset;
+`${extractor_of:DATASET}` is the option of `extractor` that a dataset has; `${recommended:NAME,NFE}` asks the table of
+the default sampler, `${checkpoint:FIELD}` the model at `pretrained`; `${train_command:}` is how a run is started in the
+working folder.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -15,25 +16,15 @@ from omegaconf import DictConfig, OmegaConf
 from diffsweep.sweep.plan.dataset_extractor import resolve_extractors_of_datasets
 
 
-def _pictures(field: str, *, _parent_: DictConfig) -> Any:
-    from diffsweep.data.packing import field_of_pictures
+def _field_of_packed(decoder: str) -> Callable[..., Any]:
+    def resolve(field: str, *, _parent_: DictConfig) -> Any:
+        from diffsweep.data import decoders
+        from diffsweep.data.packing import field_of_packed
 
-    _check_places(_parent_)
-    return field_of_pictures(field, _parent_)
+        _check_places(_parent_)
+        return field_of_packed(getattr(decoders, decoder), field, _parent_)
 
-
-def _videos(field: str, *, _parent_: DictConfig) -> Any:
-    from diffsweep.data.clip_packing import VideoPacking, field_of_clips
-
-    _check_places(_parent_)
-    return field_of_clips(VideoPacking, field, _parent_)
-
-
-def _sounds(field: str, *, _parent_: DictConfig) -> Any:
-    from diffsweep.data.clip_packing import SoundPacking, field_of_clips
-
-    _check_places(_parent_)
-    return field_of_clips(SoundPacking, field, _parent_)
+    return resolve
 
 
 def _check_places(config: DictConfig) -> None:
@@ -64,10 +55,9 @@ def _checkpoint(field: str, *, _root_: DictConfig) -> Any:
     return find(_root_.get("pretrained"), paths.get("runs", "runs")).field(field)
 
 
-OmegaConf.register_new_resolver("pictures", _pictures, replace=True)
+for _name, _decoder in (("pictures", "PictureDecoder"), ("videos", "VideoDecoder"), ("sounds", "SoundDecoder")):
+    OmegaConf.register_new_resolver(_name, _field_of_packed(_decoder), replace=True)
 OmegaConf.register_new_resolver("train_command", _train_command, replace=True)
 OmegaConf.register_new_resolver("recommended", _recommended, replace=True)
-OmegaConf.register_new_resolver("videos", _videos, replace=True)
-OmegaConf.register_new_resolver("sounds", _sounds, replace=True)
 OmegaConf.register_new_resolver("checkpoint", _checkpoint, replace=True)
 resolve_extractors_of_datasets()

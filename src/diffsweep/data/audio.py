@@ -5,15 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar, Literal, final
 
-from diffsweep.data.clip_packing import SoundPacking, packed_clips
+from diffsweep.data.decoders import SoundDecoder
 from diffsweep.data.examples import Dataset, Split, known_split
 from diffsweep.data.modality import sounds
 from diffsweep.data.packed_source import PackedSource
+from diffsweep.data.packing import PackedCollection, Packing
 
 
 @final
 class Audio(Dataset):
-    """Sounds from a collection (see `data.collections.clips`), packed once (see `data.clip_packing`).
+    """Sounds from a collection (see `data.collections.clips`), packed once (see `data.packed`).
 
     Args:
         path: of a folder or zip.
@@ -54,11 +55,10 @@ class Audio(Dataset):
         classes: int,
         sigma_data: float,
     ) -> None:
-        self.packing = SoundPacking(sample_rate, length, channels, crop, normalize, labels, broken, test_share)
+        decoder = SoundDecoder(sample_rate, length, channels, crop, normalize)
         super().__init__(shape, classes, sigma_data, sounds(sample_rate))
-        self.path = Path(path)
-        self.cache = Path(cache)
-        self.content = content
+        packing = Packing(decoder, labels, broken, test_share)
+        self.collection = PackedCollection(Path(path), packing, Path(cache), content)
 
     def load(self, split: Split) -> PackedSource:
         """The split as int16 (N, channels, length), mapped from the disk, in the order of their content.
@@ -67,4 +67,4 @@ class Audio(Dataset):
             ValueError: when the sounds are not those that `content` names.
         """
         known_split(split)
-        return PackedSource(packed_clips(self.path, self.packing, self.cache, self.content), split)
+        return PackedSource(self.collection.packed(), split)

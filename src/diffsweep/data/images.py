@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from diffsweep.data.decode import Crop
+from diffsweep.data.decoders import PictureDecoder
 from diffsweep.data.examples import Dataset, Split, known_split
 from diffsweep.data.modality import IMAGES
-from diffsweep.data.packed import Packed
 from diffsweep.data.packed_source import PackedSource, RandomCrops
-from diffsweep.data.packing import Packing, pack, packed_pictures
+from diffsweep.data.packing import PackedCollection, Packing
 
 
 class Images(Dataset):
@@ -54,10 +54,9 @@ class Images(Dataset):
         sigma_data: float,
     ) -> None:
         super().__init__(shape, classes, sigma_data, IMAGES)
-        self.path = Path(path)
-        self.cache = Path(cache)
-        self.packing = Packing(size, channels, crop, labels, broken, test_share, smallest_crop)
-        self.content = content
+        self.decoder = PictureDecoder(size, channels, crop, smallest_crop)
+        packing = Packing(self.decoder, labels, broken, test_share)
+        self.collection = PackedCollection(Path(path), packing, Path(cache), content)
 
     def load(self, split: Split) -> PackedSource | RandomCrops:
         """The split as uint8 (N, C, H, W), mapped from the disk, in the order of their content; see `Dataset.load`.
@@ -66,23 +65,8 @@ class Images(Dataset):
             ValueError: when the pictures are not those that `content` names.
         """
         known_split(split)
-        packed = self._packed()
+        packed = self.collection.packed()
         source = PackedSource(packed, split)
-        if self.packing.crop != "random":
+        if not self.decoder.varies:
             return source
-        pictures = packed_pictures(self.path, self.packing, self.cache, split)
-        return RandomCrops(source, pictures, self.packing.picture_format(packed.shape[0]))
-
-    def _packed(self) -> Packed:
-        if self.content is not None and self.packing.crop != "random":
-            # Without a look at the collection: on a cluster's node the cache may be all that there is.
-            packed = Packed.read(self.cache / "pictures" / self.content)
-            if packed is not None:
-                return packed
-        packed = pack(self.path, self.packing, self.cache)
-        if self.content not in (None, packed.content):
-            raise ValueError(
-                f"the pictures in {self.path} are no longer those of this run: their content was {self.content} and is "
-                f"{packed.content} now"
-            )
-        return packed
+        return RandomCrops(source, self.collection.members(split), self.decoder.picture_format(packed.shape[0]))

@@ -1,6 +1,6 @@
-"""Packed pictures as they lie on the disk: memory-mapped uint8 arrays, named by their content.
+"""Packed collections as they lie on the disk: memory-mapped arrays, named by their content.
 
-    <cache>/pictures/<content>/     train.npy, test.npy (N, C, H, W); *.labels.npy (N,); about.json; if there are
+    <cache>/pictures/<content>/     train.npy, test.npy (N, C, ...); *.labels.npy (N,); about.json; if there are
                                     captions, *.captions.npy (UTF-8, one after the other) and *.caption_ends.npy (N,)
 
 `data.packing` makes them.
@@ -28,10 +28,10 @@ class Packed:
     Attributes:
         folder: where its arrays lie.
         content: its identity, 16 hex characters.
-        shape: of one picture, (C, H, W).
+        shape: of one example as stored, (C, ...).
         class_names: by label; empty without classes.
-        sigma_data: root mean square of the training pictures in [-1, 1], to four digits.
-        train: how many pictures.
+        sigma_data: root mean square of the training examples in [-1, 1], to four digits.
+        train: how many examples.
         test: how many are held out.
         captions: how many have one.
         broken: how many could not be read and were left out.
@@ -39,7 +39,7 @@ class Packed:
 
     folder: Path
     content: str
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     class_names: tuple[str, ...]
     sigma_data: float
     train: int

@@ -1,4 +1,4 @@
-"""Splits of packed pictures, read by number: mapped from the disk, or cut anew from the pictures for every epoch."""
+"""Splits of packed collections, read by number: mapped from the disk, or cut anew from the pictures for every epoch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffsweep.data.collections import Picture
+from diffsweep.data.collections import Members
 from diffsweep.data.decode import BrokenPictureError, PictureFormat
 from diffsweep.data.examples import Examples
 from diffsweep.data.packed import Captions, Packed
@@ -19,7 +19,7 @@ from diffsweep.settings import Split
 
 @final
 class PackedSource:
-    """A split of packed pictures, mapped from the disk: see `data.source.Source`.
+    """A split of a packed collection, mapped from the disk: see `data.source.Source`.
 
     Args:
         packed: the collection.
@@ -41,7 +41,7 @@ class PackedSource:
         return len(self._pixels)
 
     def take(self, numbers: Tensor) -> Examples:
-        """uint8 (M, C, H, W), with label and caption where the collection has any; see `Source.take`."""
+        """(M, C, ...) as stored, with label and caption where the collection has any; see `Source.take`."""
         captions = {} if self._captions is None else {"caption": self._captions.take(numbers)}
         return Examples(self._pixels[numbers], self.labels[numbers] if self._labelled else None, captions)
 
@@ -50,7 +50,7 @@ class PackedSource:
         return Examples(self._pixels, self.labels if self._labelled else None)
 
     def digest(self) -> str:
-        """From the hash that names the packed pictures: nothing is read."""
+        """From the hash that names what is packed: nothing is read."""
         return hashlib.sha256(self._identity.encode()).hexdigest()
 
 
@@ -66,7 +66,7 @@ class RandomCrops:
         picture_format: that cuts at random.
     """
 
-    def __init__(self, packed: PackedSource, pictures: Sequence[Picture], picture_format: PictureFormat) -> None:
+    def __init__(self, packed: PackedSource, pictures: Members, picture_format: PictureFormat) -> None:
         self._packed = packed
         self._pictures = pictures
         self._format = picture_format
@@ -94,7 +94,9 @@ class RandomCrops:
         for i, (number, seed) in enumerate(zip(numbers.tolist(), seeds.tolist(), strict=True)):
             picture = self._pictures[number]
             try:
-                x[i] = torch.from_numpy(self._format.decode(picture.content(), seed))
+                content = picture.content()
+                assert isinstance(content, bytes | np.ndarray)
+                x[i] = torch.from_numpy(self._format.decode(content, seed))
             except (BrokenPictureError, OSError) as error:
                 raise ValueError(
                     f"{picture.name} could be read when the pictures were packed, and cannot now ({error})"

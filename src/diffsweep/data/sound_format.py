@@ -68,9 +68,9 @@ class SoundFormat:
         import numpy as np
         from scipy.signal import resample_poly
 
-        soundfile = _library()
+        library = soundfile()
         try:
-            with soundfile.SoundFile(io.BytesIO(content)) as file:
+            with library.SoundFile(io.BytesIO(content)) as file:
                 rate, total = file.samplerate, file.frames
                 if rate < 1 or total < 1:
                     raise BrokenSoundError("no samples")
@@ -80,7 +80,7 @@ class SoundFormat:
                 x = file.read(min(wanted, total - start), dtype="float64", always_2d=True).T
                 if x.shape[1] < min(wanted, total - start):
                     raise BrokenSoundError("cut short")
-        except soundfile.LibsndfileError as error:
+        except library.LibsndfileError as error:
             raise BrokenSoundError(str(error).rpartition(": ")[2].strip().rstrip(".") or "no sound") from error
         common = math.gcd(rate, self.sample_rate)
         up, down = self.sample_rate // common, rate // common
@@ -96,17 +96,18 @@ class SoundFormat:
 
 def sound_length(content: bytes) -> tuple[int, int, int, str]:
     """Samples, samples a second, channels and file format of a sound, without decoding it. Errors as `decode`."""
-    soundfile = _library()
+    library = soundfile()
     try:
-        with soundfile.SoundFile(io.BytesIO(content)) as file:
+        with library.SoundFile(io.BytesIO(content)) as file:
             return file.frames, file.samplerate, file.channels, file.format
-    except soundfile.LibsndfileError as error:
+    except library.LibsndfileError as error:
         raise BrokenSoundError(str(error).rpartition(": ")[2].strip().rstrip(".") or "no sound") from error
 
 
-def _library() -> Any:
+def soundfile() -> Any:
+    """The library that reads sounds. Raises ValueError if it is not installed."""
     try:
-        import soundfile
+        import soundfile as library
     except (ImportError, OSError) as error:
         raise ValueError("reading sounds needs soundfile: pip install 'diffsweep[audio]'") from error
-    return soundfile
+    return library

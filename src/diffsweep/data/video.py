@@ -5,15 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar, Literal, final
 
-from diffsweep.data.clip_packing import VideoPacking, packed_clips
+from diffsweep.data.decoders import VideoDecoder
 from diffsweep.data.examples import Dataset, Split, known_split
 from diffsweep.data.modality import VIDEOS
 from diffsweep.data.packed_source import PackedSource
+from diffsweep.data.packing import PackedCollection, Packing
 
 
 @final
 class Video(Dataset):
-    """Videos from a collection (see `data.collections.clips`), packed once (see `data.clip_packing`).
+    """Videos from a collection (see `data.collections.clips`), packed once (see `data.packed`).
 
     Args:
         path: of a folder or file.
@@ -54,11 +55,10 @@ class Video(Dataset):
         classes: int,
         sigma_data: float,
     ) -> None:
+        decoder = VideoDecoder(size, frames, stride, channels, crop)
         super().__init__(shape, classes, sigma_data, VIDEOS)
-        self.path = Path(path)
-        self.cache = Path(cache)
-        self.packing = VideoPacking(size, frames, stride, channels, crop, labels, broken, test_share)
-        self.content = content
+        packing = Packing(decoder, labels, broken, test_share)
+        self.collection = PackedCollection(Path(path), packing, Path(cache), content)
 
     def load(self, split: Split) -> PackedSource:
         """The split as uint8 (N, C, T, H, W), mapped from the disk, in the order of their content; see `Dataset.load`.
@@ -67,4 +67,4 @@ class Video(Dataset):
             ValueError: when the videos are not those that `content` names.
         """
         known_split(split)
-        return PackedSource(packed_clips(self.path, self.packing, self.cache, self.content), split)
+        return PackedSource(self.collection.packed(), split)

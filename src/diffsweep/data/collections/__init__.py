@@ -1,6 +1,6 @@
 """Collections of pictures as people keep them: a folder, a zip, tar shards, parquet or arrow tables, an array.
 
-Every kind is read into one list of `Picture`; what a picture shows and how it is described come with it.
+Every kind is read into `Members`; what a picture shows and how it is described come with it.
 
 - Folder or zip: every picture below it. If all lie in subfolders, the first subfolder is the class ("imagefolder" of
   Hugging Face and torchvision). `metadata.jsonl` or `metadata.csv` (columns file_name, label, text) and a .txt file
@@ -17,6 +17,7 @@ Folders named train and test (or valid, val, validation) at the top, and such na
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,16 +25,17 @@ from pathlib import Path
 from diffsweep.data.collections.arrays import of_array
 from diffsweep.data.collections.described import described, of_zip
 from diffsweep.data.collections.hub import collection
-from diffsweep.data.collections.picture import SUFFIXES, Picture, Split, natural, read_file, suffix
+from diffsweep.data.collections.members import Member, Members
+from diffsweep.data.collections.names import SUFFIXES, natural, read_file, suffix
 from diffsweep.data.collections.recipes import how_to_get, is_celeba, is_emoji, of_celeba, of_emoji
 from diffsweep.data.collections.tables import of_table
 from diffsweep.data.collections.tar_shards import of_tar
 
-__all__ = ["Picture", "Split", "collection", "file_names", "natural", "pictures", "stamp"]
+__all__ = ["Member", "Members", "collection", "file_names", "natural", "pictures", "stamp"]
 
 
-def stamp(path: Path) -> list[tuple[str, int, int]]:
-    """Name, size and time of change (ns) of every file of a collection: whether anything changed costs a stat each.
+def stamp(path: Path) -> str:
+    """A hash of name, size and time of change of every file of a collection: another if any is, for a stat each.
 
     Raises:
         ValueError: if there is nothing at `path`.
@@ -41,7 +43,10 @@ def stamp(path: Path) -> list[tuple[str, int, int]]:
     """
     if not path.exists():
         raise ValueError(f"there is no file or folder {path}{how_to_get(path)}")
-    return [(name, info.st_size, info.st_mtime_ns) for name, info in _files(path)]
+    sha = hashlib.sha256()
+    for line in sorted([f"{name}\0{info.st_size}\0{info.st_mtime_ns}\n" for name, info in _files(path)]):
+        sha.update(line.encode(errors="surrogateescape"))
+    return sha.hexdigest()
 
 
 def file_names(folder: Path) -> list[str]:
@@ -49,7 +54,7 @@ def file_names(folder: Path) -> list[str]:
     return [name for name, _ in _files(folder)]
 
 
-def pictures(path: Path) -> list[Picture]:
+def pictures(path: Path) -> Members:
     """All pictures of a collection, in the natural order of their names.
 
     Raises:
@@ -62,7 +67,7 @@ def pictures(path: Path) -> list[Picture]:
     if not found:
         kinds = "pictures, tar shards, parquet or arrow tables" if path.is_dir() else "pictures"
         raise ValueError(f"{path} holds no {kinds}: see docs/data.md for what is read")
-    return sorted(found, key=lambda picture: natural(picture.name))
+    return found.sorted()
 
 
 def _files(path: Path) -> Iterator[tuple[str, os.stat_result]]:
@@ -94,7 +99,7 @@ def _files(path: Path) -> Iterator[tuple[str, os.stat_result]]:
                     yield name, entry.stat(follow_symlinks=False)
 
 
-def _of_folder(path: Path) -> list[Picture]:
+def _of_folder(path: Path) -> Members:
     if is_celeba(path):
         return of_celeba(path)
     if is_emoji(path):
@@ -110,12 +115,12 @@ def _of_folder(path: Path) -> list[Picture]:
         if suffix(name) in (".parquet", ".arrow") and not name.rpartition("/")[2].startswith(("cache-", "tmp"))
     ]
     if tables:
-        return [one for name in tables for one in of_table(path / name, name)]
-    return [one for name in names if suffix(name) == ".tar" for one in of_tar(path / name, f"{name}/")]
+        return Members.joined([of_table(path / name, name) for name in tables])
+    return Members.joined([of_tar(path / name, f"{name}/") for name in names if suffix(name) == ".tar"])
 
 
-def _of_file(path: Path) -> list[Picture]:
-    readers: dict[str, Callable[[Path], list[Picture]]] = {
+def _of_file(path: Path) -> Members:
+    readers: dict[str, Callable[[Path], Members]] = {
         ".zip": of_zip,
         ".tar": of_tar,
         ".gz": of_tar,

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    pass
-
-from diffsweep.data.collections.picture import Picture, one_line
+from diffsweep.data.collections.members import Members
+from diffsweep.data.collections.names import one_line
 
 
-def of_array(path: Path) -> list[Picture]:
+def of_array(path: Path) -> Members:
     """The pictures of an array. Raises ValueError for what is no array of uint8 images."""
     import numpy as np
 
@@ -34,10 +33,9 @@ def of_array(path: Path) -> list[Picture]:
         raise ValueError(f"{path} has labels of shape {labels.shape} for {len(x):,} images: they must be ({len(x)},)")
     if labels is not None and labels.dtype.kind not in "biuSU":
         raise ValueError(f"{path} has labels of {labels.dtype}: they must be whole numbers or text")
-    return [
-        Picture(f"{i:08d}", lambda i=i: np.asarray(x[i]), None if labels is None else str(labels[i]))
-        for i in range(len(x))
-    ]
+    nothing = [None] * len(x)
+    shown = nothing if labels is None else [sys.intern(str(label)) for label in labels.tolist()]
+    return Members([f"{i:08d}" for i in range(len(x))], lambda place: np.asarray(x[place]), shown, nothing, nothing)
 
 
 def _array_of(path: Path, loaded: Any, name: str) -> Any:

@@ -5,36 +5,33 @@ from __future__ import annotations
 import csv
 import io
 import json
+import sys
 import zipfile
 import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    pass
-
-from diffsweep.data.collections.picture import (
+from diffsweep.data.collections.members import Members
+from diffsweep.data.collections.names import (
     CAPTIONS,
     LABELS,
     LARGEST_FILE,
     SPLITS,
     SUFFIXES,
-    Picture,
-    Split,
     as_text,
+    first_value,
     is_hidden,
     one_line,
     printable,
     suffix,
     version,
 )
+from diffsweep.settings import Split
 
 
-def described(
-    names: Iterable[str], read: Callable[[str], bytes], suffixes: Collection[str] = SUFFIXES
-) -> list[Picture]:
+def described(names: Iterable[str], read: Callable[[str], bytes], suffixes: Collection[str] = SUFFIXES) -> Members:
     """Files of these suffixes among `names`, with what their folders and the files beside them say of them."""
     names = list(names)
 
@@ -47,52 +44,51 @@ def described(
     shown = [name for name in names if suffix(name) in suffixes]
     top = _common_folder(shown)
     splits = _given_splits(shown, top)
-    folders = {name: _class_folder(name, top, splits) for name in shown}
-    labels: dict[str, str | None] = dict.fromkeys(shown)
-    if all(folders.values()) and len(set(folders.values())) > 1:
-        labels = dict(folders)
-    captions = {
-        name: as_text(beside(other)) for name in shown if (other := f"{name.rpartition('.')[0]}.txt") in set(names)
-    }
-    for name in names:
-        base = name.rpartition("/")[2]
-        if base == "dataset.json" and name == f"{top}dataset.json":
-            given = _edm_labels(name, beside(name), top)
-            if unknown := sorted(given.keys() - labels.keys()):
-                raise ValueError(f"{name} describes {printable(unknown[0])}, which is not there")
-            labels = dict.fromkeys(shown) | given
-        elif base in ("metadata.jsonl", "metadata.csv"):
-            for row in _rows(name, beside(name)):
-                _add_row(name, row, labels, captions)
-    return [
-        Picture(name, lambda name=name: read(name), labels.get(name), captions.get(name), splits.get(name))
-        for name in shown
+    folders = [_class_folder(name, top, split) for name, split in zip(shown, splits, strict=True)]
+    labels: list[str | None] = folders if all(folders) and len(set(folders)) > 1 else [None] * len(shown)
+    texts = {name for name in names if name.endswith(".txt")}
+    captions: list[str | None] = [
+        as_text(beside(other)) if (other := f"{name.rpartition('.')[0]}.txt") in texts else None for name in shown
     ]
+    descriptions = [name for name in names if name.rpartition("/")[2] in ("metadata.jsonl", "metadata.csv")]
+    edm = [name for name in names if name == f"{top}dataset.json"]
+    # Of a name that an archive has twice the last counts.
+    place_of = {name: place for place, name in enumerate(shown)} if descriptions or edm else {}
+    for name in edm:
+        labels = [None] * len(shown)
+        for picture, label in _edm_labels(name, beside(name), top).items():
+            if picture not in place_of:
+                raise ValueError(f"{name} describes {printable(picture)}, which is not there")
+            labels[place_of[picture]] = label
+    for name in descriptions:
+        for row in _rows(name, beside(name)):
+            place, label, caption = _described_by(name, row, place_of)
+            labels[place] = label or labels[place]
+            captions[place] = caption or captions[place]
+    return Members(shown, lambda place: read(shown[place]), labels, captions, splits)
 
 
 def _common_folder(names: list[str]) -> str:
     """The folders in which everything lies, with a slash at the end: archives often have one that says nothing."""
+    if not names:
+        return ""
+    # What the first and the last of sorted names begin with, all begin with.
     common: list[str] = []
-    for parts in zip(*(name.split("/")[:-1] for name in names)):  # noqa: B905 - as deep as the least deep lies
+    for parts in zip(*(name.split("/")[:-1] for name in (min(names), max(names)))):  # noqa: B905 - as deep as the least deep lies
         if len(set(parts)) > 1 or parts[0].lower() in SPLITS:
             break
         common.append(parts[0])
     return "".join(f"{part}/" for part in common)
 
 
-def _given_splits(names: list[str], top: str) -> dict[str, Split]:
-    splits: dict[str, Split] = {}
-    for name in names:
-        if (split := SPLITS.get(name[len(top) :].split("/")[0].lower())) is not None:
-            splits[name] = split
-    if len(splits) == len(names) and set(splits.values()) == {"train", "test"}:
-        return splits
-    return {}
+def _given_splits(names: list[str], top: str) -> list[Split | None]:
+    splits: list[Split | None] = [SPLITS.get(name[len(top) :].partition("/")[0].lower()) for name in names]
+    return splits if set(splits) == {"train", "test"} else [None] * len(names)
 
 
-def _class_folder(name: str, top: str, splits: Mapping[str, Split]) -> str | None:
-    parts = name[len(top) :].split("/")[1 if name in splits else 0 : -1]
-    return parts[0] if parts else None
+def _class_folder(name: str, top: str, split: Split | None) -> str | None:
+    parts = name[len(top) :].split("/")[0 if split is None else 1 : -1]
+    return sys.intern(parts[0]) if parts else None
 
 
 def _edm_labels(name: str, content: bytes, top: str) -> dict[str, str | None]:
@@ -118,22 +114,19 @@ def _rows(name: str, content: bytes) -> Iterator[dict[str, Any]]:
         raise ValueError(f"{name} cannot be read ({one_line(error)})") from error
 
 
-def _add_row(place: str, row: Mapping[str, Any], labels: dict[str, str | None], captions: dict[str, str]) -> None:
-    file = row.get("file_name")
-    if not isinstance(file, str):
-        raise ValueError(f"{place} has a row without file_name: {str(dict(row))[:80]}")
-    name = f"{place.rpartition('/')[0]}/{file}".lstrip("/")
-    if name not in labels:
-        raise ValueError(f"{place} describes {file}, which is not there")
-    label = next((row[key] for key in LABELS if row.get(key) not in (None, "")), None)
-    caption = next((row[key] for key in CAPTIONS if row.get(key) not in (None, "")), None)
-    if label is not None:
-        labels[name] = str(label)
-    if caption is not None:
-        captions[name] = str(caption)
+def _described_by(file: str, row: Mapping[str, Any], place_of: Mapping[str, int]) -> tuple[int, str | None, str | None]:
+    """Of a row of metadata: the place of what it describes, its label and its caption."""
+    base = row.get("file_name")
+    if not isinstance(base, str):
+        raise ValueError(f"{file} has a row without file_name: {str(dict(row))[:80]}")
+    name = f"{file.rpartition('/')[0]}/{base}".lstrip("/")
+    if name not in place_of:
+        raise ValueError(f"{file} describes {base}, which is not there")
+    label, caption = first_value(row, LABELS), first_value(row, CAPTIONS)
+    return place_of[name], None if label is None else sys.intern(label), caption
 
 
-def of_zip(path: Path, suffixes: Collection[str] = SUFFIXES) -> list[Picture]:
+def of_zip(path: Path, suffixes: Collection[str] = SUFFIXES) -> Members:
     """The pictures of a zip, or what else has these suffixes. Raises ValueError if it cannot be read."""
     try:
         archive = _zip(str(path), *version(path))

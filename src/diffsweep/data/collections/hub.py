@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from diffsweep.data.collections.picture import one_line
+from diffsweep.data.collections.names import one_line
 
 # As `Path` writes `hf://`.
 _HUB = "hf:/"

@@ -9,11 +9,13 @@ import io
 import json
 import zipfile
 from collections.abc import Callable, Iterator
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diffsweep.data.collections.picture import Picture, Split, one_line, suffix
+from diffsweep.data.collections.members import Member, Members
+from diffsweep.data.collections.names import one_line, read_file, suffix
+from diffsweep.settings import Split
 
 if TYPE_CHECKING:
     import numpy as np
@@ -52,7 +54,7 @@ def is_celeba(path: Path) -> bool:
     )
 
 
-def of_celeba(path: Path) -> list[Picture]:
+def of_celeba(path: Path) -> Members:
     """The faces, cut to `BOX`, with their attributes as captions, and the official partition: validation is held out.
 
     Raises:
@@ -63,17 +65,21 @@ def of_celeba(path: Path) -> list[Picture]:
     names = rows[0][1] if rows else []
     captions = {name: _attributes(path, names, values) for name, values in rows[1:]}
     read, faces = _faces(path)
-    return [
-        Picture(name, lambda name=name: _cut(read(name)), None, captions.get(name), splits.get(name))
-        for name in sorted(faces)
-    ]
+    found = sorted(faces)
+    return Members(
+        found,
+        lambda place: _cut(read(found[place])),
+        [None] * len(found),
+        [captions.get(name) for name in found],
+        [splits.get(name) for name in found],
+    )
 
 
 def _faces(path: Path) -> tuple[Callable[[str], bytes], list[str]]:
     folder = path / FACES
     if folder.is_dir():
         names = [one.name for one in folder.iterdir() if suffix(one.name) == ".jpg"]
-        return lambda name: (folder / name).read_bytes(), names
+        return lambda name: read_file(folder / name), names
     try:
         archive = _archive(str(path / f"{FACES}.zip"))
         members = {name.rpartition("/")[2]: name for name in archive.namelist() if suffix(name) == ".jpg"}
@@ -135,28 +141,28 @@ def is_emoji(path: Path) -> bool:
     return (path / EMOJI).is_file() and (path / EMOJI_FOLDER).is_dir()
 
 
-def of_emoji(path: Path) -> list[Picture]:
+def of_emoji(path: Path) -> Members:
     """The pictures, each with its category as class and its name and keywords as caption; of all skin tones.
 
     Raises:
         ValueError: for a list that cannot be understood.
     """
     try:
-        entries = json.loads((path / EMOJI).read_bytes())
-        found = [picture for entry in entries for picture in _variants(path, entry)]
+        entries = json.loads(read_file(path / EMOJI))
+        found = [one for entry in entries for one in _variants(path, entry)]
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"{path / EMOJI} is not that of emoji-datasource ({one_line(error)})") from error
-    return [picture for picture in found if (path / picture.name).is_file()]
+    return Members.of([one for one in found if (path / one.name).is_file()])
 
 
-def _variants(path: Path, entry: dict[str, Any]) -> Iterator[Picture]:
+def _variants(path: Path, entry: dict[str, Any]) -> Iterator[Member]:
     words = [str(entry["name"]).lower(), *(str(word).replace("_", " ") for word in entry["short_names"])]
     variations: dict[str, dict[str, str]] = dict(entry.get("skin_variations") or {})
     for tone, image in [("", entry["image"]), *((tone, one["image"]) for tone, one in variations.items())]:
         name = f"{EMOJI_FOLDER}/{image}"
         tones = [_TONES[part] for part in tone.split("-") if part in _TONES]
         caption = ", ".join(dict.fromkeys([*words, *tones]))
-        yield Picture(name, (path / name).read_bytes, str(entry["category"]), caption)
+        yield Member(name, partial(read_file, path / name), str(entry["category"]), caption)
 
 
 _TONES = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
@@ -10,10 +11,12 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from diffsweep.data.collections.picture import CAPTIONS, LABELS, SPLITS, Picture, Split, json_object, one_line, version
+from diffsweep.data.collections.members import Members
+from diffsweep.data.collections.names import CAPTIONS, LABELS, SPLITS, json_object, one_line, version
+from diffsweep.settings import Split
 
 
-def of_table(path: Path, name: str | None = None) -> list[Picture]:
+def of_table(path: Path, name: str | None = None) -> Members:
     """The pictures of a table, named `name` and row. Raises ValueError for what is no table of pictures."""
     try:
         import pyarrow
@@ -45,19 +48,15 @@ def of_table(path: Path, name: str | None = None) -> list[Picture]:
     names = _class_names(schema.metadata).get(label or "", ())
     prefix = name or path.name
     split: Split | None = next((SPLITS[word] for word in re.split(r"[-_./]", prefix.lower()) if word in SPLITS), None)
-    found = []
-    for row, (known, text) in enumerate(zip(labels, captions, strict=True)):
-        shown = names[known] if isinstance(known, int) and 0 <= known < len(names) else known
-        found.append(
-            Picture(
-                f"{prefix}/{row}",
-                partial(read, row),
-                None if shown is None else str(shown),
-                None if text is None else str(text),
-                split,
-            )
-        )
-    return found
+    splits: list[Split | None] = [split] * count
+    shown = [names[known] if isinstance(known, int) and 0 <= known < len(names) else known for known in labels]
+    return Members(
+        [f"{prefix}/{row}" for row in range(count)],
+        read,
+        [None if label is None else sys.intern(str(label)) for label in shown],
+        [None if text is None else str(text) for text in captions],
+        splits,
+    )
 
 
 def _columns(path: Path, names: Sequence[str]) -> tuple[str, str | None, str | None]:

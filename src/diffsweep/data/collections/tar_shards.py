@@ -6,70 +6,76 @@ import gzip
 import os
 import re
 import shutil
+import sys
 import tarfile
 import tempfile
 import zlib
+from array import array
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 from diffsweep.data.collections.described import described
-from diffsweep.data.collections.picture import (
+from diffsweep.data.collections.members import Members
+from diffsweep.data.collections.names import (
     CAPTIONS,
     LABELS,
     LARGEST_FILE,
     SPLITS,
     SUFFIXES,
-    Picture,
     as_text,
     first_value,
     is_hidden,
     json_object,
     one_line,
 )
+from diffsweep.settings import Split
 
 
-def of_tar(path: Path, prefix: str = "") -> list[Picture]:
+def of_tar(path: Path, prefix: str = "") -> Members:
     """The pictures of a tar, their names begun by `prefix`. Raises ValueError if it cannot be read."""
+    names: list[str] = []
+    # Where the bytes of a member lie is known, so threads need not share a handle.
+    starts, sizes = array("q"), array("q")
+    beside: dict[str, str] = {}
     try:
         plain = _Unpacked(path) if path.suffix.lower() in (".gz", ".tgz") else path
         with plain.members() if isinstance(plain, _Unpacked) else tarfile.open(plain) as archive:
-            members = [
-                (info.name.removeprefix("./"), info) for info in archive if info.isfile() and info.size <= LARGEST_FILE
-            ]
-            beside: dict[str, dict[str, str]] = {}
-            for name, info in members:
+            for info in archive:
+                # What tarfile keeps of a member takes more than a thousand bytes.
+                archive.members = []  # pyright: ignore[reportAttributeAccessIssue]
+                if not info.isfile() or info.size > LARGEST_FILE:
+                    continue
+                name = info.name.removeprefix("./")
                 key, suffix = _split_key(name)
                 if suffix in (".cls", ".txt", ".json", ".caption"):
                     stream = archive.extractfile(info)
-                    beside.setdefault(key, {})[suffix] = as_text(stream.read()) if stream is not None else ""
+                    beside[f"{key}{suffix}"] = sys.intern(as_text(stream.read())) if stream is not None else ""
+                elif suffix in SUFFIXES and not is_hidden(name):
+                    names.append(name)
+                    starts.append(info.offset_data)
+                    sizes.append(info.size)
     except (tarfile.TarError, OSError, EOFError, ValueError, zlib.error) as error:
         # tarfile lists what each of its ways of opening said.
         reason = one_line(error).split(": - method")[0]
         raise ValueError(f"{path} is no tar archive that can be read ({reason})") from error
     split = SPLITS.get(re.split(r"[-_.]", path.name)[0].lower()) if prefix else None
-    found = []
-    for name, info in members:
-        key, suffix = _split_key(name)
-        if suffix not in SUFFIXES or is_hidden(name):
-            continue
-        more = beside.get(key, {})
-        described = json_object(more.get(".json"))
-        label = more.get(".cls") or first_value(described, LABELS)
-        caption = more.get(".txt") or more.get(".caption") or first_value(described, CAPTIONS)
-        found.append(Picture(f"{prefix}{name}", _reader(plain, info), label, caption, split))
-    if all(picture.label is None for picture in found):
-        return _labelled_by_folder(found, prefix)
-    return found
-
-
-def _labelled_by_folder(found: list[Picture], prefix: str) -> list[Picture]:
-    names = {picture.name: picture.name.removeprefix(prefix) for picture in found}
-    by_name = {picture.name: picture for picture in described(names.values(), lambda name: b"")}
-    return [
-        replace(one, label=by_name[names[one.name]].label, split=one.split or by_name[names[one.name]].split)
-        for one in found
-    ]
+    labels: list[str | None] = []
+    captions: list[str | None] = []
+    for name in names:
+        key, _ = _split_key(name)
+        about = json_object(beside.get(f"{key}.json"))
+        label = beside.get(f"{key}.cls") or first_value(about, LABELS)
+        labels.append(None if label is None else sys.intern(label))
+        captions.append(beside.get(f"{key}.txt") or beside.get(f"{key}.caption") or first_value(about, CAPTIONS))
+    splits: list[Split | None] = [split] * len(names)
+    by_folder = described(names, lambda name: b"") if not any(labels) else None
+    return Members(
+        [f"{prefix}{name}" for name in names],
+        _reader(plain, starts, sizes),
+        labels if by_folder is None else by_folder.labels,
+        captions,
+        splits if split is not None or by_folder is None else by_folder.splits,
+    )
 
 
 def _split_key(name: str) -> tuple[str, str]:
@@ -79,14 +85,13 @@ def _split_key(name: str) -> tuple[str, str]:
     return f"{folder}/{key}", f"{dot}{suffix.rpartition('.')[2]}".lower()
 
 
-def _reader(plain: Path | _Unpacked, info: tarfile.TarInfo) -> Callable[[], bytes]:
-    # Where the bytes of a member lie is known, so threads need not share a handle.
-    def read() -> bytes:
+def _reader(plain: Path | _Unpacked, starts: array[int], sizes: array[int]) -> Callable[[int], bytes]:
+    def read(place: int) -> bytes:
         if isinstance(plain, _Unpacked):
-            return plain.read(info.offset_data, info.size)
+            return plain.read(starts[place], sizes[place])
         with plain.open("rb") as stream:
-            stream.seek(info.offset_data)
-            return stream.read(info.size)
+            stream.seek(starts[place])
+            return stream.read(sizes[place])
 
     return read
 

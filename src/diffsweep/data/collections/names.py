@@ -1,21 +1,16 @@
-"""A picture of a collection, and what all kinds of collections share: suffixes, splits, keys of descriptions."""
+"""What names, files and descriptions of all kinds of collections share: suffixes, splits, keys of labels."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from diffsweep.files import read_bytes
 from diffsweep.settings import Split
-
-if TYPE_CHECKING:
-    import numpy as np
-
 
 SUFFIXES = frozenset(
     ".png .jpg .jpeg .webp .bmp .gif .tif .tiff .avif .ppm .pgm .pbm .pnm .jp2 .tga .ico".split()  # noqa: SIM905
@@ -42,29 +37,14 @@ LABELS = ("label", "labels", "class", "fine_label")
 LARGEST_FILE = 2**30
 
 
-@dataclass(frozen=True, slots=True)
-class Picture:
-    """One picture of a collection, not read so far.
+def natural(name: str) -> str:
+    """A key that sorts img2 before img10: a number is written as the count of its digits, and the digits."""
 
-    Attributes:
-        name: its path in the collection, with "/".
-        content: gives its file's bytes, or its pixels as uint8 (H, W, C).
-        label: what it shows, as text; None if that is not known.
-        caption: its description; None if it has none.
-        split: the split that it was given; None if it was given none.
-    """
+    def key(found: re.Match[str]) -> str:
+        digits = found[0].lstrip("0")
+        return f"\0{chr(len(digits))}{digits}"
 
-    name: str
-    content: Callable[[], bytes | np.ndarray]
-    label: str | None = None
-    caption: str | None = None
-    split: Split | None = None
-
-
-def natural(name: str) -> list[tuple[int, int, str]]:
-    """Sorts img2 before img10."""
-    parts = re.split(r"([0-9]+)", name)
-    return [(0, int(part), "") if part.isdigit() and part.isascii() else (1, 0, part) for part in parts if part]
+    return re.sub(r"[0-9]+", key, name)
 
 
 def suffix(name: str) -> str:
@@ -78,7 +58,7 @@ def is_hidden(name: str) -> bool:
 
 
 def read_file(path: Path) -> bytes:
-    """The bytes of a picture's file, or of one that describes some.
+    """The bytes of a file of a collection.
 
     Raises:
         ValueError: for one that is larger than any picture.
