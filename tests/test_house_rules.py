@@ -25,6 +25,7 @@ HEAVY = {"lightning", "matplotlib", "numpy", "pandas", "PIL", "scipy", "sklearn"
 
 # Files at the root of the package that every folder may import; they import one another only.
 GROUND = {
+    "caller",
     "compilation",
     "files",
     "former_names",
@@ -41,7 +42,7 @@ GROUND = {
 
 # Folder -> what of ours it may import besides itself and the ground. Below `sweep/`, floor by floor.
 ARROWS = {
-    "": {"commands"},
+    "": {"commands", "results", "sweep"},
     "backbones": set[str](),
     "commands": {"data", "entry", "report", "results", "runs", "sweep", "tracking"},
     "data": {"sweep.store"},

@@ -15,6 +15,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from diffsweep import caller
 from diffsweep.messages import say
 from diffsweep.mistakes import one_line
 from diffsweep.report import export, page, terminal
@@ -48,6 +49,7 @@ class SweepTable(Callback):
 def remember(folder: Path, runs: Path) -> None:
     """Remember the sweep that this process runs: its folder, which a named study chooses itself, and that of runs."""
     _last[:] = [(folder, runs)]
+    caller.tell(folder=str(folder.absolute()), runs=str(runs.absolute()))
 
 
 def forget() -> None:

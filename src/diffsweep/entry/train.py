@@ -18,9 +18,18 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from diffsweep import caller
 from diffsweep.entry import cell_configs, sweep_end
 from diffsweep.messages import print_lines, say
-from diffsweep.mistakes import alternatives, did_you_mean, is_mistake, one_line, refuse_lost_working_folder, report
+from diffsweep.mistakes import (
+    MISTAKE,
+    alternatives,
+    did_you_mean,
+    is_mistake,
+    one_line,
+    refuse_lost_working_folder,
+    report,
+)
 from diffsweep.project import main_conf, with_joined_folders
 from diffsweep.ranks import check_environment
 from diffsweep.report import terminal
@@ -64,6 +73,9 @@ def job(cfg: DictConfig) -> float | None:
             return None
         refuse_impossible_folders(cfg.paths)
         run = Run.of(cfg, OmegaConf.to_container(node.runtime.choices))  # type: ignore[arg-type]
+        if single:
+            runs = Path(cfg.paths.runs).absolute()
+            caller.tell(fit=run.fit.signature, cell=run.cell.signature, runs=str(runs))
         note |= {"fit": run.fit.signature, "cell": run.cell.signature}
         mode = Mode.of(cfg)
         if mode.fetches_data:
@@ -90,7 +102,7 @@ def job(cfg: DictConfig) -> float | None:
         note["reason"] = one_line(error)
         if single and is_mistake(error):
             # Past Hydra, which would add a line of its own.
-            raise SystemExit(report(error)) from None
+            raise SystemExit(_report(error)) from None
         raise
     finally:
         if not single:
@@ -141,13 +153,21 @@ def run(main: Callable[[], object]) -> None:
         # Whoever read our output has seen enough.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     except Exception as error:
-        code = report(_no_option(error) or error)
+        code = _report(_no_option(error) or error)
     finally:
         if cell_configs.wanted():
             sweep_end.forget()
         finished = sweep_end.show_last()
     if code or not finished:
         raise SystemExit(code or 1)
+
+
+def _report(error: Exception) -> int:
+    """Tell a mistake to whoever asked: the Python process that started this one, or the user at the terminal."""
+    if not caller.is_told() or not is_mistake(error):
+        return report(error)
+    caller.tell(mistake=one_line(error))
+    return MISTAKE
 
 
 def _is_option(word: str) -> bool:

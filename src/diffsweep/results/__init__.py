@@ -8,7 +8,8 @@
 A choice is compared on pairs of cells that differ in nothing else, so that whatever makes all cells of a kind good or
 bad (much training, an easy schedule) falls out of the difference. table.py loads, lookup.py finds a run by its name,
 resample.py draws again, comparison.py compares, import_model.py makes a
-fit of a foreign model, animation.py and external_config.py serve commands.
+fit of a foreign model, animation.py and external_config.py serve commands. start.py makes runs and sweeps from Python,
+progress.py shows how far they are, shown.py what came out.
 """
 
 from diffsweep.results.comparison import compare

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffsweep.messages import printable
 from diffsweep.project import train_command
 from diffsweep.sweep.store import query
-from diffsweep.sweep.store.result import GROUPS
+from diffsweep.sweep.store.result import GROUPS, Result
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,12 +42,18 @@ def load(runs: str | Path = "runs", *filters: str) -> pd.DataFrame:
     chosen = query.select(every, filters, runs)
     if not chosen:
         raise ValueError(f"none of the {len(every):,} finished runs passes {' '.join(filters)}")
+    return load_results(chosen, runs)
+
+
+def load_results(found: Sequence[Result], runs: str | Path) -> pd.DataFrame:
+    """The table of some results below `runs`, one a row, in their order; see `load`."""
     import pandas as pd
 
-    columns = {name: None for result in chosen for name in result.values}
-    table: dict[str, Any] = {name: _typed(name, [result.values.get(name) for result in chosen]) for name in columns}
+    found = [result.without_jackknife() for result in found]
+    columns = {name: None for result in found for name in result.values}
+    table: dict[str, Any] = {name: _typed(name, [result.values.get(name) for result in found]) for name in columns}
     fits = Path(runs).absolute() / "fits"
-    table["folder"] = [f"{fits}/{result.fit}/cells/{result.cell}" for result in chosen]
+    table["folder"] = [f"{fits}/{result.fit}/cells/{result.cell}" for result in found]
     return pd.DataFrame(table)
 
 
