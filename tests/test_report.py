@@ -19,6 +19,7 @@ import pytest
 import torch
 from PIL import Image
 
+from browsers import headless, wait
 from diffsweep import commands
 from diffsweep.entry import sweep_end
 from diffsweep.evaluation.pictures import grid, scatter
@@ -38,7 +39,6 @@ from diffsweep.sweep.store.record import Fit
 from diffsweep.sweep.store.result import Result
 from finished_runs import DIGITS, finish
 from made_runs import SAMPLERS, WORTH, made
-from prerequisites import need_chromium
 
 CONF = Path(__file__).parents[1] / "conf"
 NASTY = "</script><img src=x onerror=\"document.title='owned'\">&amp;\u2028'\""
@@ -340,28 +340,8 @@ def test_the_bibliography_of_a_sweep_has_also_what_its_defaults_brought(tmp_path
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """Headless Chromium, that tells what it loaded and what its console said."""
-    chromium, driver = need_chromium()
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    opened = webdriver.Chrome(options=options, service=Service(driver))
-    try:
+    with headless() as opened:
         yield opened
-    finally:
-        opened.quit()
-
-
-def wait(browser: Any, script: str, expected: object = True, seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while (found := browser.execute_script(f"return {script}")) != expected:
-        assert time.monotonic() < end, f"{script} is {found!r}, not {expected!r}"
-        time.sleep(0.05)
 
 
 def cells_of(browser: Any, field: str) -> list[str]:

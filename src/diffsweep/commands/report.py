@@ -9,10 +9,9 @@ from pathlib import Path
 from diffsweep.commands.values import add_trust, whole
 from diffsweep.entry import sweep_end
 from diffsweep.messages import print_lines
-from diffsweep.report import page
+from diffsweep.report import page, status
 from diffsweep.report.comparison import Comparison, tables
 from diffsweep.report.fill_defaults import fill_defaults
-from diffsweep.report.status import find
 from diffsweep.sweep.plan.plan import Plan
 from diffsweep.sweep.store import query
 from diffsweep.sweep.store.record import Cell
@@ -20,12 +19,14 @@ from diffsweep.sweep.store.record import Cell
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments to its parser."""
-    parser.add_argument("filters", nargs="+", metavar="SWEEP", help="its name, or conditions as for `results`")
+    parser.add_argument("filters", nargs="*", metavar="SWEEP", help="its name, or conditions as for `results`")
     parser.add_argument("--metric", metavar="NAME", help="rank by this number instead of the main one")
     parser.add_argument("--out", metavar="FILE", help="where to (default: report.html of the sweep, or here)")
     parser.add_argument(
         "--animate", metavar="N", type=whole, default=0, help="show how the first N samples of the best cells arise"
     )
+    parser.add_argument("--serve", action="store_true", help="show it in a browser while the sweep goes on")
+    parser.add_argument("--port", metavar="N", type=whole, help="of --serve (default: any that is free)")
     add_trust(parser)
 
 
@@ -38,11 +39,20 @@ def run(options: argparse.Namespace) -> int:
     With --animate 4 the page also shows, for the best 24 cells, what the samplers make of the first 4 starting noises,
     step by step; that draws them anew, without training, and makes the page larger: of 8 x 8 pixels each by 10 kB a
     cell, of 28 x 28 by 50 kB.
+
+    With --serve nothing is written: the page is served on 127.0.0.1 under an address that is printed, and follows the
+    sweep while it goes on; without SWEEP it begins with a list of all sweeps.
     """
     runs = Path(options.runs)
+    if options.serve:
+        return _serve(options, runs)
+    if options.port is not None:
+        raise ValueError(f"--port {options.port} is of --serve, which is not there")
+    if not options.filters:
+        raise ValueError("name a sweep, as last, or give conditions; --serve alone lists all sweeps")
     if len(options.filters) == 1 and not any(sign in options.filters[0] for sign in "=<>"):
-        folder = find(runs, options.filters[0])
-        about, file = sweep_end.comparison(folder, runs, Plan.read(folder)), folder / "report.html"
+        folder = status.find(runs, options.filters[0])
+        about, file = _about(folder, runs), folder / "report.html"
     else:
         chosen = query.select(query.results(runs, jackknife=True), options.filters, runs)
         filled = fill_defaults(chosen, lambda result: Cell.of(result, runs).config())
@@ -59,4 +69,28 @@ def run(options: argparse.Namespace) -> int:
     file = Path(options.out) if options.out else file
     page.write(about, file, options.metric)
     print_lines(str(file))
+    return 0
+
+
+def _about(folder: Path, runs: Path) -> Comparison:
+    return sweep_end.comparison(folder, runs, Plan.read(folder))
+
+
+def _serve(options: argparse.Namespace, runs: Path) -> int:
+    """Serve one sweep, or all; returns the exit code."""
+    from diffsweep.report.server import ReportServer, serve
+
+    for name in ("out", "animate"):
+        if getattr(options, name):
+            raise ValueError(f"--{name} is of a page that is written, which --serve does not do")
+    if len(options.filters) > 1 or any(sign in word for word in options.filters for sign in "=<>"):
+        raise ValueError(f"--serve shows one sweep or all of them, not {' '.join(options.filters)}")
+    only = status.find(runs, options.filters[0]) if options.filters else None
+    server = ReportServer(
+        lambda: [only] if only is not None else status.sweeps(runs),
+        lambda folder: _about(folder, runs),
+        options.port or 0,
+        options.metric,
+    )
+    serve(server, only.name if only is not None else "")
     return 0

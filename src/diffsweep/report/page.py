@@ -36,8 +36,15 @@ def write(comparison: Comparison, file: Path, metric: str | None = None) -> None
     write_atomic(file, render(comparison, metric))
 
 
-def render(comparison: Comparison, metric: str | None = None) -> str:
-    """The page; arguments and errors as `write`."""
+def render(comparison: Comparison, metric: str | None = None, *, live: str = "", scripts: bool = True) -> str:
+    """The page; arguments and errors as `write`.
+
+    Args:
+        comparison: what it is about.
+        metric: number to rank by; None for each cell's main one.
+        live: of a page that is served and asks its server for what is new, the version of its data.
+        scripts: whether scripts and styles are in it; else only the parts and the data that change.
+    """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
@@ -45,6 +52,8 @@ def render(comparison: Comparison, metric: str | None = None) -> str:
     environment = Environment(loader=FileSystemLoader(ASSETS), autoescape=True, undefined=StrictUndefined)
 
     def asset(name: str) -> Markup:
+        if not scripts:
+            return Markup()
         # An end tag inside of a script would end it.
         return Markup((ASSETS / name).read_text(encoding="utf-8").replace("</script", "<\\/script"))
 
@@ -56,6 +65,7 @@ def render(comparison: Comparison, metric: str | None = None) -> str:
         made=time.strftime("%Y-%m-%d %H:%M"),
         downloads=list(_downloads(comparison)),
         bibtex=bibtex(comparison.results, comparison.options),
+        live=live,
     )
 
 

@@ -230,24 +230,30 @@ def _fits(results: Sequence[Result], runs: Path) -> list[dict[str, Any]]:
     found = []
     for fit, places in members.items():
         same = {key: options[places[0]] for key, options in varying.items()}
-        try:
-            lines = read_metrics(Fit(runs / "fits" / fit).metrics_file)
-        except (ValueError, OSError):
-            lines = []
-        if not lines:
-            continue
-        lines = [line for line in lines if line.get("loss") is not None] or lines
-        every = max(1, len(lines) // _POINTS)
-        kept = [*lines[::every], lines[-1]]
-        found.append(
-            {
-                "fit": fit,
-                "name": " ".join(f"{key}={value}" for key, value in same.items() if value != "-") or fit,
-                "steps": [line["step"] for line in kept],
-                "loss": [line.get("loss") for line in kept],
-            }
-        )
+        name = " ".join(f"{key}={value}" for key, value in same.items() if value != "-") or fit
+        drawn = curve(Fit(runs / "fits" / fit), name)
+        if drawn is not None:
+            found.append(drawn)
     return found
+
+
+def curve(fit: Fit, name: str) -> dict[str, Any] | None:
+    """The training curve of a fit, which is called `name`; None if nothing is recorded of it."""
+    try:
+        lines = read_metrics(fit.metrics_file)
+    except (ValueError, OSError):
+        return None
+    if not lines:
+        return None
+    lines = [line for line in lines if line.get("loss") is not None] or lines
+    every = max(1, len(lines) // _POINTS)
+    kept = [*lines[::every], lines[-1]]
+    return {
+        "fit": fit.signature,
+        "name": name,
+        "steps": [line["step"] for line in kept],
+        "loss": [line.get("loss") for line in kept],
+    }
 
 
 def _text(value: object) -> str:

@@ -1,6 +1,6 @@
 "use strict";
 // Draws the page from the data beside it. Text goes into text nodes only: no value of a run becomes markup.
-const data = JSON.parse(document.getElementById("data").textContent);
+let data = JSON.parse(document.getElementById("data").textContent);
 const find = (id) => document.getElementById(id);
 const root = document.documentElement;
 
@@ -103,6 +103,9 @@ function differ(field) {
   return new Set(table.rows.map((row) => row[field])).size > 1;
 }
 
+// What a reader has set of the table, for the next one.
+const kept = { filters: [] };
+
 function leaderboard() {
   if (grid) grid.destroy();
   const rows = table.rows.map((row) => ({ ...row, shown: value(row), reach: half(row) }));
@@ -118,7 +121,10 @@ function leaderboard() {
   });
   grid.on("rowClick", (_, row) => { choose(row.getData().cell); find("cells").scrollIntoView(); });
   grid.on("dataFiltered", (_, shown) => { find("shown").textContent = `${shown.length} of ${rows.length} cells`; });
+  const filters = kept.filters;
   grid.on("tableBuilt", () => {
+    for (const one of filters) if (grid.getColumn(one.field)) grid.setHeaderFilterValue(one.field, one.value);
+    filtered();
     for (const column of grid.getColumns().filter((one) => one.getDefinition().headerSort !== false)) {
       const head = column.getElement(), field = column.getField();
       head.tabIndex = 0;
@@ -133,10 +139,13 @@ function leaderboard() {
   find("shown").textContent = `${rows.length} of ${rows.length} cells`;
 }
 
-find("find").addEventListener("input", (event) => {
-  const words = event.target.value.toLowerCase().split(/\s+/).filter(Boolean);
-  grid.setFilter((row) => words.every((word) => row.name.toLowerCase().includes(word)));
-});
+function filtered() {
+  const words = find("find").value.toLowerCase().split(/\s+/).filter(Boolean);
+  if (words.length) grid.setFilter((row) => words.every((word) => row.name.toLowerCase().includes(word)));
+  else grid.clearFilter();
+}
+
+find("find").addEventListener("input", filtered);
 
 // --- images ----------------------------------------------------------------------------------------------------------
 
@@ -524,11 +533,16 @@ function parallel() {
     + `${direction()}${wide ? ", on a logarithmic scale" : ""}.`;
 }
 
+// Curves of trainings that go on, of which no cell is finished.
+let going = [];
+
 function curves() {
-  find("training").hidden = data.fits.length === 0;
-  if (!data.fits.length) return;
-  const losses = data.fits.flatMap((fit) => fit.loss).filter((one) => one !== null);
-  draw("curves", data.fits.map((fit, i) => ({ x: fit.steps, y: fit.loss, name: short(fit.name), mode: "lines",
+  const known = new Set(data.fits.map((one) => one.fit));
+  const fits = [...data.fits, ...going.filter((one) => !known.has(one.fit))];
+  find("training").hidden = fits.length === 0;
+  if (!fits.length) return;
+  const losses = fits.flatMap((fit) => fit.loss).filter((one) => one !== null);
+  draw("curves", fits.map((fit, i) => ({ x: fit.steps, y: fit.loss, name: short(fit.name), mode: "lines",
     hovertemplate: `${short(fit.name, 200)}<br>step %{x}: %{y:.4g}<extra></extra>`,
     line: { color: PALETTE[i % PALETTE.length], dash: DASHES[Math.floor(i / PALETTE.length) % DASHES.length] } })),
   { xaxis: { title: { text: "training step" } }, yaxis: axis("loss", losses, 1.5) });
@@ -621,9 +635,15 @@ function csv() {
   return [data.columns.map(quoted).join(","), ...rows, ""].join("\n");
 }
 
-if (find("csv")) find("csv").addEventListener("click", (event) => {
-  event.target.href = URL.createObjectURL(new Blob([csv()], { type: "text/csv" }));
-});
+// The links of the downloads, which a served page gets anew.
+function linked() {
+  if (find("csv")) find("csv").addEventListener("click", (event) => {
+    event.target.href = URL.createObjectURL(new Blob([csv()], { type: "text/csv" }));
+  });
+  if (find("bib")) {
+    find("bib").href = `data:application/x-bibtex;charset=utf-8,${encodeURIComponent(find("bibtex").textContent)}`;
+  }
+}
 
 // --- all together ----------------------------------------------------------------------------------------------------
 
@@ -659,36 +679,54 @@ addEventListener("afterprint", () => { printing = false; theme(chosen); });
 find("theme").addEventListener("click", () => theme(root.dataset.theme === "dark" ? "light" : "dark"));
 root.dataset.theme = matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
 
-if (find("bib")) {
-  find("bib").href = `data:application/x-bibtex;charset=utf-8,${encodeURIComponent(find("bibtex").textContent)}`;
+linked();
+
+let titles = [];
+
+// Whatever follows from the data as a whole; `cell` is the one that was chosen before.
+function begin(cell) {
+  for (const id of ["leaderboard", "images", "cost", "effects", "cells"]) find(id).hidden = !table;
+  if (!table) {
+    curves();
+    offered();
+    return;
+  }
+  titles = data.tables.map((one, i) => `${i + 1}. ${one.apart || one.metric}`);
+  options(find("which"), titles, titles[data.tables.indexOf(table)]);
+  document.querySelector(".several").hidden = titles.length < 2;
+  settle(cell);
 }
 
-if (table) {
-  const titles = data.tables.map((one, i) => `${i + 1}. ${one.apart || one.metric}`);
-  options(find("which"), titles);
-  document.querySelector(".several").hidden = titles.length < 2;
-  const settle = () => {
-    options(find("number"), table.numbers, number);
-    options(find("across"), table.factors, table.factors[0]);
-    options(find("down"), table.factors, table.factors[1]);
-    find("cell").replaceChildren(...table.rows.map(
-      (row) => make("option", `${row.place}. ${row.name}`, { value: row.cell })));
-    everything();
-    choose(table.rows[0].cell);
-  };
-  find("which").addEventListener("change", (event) => {
-    table = data.tables[titles.indexOf(event.target.value)];
-    number = table.metric;
-    settle();
-  });
-  find("number").addEventListener("change", (event) => { number = event.target.value; everything(); });
-  find("against").addEventListener("change", pareto);
-  for (const id of ["across", "down"]) find(id).addEventListener("change", heat);
-  find("cell").addEventListener("change", (event) => choose(event.target.value));
-  settle();
-} else {
-  for (const id of ["leaderboard", "images", "cost", "effects", "training", "cells"]) {
-    find(id).hidden = true;
-  }
-  offered();
+function settle(cell) {
+  const kept = (select, other) => (table.factors.includes(select.value) ? select.value : other);
+  options(find("number"), table.numbers, number);
+  options(find("across"), table.factors, kept(find("across"), table.factors[0]));
+  options(find("down"), table.factors, kept(find("down"), table.factors[1]));
+  find("cell").replaceChildren(...table.rows.map(
+    (row) => make("option", `${row.place}. ${row.name}`, { value: row.cell })));
+  everything();
+  choose(table.rows.some((row) => row.cell === cell) ? cell : table.rows[0].cell);
 }
+
+// Goes on with newer data, where the reader is.
+function renew(next) {
+  const at = Math.max(0, data.tables.indexOf(table)), cell = find("cell").value, above = scrollY;
+  kept.filters = grid ? grid.getHeaderFilters() : [];
+  data = next;
+  table = data.tables[Math.min(at, data.tables.length - 1)];
+  if (table && !table.numbers.includes(number)) number = table.metric;
+  begin(cell);
+  kept.filters = [];
+  scrollTo(scrollX, above);
+}
+
+find("which").addEventListener("change", (event) => {
+  table = data.tables[titles.indexOf(event.target.value)];
+  number = table.metric;
+  settle();
+});
+find("number").addEventListener("change", (event) => { number = event.target.value; everything(); });
+find("against").addEventListener("change", pareto);
+for (const id of ["across", "down"]) find(id).addEventListener("change", heat);
+find("cell").addEventListener("change", (event) => choose(event.target.value));
+begin();
