@@ -33,7 +33,7 @@ from diffsweep.sweep.store.record import Fit
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "sampler_networks.json"
-CALLS = (4, 5, 7, 10, 20)
+CALLS = (4, 5, 7, 10, 20, 50)
 GUIDANCES = ("none", "cfg")
 SAMPLERS = (
     "sampler=recommended",
@@ -84,7 +84,7 @@ def composed(words: str) -> DictConfig:
         return compose("config", overrides=words.split())
 
 
-def measure(runs: Path, samples: int, calls: Sequence[int], results: Path) -> None:
+def measure(runs: Path, samples: int, calls: Sequence[int], samplers: Sequence[str], results: Path) -> None:
     """Add to the file what it lacks, number by number."""
     records: list[dict[str, Any]] = json.loads(results.read_text()) if results.is_file() else []
     known = {tuple(record[key] for key in ("fit", "guidance", "sampler", "nfe", "samples")) for record in records}
@@ -92,7 +92,7 @@ def measure(runs: Path, samples: int, calls: Sequence[int], results: Path) -> No
     for fit, guidance in itertools.product(fits, GUIDANCES):
         wanted = [
             (sampler, nfe)
-            for sampler, nfe in itertools.product(SAMPLERS, calls)
+            for sampler, nfe in itertools.product(samplers, calls)
             if (fit.signature, guidance, sampler, nfe, samples) not in known
         ]
         if not wanted:
@@ -138,12 +138,13 @@ def main() -> None:
     parser.add_argument("runs", type=Path, help="folder of runs")
     parser.add_argument("--samples", type=int, default=1000)
     parser.add_argument("--calls", type=int, nargs="+", default=list(CALLS))
+    parser.add_argument("--samplers", nargs="+", default=list(SAMPLERS), metavar="WORDS")
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--report", action="store_true", help="only the table of what is there")
     args = parser.parse_args()
     if not args.report:
         torch.set_num_threads(1)
-        measure(args.runs, args.samples, args.calls, args.results)
+        measure(args.runs, args.samples, args.calls, args.samplers, args.results)
     print(table(args.results))
 
 

@@ -59,8 +59,9 @@ def own_option(folder: Path, group: str, program: str, text: str) -> None:
         ],
         *[
             (f"trainer.strategy={name}", rf"trainer.strategy={name} .*auto, ddp")
-            for name in ("ddp_spawn", "ddp_notebook", "fsdp")
+            for name in ("ddp_spawn", "ddp_notebook")
         ],
+        ("trainer.strategy=fsdp", "trainer.strategy=fsdp is not offered, .* runs on GPUs only .*: choose auto or ddp"),
         ("trainer.deterministic=maybe", "trainer.deterministic=maybe must be"),
     ],
 )

@@ -67,6 +67,8 @@ class TrainerSettings:
         cuda_graphs: Whether the kernels of what is compiled are recorded and replayed, on a GPU.
         channels_last: Whether images lie in memory with their channels last.
         fused: Whether the optimizer's update is one kernel, if it has such a one.
+        activation_checkpointing: Whether activations of the network's repeated blocks are computed again in the
+            backward pass: less memory, and a fourth to a third more time.
 
     Raises:
         ValueError: for a value out of range.
@@ -88,6 +90,7 @@ class TrainerSettings:
     cuda_graphs: bool = False
     channels_last: bool = False
     fused: bool = False
+    activation_checkpointing: bool = False
 
     def uncompiled(self) -> TrainerSettings:
         """The same without compilation, for a few samples between two steps of a training."""
@@ -99,7 +102,7 @@ class TrainerSettings:
             whole("trainer.threads", self.threads, 1)
         if self.compile not in ("step", "blocks") and not isinstance(self.compile, bool):
             raise BadValue("trainer.compile", self.compile, "must be true or false, step or blocks")
-        for key in ("progress", "cuda_graphs", "channels_last", "fused"):
+        for key in ("progress", "cuda_graphs", "channels_last", "fused", "activation_checkpointing"):
             flag(f"trainer.{key}", getattr(self, key))
         one_of("trainer.randomness", self.randomness, ("host", "device"))
         if self.cuda_graphs and not self.compile:
@@ -115,7 +118,8 @@ class TrainingSettings:
         steps: Training steps, >= 1.
         batch_size: Examples per step over all devices, >= 1.
         warmup: Steps over which the learning rate rises linearly from 0.
-        decay: Course of the learning rate after that: constant, linear or cosine, down to 0 at the last step.
+        decay: Course of the learning rate after that: constant, linear or cosine, down to 0 at the last step; or the
+            share of the optimizer's rate as a function of the steps since then (group `training/decay`).
         clip: Largest gradient norm, > 0; None leaves gradients alone.
         flip: Whether images are mirrored at random.
         drop_labels: Share of the examples that are trained without their label, in [0, 1).
@@ -127,6 +131,8 @@ class TrainingSettings:
         keep: Steps of which all averages are kept, for `weights.step`.
         accumulate: In how many parts a step goes through the network, each of which takes that much less memory, >= 1;
             they must divide each device's share of the batch.
+        weight_decay: Which weights the optimizer's decay is for: "all", or "matrices", which leaves out biases, norms,
+            other vectors and embeddings.
 
     Raises:
         ValueError: for a value out of range.
@@ -135,7 +141,7 @@ class TrainingSettings:
     steps: int
     batch_size: int
     warmup: int
-    decay: str
+    decay: str | Callable[[int], float]
     clip: float | None
     flip: bool
     drop_labels: float
@@ -145,6 +151,7 @@ class TrainingSettings:
     snapshots: int = 16
     keep: Sequence[int] = ()
     accumulate: int = 1
+    weight_decay: Literal["all", "matrices"] = "all"
 
     def __post_init__(self) -> None:
         whole("seed", self.seed)
@@ -154,7 +161,8 @@ class TrainingSettings:
             ("warmup", self.warmup, 0),
         ):
             whole(f"training.{key}", value, least)
-        one_of("training.decay", self.decay, DECAYS)
+        if not callable(self.decay):
+            one_of("training.decay", self.decay, DECAYS)
         if self.clip is not None:
             above("training.clip", self.clip, why="null leaves gradients alone")
         flag("training.flip", self.flip)
@@ -162,6 +170,7 @@ class TrainingSettings:
         share("ema.decay", self.ema_decay, one=False)
         whole("training.snapshots", self.snapshots, 1)
         whole("training.accumulate", self.accumulate, 1)
+        one_of("training.weight_decay", self.weight_decay, ("all", "matrices"))
         if self.batch_size % self.accumulate:
             raise BadValue(
                 "training.accumulate", self.accumulate, f"does not divide training.batch_size={self.batch_size}"
@@ -180,6 +189,8 @@ class TrainingSettings:
     def learning_rate_factor(self, step: int) -> float:
         """The learning rate of a step, as a share of the optimizer's."""
         rise = min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
+        if callable(self.decay):
+            return rise * self.decay(max(0, step - self.warmup))
         done = min(1.0, max(0.0, (step - self.warmup) / max(1, self.steps - self.warmup)))
         return rise * DECAYS[self.decay](done)
 

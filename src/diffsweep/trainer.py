@@ -40,6 +40,9 @@ def make_trainer(settings: TrainerSettings, folder: Path, *, exact: bool = True,
     """
     if exact:
         one_of("trainer.precision", settings.precision, PRECISIONS)
+        if "fsdp" in settings.strategy:
+            rule = "is not offered, for that of Lightning runs on GPUs only and is not tested: choose auto or ddp"
+            raise BadValue("trainer.strategy", settings.strategy, f"{rule}, with trainer.activation_checkpointing=true")
         one_of("trainer.strategy", settings.strategy, STRATEGIES)
     trainer = _trainer(settings, folder, **kwargs)
     if exact:

@@ -38,8 +38,11 @@ from diffsweep.scoring.sampling import Model, Sampling
 from diffsweep.scoring.score import Scoring
 from diffsweep.settings import EvaluationSettings, LoadingSettings, TrainerSettings, TrainingSettings
 from diffsweep.trainer import make_trainer
+from diffsweep.training.activation_checkpointing import check_blocks
 from diffsweep.training.fit import Fitting, OptimizerFactory
+from diffsweep.training.learning_rate import LearningRateDecay
 from diffsweep.training.validation import Validation
+from diffsweep.training.weight_decay import check_decays, parameters_to_train
 
 
 @dataclass(frozen=True)
@@ -84,8 +87,10 @@ class Components:
             _warn(check_sampler(sampler, schedule))
         except NoCommonNoiseError as error:
             raise ValueError(f"{error} (schedule {_settings(cfg.schedule)})") from error
+        if trainer.activation_checkpointing:
+            check_blocks(denoiser.backbone)
         guidance = make_guidance(cfg, model, sampler)
-        optimizer = _make_optimizer(cfg, denoiser, fused=trainer.fused)
+        optimizer = _make_optimizer(cfg, denoiser, training, fused=trainer.fused)
         make_trainer(trainer, Path(), logger=False)
         evaluation, model_metrics = make_measures(cfg, dataset)
         _check_extractor(evaluation.extractor, dataset)
@@ -116,6 +121,8 @@ def training_settings(cfg: DictConfig) -> TrainingSettings:
     """How the model of the config is trained. Raises ValueError for a bad value."""
     seed = int(cfg.seed) if isinstance(cfg.seed, float) and cfg.seed.is_integer() else cfg.seed
     given = {"ema_decay": cfg.ema.decay, "seed": seed}
+    if OmegaConf.is_dict(cfg.training.decay):
+        given["decay"] = LearningRateDecay(make(cfg, "training.decay"), cfg.training.steps)
     return TrainingSettings(**_arguments(TrainingSettings, cfg, "training", *given), **given)
 
 
@@ -274,17 +281,26 @@ def _check_counter(objective: Objective, shape: tuple[int, ...]) -> None:
         ) from error
 
 
-def _make_optimizer(cfg: DictConfig, denoiser: Denoiser, *, fused: bool) -> OptimizerFactory:
+def _make_optimizer(
+    cfg: DictConfig, denoiser: Denoiser, training: TrainingSettings, *, fused: bool
+) -> OptimizerFactory:
     made: Any = make(cfg, "optimizer")
     fusible = fused and "fused" in inspect.signature(made).parameters
     optimizer: OptimizerFactory = functools.partial(made, fused=True) if fusible else made
+    made_of_all = _tried(cfg, optimizer, denoiser.parameters())
+    if training.weight_decay != "all":
+        check_decays(made_of_all, training.weight_decay)
+        _tried(cfg, optimizer, parameters_to_train(denoiser, training.weight_decay))
+    return optimizer
+
+
+def _tried(cfg: DictConfig, optimizer: OptimizerFactory, parameters: Any) -> torch.optim.Optimizer:
     try:
-        optimizer(denoiser.parameters())
+        return optimizer(parameters)
     except BadValue as error:
         raise error.below("optimizer") from error
     except (TypeError, ValueError) as error:
         raise ValueError(f"optimizer {_settings(cfg.optimizer)}: {error}") from error
-    return optimizer
 
 
 def _settings(part: DictConfig) -> str:

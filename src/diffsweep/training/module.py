@@ -16,7 +16,9 @@ from diffsweep.diffusion.objective import Objective
 from diffsweep.mistakes import BadValue
 from diffsweep.random_streams import generator
 from diffsweep.settings import TrainerSettings, TrainingSettings
+from diffsweep.training.activation_checkpointing import checkpoint_activations
 from diffsweep.training.batches import Batch
+from diffsweep.training.weight_decay import parameters_to_train
 
 
 class Training(LightningModule):
@@ -59,6 +61,8 @@ class Training(LightningModule):
         if trainer.channels_last:
             self.memory_format = torch.channels_last
             denoiser.backbone.to(memory_format=torch.channels_last)
+        if trainer.activation_checkpointing:
+            checkpoint_activations(denoiser.backbone)
         if trainer.compile == "step":
             self._loss = compiled(self._mean_loss, cuda_graphs=trainer.cuda_graphs)
         elif trainer.compile:
@@ -109,6 +113,6 @@ class Training(LightningModule):
         self.gradient_norm = torch.nn.utils.clip_grad_norm_(self.denoiser.parameters(), limit)
 
     def configure_optimizers(self) -> Any:
-        optimizer = self.optimizer(self.parameters())
+        optimizer = self.optimizer(parameters_to_train(self, self.settings.weight_decay))
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self.settings.learning_rate_factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

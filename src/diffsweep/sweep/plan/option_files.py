@@ -30,6 +30,7 @@ DECIDES: Mapping[str, str] = {
     "guidance": "where the model is made to aim",
     "guidance/output": "what becomes of its x0: clipped or not",
     "optimizer": "how the weights follow the gradient",
+    "training/decay": "how the learning rate falls",
     "evaluation": "how many samples are drawn and scored",
     "extractor": "the features that samples are compared in",
     "metric": "what is measured in them",

@@ -70,6 +70,7 @@ NEUTRAL_AT: Mapping[str, object] = {
     "evaluation.reference_samples": None,
     "training.accumulate": 1,
     "training.averages": None,
+    "training.weight_decay": "all",
     "training.snapshots": 16,
     "training.keep": [],
     "weights.ema": None,
@@ -78,6 +79,7 @@ NEUTRAL_AT: Mapping[str, object] = {
     "trainer.cuda_graphs": False,
     "trainer.channels_last": False,
     "trainer.fused": False,
+    "trainer.activation_checkpointing": False,
 }
 
 # What is done with finished weights: it can change a cell, never a fit.
