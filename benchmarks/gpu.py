@@ -46,6 +46,7 @@ from diffsweep.scoring.sampling import Sampling, draw
 from diffsweep.settings import TrainerSettings
 from diffsweep.sweep.store.record import Run
 from diffsweep.trainer import make_trainer
+from diffsweep.training.cost import activation_bytes
 from diffsweep.training.fit import Fitting, fit
 
 HERE = Path(__file__).parent
@@ -249,24 +250,14 @@ def training_bytes(overrides: Iterable[str], bench: Bench) -> int:
     model = fitting.scoring.model
     denoiser = model.denoiser.to("meta")
     weights = list(denoiser.parameters())
-    kept: dict[int, int] = {}
-    held: list[Tensor] = []
-
-    def pack(x: Tensor) -> Tensor:
-        storage = x.untyped_storage()
-        # Held, so that no two of them have one id.
-        held.append(x)
-        kept[storage._cdata] = storage.nbytes()
-        return x
-
-    own = {weight.untyped_storage()._cdata for weight in weights}
+    objective = fitting.objective.to("meta")
     x = torch.empty(cfg.training.batch_size, *model.dataset.shape, device="meta")
     low = torch.autocast("cpu", torch.bfloat16) if "bf16" in cfg.trainer.precision else contextlib.nullcontext()
-    with low, torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
-        fitting.objective.to("meta").regress(denoiser, x, x.flatten(1)[:, 0], x, None).mean()
+    with low:
+        kept = activation_bytes(lambda: objective.regress(denoiser, x, x.flatten(1)[:, 0], x, None).mean(), weights)
     size = sum(weight.numel() * weight.element_size() for weight in weights)
     # Weights, gradients, averages; Adam has two more of each.
-    return 5 * size + sum(bytes_ for storage, bytes_ in kept.items() if storage not in own)
+    return 5 * size + kept
 
 
 def memory(bench: Bench, name: str) -> dict[str, Any]:

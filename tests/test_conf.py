@@ -69,6 +69,7 @@ COMPANIONS = {
     **{f"extractor={name}": ["backbone=mlp", f"dataset={name}"] for name in POINTS},
     **{f"extractor={name}": [f"dataset={name}"] for name in ("fashion_mnist", "fashion_mnist_bits")},
     "backbone=jit_b": ["dataset=images", "dataset.size=32", OWN_PICTURES],
+    **{f"backbone=unet_{side}": ["dataset=images", f"dataset.size={side}", OWN_PICTURES] for side in (128, 256, 512)},
     **{f"{group}=images": ["dataset=images", "dataset.size=8", OWN_PICTURES] for group in ("dataset", "extractor")},
     **{f"dataset={name}": ["dataset.size=8", OWN_PICTURES] for name in ("celeba", "emoji", "imagenet")},
     **{f"{group}=imported": IMPORTED for group in ("schedule", "diffuser", "backbone", "guidance/output")},
@@ -109,6 +110,7 @@ UNAVAILABLE = {
 # A hundred million weights and more: made of tensors without numbers.
 LARGE = {f"backbone={name}" for name in ("dit_b", "dit_l", "dit_xl", "jit_b")}
 LARGE |= {f"backbone=edm2_{name}" for name in ("xs", "s", "m", "l", "xl", "xxl")}
+LARGE |= {f"backbone=unet_{side}" for side in (32, 64, 128, 256, 512)}
 
 HYDRA_KEYS = {"_args_", "_convert_", "_partial_", "_recursive_", "_target_"}
 

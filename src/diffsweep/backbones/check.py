@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from torch import Tensor
+
 from diffsweep.mistakes import BadValue, whole
 
 
@@ -47,3 +49,48 @@ def points(shape: Sequence[int]) -> int:
             f"{tuple(shape)}: choose backbone=unet or a dataset of points"
         )
     return shape[0]
+
+
+def built_for(x: Tensor, shape: tuple[int, ...], network: str, examples: str) -> None:
+    """Raise ValueError unless each row of `x` has the `shape` that a `network` was built for."""
+    if x.shape[1:] != shape:
+        raise ValueError(f"this {network} was built for {examples} of shape {shape}, got {tuple(x.shape[1:])}")
+
+
+def levels(
+    sizes: Sequence[int],
+    width: int,
+    multipliers: Sequence[int],
+    attention: Sequence[int],
+    patch: int,
+    heads: int,
+    groups: int,
+) -> None:
+    """Raise ValueError unless an example can be cut and halved as asked and channels divide into groups and heads."""
+    words = " x ".join(map(str, sizes))
+    if any(size % patch for size in sizes):
+        raise BadValue("patch", patch, f"does not divide examples of {words}: choose one that does")
+    if not multipliers:
+        raise BadValue("multipliers", [], "is empty: give one number per level, such as [1,2]")
+    for i, multiplier in enumerate(multipliers):
+        whole(f"multipliers[{i}]", multiplier, 1)
+    if width % groups:
+        raise BadValue("width", width, f"is not a multiple of groups={groups}")
+    side = min(sizes) // patch
+    if side <= 2 ** (len(multipliers) - 2):
+        raise BadValue(
+            "multipliers",
+            list(multipliers),
+            f"halves examples of {words} (patch {patch}) {len(multipliers) - 1} times, below one position: give fewer "
+            "multipliers",
+        )
+    for level in attention:
+        if isinstance(level, bool) or not isinstance(level, int) or not -len(multipliers) <= level < len(multipliers):
+            raise BadValue(
+                "attention",
+                list(attention),
+                f"names level {level!r}, but levels go from 0 to {len(multipliers) - 1} (or -1 for the coarsest)",
+            )
+        wide = width * multipliers[level]
+        if wide % heads:
+            raise BadValue("heads", heads, f"does not divide the {wide} channels of level {level}")

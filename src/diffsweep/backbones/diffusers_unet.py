@@ -74,8 +74,7 @@ class DiffusersUNet(nn.Module):
 
         `condition` is int64 (N,) or None. Returns (N, outputs * C, H, W).
         """
-        if x.shape[1:] != self.shape:
-            raise ValueError(f"this network was built for images of shape {self.shape}, got {tuple(x.shape[1:])}")
+        check.built_for(x, self.shape, "network", "images")
         if condition is not None and not self.classes:
             raise ValueError("this backbone has no classes but got labels: set backbone.classes to their number")
         if condition is None and self.classes:

@@ -182,8 +182,7 @@ class DiT(nn.Module):
 
         `condition` is int64 (N,) or None. Returns (N, outputs * C, H, W).
         """
-        if x.shape[1:] != self.shape:
-            raise ValueError(f"this dit was built for images of shape {self.shape}, got {tuple(x.shape[1:])}")
+        check.built_for(x, self.shape, "dit", "images")
         vector = F.silu(self.conditioning(logsnr, condition))
         h = self.enter(F.pixel_unshuffle(x, self.patch).flatten(2).transpose(1, 2)) + self.positions
         kept: list[Tensor] = []

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from diffsweep.backbones import check
 from diffsweep.backbones.conditioning import LIMIT
-from diffsweep.backbones.unet import check_levels
 from diffsweep.mistakes import BadValue, share
 
 # Shares of a residual branch, of attention, of the label and of a skip in what they are joined with (table 6).
@@ -193,7 +192,7 @@ class EDM2(nn.Module):
         check.integers(1, width=width, blocks=blocks, head=head, inputs=inputs, outputs=outputs)
         check.integers(0, classes=classes)
         share("dropout", dropout, one=False)
-        check_levels(image[1:], width, multipliers, attention, patch=1, heads=1, groups=1)
+        check.levels(image[1:], width, multipliers, attention, patch=1, heads=1, groups=1)
         self.shape = (inputs * image[0], *image[1:])
         self.inputs, self.outputs = inputs, outputs
         channels = [width * multiplier for multiplier in multipliers]
@@ -233,8 +232,7 @@ class EDM2(nn.Module):
 
         `condition` is int64 (N,) or None. Returns (N, outputs * C, H, W). While training, sets weights to unit length.
         """
-        if x.shape[1:] != self.shape:
-            raise ValueError(f"this edm2 was built for images of shape {self.shape}, got {tuple(x.shape[1:])}")
+        check.built_for(x, self.shape, "edm2", "images")
         if self.training and torch.is_grad_enabled():
             self.normalize()
         vector = self.conditioning(logsnr, condition)

@@ -80,8 +80,7 @@ class MLP(nn.Module):
 
         `condition` is int64 (N,) or None. Returns (N, outputs * dimensions).
         """
-        if x.shape[1:] != self.shape:
-            raise ValueError(f"this mlp was built for points of shape {self.shape}, got {tuple(x.shape[1:])}")
+        check.built_for(x, self.shape, "mlp", "points")
         vector = F.silu(self.conditioning(logsnr, condition))
         waves = [wave(frequency * x) for frequency in self.frequencies for wave in (torch.sin, torch.cos)]
         h = self.enter(torch.cat([x, *waves], 1))

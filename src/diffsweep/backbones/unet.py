@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from diffsweep.backbones import check
 from diffsweep.backbones.conditioning import Conditioning
-from diffsweep.mistakes import BadValue, share, whole
+from diffsweep.mistakes import share
 
 Layer = TypeVar("Layer", bound=nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear)
 
@@ -188,7 +188,7 @@ class UNet(nn.Module):
         check.integers(1, inputs=inputs, outputs=outputs)
         check.integers(0, classes=classes)
         share("dropout", dropout, one=False)
-        check_levels(sizes, width, multipliers, attention, patch, heads, groups)
+        check.levels(sizes, width, multipliers, attention, patch, heads, groups)
 
         levels = range(len(multipliers))
         attended = {level % len(multipliers) for level in attention}
@@ -219,8 +219,7 @@ class UNet(nn.Module):
 
         `condition` is int64 (N,) or None. Returns (N, outputs * channels, *sizes).
         """
-        if x.shape[1:] != self.shape:
-            raise ValueError(f"this unet was built for examples of shape {self.shape}, got {tuple(x.shape[1:])}")
+        check.built_for(x, self.shape, "unet", "examples")
         vector = F.silu(self.conditioning(logsnr, condition))
         h = self.enter(space_to_depth(x, self.patch))
         skips: list[Tensor] = []
@@ -237,42 +236,3 @@ class UNet(nn.Module):
             if level:
                 h = self.ups[level - 1](h, skips[-1].shape[2:])
         return depth_to_space(self.leave(h), self.patch)
-
-
-def check_levels(
-    sizes: Sequence[int],
-    width: int,
-    multipliers: Sequence[int],
-    attention: Sequence[int],
-    patch: int,
-    heads: int,
-    groups: int,
-) -> None:
-    """Raise ValueError unless an example can be cut and halved as asked and channels divide into groups and heads."""
-    words = " x ".join(map(str, sizes))
-    if any(size % patch for size in sizes):
-        raise BadValue("patch", patch, f"does not divide examples of {words}: choose one that does")
-    if not multipliers:
-        raise BadValue("multipliers", [], "is empty: give one number per level, such as [1,2]")
-    for i, multiplier in enumerate(multipliers):
-        whole(f"multipliers[{i}]", multiplier, 1)
-    if width % groups:
-        raise BadValue("width", width, f"is not a multiple of groups={groups}")
-    side = min(sizes) // patch
-    if side <= 2 ** (len(multipliers) - 2):
-        raise BadValue(
-            "multipliers",
-            list(multipliers),
-            f"halves examples of {words} (patch {patch}) {len(multipliers) - 1} times, below one position: give fewer "
-            "multipliers",
-        )
-    for level in attention:
-        if isinstance(level, bool) or not isinstance(level, int) or not -len(multipliers) <= level < len(multipliers):
-            raise BadValue(
-                "attention",
-                list(attention),
-                f"names level {level!r}, but levels go from 0 to {len(multipliers) - 1} (or -1 for the coarsest)",
-            )
-        wide = width * multipliers[level]
-        if wide % heads:
-            raise BadValue("heads", heads, f"does not divide the {wide} channels of level {level}")

@@ -1,14 +1,14 @@
-"""What a network costs: its parameters, and the floating-point operations of one call for one example.
+"""What a network costs: its parameters, the floating-point operations of a call, and the memory of a training step.
 
 They are counted on tensors without numbers, so that even a large network is counted in a moment.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -46,3 +46,31 @@ def call_flops(backbone: nn.Module, shape: Sequence[int], *, labelled: bool) -> 
     finally:
         backbone.train(was_training)
     return counter.get_total_flops()
+
+
+def activation_bytes(forward: Callable[[], object], weights: Iterable[Tensor]) -> int:
+    """How many bytes a backward pass needs of what a forward pass has computed, besides the weights.
+
+    A step takes these, a gradient for each weight, and what the optimizer and the averages keep: with Adam and one
+    average five times the weights in all, themselves included.
+
+    Args:
+        forward: What is differentiated; on the device "meta" nothing is computed.
+        weights: Which do not count.
+    """
+    own = {weight.untyped_storage()._cdata for weight in weights}
+    kept: dict[int, int] = {}
+    held: list[Tensor] = []
+
+    def pack(x: Tensor) -> Tensor:
+        storage = x.untyped_storage()
+        # Held, so that no two of them have one id.
+        held.append(x)
+        kept[storage._cdata] = storage.nbytes()
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+        # Held too, so that its graph lives until all is counted.
+        result = forward()
+    del result
+    return sum(size for storage, size in kept.items() if storage not in own)
