@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import io
 import itertools
 import json
@@ -285,6 +286,22 @@ def test_five_hundred_cells_make_a_few_megabytes(tmp_path: Path) -> None:
     write(comparison("five hundred", tmp_path, results), tmp_path / "report.html")
     assert (tmp_path / "report.html").stat().st_size < 4e6
     assert len(page_data(comparison("s", tmp_path, results))["strips"]) == 500
+
+
+def test_ten_thousand_cells_make_a_page_that_can_be_sent(tmp_path: Path) -> None:
+    one = made(tmp_path, 72, pictures=False)
+    results = [
+        result | {"cell": f"{seed:03d}{i:09d}", "overrides": result["overrides"].replace("seed=0", f"seed={seed}")}
+        for seed in range(139)
+        for i, result in enumerate(one)
+    ]
+    about = Comparison("many", tmp_path, parsed(results), configs={result["cell"]: {} for result in results})
+    write(about, tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text()
+    assert len(results) > 10_000
+    assert len(text) < 10e6
+    (packed,) = re.findall(r'<script type="application/gzip" id="data">([^<]*)<', text)
+    assert len(json.loads(gzip.decompress(base64.b64decode(packed)))["cells"]) == len(results)
 
 
 def test_nothing_finished_and_everything_failed_is_a_page_too(tmp_path: Path) -> None:

@@ -77,33 +77,35 @@ def effects(results: Sequence[Result], name: str, *chosen: str) -> list[Effect]:
     shared = [place for place in places.values() if len(place) > 1]
     options = list(dict.fromkeys(option for place in shared for option in place))
 
-    def gap_of(option: str, beside: str) -> float | None:
-        differences = [_gap(place[option], place[beside], name) for place in shared if {option, beside} <= place.keys()]
-        return sum(differences) / len(differences) if differences else None
-
     sign = -1 if larger_is_better(name) else 1
     # With gaps in the grid, the mean over all of an option's cells would compare it with others' easier places.
-    standing = {
-        option: sum(sign * gap for other in options if other != option and (gap := gap_of(option, other)) is not None)
-        for option in options
-    }
+    sums: dict[tuple[str, str], tuple[float, int]] = {}
+    for place in shared:
+        values = [(option, sign * _value(result, name)) for option, result in place.items()]
+        for i, (option, value) in enumerate(values):
+            for other, beside in values[:i]:
+                total, number = sums.get((option, other), (0.0, 0))
+                sums[option, other] = total + value - beside, number + 1
+    standing = dict.fromkeys(options, 0.0)
+    for (option, other), (total, number) in sums.items():
+        standing[option] += total / number
+        standing[other] -= total / number
     order, level = sorted(options, key=standing.__getitem__), statistics.level_for(len(options) - 1)
     found = []
     for option in order[1:]:
         pairs = [(place[option], place[order[0]]) for place in shared if {option, order[0]} <= place.keys()]
         if pairs:
-            gaps = tuple(_gap(a, b, name) for a, b in pairs)
+            gaps = tuple(_value(a, name) - _value(b, name) for a, b in pairs)
             wins = sum(sign * gap < 0 for gap in gaps)
             mean = statistics.mean_difference(pairs, name, level)
             found.append(Effect(option, order[0], mean, gaps, wins))
     return found
 
 
-def _gap(a: Result, b: Result, name: str) -> float:
-    first, second = a.value(name), b.value(name)
-    assert first is not None
-    assert second is not None
-    return first - second
+def _value(result: Result, name: str) -> float:
+    value = result.value(name)
+    assert value is not None
+    return value
 
 
 def _of_inference(key: str) -> bool:

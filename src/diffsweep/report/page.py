@@ -7,6 +7,7 @@ is made of both in the browser. Jinja escapes all text, the page's own script wr
 from __future__ import annotations
 
 import base64
+import gzip
 import json
 import time
 from collections.abc import Iterable
@@ -18,6 +19,9 @@ from diffsweep.report import export
 from diffsweep.report.bibliography import bibtex
 from diffsweep.report.comparison import Comparison
 from diffsweep.report.page_data import page_data
+
+# Characters of data above which a page holds them compressed.
+_PLAIN = 2_000_000
 
 ASSETS = Path(__file__).parent / "assets"
 
@@ -57,10 +61,13 @@ def render(comparison: Comparison, metric: str | None = None, *, live: str = "",
         # An end tag inside of a script would end it.
         return Markup((ASSETS / name).read_text(encoding="utf-8").replace("</script", "<\\/script"))
 
+    text = _json(data)
+    packed = base64.b64encode(gzip.compress(text.encode(), 6)).decode() if len(text) > _PLAIN else ""
     return environment.get_template("page.html").render(
         comparison=comparison,
         data=data,
-        json=Markup(_json(data)),
+        json=Markup(packed or text),
+        packed=bool(packed),
         asset=asset,
         made=time.strftime("%Y-%m-%d %H:%M"),
         downloads=list(_downloads(comparison)),

@@ -25,8 +25,8 @@ from diffsweep.sweep.store.record import Cell, Fit, read_metrics
 from diffsweep.sweep.store.result import Result, larger_is_better
 from diffsweep.sweep.store.signature import INFERENCE
 
-# Points of a training curve: more cannot be told apart on a screen.
-_POINTS = 200
+# Points of a training curve: more cannot be told apart on a screen; of many curves fewer, and so many together.
+_POINTS, _FEWEST, _ALL_POINTS = 200, 30, 20_000
 
 # Up to so many cells, each has so many images in the page, at full quality or not: that keeps it to a few megabytes.
 _IMAGES = ((60, 16, True), (150, 12, True), (300, 8, False), (1000, 6, False), (10**9, 0, False))
@@ -231,14 +231,14 @@ def _fits(results: Sequence[Result], runs: Path) -> list[dict[str, Any]]:
     for fit, places in members.items():
         same = {key: options[places[0]] for key, options in varying.items()}
         name = " ".join(f"{key}={value}" for key, value in same.items() if value != "-") or fit
-        drawn = curve(Fit(runs / "fits" / fit), name)
+        drawn = curve(Fit(runs / "fits" / fit), name, max(_FEWEST, min(_POINTS, _ALL_POINTS // len(members))))
         if drawn is not None:
             found.append(drawn)
     return found
 
 
-def curve(fit: Fit, name: str) -> dict[str, Any] | None:
-    """The training curve of a fit, which is called `name`; None if nothing is recorded of it."""
+def curve(fit: Fit, name: str, points: int = _POINTS) -> dict[str, Any] | None:
+    """The training curve of a fit that is called `name`, in about so many points; None if nothing is recorded."""
     try:
         lines = read_metrics(fit.metrics_file)
     except (ValueError, OSError):
@@ -246,7 +246,7 @@ def curve(fit: Fit, name: str) -> dict[str, Any] | None:
     if not lines:
         return None
     lines = [line for line in lines if line.get("loss") is not None] or lines
-    every = max(1, len(lines) // _POINTS)
+    every = max(1, len(lines) // points)
     kept = [*lines[::every], lines[-1]]
     return {
         "fit": fit.signature,

@@ -64,7 +64,7 @@ async function parts() {
   if (!answer.ok) return;
   const next = new DOMParser().parseFromString(await answer.text(), "text/html");
   for (const id of ["summary", "without", "downloads"]) find(id).replaceChildren(...next.getElementById(id).childNodes);
-  renew(JSON.parse(next.getElementById("data").textContent));
+  renew(await unpacked(next));
   linked();
 }
 
@@ -90,4 +90,4 @@ async function look() {
 }
 
 for (const event of ["toggle", "change"]) find("logs").addEventListener(event, () => { tail().catch(() => {}); });
-look();
+ready.then(look);

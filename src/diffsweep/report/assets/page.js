@@ -1,8 +1,16 @@
 "use strict";
 // Draws the page from the data beside it. Text goes into text nodes only: no value of a run becomes markup.
-let data = JSON.parse(document.getElementById("data").textContent);
+let data = null;
 const find = (id) => document.getElementById(id);
 const root = document.documentElement;
+
+// The data in a page; many are compressed.
+async function unpacked(page) {
+  const node = page.getElementById("data");
+  if (node.type !== "application/gzip") return JSON.parse(node.textContent);
+  const bytes = Uint8Array.from(atob(node.textContent), (one) => one.charCodeAt(0));
+  return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).json();
+}
 
 function make(tag, text, attributes = {}) {
   const node = document.createElement(tag);
@@ -55,8 +63,8 @@ function options(select, names, chosen) {
 
 // --- which table, which number ---------------------------------------------------------------------------------------
 
-let table = data.tables[0];
-let number = table ? table.metric : "";
+let table = null;
+let number = "";
 let grid = null;
 
 const value = (row) => (number === table.metric ? row.value : (row.numbers[number] || [null])[0]);
@@ -375,9 +383,20 @@ function axis(title, values, ratio) {
 
 const option = (row, factor) => row[`factor ${factor}`];
 
+// Of so many cells each is drawn; of more, every so many in the order of their number, the first and the last included.
+const DRAWN = 1500;
+
+function thinned(rows) {
+  const every = Math.ceil(rows.length / DRAWN);
+  return rows.filter((_, i) => i % every === 0 || i === rows.length - 1);
+}
+
 function pareto() {
   const key = find("against").value;
-  const rows = table.rows.filter((row) => value(row) !== null && row[key] !== null && row[key] !== undefined);
+  const all = table.rows.filter((row) => value(row) !== null && row[key] !== null && row[key] !== undefined);
+  // The best of them: what is far behind is told by the leaderboard.
+  const rows = [...all].sort((a, b) => (better(value(a), value(b)) ? -1 : 1)).slice(0, DRAWN);
+  find("drawn").textContent = rows.length < all.length ? `Drawn are the best ${count(rows.length)} of ${count(all.length)} cells.` : "";
   find("cost").hidden = rows.length === 0;
   if (!rows.length) return;
   // Cells that differ in their budget only make one line; the sampler is its colour, all else its dashes.
@@ -487,7 +506,8 @@ function heat() {
 
 function parallel() {
   // The best is drawn last, above all others.
-  const rows = table.rows.filter((row) => value(row) !== null).sort((a, b) => (better(value(a), value(b)) ? 1 : -1));
+  const ranked = table.rows.filter((row) => value(row) !== null).sort((a, b) => (better(value(a), value(b)) ? 1 : -1));
+  const rows = thinned(ranked);
   find("all").hidden = find("parallel").hidden = table.factors.length < 2 || rows.length < 2;
   if (find("parallel").hidden) return;
   const positive = rows.every((row) => value(row) > 0);
@@ -530,7 +550,8 @@ function parallel() {
     xaxis: { tickvals: [...axes.keys()], ticktext: axes.map((name) => short(name, room)), tickangle: 0,
       ticklabelposition: "outside right", range: [-0.05, axes.length - 0.3] } });
   find("shades").textContent = `A line is a cell; the bluer, the better; the thick one is the best. ${number}: `
-    + `${direction()}${wide ? ", on a logarithmic scale" : ""}.`;
+    + `${direction()}${wide ? ", on a logarithmic scale" : ""}.`
+    + (rows.length < ranked.length ? ` Drawn are ${count(rows.length)} of ${count(ranked.length)} cells.` : "");
 }
 
 // Curves of trainings that go on, of which no cell is finished.
@@ -729,4 +750,10 @@ find("number").addEventListener("change", (event) => { number = event.target.val
 find("against").addEventListener("change", pareto);
 for (const id of ["across", "down"]) find(id).addEventListener("change", heat);
 find("cell").addEventListener("change", (event) => choose(event.target.value));
-begin();
+const ready = unpacked(document).then((read) => {
+  data = read;
+  table = data.tables[0];
+  number = table ? table.metric : "";
+  begin();
+});
+ready.catch((error) => { find("protocol").textContent = `this browser cannot read the data: ${error.message}`; });
