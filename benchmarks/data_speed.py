@@ -258,24 +258,33 @@ def write_repeated(files: list[bytes], form: str, count: int, place: Path) -> Pa
 
 
 class Memory(threading.Thread):
-    """Watches the memory of this process: what it has of its own, and the pages of mapped files that it has in use."""
+    """Watches the memory of this process: its own, and pages of mapped files, which the system may take back.
+
+    Figures are GB above what there was at the start, when the libraries were loaded.
+    """
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
-        self.own = self.mapped = self.both = 0.0
-        self._stop_event = threading.Event()
+        self._first = self._most = self._look()
+        self._end = threading.Event()
 
     def run(self) -> None:
-        while not self._stop_event.wait(0.02):
-            status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-            own, mapped = (int(status[key].split()[0]) / 1e6 for key in ("RssAnon", "RssFile"))
-            self.own, self.mapped = max(self.own, own), max(self.mapped, mapped)
-            self.both = max(self.both, own + mapped)
+        while not self._end.wait(0.02):
+            self._most = np.maximum(self._most, self._look())
 
     def peaks(self) -> dict[str, float]:
-        self._stop_event.set()
+        self._end.set()
         self.join()
-        return {"peak_gb": self.both, "peak_own_gb": self.own, "peak_mapped_gb": self.mapped}
+        found = dict(zip(("own_gb", "mapped_gb"), (self._most - self._first).tolist(), strict=True))
+        return found | {"peak_gb_in_all": self._status("VmHWM")}
+
+    def _look(self) -> np.ndarray:
+        return np.array([self._status("RssAnon"), self._status("RssFile")])
+
+    @staticmethod
+    def _status(key: str) -> float:
+        status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+        return int(status[key].split()[0]) / 1e6
 
 
 def phase(name: str, path: Path, cache: Path) -> dict[str, float]:

@@ -148,6 +148,24 @@ def test_what_becomes_of_a_video_and_what_is_wrong_with_one(tmp_path: Path) -> N
         VideoFormat(PictureFormat(None, 1), 9).decode(whole)
 
 
+@pytest.mark.parametrize(("kind", "words"), [("gif", {}), ("webp", {"lossless": True}), ("png", {})])
+def test_equal_frames_of_which_a_writer_makes_one_are_several(kind: str, words: dict[str, Any]) -> None:
+    one, other, last = frames(0, 3)
+    written = [one, other, other, other, last]
+    buffer = io.BytesIO()
+    written[0].save(buffer, kind, save_all=True, append_images=written[1:], duration=[100, 100, 110, 100, 90], **words)
+
+    def decoded(count: int, stride: int) -> list[bytes]:
+        x = VideoFormat(PictureFormat(None, 1), count, stride).decode(buffer.getvalue())
+        return [x[0, i].tobytes() for i in range(count)]
+
+    assert decoded(5, 1) == [frame.tobytes() for frame in written]
+    assert decoded(2, 2) == [one.tobytes(), other.tobytes()]
+    assert decoded(3, 2) == [one.tobytes(), other.tobytes(), last.tobytes()]
+    with pytest.raises(BrokenPictureError, match="5 frames, fewer than 6"):
+        decoded(6, 1)
+
+
 def still(folder: Path) -> None:
     (folder / "clips").mkdir()
     frames(0)[0].save(folder / "clips" / "a.png")

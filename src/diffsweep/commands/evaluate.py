@@ -14,7 +14,9 @@ from diffsweep.sweep.store import query
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments to its parser."""
-    parser.add_argument("images", metavar="DIR_OR_NPZ", help="folder of pictures, or .npz or .npy file of uint8")
+    parser.add_argument(
+        "images", metavar="DIR_OR_NPZ", help="folder of pictures, videos or sounds, or .npz or .npy file of uint8"
+    )
     parser.add_argument(
         "overrides", nargs="*", metavar="OVERRIDE", help="as after `diffsweep train`, of what is measured"
     )
@@ -27,9 +29,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Score images that any program made, as a run's samples are scored; they enter the same tables.
+    """Score images, videos or sounds that any program made, as a run's samples are scored; they enter the same tables.
 
     The images are a folder of pictures (PNG, JPEG, WebP, BMP; with its subfolders), or an .npz or .npy file of uint8.
+    Where the reference is a dataset of videos or sounds, they are a folder or zip of these, read as dataset=video and
+    dataset=audio read them: so many frames from the first on; at its sample rate and length, as loud as they are.
     Labels in an .npz, as `labels` or arr_1, give the numbers by class as well. The reference is a dataset of conf/, or
     real images in the same forms; then choose the features by extractor=NAME.
     OVERRIDE says what is measured, as extractor=inception 'metric=[frechet,kernel]' evaluation.reference=test. Numbers
@@ -37,9 +41,10 @@ def run(options: argparse.Namespace) -> int:
     """
     words = _overrides(options)
     cfg, is_dataset = compose_external(words, options.reference, options.runs)
-    from diffsweep.runs.external import External, Pictures, read
+    from diffsweep.runs.external import External, Pictures, read, real_data
 
-    images, reference = read(options.images, options.size, options.corrupt), options.reference
+    real, reference = real_data(cfg) if is_dataset else None, options.reference
+    images = read(options.images, options.size, options.corrupt, real)
     if not is_dataset:
         reference = Pictures(_name(reference), read(reference, options.size, options.corrupt))
     external = External.of(

@@ -17,6 +17,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -30,9 +31,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from uuid import uuid4
 
 from diffsweep.data.collections import Members, collection, natural, stamp
-from diffsweep.data.collections.members import outcome
+from diffsweep.data.collections.members import outcome, unreadable
 from diffsweep.data.collections.names import printable
-from diffsweep.data.decoded_members import RESIDENT, DecodedMembers, drop_pages
+from diffsweep.data.decoded_members import RESIDENT, DecodedMembers
 from diffsweep.data.decoders import Decoded, Decoder
 from diffsweep.data.manifest import Manifest
 from diffsweep.data.packed import Captions, Packed
@@ -48,7 +49,6 @@ if TYPE_CHECKING:
 
 # Of the packed form: raise it when equal files would become other values or splits.
 _VERSION = 1
-_NAMED = 3
 # Members that are decoded at a time: a million waiting results would fill the memory.
 _AT_A_TIME = 512
 # Seconds between lines about how far it is, where no bar is drawn, and between states that can be gone on from.
@@ -322,14 +322,8 @@ class _Packer:
         if state.broken and (self.packing.broken == "refuse" or len(state.broken) == total):
             # With dataset.broken=skip nothing is decoded again.
             state.save()
-            first = sorted(state.broken)[:_NAMED]
-            named = [f"{printable(self.found.names[place])} ({state.broken[place]})" for place in first]
-            more = f" and {len(state.broken) - _NAMED:,} more" if len(state.broken) > _NAMED else ""
-            advice = "; dataset.broken=skip leaves them out" if len(state.broken) < total else ""
-            raise ValueError(
-                f"{len(state.broken):,} of the {total:,} {self._noun} in {self.path} cannot be read: "
-                f"{', '.join(named)}{more}{advice}"
-            )
+            what = f"{self._noun} in {self.path}"
+            raise unreadable(self.found, state.broken, what, "dataset.broken=skip leaves them out")
 
     def _keep(self, place: int, one: Decoded | str) -> None:
         if isinstance(one, str):
@@ -427,23 +421,32 @@ class _Packer:
 
 
 def _copied(values: np.ndarray, places: np.ndarray, file: Path, shape: tuple[int, ...]) -> Iterator[np.ndarray]:
-    """Write the values at these places, (N, channels, ...), with the first channels of `shape`; gives them in parts."""
+    """Write the values at these places, (N, channels, ...), with the first channels of `shape`; gives them in parts.
+
+    They are read by their place in the file: of a mapped one that is read here and there, pages stay in memory that
+    nobody has asked for.
+
+    Args:
+        values: mapped from a file.
+        places: of some of them, int64 (N,).
+        file: npy, to be written.
+        shape: of each, as it is written.
+    """
     import numpy as np
 
-    whole = (len(places), *shape)
-    if not len(places):
-        # A file without a byte cannot be mapped.
-        np.save(file, np.empty(whole, dtype=values.dtype))
-        return
-    x = np.lib.format.open_memmap(file, mode="w+", dtype=values.dtype, shape=whole)
-    step = max(1, RESIDENT // 32 // x[0].nbytes)
-    for start in range(0, len(places), step):
-        part = values[places[start : start + step], : shape[0]]
-        x[start : start + len(part)] = part
-        if start // step % 16 == 0:
-            drop_pages(values)
-            drop_pages(x)
-        yield part
+    assert isinstance(values, np.memmap)
+    values.flush()
+    size = values[0].nbytes
+    step = max(1, RESIDENT // 32 // size)
+    with Path(str(values.filename)).open("rb", buffering=0) as source, file.open("wb") as target:
+        header = {"descr": np.lib.format.dtype_to_descr(values.dtype), "fortran_order": False}
+        np.lib.format.write_array_header_1_0(target, {**header, "shape": (len(places), *shape)})
+        for start in range(0, len(places), step):
+            offsets = (values.offset + places[start : start + step] * size).tolist()
+            content = b"".join([os.pread(source.fileno(), size, offset) for offset in offsets])
+            part = np.frombuffer(content, values.dtype).reshape(-1, *values.shape[1:])[:, : shape[0]]
+            target.write(np.ascontiguousarray(part).data)
+            yield part
 
 
 class _Progress:

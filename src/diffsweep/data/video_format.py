@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import math
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from diffsweep.data.decode import BrokenPictureError, PictureFormat
@@ -20,6 +22,9 @@ MOST_FRAMES = 4096
 @dataclass(frozen=True)
 class VideoFormat:
     """What every video of a dataset becomes.
+
+    A frame that lasts k times as long as the shortest of those that are looked at counts k times: writers of animations
+    make one frame of several that are equal.
 
     Attributes:
         picture: what every frame becomes.
@@ -39,14 +44,15 @@ class VideoFormat:
         """
         import numpy as np
 
-        found: list[np.ndarray] = []
-        for number, frame in enumerate(_frames(content) if isinstance(content, bytes) else content):
-            if self.frames is not None and len(found) == self.frames:
-                break
-            if number % self.stride == 0:
-                found.append(self.picture.decode(frame))
-            if len(found) > MOST_FRAMES:
-                raise BrokenPictureError(f"more than {MOST_FRAMES:,} frames: take fewer with dataset.frames")
+        # A frame that lasts longer may be several, so that fewer may be enough.
+        most = MOST_FRAMES + 1 if self.frames is None else (self.frames - 1) * self.stride + 1
+        given = _frames(content) if isinstance(content, bytes) else ((frame, 0.0) for frame in content)
+        decoded = [(self.picture.decode(frame), duration) for frame, duration in islice(given, most)]
+        step = min((duration for _, duration in decoded if duration > 0), default=math.inf)
+        repeated = [frame for frame, duration in decoded for _ in range(max(1, round(duration / step)))]
+        found = repeated[:: self.stride][: self.frames]
+        if len(found) > MOST_FRAMES:
+            raise BrokenPictureError(f"more than {MOST_FRAMES:,} frames: take fewer with dataset.frames")
         wanted = 2 if self.frames is None else self.frames
         if len(found) < wanted:
             step = f" at dataset.stride={self.stride}" if self.stride > 1 else ""
@@ -67,8 +73,8 @@ def is_animated(content: bytes) -> bool:
         return False
 
 
-def _frames(content: bytes) -> Iterator[np.ndarray]:
-    """The frames of an animated picture as they are seen, (H, W, 3 or 4)."""
+def _frames(content: bytes) -> Iterator[tuple[np.ndarray, float]]:
+    """The frames of an animated picture as they are seen, (H, W, 3 or 4), and how long each lasts, in ms."""
     import numpy as np
     from PIL import Image, ImageSequence
 
@@ -81,7 +87,9 @@ def _frames(content: bytes) -> Iterator[np.ndarray]:
             with Image.open(io.BytesIO(content)) as picture:
                 for frame in ImageSequence.Iterator(picture):
                     opaque = frame.mode not in ("RGBA", "LA", "PA") and "transparency" not in frame.info
-                    yield np.asarray(frame.convert("RGB" if opaque else "RGBA"))
+                    pixels = np.asarray(frame.convert("RGB" if opaque else "RGBA"))
+                    # Some readers know it only now.
+                    yield pixels, float(frame.info.get("duration") or 0)
     except GeneratorExit:
         raise
     except Image.UnidentifiedImageError as error:

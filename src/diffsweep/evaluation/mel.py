@@ -18,6 +18,9 @@ from diffsweep.mistakes import BadValue, whole
 # Part of the extractor's identity: to be changed together with what `LogMel.forward` computes.
 ARCHITECTURE = "log mel, HTK scale, Hann window of 4 bands' widths, hop of a quarter; mean, std, rms change; dB / 10"
 
+# Samples that a sound must have for each band: two windows.
+SAMPLES_OF_BAND = 16
+
 # Power that counts as silence: 16 bits have no less.
 _SILENCE = 1e-10
 
@@ -37,7 +40,7 @@ class LogMel(nn.Module):
         super().__init__()
         self.bands = whole("bands", bands, 2)
         whole("sample_rate", sample_rate, 1)
-        self.size = 8 * bands
+        self.size = SAMPLES_OF_BAND // 2 * bands
         self.register_buffer("window", torch.hann_window(self.size), persistent=False)
         self.register_buffer("filters", _filters(sample_rate, self.size, bands), persistent=False)
 

@@ -57,18 +57,19 @@ def scatter(x: Tensor, path: Path) -> None:
     write_atomic(Path(path), _points(x.cpu()))
 
 
-def video(x: Tensor, path: Path) -> None:
+def video(x: Tensor, path: Path, width: int = WIDTH) -> None:
     """Write a GIF of videos side by side, which run again and again, whole or not at all.
 
     Args:
         x: uint8 (N, T, C, H, W) with C 1 or 3.
         path: of the GIF; its folder is made.
+        width: pixels that it is enlarged to, at most.
 
     Raises:
         ValueError: when there are none, or they are no such videos.
     """
     _check_pictures(x.flatten(0, 1))
-    _write_gif([_sheet(frame, WIDTH)[0] for frame in x.cpu().unbind(1)], [FRAME] * x.shape[1], path)
+    _write_gif([_sheet(frame, width)[0] for frame in x.cpu().unbind(1)], [FRAME] * x.shape[1], path)
 
 
 def animation(frames: Sequence[tuple[Tensor, Tensor]], path: Path) -> None:

@@ -246,7 +246,8 @@ def _warn(line: str | None) -> None:
 
 def _extractor(given: Extractor | ByKind, cfg: DictConfig, data: Data) -> Extractor:
     if isinstance(given, ByKind):
-        return given.extractor(data.modality.name, tuple(data.stored), cfg.paths.weights)
+        modality = data.modality
+        return given.extractor(modality.name, tuple(data.stored), cfg.paths.weights, modality.sample_rate)
     return given
 
 

@@ -1,4 +1,4 @@
-"""Images that somebody else made, measured as a run's samples are, and recorded as a cell of their own.
+"""Images, videos or sounds that somebody else made, measured as a run's samples are, and recorded as a cell.
 
 No model is known, so the images' content stands in its place: it names their fit, in which nothing was trained. The
 cell is named by that, the real data and what of the config shapes an evaluation.
@@ -13,6 +13,7 @@ import copy
 import dataclasses
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,13 +30,13 @@ from diffsweep.evaluation.evaluate import Evaluation
 from diffsweep.evaluation.extractor import Extractor
 from diffsweep.evaluation.features import Features
 from diffsweep.evaluation.images import Images, read_images
-from diffsweep.evaluation.pictures import grid
 from diffsweep.messages import say
 from diffsweep.runs.build import evaluation_settings, make_evaluation, trainer_settings
+from diffsweep.runs.foreign_clips import read_clips
 from diffsweep.runs.instantiate import make
-from diffsweep.runs.resample import SETTINGS, SHEET
+from diffsweep.runs.resample import SETTINGS, SHEETS
 from diffsweep.scoring.measure import measure
-from diffsweep.scoring.sample_files import GRID
+from diffsweep.scoring.sample_files import GRID, write_samples
 from diffsweep.scoring.saturation import saturated_share
 from diffsweep.settings import EvaluationSettings
 from diffsweep.sweep.store.lease import Lease
@@ -141,12 +142,10 @@ class External:
                 f"{wanted} samples of {name} cannot be measured: there are {len(images)} images, and a distance needs 2"
             )
         cfg = copy.deepcopy(cfg)
-        try:
+        dataset = real_data(cfg) if isinstance(reference, str) else reference
+        with _explained():
             cfg.evaluation.samples = wanted
-            dataset: Dataset | Pictures = make(cfg, "dataset") if isinstance(reference, str) else reference
             evaluation, settings = make_evaluation(cfg, dataset), evaluation_settings(cfg)
-        except (AttributeError, TypeError, RuntimeError, LookupError, OmegaConfBaseException) as error:
-            raise ValueError(f"this configuration cannot be built: {' '.join(str(error).split())}") from error
         if not isinstance(reference, str) and settings.reference != "train":
             raise ValueError(f"evaluation.reference={settings.reference}: the images of {dataset.name} have no splits")
         images, dataset = _alike(images, name, dataset)
@@ -215,7 +214,7 @@ class External:
             if self.counts["dataset"]["images"] == self.counts["external"]["images"]:
                 notes.insert(0, "these are the very images that they are compared with")
             measurement = dataclasses.replace(measurement, reference_split=None, note="; ".join(notes) or None)
-        resized = [] if self.images.resize == "none" else [f"images.size={self.images.shape[1]}"]
+        resized = [] if self.images.resize == "none" else [f"images.size={self.images.shape[-1]}"]
         return Result.of(
             self.cell.signature,
             self.cell.fit.signature,
@@ -252,7 +251,7 @@ class External:
     def _record(self, result: Result) -> None:
         cell, digest = self.cell, self.counts["external"]["images"]
         fit = cell.fit
-        grid(self.images.x[self.order[:GRID]], cell.samples_file)
+        write_samples(self.dataset.modality, self.images.x[self.order[:GRID]], cell.samples_file)
         cell.write_config(self.counts)
         if not fit.done:
             known = {"fit": fit.signature, "external": True, "steps": None, "images_digest": digest}
@@ -260,11 +259,31 @@ class External:
         cell.write_result(result)
 
 
-def read(path: str, size: int | None, corrupt: str) -> Images:
-    """Images from a folder or file, saying on standard error how many files were left out; see `read_images`."""
+def real_data(cfg: DictConfig) -> Dataset:
+    """The dataset of a config. Raises ValueError if it cannot be built."""
+    with _explained():
+        return make(cfg, "dataset")
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    try:
+        yield
+    except (AttributeError, TypeError, RuntimeError, LookupError, OmegaConfBaseException) as error:
+        raise ValueError(f"this configuration cannot be built: {' '.join(str(error).split())}") from error
+
+
+def read(path: str, size: int | None, corrupt: str, real: Dataset | None = None) -> Images:
+    """Images from a folder or file, or what else the real data are, saying how many files were left out.
+
+    See `read_images` and `read_clips`.
+    """
     # What `diffsweep sample` writes beside its samples shows many of them at once.
-    sheets = (SHEET,) if (Path(path) / SETTINGS).is_file() else ()
-    images = read_images(path, size=size, corrupt=corrupt, leave_out=sheets)
+    sheets = SHEETS if (Path(path) / SETTINGS).is_file() else ()
+    if real is None or real.modality.name not in ("videos", "sounds"):
+        images = read_images(path, size=size, corrupt=corrupt, leave_out=sheets)
+    else:
+        images = read_clips(Path(path), real.modality, real.stored, size=size, corrupt=corrupt, leave_out=sheets)
     for count, what in (
         (images.skipped, "skipped as corrupt"),
         (images.ignored, "ignored: no pictures by their names"),
@@ -276,8 +295,17 @@ def read(path: str, size: int | None, corrupt: str) -> Images:
 
 def _alike(images: Images, name: str, dataset: Dataset | Pictures) -> tuple[Images, Dataset | Pictures]:
     """Images and real data of one shape; what differs in no value but the number of equal channels is made so."""
-    if dataset.modality != IMAGES:
-        raise ValueError(f"{dataset.name} is made of {dataset.modality.name}, not of images")
+    noun = dataset.modality.name
+    if noun not in ("images", "videos", "sounds"):
+        raise ValueError(f"{dataset.name} is made of {noun}: images, videos and sounds can be read from files")
+    if noun != "images":
+        if images.shape != tuple(dataset.stored):
+            height, width = dataset.stored[-2:]
+            how = f"; --size {height} brings them to {height} x {height}" if height == width else ""
+            raise ValueError(
+                f"the {noun} of {name} are {images.shape}, those of {dataset.name} {tuple(dataset.stored)}{how}"
+            )
+        return images, dataset
     if isinstance(dataset, Pictures) and images.shape[0] == 1:
         dataset = dataclasses.replace(dataset, images=dataset.images.grey())
     if dataset.stored[0] == 1:

@@ -40,6 +40,8 @@ from diffsweep.trainer import make_trainer
 
 SETTINGS = "settings.json"
 SHEET = "grid.png"
+# Files that show many samples at once.
+SHEETS = (SHEET, "grid.gif", "grid.wav", "trajectory.gif")
 FRAMES = 60
 
 # Names of the files that `write` makes.

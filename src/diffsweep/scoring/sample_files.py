@@ -60,7 +60,7 @@ def write_samples(modality: Modality, samples: Tensor, path: Path) -> list[Path]
 
 
 def write_one(modality: Modality, sample: Tensor, path: Path) -> None:
-    """Write one sample (as stored) as a file of its own: PNG, GIF or WAV, by what it is.
+    """Write one sample (as stored) as a file of its own, at its own size: PNG, GIF or WAV, by what it is.
 
     Args:
         modality: what it is.
@@ -73,7 +73,7 @@ def write_one(modality: Modality, sample: Tensor, path: Path) -> None:
     assert modality.picture is not None
     count = modality.frames(tuple(sample.shape))
     if count > 1:
-        pictures.video(cut_frames(modality.picture(sample[None]), count), path.with_suffix(".gif"))
+        pictures.video(cut_frames(modality.picture(sample[None]), count), path.with_suffix(".gif"), width=1)
         return
     # An image keeps its opacity, which its picture does not.
     shown = sample if modality == IMAGES else modality.picture(sample[None])[0]

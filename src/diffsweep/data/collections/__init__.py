@@ -34,6 +34,10 @@ from diffsweep.data.collections.tar_shards import of_tar
 __all__ = ["Member", "Members", "collection", "file_names", "natural", "pictures", "stamp"]
 
 
+# What systems put beside files.
+_NO_DATA = frozenset(("Thumbs.db", "desktop.ini"))
+
+
 def stamp(path: Path) -> str:
     """A hash of name, size and time of change of every file of a collection: another if any is, for a stat each.
 
@@ -44,8 +48,9 @@ def stamp(path: Path) -> str:
     if not path.exists():
         raise ValueError(f"there is no file or folder {path}{how_to_get(path)}")
     sha = hashlib.sha256()
-    for line in sorted([f"{name}\0{info.st_size}\0{info.st_mtime_ns}\n" for name, info in _files(path)]):
-        sha.update(line.encode(errors="surrogateescape"))
+    lines = sorted([f"{name}\0{info.st_size}\0{info.st_mtime_ns}\n" for name, info in _files(path)])
+    for start in range(0, len(lines), 1024):
+        sha.update("".join(lines[start : start + 1024]).encode(errors="surrogateescape"))
     return sha.hexdigest()
 
 
@@ -86,9 +91,10 @@ def _files(path: Path) -> Iterator[tuple[str, os.stat_result]]:
         seen.add((place.st_dev, place.st_ino))
         with os.scandir(path / folder) as entries:
             for entry in entries:
-                if entry.name.startswith((".", "__MACOSX")) or entry.name in ("Thumbs.db", "desktop.ini"):
+                name = entry.name
+                if name[0] == "." or name in _NO_DATA or name.startswith("__MACOSX"):
                     continue
-                name = f"{folder}/{entry.name}" if folder else entry.name
+                name = f"{folder}/{name}" if folder else name
                 try:
                     if entry.is_dir():
                         waiting.append(name)

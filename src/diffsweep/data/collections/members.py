@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
 from typing import TYPE_CHECKING, TypeVar
 
-from diffsweep.data.collections.names import natural, one_line
+from diffsweep.data.collections.names import natural, one_line, printable
 from diffsweep.settings import Split
 
 if TYPE_CHECKING:
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     Content = bytes | list[bytes] | np.ndarray
 
 T = TypeVar("T")
+
+# Of the members that cannot be read so many are named.
+_NAMED = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +117,21 @@ class Members:
         """In the natural order of their names."""
         keys = [natural(name) for name in self.names]
         return self.take(sorted(range(len(keys)), key=keys.__getitem__))
+
+
+def unreadable(found: Members, broken: Mapping[int, str], what: str, advice: str) -> ValueError:
+    """The error about members that cannot be read: how many, and the first of them with the reason.
+
+    Args:
+        found: all members.
+        broken: why members cannot be read, by place in the list.
+        what: the members in words, as "pictures in photos".
+        advice: what to do about it, where some can be read.
+    """
+    first = [f"{printable(found.names[place])} ({broken[place]})" for place in sorted(broken)[:_NAMED]]
+    more = f" and {len(broken) - _NAMED:,} more" if len(broken) > _NAMED else ""
+    end = f"; {advice}" if len(broken) < len(found) else ""
+    return ValueError(f"{len(broken):,} of the {len(found):,} {what} cannot be read: {', '.join(first)}{more}{end}")
 
 
 def outcome(member: Member, use: Callable[[Content], T]) -> T | str:
