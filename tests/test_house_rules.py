@@ -30,6 +30,7 @@ GROUND = {
     "files",
     "former_names",
     "grid_geometry",
+    "hub",
     "messages",
     "mistakes",
     "philox",

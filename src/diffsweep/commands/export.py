@@ -12,7 +12,7 @@ from diffsweep.sweep.store.process import import_from
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments to its parser."""
     parser.add_argument("cell", metavar="CELL", help="a cell or fit (the beginning of its name), best or last")
-    parser.add_argument("folder", metavar="DIR", help="where to write it; must not be there")
+    parser.add_argument("folder", metavar="DIR", help="where to write it; must not be there; or hf://OWNER/NAME")
     parser.add_argument("--format", default="diffusers", metavar="NAME", help="diffusers, the only one (the default)")
     parser.add_argument("--licence", metavar="NAME", help="of the weights, for the model card, as apache-2.0")
     parser.add_argument("--data-licence", metavar="TEXT", help="of the data, where the card does not know it")

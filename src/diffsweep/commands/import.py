@@ -12,7 +12,7 @@ from diffsweep.project import train_command
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments to its parser."""
-    parser.add_argument("source", metavar="SOURCE", help="folder or file of the model")
+    parser.add_argument("source", metavar="SOURCE", help="folder or file of the model, or hf://OWNER/NAME")
     parser.add_argument("--dataset", metavar="NAME", required=True, help="an option of conf/dataset: its data")
     parser.add_argument("--config-dir", metavar="DIR", help="folder of options of your own")
     parser.add_argument("overrides", metavar="KEY=VALUE", nargs="*", help="more of the config, as dataset.path=photos/")

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
+import tempfile
 import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from diffsweep.hub import repository, send
 from diffsweep.mistakes import one_of
 from diffsweep.project import added_conf, main_conf
 from diffsweep.results.resample import SampleRequest, sample_request
@@ -62,7 +65,8 @@ def export_model(
 
     Args:
         run: a cell or training, as in `find`.
-        folder: must not be there, or be empty.
+        folder: must not be there, or be empty; or `hf://OWNER/NAME`, a repository of Hugging Face's hub that is made
+            if it is not there.
         format: diffusers.
         runs: folder of all runs.
         licence: of the weights, for the card.
@@ -73,6 +77,20 @@ def export_model(
         ValueError: for what is not there, or cannot be written in that format.
     """
     one_of("format", format, FORMATS)
+    name = repository(folder)
+    if name is not None:
+        with tempfile.TemporaryDirectory() as place:
+            written = export_model(
+                run,
+                Path(place) / name.rpartition("/")[2],
+                format=format,
+                runs=runs,
+                licence=licence,
+                data_licence=data_licence,
+                trust=trust,
+            )
+            send(written.folder, name)
+        return dataclasses.replace(written, folder=Path(folder))
     folder = Path(folder).absolute()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"{folder} is there already: choose another folder, or remove it")

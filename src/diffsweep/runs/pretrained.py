@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from diffsweep.hub import repository, snapshot
 from diffsweep.interop import checkpoint
 from diffsweep.mistakes import did_you_mean, shown
 from diffsweep.runs.trust import check_targets
@@ -91,7 +92,7 @@ def find(named: object, runs: str | Path) -> Pretrained:
     """The model of that name.
 
     Args:
-        named: Path of a folder or file, or the name of an imported fit.
+        named: Path of a folder or file, `hf://OWNER/NAME` of Hugging Face's hub, or the name of an imported fit.
         runs: Folder of all runs.
 
     Raises:
@@ -102,10 +103,12 @@ def find(named: object, runs: str | Path) -> Pretrained:
     fit = Fit(Path(runs) / "fits" / named)
     if not Path(named).exists() and "/" not in named and fit.folder.is_dir():
         return _of_fit(fit, named)
+    name = repository(named)
     try:
-        found = _read(named, _stamp(Path(named)))
+        place = Path(named) if name is None else snapshot(name, "model")
+        found = _read(str(place), _stamp(place))
         # Only a network that is no part of ours may name somebody's code.
-        check_targets(OmegaConf.create({"backbone": {"network": found.network}}), Path(named))
+        check_targets(OmegaConf.create({"backbone": {"network": found.network}}), place)
         return _Foreign(found)
     except ValueError as error:
         raise ValueError(f"pretrained={named}: {error}") from error
