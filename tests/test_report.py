@@ -28,16 +28,17 @@ from diffsweep.report import export, page, statistics
 from diffsweep.report.animation import clouds_motion, motion
 from diffsweep.report.bibliography import bibtex, entries
 from diffsweep.report.comparison import Comparison
-from diffsweep.report.factors import effects, factors
+from diffsweep.report.factors import effects, factors, shown_options
 from diffsweep.report.failure import Failure
 from diffsweep.report.format import with_error
 from diffsweep.report.page import write
 from diffsweep.report.page_data import page_data
 from diffsweep.report.thumbnails import strip
+from diffsweep.report.verdict import verdict
 from diffsweep.sweep.plan.jobs import Job, LaunchRecord
 from diffsweep.sweep.plan.plan import Plan, SignedConfig
 from diffsweep.sweep.store.record import Fit
-from diffsweep.sweep.store.result import Result
+from diffsweep.sweep.store.result import Measure, Result
 from finished_runs import DIGITS, finish
 from made_runs import SAMPLERS, WORTH, made
 
@@ -184,8 +185,8 @@ def test_the_answer_names_winner_margin_certainty_and_cost(tmp_path: Path) -> No
     results = made(tmp_path, 72, pictures=False)
     best = min(results, key=lambda result: result["fd_digits"])
     assert (best["sampler"], best["schedule"], best["nfe"]) == ("dpmpp_2m", "cosine", 50)
-    won, took, *more = page_data(comparison("s", tmp_path, results))["tables"][0]["answer"]
-    assert not more
+    won, beside, took = page_data(comparison("s", tmp_path, results))["tables"][0]["answer"]
+    assert beside == "The first is 5.2 times what real data reach, 0.2000: undertrained, or too few steps."
     assert won.startswith(
         "sampler=dpmpp_2m schedule=cosine sampler.nfe=50 is best with 95 % confidence: fd_digits 1.040"
     )
@@ -352,6 +353,55 @@ def test_the_bibliography_of_a_sweep_has_also_what_its_defaults_brought(tmp_path
     assert "2206.00364" in (tmp_path / "report.html").read_text()
 
 
+@pytest.mark.parametrize(
+    ("measure", "said"),
+    [
+        (Measure("fd", 0.65, 0.6, 0.7, 0.2), "3.2 times what real data reach, 0.2000: undertrained, or too few steps"),
+        (Measure("fd", 0.5, 0.45, 0.55, 0.2), "2.5 times what real data reach, 0.2000"),
+        (Measure("fd", 0.25, 0.23, 0.27, 0.2), "1.2 times what real data reach, 0.2000: near real data"),
+        (Measure("fd", 0.25, 0.19, 0.31, 0.2), "as good as real data: real data reach 0.2000"),
+        (Measure("fd", 300.0, floor=0.2), "1500 times what real data reach, 0.2000: undertrained, or too few steps"),
+        (
+            Measure("kd", 0.02, 0.01, 0.03, -0.001),
+            "above what real data reach, -0.001000, which is zero but for chance",
+        ),
+        (
+            Measure("kd", -0.002, -0.004, 0.0, -0.001),
+            "below zero by chance, which an estimate without bias may be near zero: real data reach -0.001000",
+        ),
+        (Measure("precision_x", 0.48, 0.4, 0.5, 0.9), "53 % of what real data reach, 0.9000"),
+        (Measure("precision_x", 0.88, 0.8, 0.95, 0.9), "as good as real data: real data reach 0.9000"),
+        (Measure("fd", 0.5), ""),
+        (Measure("fd", None, floor=0.2), ""),
+    ],
+)
+def test_a_number_beside_that_of_real_data_in_words(measure: Measure, said: str) -> None:
+    assert verdict(measure) == said
+
+
+def test_options_have_the_digits_that_tell_them_apart() -> None:
+    assert shown_options(["0.00012345678901234", "0.0098765432109876", "-"]) == ["0.0001235", "0.009877", "-"]
+    assert shown_options(["0.12345678", "0.12345699"]) == ["0.1234568", "0.123457"]
+    kept = ["1234567890", "0.001", "1e-3", "v1.2.3.4.5"]
+    assert shown_options(kept) == kept
+
+
+def test_a_search_is_reported_with_readable_numbers(tmp_path: Path) -> None:
+    results = made(tmp_path, 4, pictures=False)
+    rates = [0.0012345678901234567, 0.00023456789012345, 0.034567890123456, 0.00045678901234567]
+    for result, rate in zip(results, rates, strict=True):
+        result["overrides"] += f" optimizer.lr={rate!r}"
+    found = page_data(comparison("search", tmp_path, results))
+    assert {row["factor optimizer.lr"] for row in found["tables"][0]["rows"]} == {
+        "0.001235",
+        "0.0002346",
+        "0.03457",
+        "0.0004568",
+    }
+    # What repeats a cell has all digits.
+    assert any(repr(rates[0]) in cell["command"] for cell in found["cells"].values())
+
+
 # --- a real browser ---------------------------------------------------------------------------------------------------
 
 
@@ -482,6 +532,45 @@ def test_a_reader_sorts_filters_enlarges_and_reads_at_night(browser: Any, tmp_pa
     ]
     assert [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []
     assert [entry for entry in browser.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")] == []
+
+
+@pytest.mark.slow
+def test_axes_are_brushed_and_moved_with_a_mouse(browser: Any, tmp_path: Path) -> None:
+    from selenium.webdriver.common.action_chains import ActionChains
+    from selenium.webdriver.common.by import By
+
+    write(comparison("axes", tmp_path, made(tmp_path, 24, pictures=False)), tmp_path / "report.html")
+    browser.set_window_size(1200, 1000)
+    browser.get(f"file://{tmp_path}/report.html")
+    wait(browser, "document.querySelectorAll('#parallel .rail').length", 3)
+    browser.execute_script("find('parallel').scrollIntoView({ block: 'center' })")
+
+    def axes() -> list[str]:
+        rails = browser.find_elements(By.CSS_SELECTOR, "#parallel .rail")
+        return [str(rail.get_attribute("data-axis")) for rail in rails]
+
+    assert axes() == ["sampler", "sampler.nfe", "fd_digits"]
+    # The upper half of the axis of network calls: 20 and 50.
+    rail = browser.find_elements(By.CSS_SELECTOR, "#parallel .rail")[1]
+    tall = rail.size["height"] // 2
+    drag = ActionChains(browser).move_to_element_with_offset(rail, 0, -2).click_and_hold()
+    drag.move_by_offset(0, -tall // 2).move_by_offset(0, -tall // 2 + 6).release().perform()
+    wait(browser, "find('brushed').textContent.startsWith('12 of 24 cells')")
+    wait(browser, "find('shown').textContent", "12 of 24 cells")
+    assert set(cells_of(browser, "nfe")) == {"20", "50"}
+    assert browser.execute_script("return document.querySelectorAll('#parallel .brush').length") == 1
+    # The first axis by its name to the last place.
+    wide = browser.execute_script("const { xaxis } = find('parallel')._fullLayout; return xaxis.l2p(1) - xaxis.l2p(0)")
+    grip = browser.find_elements(By.CSS_SELECTOR, "#parallel .grip")[0]
+    drag = ActionChains(browser).move_to_element(grip).click_and_hold()
+    drag.move_by_offset(int(wide), 0).move_by_offset(int(wide), 0).release().perform()
+    wait(browser, "document.querySelector('#parallel .rail').dataset.axis", "sampler.nfe")
+    assert axes() == ["sampler.nfe", "fd_digits", "sampler"]
+    assert browser.execute_script("return find('brushed').textContent").startswith("12 of 24 cells")
+    # A click lets go.
+    ActionChains(browser).click(browser.find_elements(By.CSS_SELECTOR, "#parallel .rail")[0]).perform()
+    wait(browser, "find('shown').textContent", "24 of 24 cells")
+    assert browser.execute_script("return document.documentElement.scrollWidth <= innerWidth")
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ from diffsweep.report.failure import Failure
 from diffsweep.report.format import count, duration, things, with_error
 from diffsweep.report.overrides import override_values
 from diffsweep.report.protocol import MeasurementProtocol, by_protocol, with_main_number
+from diffsweep.report.verdict import verdict
 from diffsweep.sweep.store.record import Cell
 from diffsweep.sweep.store.result import CHOICES, Result, larger_is_better
 
@@ -120,7 +121,8 @@ def answer(rows: Sequence[Result], name: str, ties: set[str], names: Sequence[st
             f"{names[0]} is best {sure}: {_number(best, name)}, {margin} {how} than the next, {names[1]}"
             f"{_calls(rows[1]) if rows[1].nfe != best.nfe else ''}."
         )
-    return [*sentences, _cost(rows)]
+    said = verdict(best.measure(name))
+    return [*sentences, *([f"The first is {said}."] if said else []), _cost(rows)]
 
 
 def _short(value: str) -> str:

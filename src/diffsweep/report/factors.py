@@ -52,6 +52,25 @@ def factors(results: Sequence[Result]) -> dict[str, list[str]]:
     return found
 
 
+def shown_factors(results: Sequence[Result]) -> dict[str, list[str]]:
+    """The factors, with numbers to as many digits as tell their options apart, at least four; a search draws them."""
+    return {name: shown_options(options) for name, options in factors(results).items()}
+
+
+def shown_options(options: Sequence[str]) -> list[str]:
+    """The options of a factor as people read them; those that are no long numbers stay as they are."""
+    long = {option for option in options if _is_long(option)}
+    for places in range(4, 17):
+        known = {option: f"{float(option):.{places}g}" if option in long else option for option in options}
+        if len(set(known.values())) == len(known):
+            return [known[option] for option in options]
+    return list(options)
+
+
+def _is_long(option: str) -> bool:
+    return len(option) > 7 and re.fullmatch(r"[-+]?\d*\.\d+(e[-+]?\d+)?", option) is not None
+
+
 def effects(results: Sequence[Result], name: str, *chosen: str) -> list[Effect]:
     """Each option of a factor beside its best one, best first; empty if no two cells differ in this factor only.
 

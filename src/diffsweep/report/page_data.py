@@ -11,7 +11,7 @@ from typing import Any
 from diffsweep.project import train_command
 from diffsweep.report import export, statistics
 from diffsweep.report.comparison import Comparison, answer, cell_name, common_options, tables
-from diffsweep.report.factors import effects, factors
+from diffsweep.report.factors import effects, factors, shown_factors
 from diffsweep.report.failure import by_reason
 from diffsweep.report.flat_config import flat_config
 from diffsweep.report.leaderboard import absent_numbers, version_warning
@@ -19,6 +19,7 @@ from diffsweep.report.protocol import TITLES, differing_fields
 from diffsweep.report.saturation import is_saturated, saturation_notes, share_text
 from diffsweep.report.statistics import Difference
 from diffsweep.report.thumbnails import sound, strip
+from diffsweep.report.verdict import verdict
 from diffsweep.sweep.plan.jobs import LaunchRecord
 from diffsweep.sweep.store.override_words import split
 from diffsweep.sweep.store.record import Cell, Fit, read_metrics
@@ -89,7 +90,8 @@ def page_data(comparison: Comparison, metric: str | None = None) -> dict[str, An
 def _table(rows: Sequence[Result], apart: str) -> dict[str, Any]:
     """One leaderboard: cells of one protocol, best first; `apart` says what sets it apart from others."""
     name = rows[0].metric
-    varying = factors(rows)
+    varying, raw = shown_factors(rows), factors(rows)
+    shown = {key: dict(zip(raw[key], varying[key], strict=True)) for key in raw}
     best, differences = statistics.differences_to_best(rows, name)
     ties = {result.cell for result in statistics.ties_with_best(rows, name)} if best is not None else set[str]()
     numbers = list(dict.fromkeys(one for result in rows for one in result.measured))
@@ -120,8 +122,8 @@ def _table(rows: Sequence[Result], apart: str) -> dict[str, Any]:
         "effects": {
             factor: [
                 {
-                    "option": effect.option,
-                    "beside": effect.beside,
+                    "option": shown[factor][effect.option],
+                    "beside": shown[factor][effect.beside],
                     "mean": effect.mean and effect.mean.value,
                     "half": effect.mean and effect.mean.half,
                     "pairs": list(effect.pairs),
@@ -151,7 +153,9 @@ def _numbers(result: Result, behind: Difference | None, names: Sequence[str]) ->
         "operations": result.nfe and result.call_flops and result.nfe * result.call_flops,
         "floor": main.floor,
         "saturated": share_text(result.saturated) if is_saturated(result) else "",
-        "numbers": {name: [measure.value, measure.half] for name, measure in measures.items()},
+        "numbers": {
+            name: [measure.value, measure.half, measure.floor, verdict(measure)] for name, measure in measures.items()
+        },
     }
 
 
@@ -226,7 +230,9 @@ def _fits(results: Sequence[Result], runs: Path) -> list[dict[str, Any]]:
     for i, result in enumerate(results):
         members.setdefault(result.fit, []).append(i)
     # A sampler is no part of a training's name, even if all of its cells that are finished have the same.
-    varying = {key: options for key, options in factors(results).items() if re.split("[./]", key)[0] not in INFERENCE}
+    varying = {
+        key: options for key, options in shown_factors(results).items() if re.split("[./]", key)[0] not in INFERENCE
+    }
     found = []
     for fit, places in members.items():
         same = {key: options[places[0]] for key, options in varying.items()}

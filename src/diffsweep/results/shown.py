@@ -10,11 +10,12 @@ from pathlib import Path
 import pandas as pd
 
 from diffsweep.report.comparison import PLUS_MINUS, answer, cell_name, tables
-from diffsweep.report.factors import factors
-from diffsweep.report.format import count, duration, number, with_error
+from diffsweep.report.factors import shown_factors
+from diffsweep.report.format import count, duration, with_error
 from diffsweep.report.live import near
 from diffsweep.report.statistics import ties_with_best
 from diffsweep.report.thumbnails import strip
+from diffsweep.report.verdict import verdict
 from diffsweep.results.table import load_results
 from diffsweep.sweep.plan.plan import Plan
 from diffsweep.sweep.store.record import Cell
@@ -70,7 +71,7 @@ class RunResult:
         rows = [(group, option) for group, option in result.options.items() if group in CHOICES]
         rows.append(("network calls", count(result.nfe)))
         measures = [result.main, *(result.measure(name) for name in result.measured if name != result.metric)]
-        rows += [(measure.name, _measured(measure, named=False) + _floor(measure)) for measure in measures[:8]]
+        rows += [(measure.name, _measured(measure, named=False) + _beside_floor(measure)) for measure in measures[:8]]
         rows.append(("samples", f"{count(result.samples)} in {duration(result.sample_seconds)}"))
         rows.append(("training", f"{count(result.fit_steps)} steps in {duration(result.fit_seconds)}"))
         if result.note:
@@ -105,7 +106,7 @@ class SweepTable(pd.DataFrame):
     def __repr__(self) -> str:
         lines = [f"sweep {self.plan.name}"]
         for rows in tables(self.found).values():
-            varying = factors(rows)
+            varying = shown_factors(rows)
             lines += [f"  {_measured(row.main)}  {cell_name(varying, i, row)}" for i, row in enumerate(rows)]
         return "\n".join([*lines, *(f"  no result: {reason}" for reason in dict.fromkeys(self.failures.values()))])
 
@@ -129,7 +130,7 @@ def sweep_table(plan: Plan, found: Sequence[Result], failures: Mapping[str, str]
 
 
 def _leaderboard(rows: Sequence[Result], runs: Path) -> str:
-    name, varying = rows[0].metric, factors(rows)
+    name, varying = rows[0].metric, shown_factors(rows)
     ties = {result.cell for result in ties_with_best(rows, name)}
     names = [cell_name(varying, i, result) for i, result in enumerate(rows)]
     lines = []
@@ -145,9 +146,7 @@ def _leaderboard(rows: Sequence[Result], runs: Path) -> str:
         lines.append(f"<tr><td>{_picture(Cell.of(result, runs)) if place < _ROWS else ''}</td>{cells}</tr>")
     heads = ["", *varying, name, "network calls", "sampling"]
     head = "".join(f'<th style="text-align: left">{escape(text)}</th>' for text in heads)
-    floor = rows[0].main.floor
-    reached = [f"Real data reach {number(floor)}."] if floor is not None else []
-    said = " ".join([*answer(rows, name, ties, names), *reached])
+    said = " ".join(answer(rows, name, ties, names))
     return f"<p>{escape(said)}</p><table><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
 
 
@@ -156,8 +155,9 @@ def _measured(measure: Measure, named: bool = True) -> str:
     return f"{measure.name} {shown}" if named else shown
 
 
-def _floor(measure: Measure) -> str:
-    return f" (floor {number(measure.floor)})" if measure.floor is not None else ""
+def _beside_floor(measure: Measure) -> str:
+    said = verdict(measure)
+    return f" ({said})" if said else ""
 
 
 def _picture(cell: Cell) -> str:

@@ -144,12 +144,14 @@ function leaderboard() {
     }
   });
   find("protocol").textContent = table.protocol;
+  find("direction").textContent = direction();
   find("shown").textContent = `${rows.length} of ${rows.length} cells`;
 }
 
 function filtered() {
   const words = find("find").value.toLowerCase().split(/\s+/).filter(Boolean);
-  if (words.length) grid.setFilter((row) => words.every((word) => row.name.toLowerCase().includes(word)));
+  const passes = (row) => words.every((word) => row.name.toLowerCase().includes(word)) && within(row);
+  if (words.length || brushes.size) grid.setFilter(passes);
   else grid.clearFilter();
 }
 
@@ -433,10 +435,30 @@ function pareto() {
   const legend = (name, drawn) => traces.push({ ...drawn, x: [null], y: [null], name: short(name), hoverinfo: "skip" });
   if (colours.length > 1) colours.forEach((name, i) => legend(name, coloured(i, 0)));
   if (dashes.length > 1 && apart) dashes.forEach((name, i) => legend(name || "as it is", look(GREY, "circle", i)));
+  traces.push(...floorLines(rows, rows.map((row) => row[key])));
   const words = { nfe: "network calls a sample", sampling: "seconds of sampling, all samples of a cell",
     operations: "floating-point operations a sample", training: "seconds of training" }[key];
   draw("pareto", traces, { xaxis: axis(words, rows.map((row) => row[key]), 8),
-    yaxis: axis(`${number}, ${direction()}`, rows.map(value), 3) });
+    yaxis: axis(`${number}, ${direction()}`, [...rows.map(value), ...floors(rows)], 3) });
+}
+
+// What real data reach against real data, of each cell that knows it; on a logarithmic axis nothing else has a place.
+function floors(rows) {
+  const known = rows.map((row) => (row.numbers[number] || [])[2]).filter((one) => one !== null && one !== undefined);
+  return rows.every((row) => value(row) > 0) ? known.filter((one) => one > 0) : known;
+}
+
+// A line at the floor, and a band where cells have several.
+function floorLines(rows, xs) {
+  const known = floors(rows);
+  if (!known.length) return [];
+  const low = Math.min(...known), high = Math.max(...known), ends = [Math.min(...xs), Math.max(...xs)];
+  const line = (y, more) => ({ x: ends, y: [y, y], mode: "lines", hoverinfo: "text",
+    text: `real against real: ${digits(low)}${high > low ? ` to ${digits(high)}` : ""}`,
+    line: { color: GREY, width: 1.5, dash: "dot" }, name: "real against real", ...more });
+  return high > low
+    ? [line(low, { showlegend: false }), line(high, { fill: "tonexty", fillcolor: "rgba(128, 136, 144, .25)" })]
+    : [line(low)];
 }
 
 function worth() {
@@ -515,19 +537,28 @@ function parallel() {
   const along = wide ? Math.log : (one) => one;
   const low = Math.min(...numbers), high = Math.max(...numbers);
   const spread = (one) => (high > low ? (along(one) - along(low)) / (along(high) - along(low)) : 0.5);
-  const orders = table.factors.map((name) => sorted([...new Set(table.rows.map((row) => option(row, name)))]));
+  const orders = new Map(table.factors.map(
+    (name) => [name, sorted([...new Set(table.rows.map((row) => option(row, name)))])]));
   const level = (order, at) => (order.length > 1 ? at / (order.length - 1) : 0.5);
-  const axes = [...table.factors, number];
-  const shades = 12, lines = Array.from({ length: shades + 1 }, () => ({ x: [], y: [], text: [] }));
+  const names = [...table.factors, number];
+  const axes = [...arranged.filter((name) => names.includes(name)), ...names.filter((name) => !arranged.includes(name))];
+  for (const name of brushes.keys()) if (!names.includes(name)) brushes.delete(name);
+  // Where a cell stands on an axis, from 0 to 1.
+  const stand = (row, name) => {
+    if (!orders.has(name)) return value(row) === null ? NaN : spread(value(row));
+    return level(orders.get(name), orders.get(name).indexOf(option(row, name)));
+  };
+  within = (row) => [...brushes].every(([name, [from, to]]) => stand(row, name) >= from && stand(row, name) <= to);
+  const shades = 12, lines = Array.from({ length: shades + 2 }, () => ({ x: [], y: [], text: [] }));
   const good = (row) => (larger() ? spread(value(row)) : 1 - spread(value(row)));
   rows.forEach((row, i) => {
-    const line = lines[i === rows.length - 1 ? shades : Math.min(shades - 1, Math.floor(good(row) * shades))];
+    const line = lines[!within(row) ? shades + 1 : i === rows.length - 1 ? shades
+      : Math.min(shades - 1, Math.floor(good(row) * shades))];
     line.x.push(...axes.keys(), null);
     // Lines in one place would hide each other.
     const beside = rows.length > 1 ? (0.5 - i / (rows.length - 1)) * 0.4 : 0;
-    const levels = orders.map((order, j) => level(order, order.indexOf(option(row, table.factors[j])))
-      + beside / Math.max(1, order.length - 1));
-    line.y.push(...levels, spread(value(row)), null);
+    line.y.push(...axes.map((name) => stand(row, name)
+      + (orders.has(name) ? beside / Math.max(1, orders.get(name).length - 1) : 0)), null);
     line.text.push(...axes.map(() => `${short(row.name, 200)}: ${measured(value(row), half(row))}`), "");
   });
   // From orange over grey to blue, which all eyes tell apart.
@@ -538,20 +569,88 @@ function parallel() {
   };
   const traces = lines.map((line, i) => ({ ...line, mode: "lines", hoverinfo: "text", showlegend: false,
     line: { color: mix(Math.min(1, i / (shades - 1))), width: i === shades ? 5 : 1.5 } }));
+  // Behind all others, and silent.
+  traces.unshift({ ...traces.pop(), hoverinfo: "skip", line: { color: "rgba(128, 136, 144, .2)", width: 1 } });
   const room = Math.max(5, Math.floor((width("parallel") - 60) / axes.length / 7.5));
   const panel = getComputedStyle(root).getPropertyValue("--panel");
   const note = (x, y, text) => (
     { x, y, text, xanchor: "left", xshift: 4, showarrow: false, bgcolor: panel, font: { size: 12 } });
-  const notes = orders.flatMap((order, i) => order.map((one, at) => note(i, level(order, at), short(one, room))));
-  for (const one of [low, high]) notes.push(note(axes.length - 1, spread(one), digits(one, 3)));
+  const notes = axes.flatMap((name, i) => (orders.get(name) || []).map(
+    (one, at) => note(i, level(orders.get(name), at), short(one, room))));
+  for (const one of [low, high]) notes.push(note(axes.indexOf(number), spread(one), digits(one, 3)));
   draw("parallel", traces, { annotations: notes, yaxis: { visible: false, range: [-0.24, 1.24] },
-    height: Math.max(400, 110 + 20 * Math.max(...orders.map((order) => order.length))),
+    height: Math.max(400, 110 + 20 * Math.max(...[...orders.values()].map((order) => order.length))),
     margin: { l: 20, r: 20, t: 20, b: 40 },
     xaxis: { tickvals: [...axes.keys()], ticktext: axes.map((name) => short(name, room)), tickangle: 0,
       ticklabelposition: "outside right", range: [-0.05, axes.length - 0.3] } });
   find("shades").textContent = `A line is a cell; the bluer, the better; the thick one is the best. ${number}: `
     + `${direction()}${wide ? ", on a logarithmic scale" : ""}.`
     + (rows.length < ranked.length ? ` Drawn are ${count(rows.length)} of ${count(ranked.length)} cells.` : "");
+  find("brushed").textContent = brushes.size
+    ? `${count(ranked.filter(within).length)} of ${count(ranked.length)} cells pass through the ranges; the leaderboard shows them.`
+    : "Drag along an axis to choose a range of it, click it to let go; drag the name of an axis to move it.";
+  handles(axes);
+}
+
+// Axes as the reader has put them, and the ranges that are chosen on them, as shares of their length.
+let arranged = [];
+const brushes = new Map();
+let within = () => true;
+
+// What a pointer takes hold of: along each axis, and at its name.
+function handles(axes) {
+  const box = find("parallel"), { xaxis, yaxis, _size: size } = box._fullLayout;
+  for (const old of box.querySelectorAll(".rail, .grip")) old.remove();
+  const gap = axes.length > 1 ? xaxis.l2p(1) - xaxis.l2p(0) : size.w;
+  const put = (kind, x, y, wide, high, axis) => {
+    const node = make("div", null, { class: kind, "data-axis": axis });
+    node.style.cssText = `left: ${x}px; top: ${y}px; width: ${wide}px; height: ${high}px`;
+    box.append(node);
+    return node;
+  };
+  axes.forEach((name, i) => {
+    const x = size.l + xaxis.l2p(i);
+    const rail = put("rail", x - 9, size.t, 18, size.h, name), mark = make("div", null, { class: "brush" });
+    const span = (from, to) => {
+      const top = yaxis.l2p(Math.max(from, to)), below = yaxis.l2p(Math.min(from, to));
+      mark.style.cssText = `top: ${top}px; height: ${below - top}px`;
+    };
+    if (brushes.has(name)) { span(...brushes.get(name)); rail.append(mark); }
+    const at = (event) => yaxis.p2l(Math.min(size.h, Math.max(0, event.clientY - rail.getBoundingClientRect().top)));
+    held(rail, (event) => {
+      const from = at(event);
+      rail.append(mark);
+      return { move: (next) => span(from, at(next)), end: (last) => {
+        const ends = [from, at(last)].sort((a, b) => a - b);
+        if (Math.abs(yaxis.l2p(ends[0]) - yaxis.l2p(ends[1])) < 4) brushes.delete(name);
+        else brushes.set(name, ends);
+        parallel();
+        filtered();
+      } };
+    });
+    const grip = put("grip", x, size.t + size.h, Math.min(Math.max(20, gap - 8), size.l + size.w - x), 30, name);
+    held(grip, (event) => ({
+      move: (next) => { grip.style.transform = `translateX(${next.clientX - event.clientX}px)`; },
+      end: (last) => {
+        const to = Math.min(axes.length - 1, Math.max(0, i + Math.round((last.clientX - event.clientX) / gap)));
+        arranged = axes.filter((one) => one !== name);
+        arranged.splice(to, 0, name);
+        parallel();
+      },
+    }));
+  });
+}
+
+// From the press of a button to its release, wherever the pointer goes meanwhile.
+function held(node, begin) {
+  node.addEventListener("pointerdown", (event) => {
+    if (event.button) return;
+    event.preventDefault();
+    node.setPointerCapture(event.pointerId);
+    const { move, end } = begin(event);
+    node.addEventListener("pointermove", move);
+    node.addEventListener("pointerup", (last) => { node.removeEventListener("pointermove", move); end(last); }, { once: true });
+  });
 }
 
 // Curves of trainings that go on, of which no cell is finished.
@@ -588,7 +687,9 @@ function choose(cell) {
   const known = data.cells[cell], strip = data.strips[cell];
   const row = data.tables.flatMap((one) => one.rows).find((one) => one.cell === cell);
   const parts = [make("h3", row.name)];
-  parts.push(listed(Object.entries(row.numbers).map(([key, [one, reach]]) => [key, measured(one, reach)])));
+  parts.push(listed(Object.entries(row.numbers).map(([key, [one, reach, , said]]) => [
+    `${key} (${table.larger_numbers.includes(key) ? "larger" : "smaller"} is better)`,
+    measured(one, reach) + (said ? `: ${said}` : "")])));
   const result = recorded(cell);
   if (known.command) {
     const commit = result.git_commit
