@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from diffsweep.diffusion import GaussianMixture, Level, Sampler
+from diffsweep.diffusion.condition import Condition
 from diffsweep.diffusion.fitting import fit_spacing
 from diffsweep.diffusion.schedules import VE
 from diffsweep.diffusion.solvers import UniPC
@@ -45,7 +46,7 @@ def main() -> None:
     parts = mixtures()
     quantiles = torch.special.ndtri((torch.arange(101, dtype=torch.float64) + 0.5) / 101)[:, None]
 
-    def denoise(x: Tensor, level: Level, condition: Tensor | None = None) -> Tensor:
+    def denoise(x: Tensor, level: Level, condition: Condition | None = None) -> Tensor:
         return torch.cat([part(rows, level) for part, rows in zip(parts, x.chunk(len(parts)), strict=True)])
 
     lines = []

@@ -2,8 +2,8 @@
 
 The networks are the finished trainings of a folder of runs, each sampled from the same noises by every candidate.
 
-    python train.py paths.runs=NETWORKS backbone.classes=10 seed=0,1 -m
-    python train.py paths.runs=NETWORKS backbone.classes=10 experiment=fashion_mnist training.steps=1500
+    python train.py paths.runs=NETWORKS condition=label seed=0,1 -m
+    python train.py paths.runs=NETWORKS condition=label experiment=fashion_mnist training.steps=1500
     python benchmarks/sampler_networks.py NETWORKS              # goes on where it was stopped
     python benchmarks/sampler_networks.py NETWORKS --report     # the table from the JSON
 """
@@ -49,7 +49,7 @@ class Network:
     def __init__(self, fit: Fit, guidance: str, samples: int) -> None:
         cfg = OmegaConf.load(fit.cells()[0].config_file)
         assert isinstance(cfg, DictConfig)
-        chosen = composed(f"guidance={guidance} backbone.classes={cfg.backbone.classes} sampler=dpmpp_2m")
+        chosen = composed(f"guidance={guidance} condition=label sampler=dpmpp_2m")
         cfg.guidance, cfg.sampler = (
             OmegaConf.to_container(chosen[key], resolve=True) for key in ("guidance", "sampler")
         )
@@ -60,7 +60,11 @@ class Network:
         self.scoring = scoring
         self.main = scoring.evaluation.main
         self.baseline = Baseline.of(
-            scoring.model.dataset, scoring.evaluation, scoring.settings, balanced=scoring.model.conditional, show=False
+            scoring.model.dataset,
+            scoring.evaluation,
+            scoring.settings,
+            balanced=bool(scoring.model.conditioners),
+            show=False,
         )
 
     def distance(self, sampler: Sampler) -> float | None:

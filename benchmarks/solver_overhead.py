@@ -34,6 +34,7 @@ from solver_accuracy import CONF, HERE, PACKAGES, k_sampling
 from torch import Tensor, nn
 
 from diffsweep.diffusion import Denoiser, Sampler
+from diffsweep.diffusion.condition import Condition
 from diffsweep.diffusion.target import Eps
 
 SHAPE = (4, 1, 8, 8)
@@ -54,7 +55,7 @@ class Tiny(nn.Module):
         # A list, for nn.Module makes setting an attribute dear.
         self.calls = [0]
 
-    def forward(self, x: Tensor, time: Tensor | None = None, condition: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, time: Tensor | None = None, condition: Condition | None = None) -> Tensor:
         self.calls[0] += 1
         return self.layers(x)
 

@@ -16,7 +16,6 @@ def training_settings(**changes: Any) -> TrainingSettings:
         "decay": "linear",
         "clip": None,
         "flip": False,
-        "drop_labels": 0.0,
         "ema_decay": 0.9,
         "seed": 3,
     }

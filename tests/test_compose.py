@@ -245,7 +245,7 @@ REAL = [
     ["extractor=digits", "logger=csv", "optimizer=muon"],
     ["sampler.nfe=5", "sampler.nfe=50", "sampler={nfe:9}"],
     ["training.steps=20", "training.steps=2e3", "training.clip=null", "training.decay='linear'"],
-    ["backbone.classes=10", "backbone.attention=[]", "backbone.attention=[0,-1]", "backbone.absent=1"],
+    ["condition=label", "backbone.attention=[]", "backbone.attention=[0,-1]", "backbone.absent=1"],
     ["dataset.sigma_data=0.5", "dataset.shape=[3,4,4]", "dataset.shape.1=4"],
     ["seed=1", "evaluation.seed=7", "evaluation.samples=32", "+evaluation.note=x", "ema.decay=0.99"],
     ["paths.runs=elsewhere", "paths.data=${oc.env:HOME}", "guidance.scale=3", "schedule.size=9"],

@@ -47,7 +47,7 @@ TRAINERS = [path for path in OPTIONS if path.parent.name == "trainer"]
 ON_CPU = ["trainer.accelerator=cpu", "trainer.devices=1", "trainer.strategy=auto"]
 
 # Classifier-free guidance needs a model that is told labels.
-LABELLED = ["backbone.classes=10"]
+LABELLED = ["condition=label"]
 
 POINTS = ("checkerboard", "mixture", "moons", "spirals", "swissroll")
 
@@ -55,7 +55,7 @@ POINTS = ("checkerboard", "mixture", "moons", "spirals", "swissroll")
 OWN_PICTURES = f"dataset.path={ROOT / 'docs'}"
 
 # A model that is there already, with its parts; what asks for one of them asks for all.
-IMPORTED = ["schedule=imported", "diffuser=imported", "backbone=imported"]
+IMPORTED = ["schedule=imported", "diffuser=imported", "backbone=imported", "condition=imported"]
 
 # Four videos of stripes and four decaying sines, 8x8 and 2,048 samples.
 CLIPS = ROOT / "tests" / "data" / "clips"
@@ -72,7 +72,7 @@ COMPANIONS = {
     **{f"backbone=unet_{side}": ["dataset=images", f"dataset.size={side}", OWN_PICTURES] for side in (128, 256, 512)},
     **{f"{group}=images": ["dataset=images", "dataset.size=8", OWN_PICTURES] for group in ("dataset", "extractor")},
     **{f"dataset={name}": ["dataset.size=8", OWN_PICTURES] for name in ("celeba", "emoji", "imagenet")},
-    **{f"{group}=imported": IMPORTED for group in ("schedule", "diffuser", "backbone", "guidance/output")},
+    **{f"{group}=imported": IMPORTED for group in ("schedule", "diffuser", "backbone", "condition", "guidance/output")},
     "metric=spatial": ["extractor=inception"],
     **{
         f"extractor={name}": [f"evaluation.extractor.model={model}", "evaluation.extractor.weights=w.safetensors"]
@@ -87,7 +87,7 @@ COMPANIONS = {
     **dict.fromkeys(("extractor=tones", "extractor=audio"), SOUNDS),
     "dataset=video": ["dataset.size=8", "dataset.frames=4", f"dataset.path={CLIPS / 'video'}"],
     "dataset=audio": ["dataset.length=2048", f"dataset.path={CLIPS / 'audio'}"],
-    **dict.fromkeys(("guidance=cfg", "guidance=cfgpp", "guidance=interval", "guidance=rescaled"), LABELLED),
+    **{f"guidance={name}": LABELLED for name in ("apg", "cfg", "cfgpp", "each", "interval", "rescaled", "zero_star")},
     "trainer=ddp": ON_CPU,
     "trainer=gpu": ON_CPU,
     "trainer=gpu_fast": ON_CPU,
@@ -330,7 +330,7 @@ REFUSED = [
     (["training.warmup=-1"], "training.warmup=-1"),
     (["training.decay=cosin"], "must be constant, linear or cosine"),
     (["training.clip=0"], "training.clip=0"),
-    (["training.drop_labels=1"], "training.drop_labels=1"),
+    (["condition=label", "condition.label.drop=1"], "condition.label.drop=1"),
     (["backbone.inputs=2"], "backbone.inputs=2 must be 1"),
     (["backbone.outputs=2"], "backbone.outputs=2 must be 1"),
     (["backbone.width=-4"], "width"),

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from diffsweep.backbones import MLP
 from diffsweep.diffusion import CLEAN, Denoise, Denoiser, GaussianMixture, Level, Sampler, Schedule, Target
+from diffsweep.diffusion.condition import Condition
 from diffsweep.diffusion.consistency import Consistency, ConsistencyDistillation, ConsistencyTraining
 from diffsweep.diffusion.loss import PseudoHuber, SquaredError
 from diffsweep.diffusion.noise import Anew
@@ -52,7 +53,7 @@ class Linear(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.tensor(weight))
 
-    def forward(self, x: Tensor, logsnr: Tensor, condition: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, logsnr: Tensor, condition: Condition | None = None) -> Tensor:
         return self.weight * x
 
 
@@ -153,7 +154,7 @@ def test_the_teachers_step_is_second_order_and_the_flow_is_consistent() -> None:
 def test_the_teachers_last_step_is_its_own_denoised_x() -> None:
     """Whatever the teacher would say of clean data."""
 
-    def teacher(x: Tensor, level: Level, condition: Tensor | None = None) -> Tensor:
+    def teacher(x: Tensor, level: Level, condition: Condition | None = None) -> Tensor:
         return 0.3 * x
 
     x = torch.randn(5, 1, dtype=torch.float64)
@@ -168,7 +169,7 @@ def test_both_levels_see_the_same_dropout() -> None:
             super().__init__()
             self.masks: list[Tensor] = []
 
-        def forward(self, x: Tensor, logsnr: Tensor, condition: Tensor | None = None) -> Tensor:
+        def forward(self, x: Tensor, logsnr: Tensor, condition: Condition | None = None) -> Tensor:
             self.masks.append(nn.functional.dropout(torch.ones_like(x)))
             return x * self.masks[-1]
 

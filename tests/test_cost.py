@@ -11,7 +11,11 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from torch import Tensor, nn
 
+from conditions import label
 from diffsweep.backbones import MLP, UNet
+from diffsweep.conditioners import Label
+from diffsweep.conditioners.conditioned import conditioned
+from diffsweep.diffusion.condition import Condition
 from diffsweep.runs import stages
 from diffsweep.sweep.store.record import Run
 from diffsweep.training.cost import call_flops
@@ -38,17 +42,18 @@ def test_published_multiplications(name: str, billions: float, tolerance: float)
     """Of table 1 of arXiv 2212.09748 and table 2 of 2312.02696, which count a multiplication with its addition once."""
     shape = (4, 32, 32) if name.startswith("dit") else (4, 64, 64)
     outputs = 2 if name.startswith("dit") else 1
-    found = call_flops(option(name, shape, classes=1000, outputs=outputs), shape, labelled=True)
+    network = conditioned(option(name, shape, outputs=outputs), {"label": Label(1000)})
+    found = call_flops(network, shape, label(0))
     assert found == pytest.approx(2e9 * billions, rel=tolerance)
 
 
 def test_layers_are_counted_and_the_network_is_left_alone() -> None:
     network = MLP((2,), width=16, depth=1)
-    assert call_flops(network, (2,), labelled=False) == TINY_MLP
+    assert call_flops(network, (2,)) == TINY_MLP
     assert network.training
     assert {weight.device.type for weight in network.parameters()} == {"cpu"}
     unet = UNet((1, 8, 8), width=8, multipliers=[1], groups=4, attention=[])
-    (whole, half) = (call_flops(unet, (1, 8, 8), labelled=False), call_flops(unet.eval(), (1, 8, 8), labelled=False))
+    (whole, half) = (call_flops(unet, (1, 8, 8)), call_flops(unet.eval(), (1, 8, 8)))
     assert whole == half
     assert not unet.training
 
@@ -56,12 +61,12 @@ def test_layers_are_counted_and_the_network_is_left_alone() -> None:
 class ReadsNumbers(nn.Module):
     """A network that looks at its input, which tensors without numbers do not have."""
 
-    def forward(self, x: Tensor, logsnr: Tensor, condition: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, logsnr: Tensor, condition: Condition | None = None) -> Tensor:
         return x if x.sum().item() > 0 else -x
 
 
 def test_a_network_that_needs_numbers_is_not_counted() -> None:
-    assert call_flops(ReadsNumbers(), (2,), labelled=False) is None
+    assert call_flops(ReadsNumbers(), (2,)) is None
 
 
 def test_a_run_tells_and_records_what_its_network_costs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -127,7 +127,7 @@ COUPLED = [
     "dataset.size=${oc.env:SIZE}",
     "training.batch_size=${.steps}",
     "seed=0,4",
-    "++ema.decay=0.9,'${oc.select:training.drop_labels}'",
+    "++ema.decay=0.9,'${oc.select:training.clip}'",
 ]
 STUDY = """
     # @package _global_
@@ -140,7 +140,7 @@ STUDY = """
           dataset.size: ${oc.env:SIZE}
           training.batch_size: '"${training.steps}"'
           seed: 0,4
-          ema.decay: 0.9,"${training.drop_labels}"
+          ema.decay: 0.9,"${training.clip}"
     """
 
 

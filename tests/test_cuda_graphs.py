@@ -118,7 +118,7 @@ def test_a_training_keeps_nothing_that_a_later_step_overwrites(name: str, how: A
     ("sampler", "how"), [("recommended", "step"), ("recommended", "blocks"), ("ddpm", "step"), ("unipc", "step")]
 )
 def test_a_sampler_keeps_nothing_that_a_later_call_overwrites(sampler: str, how: Any, replays: Replays) -> None:
-    cfg = composed(*IMAGES, f"sampler={sampler}", "sampler.nfe=6", "backbone.classes=10", "guidance=cfg")
+    cfg = composed(*IMAGES, f"sampler={sampler}", "sampler.nfe=6", "condition=label", "guidance=cfg")
     samples = []
     for settings in ({}, {"compile": how, "cuda_graphs": True}):
         scoring = Components.of(cfg).scoring

@@ -44,7 +44,7 @@ IMAGES = ["dataset=digits", "backbone.width=8", "backbone.groups=4", "backbone.h
 
 # Networks and diffusers whose step is followed, each with all that such a step has.
 STEPS = {
-    "unet": [*IMAGES, "training.flip=true", "backbone.classes=10"],
+    "unet": [*IMAGES, "training.flip=true", "condition=label"],
     "mlp": [*TINY],
     "learned weight and adaptive times": [
         *TINY,
@@ -75,15 +75,12 @@ def training(cfg: DictConfig, trainer: Any = None) -> tuple[Training, Callable[.
         model.dataset.encode,
         fitting.optimizer,
         settings,
-        conditional=model.conditional,
         trainer=trainer,
     )
 
     def batches(source: Any, **keys: Any) -> Batches:
-        classes = model.dataset.classes if model.conditional else 0
-        return Batches(
-            source, fitting.objective.draw, settings, classes, shape=model.dataset.shape, counter=True, **keys
-        )
+        draw, told = fitting.objective.draw, model.conditioners
+        return Batches(source, draw, settings, told, shape=model.dataset.shape, counter=True, **keys)
 
     return module, batches
 
@@ -213,13 +210,17 @@ def test_a_loss_that_diverges_is_found_a_line_later(tmp_path: Path, monkeypatch:
 
 
 def collected(batches: Batches) -> list[list[Tensor]]:
-    """x0, u and eps of each batch."""
-    return [[batch.x0, batch.u, batch.eps, batch.labels] for batch in batches]
+    """x0, u, eps, labels and who has one, of each batch."""
+    return [
+        [batch.x0, batch.u, batch.eps, batch.condition["label"].value, batch.condition["label"].present]
+        for batch in batches
+        if batch.condition is not None
+    ]
 
 
 @pytest.mark.parametrize("ranks", [2, 4])
 def test_shares_of_a_batch_are_the_same_numbers_and_no_more_are_drawn(ranks: int) -> None:
-    cfg = composed(*STEPS["unet"], "training.steps=6", "training.drop_labels=0.4")
+    cfg = composed(*STEPS["unet"], "training.steps=6", "condition.label.drop=0.4")
     _, batches = training(cfg)
     stored = torch.randint(0, 256, (20, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     source = Examples(stored, torch.arange(20) % 10)
@@ -247,7 +248,8 @@ def test_shares_of_a_batch_are_the_same_numbers_and_no_more_are_drawn(ranks: int
     # Every epoch has every example once: two of 20 in five batches of eight.
     seen = torch.cat([batch[0] for batch in whole[:5]]).double().square().sum((1, 2, 3))
     assert seen.unique(return_counts=True)[1].tolist() == [2] * 20
-    assert any(bool((batch[3] == 10).any()) for batch in whole)
+    assert len(whole) == 6
+    assert any(not bool(batch[4].all()) for batch in whole)
 
 
 def environment(port: int, rank: int) -> dict[str, str]:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from diffsweep.diffusion import Denoiser, Diffuser, GaussianMixture, Level, Schedule, Target, renoise, transfer
+from diffsweep.diffusion.condition import Condition
 from diffsweep.diffusion.generators import uniforms
 from diffsweep.diffusion.loss import SquaredError
 from diffsweep.diffusion.schedules import VE, Cosine, Rectified, Tabulated, linear_betas
@@ -151,7 +152,7 @@ class Constant(torch.nn.Module):
         self.value = value
         self.seen: list[tuple[Tensor, Tensor]] = []
 
-    def forward(self, x: Tensor, logsnr: Tensor, condition: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, logsnr: Tensor, condition: Condition | None = None) -> Tensor:
         self.seen.append((x, logsnr))
         return torch.full_like(x, self.value)
 
@@ -267,7 +268,7 @@ def test_a_small_network_learns_the_oracle() -> None:
                 torch.nn.Linear(64, 1),
             )
 
-        def forward(self, x: Tensor, logsnr: Tensor, condition: Tensor | None = None) -> Tensor:
+        def forward(self, x: Tensor, logsnr: Tensor, condition: Condition | None = None) -> Tensor:
             return self.layers(torch.cat([x, logsnr[:, None].to(x) / 5], 1))
 
     diffuser = Diffuser(V(), Uniform(), Output(), SquaredError())
@@ -292,7 +293,7 @@ class ExactNetwork(torch.nn.Module):
         super().__init__()
         self.schedule, self.target, self.mixture, self.sigma_data = schedule, target, mixture, sigma_data
 
-    def forward(self, seen: Tensor, logsnr: Tensor, condition: Tensor | None = None) -> Tensor:
+    def forward(self, seen: Tensor, logsnr: Tensor, condition: Condition | None = None) -> Tensor:
         there = self.schedule.path(logsnr.to(torch.float64)).like(seen)
         x = seen * (there.alpha**2 * self.sigma_data**2 + there.sigma**2).sqrt()
         x0 = self.mixture(x, Level(there.alpha[:, 0], there.sigma[:, 0]))

@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import Tensor
 
+from conditions import label
 from diffsweep.diffusion import CLEAN, Denoise, GaussianMixture, Level, Sampler, Schedule, transfer
+from diffsweep.diffusion.condition import Condition
 from diffsweep.diffusion.guidance import (
     DPS,
     Autoguidance,
@@ -25,12 +27,15 @@ from diffsweep.diffusion.guidance import (
     ClassifierFree,
     Clip,
     Dynamic,
+    EachCondition,
     Guidance,
     Inpaint,
     Interval,
     Keep,
+    Projected,
     Rescaled,
     Unguided,
+    ZeroStar,
 )
 from diffsweep.diffusion.noise import SDE, Resample
 from diffsweep.diffusion.schedules import VE, Cosine, Rectified, linear_betas
@@ -50,21 +55,22 @@ LEVEL = Level(0.6, 0.8)
 
 
 class Labelled:
-    """The exact denoiser of a mixture whose labels are its components; label K means no label. Counts its rows."""
+    """The exact denoiser of a mixture whose labels are its components. Counts its rows."""
 
     def __init__(self) -> None:
         self.calls: list[int] = []
 
-    def __call__(self, x: Tensor, level: Level, condition: Tensor | None = None) -> Tensor:
+    def __call__(self, x: Tensor, level: Level, condition: Condition | None = None) -> Tensor:
         assert condition is not None
         self.calls.append(len(x))
         answers = torch.stack([one(x, level) for one in (*COMPONENTS, WHOLE)])
-        return answers[condition, torch.arange(len(x))]
+        label = condition["label"]
+        return answers[label.value.masked_fill(~label.present, K), torch.arange(len(x))]
 
 
-def points(n: int = 6) -> tuple[Tensor, Tensor]:
+def points(n: int = 6) -> tuple[Tensor, Condition]:
     x = torch.randn(n, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    return x, torch.arange(n) % K
+    return x, Condition.of(label=torch.arange(n) % K)
 
 
 def score(mixture: GaussianMixture, x: Tensor, level: Level) -> Tensor:
@@ -86,9 +92,11 @@ def tweedie(x: Tensor, level: Level, score: Tensor) -> Tensor:
 @pytest.mark.parametrize("scale", [0.0, 0.5, 1.0, 3.0])
 def test_classifier_free_guidance_mixes_the_exact_scores(scale: float) -> None:
     x, labels = points()
-    guided = ClassifierFree(K, scale)(Labelled(), [])(x, LEVEL, labels)
+    guided = ClassifierFree(scale)(Labelled(), [])(x, LEVEL, labels)
     without = score(WHOLE, x, LEVEL)
-    with_ = torch.stack([score(COMPONENTS[k], x[i : i + 1], LEVEL)[0] for i, k in enumerate(labels.tolist())])
+    with_ = torch.stack(
+        [score(COMPONENTS[k], x[i : i + 1], LEVEL)[0] for i, k in enumerate(labels["label"].value.tolist())]
+    )
     torch.testing.assert_close(guided, tweedie(x, LEVEL, without + scale * (with_ - without)))
 
 
@@ -100,8 +108,8 @@ def test_classifier_free_guidance_is_the_papers() -> None:
     def eps(x0: Tensor) -> Tensor:
         return (x - LEVEL.alpha * x0) / LEVEL.sigma
 
-    guided = eps(ClassifierFree(K, 1 + w)(denoise, [])(x, LEVEL, labels))
-    with_, without = eps(denoise(x, LEVEL, labels)), eps(denoise(x, LEVEL, torch.full_like(labels, K)))
+    guided = eps(ClassifierFree(1 + w)(denoise, [])(x, LEVEL, labels))
+    with_, without = eps(denoise(x, LEVEL, labels)), eps(denoise(x, LEVEL, labels.absent()))
     torch.testing.assert_close(guided, (1 + w) * with_ - w * without)
 
 
@@ -109,18 +117,18 @@ def test_classifier_free_guidance_is_the_papers() -> None:
     ("guidance", "level", "rows"),
     [
         (Unguided(), LEVEL, [6]),
-        (ClassifierFree(K, 0.0), LEVEL, [6]),
-        (ClassifierFree(K, 1.0), LEVEL, [6]),
-        (ClassifierFree(K, 2.0), LEVEL, [12]),
-        (Rescaled(K, 1.0), LEVEL, [6]),
-        (Rescaled(K, 2.0), LEVEL, [12]),
-        (CFGpp(K, 0.5), LEVEL, [12]),
-        (Interval(K, 2.0, 0.5, 1.5), LEVEL, [12]),
-        (Interval(K, 1.0, 0.5, 1.5), LEVEL, [6]),
-        (Interval(K, 2.0, 0.5, 1.5), Level(1.0, 0.5), [6]),
-        (Interval(K, 2.0, 0.5, 1.5), Level(1.0, 1.5), [12]),
-        (Interval(K, 2.0, 0.5, 1.5), Level(0.0, 1.0), [6]),
-        (Interval(K, 2.0, 0.5, math.inf), Level(0.0, 1.0), [12]),
+        (ClassifierFree(0.0), LEVEL, [6]),
+        (ClassifierFree(1.0), LEVEL, [6]),
+        (ClassifierFree(2.0), LEVEL, [12]),
+        (Rescaled(1.0), LEVEL, [6]),
+        (Rescaled(2.0), LEVEL, [12]),
+        (CFGpp(0.5), LEVEL, [12]),
+        (Interval(2.0, 0.5, 1.5), LEVEL, [12]),
+        (Interval(1.0, 0.5, 1.5), LEVEL, [6]),
+        (Interval(2.0, 0.5, 1.5), Level(1.0, 0.5), [6]),
+        (Interval(2.0, 0.5, 1.5), Level(1.0, 1.5), [12]),
+        (Interval(2.0, 0.5, 1.5), Level(0.0, 1.0), [6]),
+        (Interval(2.0, 0.5, math.inf), Level(0.0, 1.0), [12]),
         (Autoguidance(WHOLE, 1.0), LEVEL, [6]),
         (Autoguidance(WHOLE, 2.0), LEVEL, [6]),
     ],
@@ -134,8 +142,8 @@ def test_the_cost_is_one_pass_or_one_of_twice_the_rows(guidance: Guidance, level
 
 def test_the_interval_guides_inside_and_only_there() -> None:
     x, labels = points()
-    interval = Interval(K, 3.0, 0.5, 1.5)(Labelled(), [])
-    always = ClassifierFree(K, 3.0)(Labelled(), [])
+    interval = Interval(3.0, 0.5, 1.5)(Labelled(), [])
+    always = ClassifierFree(3.0)(Labelled(), [])
     for noise in (0.1, 0.5, 0.51, 1.0, 1.5, 1.51, 20.0):
         level = Level(1.0, noise)
         expected = always if 0.5 < noise <= 1.5 else Labelled()
@@ -148,11 +156,11 @@ def test_rescaling_gives_each_sample_its_deviation_back(phi: float, scale: float
     x, labels = points()
     wanted, other = torch.randn(2, 6, 3, 4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * 3
 
-    def denoise(x: Tensor, level: Level, condition: Tensor | None = None) -> Tensor:
+    def denoise(x: Tensor, level: Level, condition: Condition | None = None) -> Tensor:
         return torch.cat([wanted, other])
 
-    plain = ClassifierFree(K, scale)(denoise, [])(x, LEVEL, labels)
-    got = Rescaled(K, scale, phi)(denoise, [])(wanted, LEVEL, labels)
+    plain = ClassifierFree(scale)(denoise, [])(x, LEVEL, labels)
+    got = Rescaled(scale, phi)(denoise, [])(wanted, LEVEL, labels)
     for i in range(len(x)):
         expected = phi * wanted[i].std() + (1 - phi) * plain[i].std()
         assert float(got[i].std()) == pytest.approx(float(expected))
@@ -160,10 +168,10 @@ def test_rescaling_gives_each_sample_its_deviation_back(phi: float, scale: float
 
 
 def test_rescaling_leaves_single_numbers_alone() -> None:
-    def denoise(x: Tensor, level: Level, condition: Tensor | None = None) -> Tensor:
+    def denoise(x: Tensor, level: Level, condition: Condition | None = None) -> Tensor:
         return torch.tensor([[1.0], [0.0]])
 
-    got = Rescaled(K, 3.0, 1.0)(denoise, [])(torch.zeros(1, 1), LEVEL, torch.tensor([0]))
+    got = Rescaled(3.0, 1.0)(denoise, [])(torch.zeros(1, 1), LEVEL, label(0))
     torch.testing.assert_close(got, torch.tensor([[3.0]]))
 
 
@@ -174,11 +182,11 @@ def test_cfgpp_is_the_papers_update(schedule: Schedule, strength: float) -> None
     x, labels = points()
     sampler, denoise = Sampler(Euler(), Time(), 12), Labelled()
     levels = sampler.levels(schedule)
-    guided = CFGpp(K, strength)(denoise, levels)
+    guided = CFGpp(strength)(denoise, levels)
     steps = sampler.trajectory(guided, x, schedule=schedule, condition=labels)
     here = x * levels[0].sigma
     for (t, s), step in zip(itertools.pairwise(levels), steps, strict=True):
-        with_, without = denoise(here, t, labels), denoise(here, t, torch.full_like(labels, K))
+        with_, without = denoise(here, t, labels), denoise(here, t, labels.absent())
         eps = (here - t.alpha * without) / t.sigma
         here = s.alpha * (without + strength * (with_ - without)) + s.sigma * eps
         torch.testing.assert_close(step.x, here, rtol=1e-9, atol=1e-9)
@@ -188,11 +196,11 @@ def test_cfgpp_goes_with_solvers_that_ask_between_the_levels() -> None:
     x, labels = points()
     for solver in (Heun(), DPMpp2M()):
         sampler = Sampler(solver, LogSNR(), 40)
-        guided = CFGpp(K)(Labelled(), sampler.levels(Cosine()))
+        guided = CFGpp()(Labelled(), sampler.levels(Cosine()))
         assert sampler(guided, x, schedule=Cosine(), condition=labels).isfinite().all()
     # A level that is one of the sampler's but for rounding must not be taken for a step of no length.
     levels = Sampler(Euler(), LogSNR(), 10).levels(Cosine())
-    guided = CFGpp(K)(Labelled(), levels)
+    guided = CFGpp()(Labelled(), levels)
     close = levels[5].at(levels[5].noise * (1 + 1e-12))
     torch.testing.assert_close(guided(x, close, labels), guided(x, levels[5], labels))
 
@@ -236,7 +244,7 @@ def test_a_classifier_of_clean_data_is_differentiated_through_the_denoiser() -> 
         return x0 @ torch.tensor([[1.0, -2.0, 0.5], [0.3, 1.0, -1.0]], dtype=torch.float64)
 
     def log_p(x: Tensor) -> Tensor:
-        return torch.log_softmax(clean(x, LEVEL, WHOLE(x, LEVEL)), 1)[torch.arange(len(x)), labels]
+        return torch.log_softmax(clean(x, LEVEL, WHOLE(x, LEVEL)), 1)[torch.arange(len(x)), labels["label"].value]
 
     h = 1e-6
     steps = h * torch.eye(2, dtype=torch.float64)
@@ -246,6 +254,98 @@ def test_a_classifier_of_clean_data_is_differentiated_through_the_denoiser() -> 
     # Pure noise says nothing about the label, and the formula divides by alpha.
     pure = Level(0.0, 1.0)
     torch.testing.assert_close(ByClassifier(clean)(WHOLE, [])(x, pure, labels), WHOLE(x, pure))
+
+
+def random_answers(seed: int = 0) -> tuple[Denoise, Tensor, Tensor, Tensor]:
+    """A denoiser with fixed answers with and without a condition, and x with both: float64 (6, 3, 4)."""
+    x, with_, without = torch.randn(3, 6, 3, 4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+    def denoise(x: Tensor, level: Level, condition: Condition | None = None) -> Tensor:
+        assert condition is not None
+        told = condition["label"].present.view(-1, 1, 1)
+        return torch.where(told, with_.repeat(len(x) // 6, 1, 1), without.repeat(len(x) // 6, 1, 1))
+
+    return denoise, x, with_, without
+
+
+def test_zero_star_is_the_papers() -> None:
+    """v = (1 - w) s v_without + w v_with, s the projection of one on the other; x0 = x - t v on the path of a flow."""
+    denoise, x, with_, without = random_answers()
+    labels, t = Condition.of(label=torch.zeros(6, dtype=torch.int64)), 0.7
+    levels = [Level(0.0, 1.0), Level(1 - t, t), Level(0.8, 0.2), CLEAN]
+    guided = ZeroStar(3.0, zero_steps=1)(denoise, levels)
+    v_with, v_without = ((x - x0) / t for x0 in (with_, without))
+    for i, found in enumerate((x - guided(x, levels[1], labels)) / t):
+        s = float((v_with[i] * v_without[i]).sum() / v_without[i].square().sum())
+        torch.testing.assert_close(found, (1 - 3.0) * s * v_without[i] + 3.0 * v_with[i])
+    # Nothing moves at the noisiest level, and only there.
+    torch.testing.assert_close(guided(x, levels[0], labels), x)
+    plain = ZeroStar(3.0, zero_steps=0)(denoise, levels)
+    assert not plain(x, levels[0], labels).allclose(x)
+    torch.testing.assert_close(guided(x, levels[2], labels), plain(x, levels[2], labels))
+    # A condition that changes nothing leaves the model's own answer.
+    same = ZeroStar(5.0)(lambda x, level, condition=None: torch.cat([with_, with_]), levels)
+    torch.testing.assert_close(same(x, levels[1], labels), with_)
+
+
+def test_projected_guidance_is_the_papers() -> None:
+    """Algorithm 1 of arXiv 2410.02416, one sample at a time, over three steps."""
+    labels = Condition.of(label=torch.zeros(6, dtype=torch.int64))
+    scale, parallel, radius, momentum = 4.0, 0.25, 0.5, -0.5
+    levels = [Level(0.0, 1.0), Level(0.5, 0.9), Level(0.8, 0.6), CLEAN]
+    answers = [random_answers(seed) for seed in range(3)]
+    current = [0]
+
+    def denoise(x: Tensor, level: Level, condition: Condition | None = None) -> Tensor:
+        return answers[current[0]][0](x, level, condition)
+
+    guided = Projected(scale, parallel, radius, momentum)(denoise, levels)
+    for _ in range(2):
+        average = torch.zeros(6, 3, 4, dtype=torch.float64)
+        for step in range(3):
+            current[0] = step
+            _, x, with_, without = answers[step]
+            found = guided(x, levels[step], labels)
+            average = with_ - without + momentum * average
+            for i in range(6):
+                d = average[i] * min(1.0, radius * 12**0.5 / float(average[i].norm()))
+                unit = with_[i] / with_[i].norm()
+                along = (d * unit).sum() * unit
+                expected = with_[i] + (scale - 1) * (d - along + parallel * along)
+                torch.testing.assert_close(found[i], expected)
+    whole = Projected(scale, 1.0, None, 0.0)(answers[0][0], levels)
+    torch.testing.assert_close(whole(answers[0][1], LEVEL, labels), answers[0][3].lerp(answers[0][2], scale))
+
+
+def test_each_condition_has_its_scale() -> None:
+    """x0_none + s1 (x0_1 - x0_none) + s2 (x0_12 - x0_1), of answers that say what they were told."""
+
+    def denoise(x: Tensor, level: Level, condition: Condition | None = None) -> Tensor:
+        assert condition is not None
+        a, b = (condition[name].present.double() * condition[name].value for name in ("label", "edges"))
+        return (a + 10 * b + 100 * a * b)[:, None].expand_as(x)
+
+    condition = Condition.of(label=torch.tensor([2.0, 3.0]), edges=torch.tensor([5.0, 7.0]))
+    x = torch.zeros(2, 1, dtype=torch.float64)
+    found = EachCondition(2.0, {"edges": 0.5})(denoise, [])(x, LEVEL, condition)
+    a, b = (condition[name].value.double() for name in ("label", "edges"))
+    torch.testing.assert_close(found[:, 0], 2.0 * a + 0.5 * (10 * b + 100 * a * b))
+    with pytest.raises(ValueError, match=r"scales=\{depth: \.\.\.\} names no condition: choose edges or label"):
+        EachCondition(2.0, {"depth": 1.0})(denoise, [])(x, LEVEL, condition)
+
+
+def test_one_condition_of_each_is_classifier_free_guidance() -> None:
+    x, labels = points()
+    expected = ClassifierFree(3.0)(Labelled(), [])(x, LEVEL, labels)
+    torch.testing.assert_close(EachCondition(3.0)(Labelled(), [])(x, LEVEL, labels), expected)
+
+
+def test_a_negative_condition_is_what_guidance_leads_away_from() -> None:
+    x, labels = points()
+    other = Condition.of(label=(labels["label"].value + 1) % K)
+    told = Condition(labels.entries, negative=other)
+    with_, without = Labelled()(x, LEVEL, labels), Labelled()(x, LEVEL, other)
+    torch.testing.assert_close(ClassifierFree(3.0)(Labelled(), [])(x, LEVEL, told), without.lerp(with_, 3.0))
 
 
 @given(seed=st.integers(0, 1000), spread=st.floats(0.1, 5), quantile=st.floats(0.05, 1))
@@ -268,10 +368,10 @@ def test_every_guidance_hands_its_answer_to_the_output_handler() -> None:
     x, labels = points()
     options: list[tuple[Callable[..., Guidance], Denoise]] = [
         (Unguided, Labelled()),
-        (lambda output: ClassifierFree(K, 9.0, output), Labelled()),
-        (lambda output: Interval(K, 9.0, output=output), Labelled()),
-        (lambda output: Interval(K, 9.0, 30.0, 40.0, output), Labelled()),
-        (lambda output: Rescaled(K, 9.0, output=output), Labelled()),
+        (lambda output: ClassifierFree(9.0, output), Labelled()),
+        (lambda output: Interval(9.0, output=output), Labelled()),
+        (lambda output: Interval(9.0, 30.0, 40.0, output), Labelled()),
+        (lambda output: Rescaled(9.0, output=output), Labelled()),
         (lambda output: Autoguidance(WHOLE, 9.0, output), Labelled()),
         (lambda output: ByClassifier(exact_classifier, 9.0, output), WHOLE),
     ]
@@ -280,28 +380,24 @@ def test_every_guidance_hands_its_answer_to_the_output_handler() -> None:
         torch.testing.assert_close(clipped, kept.clamp(-0.3, 0.3))
         assert not torch.equal(clipped, kept)
     # CFG++ bounds the picture it aims at, and the noise is what the unguided x0 leaves.
-    guided = CFGpp(K, 1.0, Clip(0.3))(Labelled(), [LEVEL, CLEAN])(x, LEVEL, labels)
+    guided = CFGpp(1.0, Clip(0.3))(Labelled(), [LEVEL, CLEAN])(x, LEVEL, labels)
     torch.testing.assert_close(guided, Labelled()(x, LEVEL, labels).clamp(-0.3, 0.3))
 
 
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: ClassifierFree(0), r"^classes=0 must be 1 or more.* set 'backbone.classes=\$\{dataset.classes\}'"),
-        (lambda: CFGpp(0), "^classes=0 must"),
-        (lambda: Rescaled(0), "^classes=0 must"),
-        (lambda: Interval(0), "^classes=0 must"),
-        (lambda: ClassifierFree(K, -1.0), "^scale=-1.0 must be 0 or more"),
-        (lambda: ClassifierFree(K, math.nan), "^scale=nan must be 0 or more"),
-        (lambda: ClassifierFree(K, "big"), "^scale=big must be 0 or more"),  # pyright: ignore[reportArgumentType]
-        (lambda: CFGpp(K, 1.5), "^strength=1.5 must be between 0 and 1"),
-        (lambda: Rescaled(K, 2.0, 1.5), "^phi=1.5 must be between 0 and 1"),
-        (lambda: Interval(K, 2.0, 3.0, 1.0), "^noise_min=3.0 must be at least 0 and below noise_max=1.0"),
+        (lambda: ClassifierFree(-1.0), "^scale=-1.0 must be 0 or more"),
+        (lambda: ClassifierFree(math.nan), "^scale=nan must be 0 or more"),
+        (lambda: ClassifierFree("big"), "^scale=big must be 0 or more"),  # pyright: ignore[reportArgumentType]
+        (lambda: CFGpp(1.5), "^strength=1.5 must be between 0 and 1"),
+        (lambda: Rescaled(2.0, 1.5), "^phi=1.5 must be between 0 and 1"),
+        (lambda: Interval(2.0, 3.0, 1.0), "^noise_min=3.0 must be at least 0 and below noise_max=1.0"),
         (lambda: Autoguidance(WHOLE, math.inf), "^scale=inf"),
         (lambda: ByClassifier(exact_classifier, -2.0), "^scale=-2.0"),
         (lambda: Clip(0.0), "^bound=0.0 must be above 0"),
         (lambda: Dynamic(1.5), "^quantile=1.5 must be above 0 and at most 1"),
-        (lambda: ClassifierFree(K)(Labelled(), [])(points()[0], LEVEL), "needs labels"),
+        (lambda: ClassifierFree()(Labelled(), [])(points()[0], LEVEL), "needs a condition"),
     ],
 )
 def test_nonsense_is_refused(make: Callable[[], object], words: str) -> None:
@@ -319,7 +415,7 @@ class Correlated:
         total = level.alpha**2 * self.covariance + level.sigma**2 * torch.eye(2, dtype=torch.float64)
         return level.alpha * self.covariance @ total.inverse()
 
-    def __call__(self, x: Tensor, level: Level, condition: Tensor | None = None) -> Tensor:
+    def __call__(self, x: Tensor, level: Level, condition: Condition | None = None) -> Tensor:
         return self.mean + (x - level.alpha * self.mean) @ self.jacobian(level).T
 
 
@@ -418,7 +514,7 @@ TINY = [
     "dataset=mixture",
     "backbone=mlp",
     "backbone.width=16",
-    "backbone.classes=8",
+    "condition=label",
     "training.steps=3",
     "training.warmup=0",
     "evaluation.samples=6",
@@ -480,8 +576,8 @@ def test_a_weaker_model_is_a_finished_fit(runs: Path) -> None:
         (["guidance=autoguidance"], "guidance.weak=None"),
         (["guidance=autoguidance", "guidance.weak=abcdefabcdef"], "no finished fit 'abcdefabcdef': choose one of"),
         (["guidance=autoguidance", "guidance.weak=123456789012"], "in quotes"),
-        (["guidance=cfg", "backbone.classes=0"], "set 'backbone.classes=${dataset.classes}'"),
-        (["guidance=cfg", "training.drop_labels=0"], "set training.drop_labels=0.1"),
+        (["guidance=cfg", "condition=none"], "choose condition=label"),
+        (["guidance=cfg", "condition.label.drop=0"], "set condition.label.drop=0.1"),
         (["guidance=classifier"], "does not go with this model and dataset="),
         (["guidance=classifier", "guidance.classifier.name=cats"], "choose one of digits"),
     ],
@@ -506,7 +602,7 @@ def test_the_shipped_classifier_guides_images_of_a_model_without_labels(tmp_path
     changes = (
         "dataset=digits",
         "backbone=unet",
-        "backbone.classes=0",
+        "condition=none",
         "backbone.multipliers=[1]",
         "guidance=classifier",
     )

@@ -44,7 +44,8 @@ GROUND = {
 # Folder -> what of ours it may import besides itself and the ground. Below `sweep/`, floor by floor.
 ARROWS = {
     "": {"commands", "results", "sweep"},
-    "backbones": set[str](),
+    "backbones": {"diffusion"},
+    "conditioners": {"backbones", "data", "diffusion"},
     "commands": {"data", "entry", "report", "results", "runs", "sweep", "tracking"},
     "data": {"sweep.store"},
     "diffusion": set[str](),
@@ -53,8 +54,18 @@ ARROWS = {
     "interop": {"diffusion", "sweep.store"},
     "report": {"sweep"},
     "results": {"diffusion", "interop", "report", "runs", "sweep"},
-    "runs": {"data", "diffusion", "evaluation", "interop", "scoring", "sweep.store", "tracking", "training"},
-    "scoring": {"data", "diffusion", "evaluation", "sweep.store"},
+    "runs": {
+        "conditioners",
+        "data",
+        "diffusion",
+        "evaluation",
+        "interop",
+        "scoring",
+        "sweep.store",
+        "tracking",
+        "training",
+    },
+    "scoring": {"conditioners", "data", "diffusion", "evaluation", "sweep.store"},
     "sweep": set[str](),
     "sweep/execute": {"sweep.plan", "sweep.slurm", "sweep.status", "sweep.store"},
     "sweep/plan": {"sweep.store"},
@@ -63,7 +74,7 @@ ARROWS = {
     "sweep/status": {"sweep.plan", "sweep.slurm", "sweep.store"},
     "sweep/store": set[str](),
     "tracking": {"report", "sweep"},
-    "training": {"data", "diffusion", "evaluation", "scoring", "sweep.store", "tracking"},
+    "training": {"conditioners", "data", "diffusion", "evaluation", "scoring", "sweep.store", "tracking"},
 }
 
 # What is typed often imports these only where something must be computed.

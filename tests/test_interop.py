@@ -16,7 +16,9 @@ import checkpoints_made
 import forked_runs
 from diffsweep import results
 from diffsweep.commands import main
+from diffsweep.diffusion import Condition
 from diffsweep.interop.diffusers_scheduler import read_scheduler
+from diffsweep.runs.instantiate import make_conditioners
 from diffsweep.sweep.store.record import Fit
 
 diffusers = pytest.importorskip("diffusers")
@@ -174,13 +176,14 @@ def stated(cell: str, runs: Path, n: int) -> tuple[torch.Tensor, torch.Tensor, t
 
     request = results.sample_request(cell, runs=runs, device="cpu")
     denoiser = finished(runs, request.fit.signature)
-    model = Model(denoiser, denoiser.schedule, make(request.cfg, "dataset"), bool(request.cfg.backbone.classes))
+    model = Model(denoiser, denoiser.schedule, make(request.cfg, "dataset"), make_conditioners(request.cfg))
     sampler = make(request.cfg, "sampler")
     sampling = Sampling(model, sampler, request.seed, make_guidance(request.cfg, model, sampler))
     noise = torch.stack([torch.randn(1, 8, 8, generator=generator(request.seed, "image", i)) for i in range(n)])
     labels = sampling.known_labels(n)
+    told = None if labels is None else Condition.of(label=labels)
     with torch.no_grad():
-        x0 = sampler(sampling.guided, noise, schedule=model.schedule, condition=labels)
+        x0 = sampler(sampling.guided, noise, schedule=model.schedule, condition=told)
     return noise, x0, labels
 
 
@@ -188,7 +191,7 @@ def test_a_model_of_ours_becomes_a_pipeline_that_draws_the_same(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     place, folder = tmp_path / "runs", tmp_path / "my-model"
-    words = ["training.steps=3", "training.warmup=0", "backbone.width=8", "backbone.classes=10", "sampler.nfe=5"]
+    words = ["training.steps=3", "training.warmup=0", "backbone.width=8", "condition=label", "sampler.nfe=5"]
     done = train(place, *FEW, *words, "guidance=cfg", "guidance/output=clip")
     assert done.returncode == 0, done.stderr
     capsys.readouterr()

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 import oracle_network
 from diffsweep import results
 from diffsweep.commands import main
-from diffsweep.diffusion import Denoiser, Sampler
+from diffsweep.diffusion import Condition, Denoiser, Sampler
 from diffsweep.diffusion.schedules import Rectified
 from diffsweep.diffusion.solvers import DPMpp2M, Euler, Heun
 from diffsweep.diffusion.spacing import Karras, Time
@@ -275,7 +275,7 @@ def test_weights_of_dit_and_sit_fit_as_they_are(tmp_path: Path) -> None:
     weights = dit_weights()
     torch.save({"ema": weights, "model": weights, "args": {"lr": 1e-4}}, folder / "dit.pt")
     denoiser, cfg = loaded(folder)
-    assert cfg.backbone.classes == 10
+    assert cfg.backbone.network_classes == 10
     x, labels = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(1)), torch.tensor([3, 10])
     theirs = as_diffusers(weights)(x, timestep=torch.tensor([500, 500]), class_labels=labels).sample[:, :1]
     network: Any = denoiser.backbone.get_submodule("network")
@@ -292,7 +292,7 @@ def test_weights_of_dit_and_sit_fit_as_they_are(tmp_path: Path) -> None:
     )
     sit, _ = loaded(folder)
     # An Euler step of SiT's own: x goes from noise at 0 to data at 1 along its velocity.
-    mine = Sampler(Euler(), Time(), 4)(sit, x, schedule=sit.schedule, condition=labels)
+    mine = Sampler(Euler(), Time(), 4)(sit, x, schedule=sit.schedule, condition=Condition.of(label=labels))
     state = x
     for i in range(4):
         state = state + network(state, torch.full((2,), i / 4), labels) / 4

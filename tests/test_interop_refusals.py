@@ -188,7 +188,7 @@ BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
     "other data": (network(in_channels=3, out_channels=3), "conv_in.weight"),
     "labels unlike the data's": (
         lambda folder: checkpoints_made.rewrite(folder, num_class_embeds=7),
-        "backbone.classes=7 must be 0",
+        "is told one of 7 labels, not of 10",
     ),
     "data unlike its own": (lambda folder: checkpoints_made.rewrite(folder, in_channels=3, out_channels=3), "3 x any"),
     # the scheduler

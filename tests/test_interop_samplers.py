@@ -13,7 +13,7 @@ import torch
 from hydra import compose, initialize_config_dir
 
 import checkpoints_made
-from diffsweep.diffusion import Denoiser, Sampler
+from diffsweep.diffusion import Condition, Denoiser, Sampler
 from diffsweep.diffusion.solvers import DPMpp2M, Euler, Heun, UniPC
 from diffsweep.diffusion.spacing import Karras, Linspace, LogSNR, Spacing, Time
 from diffsweep.interop.imported import Import
@@ -183,7 +183,7 @@ def foreign(found: Loaded) -> Callable[..., torch.Tensor]:
             # Schedulers in terms of noise have timesteps that are floats, which a table of embeddings does not take.
             t = t.long()
         name = type(network).__name__
-        labelled = {"class_labels": LABELS} if found.cfg.backbone.classes else {}
+        labelled = {"class_labels": LABELS} if found.cfg.backbone.network_classes else {}
         if name == DIT:
             y = network(x, timestep=t, **labelled).sample
         elif name == PIXART:
@@ -203,7 +203,7 @@ def ours(
     denoiser, x = (copy.deepcopy(found.denoiser).double(), x.double()) if double else (found.denoiser, x)
     guided = make(found.cfg, "guidance")(denoiser, [])
     sampler = Sampler(solver, spacing, nfe)
-    condition = LABELS if found.cfg.backbone.classes else None
+    condition = Condition.of(label=LABELS) if found.cfg.backbone.network_classes else None
     return sampler(guided, x, schedule=found.denoiser.schedule, condition=condition)
 
 

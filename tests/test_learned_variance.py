@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from diffsweep.backbones import MLP
 from diffsweep.diffusion import Denoiser, Diffuser, GaussianMixture, Level, Schedule
+from diffsweep.diffusion.condition import Condition
 from diffsweep.diffusion.denoiser import Spread
 from diffsweep.diffusion.learned_variance import LearnedVariance, SpreadDenoiser, divergence, log_ratio
 from diffsweep.diffusion.loss import SquaredError
@@ -33,7 +34,7 @@ class Fixed(nn.Module):
         self.mean = nn.Parameter(torch.tensor(mean, dtype=torch.float64))
         self.v = nn.Parameter(torch.tensor(v, dtype=torch.float64))
 
-    def forward(self, x: Tensor, logsnr: Tensor, condition: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, logsnr: Tensor, condition: Condition | None = None) -> Tensor:
         return torch.cat([self.mean * x, self.v.expand_as(x)], 1)
 
 
@@ -218,7 +219,7 @@ def test_single_precision_is_finite_everywhere(schedule: Schedule) -> None:
 class First(nn.Module):
     """A backbone of one output that does not say so."""
 
-    def forward(self, x: Tensor, logsnr: Tensor, condition: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, logsnr: Tensor, condition: Condition | None = None) -> Tensor:
         return 0.3 * x
 
 

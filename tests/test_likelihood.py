@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from diffsweep.diffusion import GaussianMixture, Level, Sampler, Schedule
+from diffsweep.diffusion.condition import Condition
 from diffsweep.diffusion.inverse import invert
 from diffsweep.diffusion.likelihood import bits_per_dimension, log_likelihood
 from diffsweep.diffusion.noise import SDE
@@ -67,7 +68,7 @@ class Turning:
 
     matrix = torch.tensor([[0.5, 0.4, -0.2], [-0.3, 0.2, 0.1], [0.2, -0.6, 0.3]], dtype=torch.float64)
 
-    def __call__(self, x: Tensor, level: Level, condition: Tensor | None = None) -> Tensor:
+    def __call__(self, x: Tensor, level: Level, condition: Condition | None = None) -> Tensor:
         return (x / level.alpha).flatten(1) @ self.matrix.T.to(x)
 
 
@@ -111,15 +112,16 @@ def test_images_labels_and_callers_without_gradients(context: Callable[[], Any])
             super().__init__()
             self.shift = torch.nn.Embedding(2, 12)
 
-        def forward(self, x: Tensor, level: Level, condition: Tensor | None = None) -> Tensor:
+        def forward(self, x: Tensor, level: Level, condition: Condition | None = None) -> Tensor:
             assert condition is not None
-            m = self.shift(condition).view_as(x)
+            m = self.shift(condition["label"].value).view_as(x)
             return m + level.alpha / (level.alpha**2 + level.sigma**2) * (x - level.alpha * m)
 
     denoise = Pictures()
     with context():
         x0, labels = torch.randn(4, 3, 2, 2), torch.tensor([0, 1, 0, 1])
-        got = log_likelihood(denoise, x0, VE(sigma_max=1000.0), steps=60, noise_max=1000.0, condition=labels)
+        told = Condition.of(label=labels)
+        got = log_likelihood(denoise, x0, VE(sigma_max=1000.0), steps=60, noise_max=1000.0, condition=told)
         means = denoise.shift.weight[labels].view_as(x0)
         exact = torch.distributions.Normal(means, 1.0).log_prob(x0).flatten(1).sum(1)
     assert got.dtype == torch.float32

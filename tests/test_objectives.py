@@ -15,8 +15,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from diffsweep.backbones import MLP, UNet
+from diffsweep.conditioners import Label
 from diffsweep.data.examples import Examples
 from diffsweep.diffusion import CLEAN, Denoiser, Diffuser, GaussianMixture, Level, Sampler, Schedule
+from diffsweep.diffusion.condition import Condition, Entry
 from diffsweep.diffusion.generators import uniforms
 from diffsweep.diffusion.loss import Huber, PseudoHuber, SquaredError
 from diffsweep.diffusion.objective import Objective
@@ -29,7 +31,7 @@ from diffsweep.diffusion.target import EDM, X0, Eps, Score, V
 from diffsweep.diffusion.times import Cosine as CosineTimes
 from diffsweep.diffusion.times import LogNormal, LogSNR, LossAware, Uniform
 from diffsweep.diffusion.weight import SNR, Learned, Output
-from diffsweep.training.batches import Batches
+from diffsweep.training.batches import Batch, Batches
 from settings import training_settings
 
 Backbone = Callable[[Tensor, Tensor], Tensor]
@@ -44,7 +46,7 @@ class Function(nn.Module):
         self.inputs = inputs
         self.seen: list[Tensor] = []
 
-    def forward(self, x: Tensor, logsnr: Tensor, condition: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, logsnr: Tensor, condition: Condition | None = None) -> Tensor:
         self.seen.append(x)
         return self.function(x, logsnr)
 
@@ -378,32 +380,38 @@ def test_a_self_conditioned_trajectory_repeats_itself() -> None:
     assert denoiser(noise, CLEAN).isfinite().all()
 
 
-def batches(classes: int = 4, drop_labels: float = 0.25, **place: Any) -> Batches:
-    settings = training_settings(steps=40, batch_size=32, drop_labels=drop_labels)
-    return Batches(
-        Examples(torch.arange(64.0)[:, None], torch.arange(64) % 4), plain().draw, settings, classes, **place
-    )
+def batches(drop: float | None = 0.25, **place: Any) -> Batches:
+    settings = training_settings(steps=40, batch_size=32)
+    told = {} if drop is None else {"label": Label(4, drop)}
+    return Batches(Examples(torch.arange(64.0)[:, None], torch.arange(64) % 4), plain().draw, settings, told, **place)
+
+
+def label(batch: Batch) -> Entry:
+    assert batch.condition is not None
+    return batch.condition["label"]
 
 
 def test_labels_are_dropped_and_nothing_else_changes() -> None:
     dropped = 0
-    for with_all, batch in zip(batches(drop_labels=0.0), batches(), strict=True):
-        gone = batch.labels == 4
-        assert torch.equal(batch.labels[~gone], with_all.labels[~gone])
+    for with_all, batch in zip(batches(drop=0.0), batches(), strict=True):
+        assert label(with_all).present.all()
+        assert torch.equal(label(batch).value, label(with_all).value)
         assert all(torch.equal(getattr(batch, name), getattr(with_all, name)) for name in ("x0", "u", "eps"))
-        dropped += int(gone.sum())
+        dropped += int((~label(batch).present).sum())
     assert dropped / (40 * 32) == pytest.approx(0.25, abs=0.04)
-    # A model that hears no labels has no label for "none".
-    assert all((batch.labels < 4).all() for batch in batches(classes=0))
+    for batch, told in zip(batches(drop=None), batches(), strict=True):
+        assert batch.condition is None
+        assert all(torch.equal(getattr(batch, name), getattr(told, name)) for name in ("x0", "u", "eps"))
 
 
 def test_dropped_labels_are_a_function_of_the_step_and_shared_out() -> None:
     whole = list(batches())
     for at, batch in zip(whole[7:], batches(start=7), strict=True):
-        assert torch.equal(at.labels, batch.labels)
+        assert torch.equal(label(at).present, label(batch).present)
     for rank in (0, 1):
         for at, batch in zip(whole, batches(rank=rank, ranks=2), strict=True):
-            assert torch.equal(at.labels[rank::2], batch.labels)
+            assert torch.equal(label(at).present[rank::2], label(batch).present)
+            assert torch.equal(label(at).value[rank::2], label(batch).value)
 
 
 OBJECTIVES: dict[str, tuple[Callable[[], Objective], int]] = {
@@ -461,7 +469,7 @@ def test_a_loss_without_bound_is_warned_of() -> None:
     """The weight snr of the error in x0 grows to 1e15 where noise vanishes, and a few examples decide the training."""
 
     def line(diffuser: Diffuser, schedule: Schedule) -> str | None:
-        return check_objective(diffuser, diffuser.build(MLP([2]), schedule, 1.0), (2,), labels=False)
+        return check_objective(diffuser, diffuser.build(MLP([2]), schedule, 1.0), (2,))
 
     unbounded = Diffuser(X0(), Uniform(), SNR(), SquaredError())
     for schedule in (Cosine(), Rectified()):
@@ -481,7 +489,7 @@ def test_two_objectives_that_are_one_give_one_loss_and_their_options_say_so() ->
             super().__init__()
             self.inner = inner
 
-        def forward(self, x: Tensor, logsnr: Tensor, condition: Tensor | None = None) -> Tensor:
+        def forward(self, x: Tensor, logsnr: Tensor, condition: Condition | None = None) -> Tensor:
             return -self.inner(x, logsnr, condition)
 
     torch.manual_seed(0)

@@ -60,7 +60,7 @@ def alone() -> list[tuple[str, str]]:
     found = []
     with initialize_config_dir(str(CONF), version_base="1.3"):
         for words in SINGLE:
-            run = Run.of(compose_one("config", overrides=["backbone.classes=10", *words]))
+            run = Run.of(compose_one("config", overrides=["condition=label", *words]))
             found.append((run.fit.signature, run.cell.signature))
     assert len(set(found)) == 5
     return found
@@ -75,7 +75,7 @@ def test_the_cells_of_a_sweep_are_those_of_single_runs(
     study.parent.mkdir(parents=True)
     study.write_text(textwrap.dedent(STUDY))
     words = [f"--config-dir={study.parents[1]}", "+sweeps=study"] if named else GUIDED
-    done = python(tmp_path, "-m", *words, "backbone.classes=10", f"hydra/launcher={launcher}", "mode=read_only")
+    done = python(tmp_path, "-m", *words, "condition=label", f"hydra/launcher={launcher}", "mode=read_only")
     assert done.returncode == 1, done.stderr
     plan = json.loads(next(tmp_path.glob("runs/sweeps/*/plan.json")).read_text())
     assert list(dict.fromkeys((task["fit"], task["cell"]) for task in plan["tasks"])) == alone
@@ -88,7 +88,7 @@ def test_the_cells_of_a_sweep_are_those_of_single_runs(
 
 def test_params_of_the_sweeper_on_the_command_line(alone: list[tuple[str, str]], tmp_path: Path) -> None:
     params = "{guidance: 'none,cfg,rescaled', guidance.scale: '2,4', guidance/output: clip, guidance.phi: 0.3}"
-    done = python(tmp_path, "-m", f"hydra.sweeper.params={params}", "backbone.classes=10", "mode=read_only")
+    done = python(tmp_path, "-m", f"hydra.sweeper.params={params}", "condition=label", "mode=read_only")
     plan = json.loads(next(tmp_path.glob("runs/sweeps/*/plan.json")).read_text())
     assert list(dict.fromkeys((task["fit"], task["cell"]) for task in plan["tasks"])) == alone, done.stderr
 
@@ -101,11 +101,11 @@ def test_a_search_tries_what_single_runs_are(
         sweeper = OptunaSweeper(sampler="grid", n_trials=6)
         context = HydraContext(config_loader=loader, callbacks=Callbacks())
         sweeper.setup(hydra_context=context, task_function=lambda cfg: None, config=master)
-        search = sweeper._search([*GUIDED, "backbone.classes=10"])
+        search = sweeper._search([*GUIDED, "condition=label"])
         search = replace(search, composition=replace(search.composition, configs=(str(CONF),)))
         signed = [search.signed(point) for point in known_points(search)]
     assert {(one.fit, one.cell) for one in signed} == set(alone)
-    assert sorted(["backbone.classes=10", *SINGLE[0]]) in [sorted(one.overrides) for one in signed]
+    assert sorted(["condition=label", *SINGLE[0]]) in [sorted(one.overrides) for one in signed]
 
 
 def test_what_no_swept_option_knows_is_refused_and_so_is_it_in_a_single_run(tmp_path: Path) -> None:
@@ -116,7 +116,7 @@ def test_what_no_swept_option_knows_is_refused_and_so_is_it_in_a_single_run(tmp_
         ["guidance=none", "guidance.scale=2"],
         ["-m", "hydra/sweeper=optuna", "guidance=none,cfg", "guidance.scal=interval(1,2)"],
     ):
-        done = python(tmp_path, *words, "backbone.classes=10")
+        done = python(tmp_path, *words, "condition=label")
         key = words[-1].partition("=")[0]
         assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
         assert done.stderr.startswith(f"there is no key {key}"), done.stderr
@@ -124,7 +124,7 @@ def test_what_no_swept_option_knows_is_refused_and_so_is_it_in_a_single_run(tmp_
 
 
 def test_another_training_is_named_for_the_options_that_want_one(tmp_path: Path) -> None:
-    tiny = [*TINY, "training.steps=20", "sampler.nfe=4", "backbone.classes=8"]
+    tiny = [*TINY, "training.steps=20", "sampler.nfe=4", "condition=label"]
     done = python(tmp_path, *tiny)
     assert done.returncode == 0, done.stderr
     (fit,) = (path.name for path in tmp_path.glob("runs/fits/*"))
@@ -145,7 +145,10 @@ def test_every_trial_is_checked_before_a_search_begins(tmp_path: Path) -> None:
     for words, said in (
         (["sampler.nfe=range(0,20)"], "sampler.nfe=0 must be a whole number, 1 or more"),
         (["dataset=mixture,digits", "backbone=mlp"], "dataset=digits"),
-        (["training.drop_labels=interval(0.1,1.5)"], "training.drop_labels=1.5 must be at least 0 and below 1"),
+        (
+            ["condition=label", "condition.label.drop=interval(0.1,1.5)"],
+            "condition.label.drop=1.5 must be at least 0 and below 1",
+        ),
         (["training.batch_size=8,16", "training.decay=cosine,quick"], "training.decay=quick is unknown"),
     ):
         done = python(tmp_path, *search, *TINY, *words)

@@ -10,8 +10,10 @@ from hydra import compose, initialize_config_dir
 from omegaconf import open_dict
 from torch import Tensor, nn
 
+from conditions import label, labelled
 from diffsweep.backbones.diffusers_unet import DiffusersUNet
 from diffsweep.backbones.own_network import OwnNetwork
+from diffsweep.diffusion.condition import Condition
 from diffsweep.runs import stages
 from diffsweep.sweep.store.record import Run
 from tiny import TINY
@@ -26,8 +28,8 @@ class Net(nn.Module):
         super().__init__()
         self.inner, self.outer = nn.Linear(4, width), nn.Linear(width, wanted)
 
-    def forward(self, x: Tensor, logsnr: Tensor, condition: Tensor | None = None) -> Tensor:
-        told = torch.zeros_like(logsnr) if condition is None else condition.to(logsnr)
+    def forward(self, x: Tensor, logsnr: Tensor, condition: Condition | None = None) -> Tensor:
+        told = torch.zeros_like(logsnr) if condition is None else condition["label"].value.to(logsnr)
         seen = torch.cat([x, logsnr.clamp(-9, 9)[:, None], told[:, None]], 1)
         return self.outer(self.inner(seen).relu())
 
@@ -35,15 +37,17 @@ class Net(nn.Module):
 class Silent(nn.Module):
     """A network that gives something else."""
 
-    def forward(self, x: Tensor, logsnr: Tensor, condition: Tensor | None = None) -> tuple[Tensor]:
+    def forward(self, x: Tensor, logsnr: Tensor, condition: Condition | None = None) -> tuple[Tensor]:
         return (x,)
 
 
 def test_a_network_of_the_users_is_called_as_it_says() -> None:
     torch.manual_seed(0)
     own = Net()
-    model = OwnNetwork((2,), own, classes=3)
-    x, logsnr, labels = torch.randn(5, 2), torch.linspace(-3, 3, 5), torch.arange(5) % 4
+    model = OwnNetwork((2,), own)
+    labels = Condition.of(label=torch.arange(5) % 4)
+    model.check_condition(labels.take(slice(2)))
+    x, logsnr = torch.randn(5, 2), torch.linspace(-3, 3, 5)
     assert torch.equal(model(x, logsnr, labels), own(x, logsnr, labels))
     assert own.training
 
@@ -61,7 +65,7 @@ def test_a_network_of_the_users_is_called_as_it_says() -> None:
 )
 def test_what_it_lacks_is_said_in_a_line(network: nn.Module | None, settings: dict[str, int], words: str) -> None:
     with pytest.raises(ValueError, match=r"a network must have forward\(x, logsnr, condition\): x \(N, ") as refusal:
-        OwnNetwork((2,), network, **settings)
+        OwnNetwork((2,), network, **settings).check_condition(None)
     assert words in str(refusal.value)
     assert "\n" not in str(refusal.value)
 
@@ -85,20 +89,18 @@ def test_it_is_trained_and_sampled_with_or_without_our_settings(tmp_path: Path, 
 
 def test_the_network_of_diffusers_hears_level_and_label() -> None:
     torch.manual_seed(0)
-    model = DiffusersUNet((1, 8, 8), channels=(8, 16), groups=4, head=8, classes=3)
+    model = labelled(DiffusersUNet((1, 8, 8), channels=(8, 16), groups=4, head=8), 3)
     x = torch.randn(2, 1, 8, 8)
     assert not model(x, torch.tensor([-torch.inf, torch.inf])).any()
     with torch.no_grad():
         for weight in model.parameters():
             weight.add_(0.1 * torch.randn_like(weight))
-    first = model(x, torch.zeros(2), torch.tensor([0, 1]))
+    first = model(x, torch.zeros(2), label(0, 1))
     assert first.shape == x.shape
-    assert (first - model(x, torch.ones(2), torch.tensor([0, 1]))).abs().max() > 1e-4
-    assert (first - model(x, torch.zeros(2), torch.tensor([2, 1]))).abs().max() > 1e-4
-    assert torch.equal(model(x, torch.zeros(2)), model(x, torch.zeros(2), torch.tensor([3, 3])))
+    assert (first - model(x, torch.ones(2), label(0, 1))).abs().max() > 1e-4
+    assert (first - model(x, torch.zeros(2), label(2, 1))).abs().max() > 1e-4
+    assert torch.equal(model(x, torch.zeros(2)), model(x, torch.zeros(2), label(0, 0).absent()))
     first.square().sum().backward()
     assert all(weight.grad is not None and weight.grad.any() for weight in model.parameters())
     twice = DiffusersUNet((1, 8, 8), channels=(8, 16), groups=4, head=8, inputs=2, outputs=2)
     assert twice(torch.randn(2, 2, 8, 8), torch.zeros(2)).shape == (2, 2, 8, 8)
-    with pytest.raises(ValueError, match=r"set backbone\.classes"):
-        twice(torch.randn(2, 2, 8, 8), torch.zeros(2), torch.zeros(2, dtype=torch.int64))

@@ -27,6 +27,7 @@ from hydra.utils import instantiate
 from torch import Tensor, nn
 
 from diffsweep.diffusion import CLEAN, GaussianMixture, Level, Sampler, Schedule
+from diffsweep.diffusion.condition import Condition
 from diffsweep.diffusion.noise import Ancestral, Churn
 from diffsweep.diffusion.schedules import linear_betas
 from diffsweep.diffusion.solvers import Midpoint, Multistep
@@ -56,7 +57,7 @@ class Network(nn.Module):
         out = self.layers(torch.cat([y / math.sqrt(total), here], 1))
         return y / total + noise / math.sqrt(total) * out
 
-    def forward(self, x: Tensor, level: Level, condition: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, level: Level, condition: Condition | None = None) -> Tensor:
         return self.x0(x / level.alpha, level.sigma / level.alpha)
 
     def eps(self, x: Tensor, noise: float) -> Tensor:

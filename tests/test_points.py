@@ -19,8 +19,10 @@ from scipy.spatial.distance import cdist, pdist
 from scipy.stats import energy_distance
 from torch import Tensor
 
+from diffsweep.conditioners import Label
 from diffsweep.data.mixture import RingOfGaussians
 from diffsweep.diffusion import GaussianMixture, Level
+from diffsweep.diffusion.condition import Condition
 from diffsweep.diffusion.schedules import Cosine
 from diffsweep.evaluation.energy import Energy
 from diffsweep.evaluation.evaluate import Evaluation
@@ -306,7 +308,7 @@ def test_the_floor_and_what_is_known_of_real_points_are_computed_once(tmp_path: 
 def test_nll_of_the_exact_denoiser_is_that_of_the_density() -> None:
     dataset = RingOfGaussians(size=40)
     exact = GaussianMixture.of(dataset.weights.tolist(), dataset.means.tolist(), dataset.stds.tolist())
-    (nll,) = measure_model([Likelihood(steps=60)], exact, Cosine(), dataset, conditional=False, batch_size=32)
+    (nll,) = measure_model([Likelihood(steps=60)], exact, Cosine(), dataset, conditioners={}, batch_size=32)
     entropy = -exact.log_prob(dataset.load("test").x.double())
     assert nll.value == pytest.approx(float(entropy.mean()), abs=1e-2)
     assert nll.examples == 40
@@ -320,15 +322,17 @@ def test_nll_of_a_conditional_model_is_given_the_label() -> None:
     dataset = RingOfGaussians(size=40)
     means = dataset.means.float()
 
-    def told(x: Tensor, level: Level, condition: Tensor | None = None) -> Tensor:
+    def told(x: Tensor, level: Level, condition: Condition | None = None) -> Tensor:
         """E[x0 | x, label] of one Gaussian."""
         assert condition is not None
         variance = dataset.std**2
-        centred = x - level.alpha * means[condition]
+        centred = x - level.alpha * means[condition["label"].value]
         gain = level.alpha * variance / (level.alpha**2 * variance + level.sigma**2)
-        return means[condition] + gain * centred
+        return means[condition["label"].value] + gain * centred
 
-    (nll,) = measure_model([Likelihood(steps=60)], told, Cosine(), dataset, conditional=True, batch_size=40)
+    (nll,) = measure_model(
+        [Likelihood(steps=60)], told, Cosine(), dataset, conditioners={"label": Label(dataset.classes)}, batch_size=40
+    )
     held_out = dataset.load("test")
     squares = (held_out.x - means[held_out.labels]).square().sum(1) / dataset.std**2
     assert nll.value == pytest.approx(float((squares / 2).mean()) + math.log(2 * math.pi * dataset.std**2), abs=1e-2)
@@ -339,12 +343,12 @@ def test_nll_is_that_of_a_fixed_choice_and_says_when_it_is_not_finite() -> None:
     flat = GaussianMixture.of([1.0], [[0.0, 0.0]], [1.0])
     metrics: list[ModelMetric] = [Likelihood(examples=10, steps=2)]
     (one,), (other,) = (
-        measure_model(metrics, flat, Cosine(), dataset, conditional=False, batch_size=size) for size in (3, 100)
+        measure_model(metrics, flat, Cosine(), dataset, conditioners={}, batch_size=size) for size in (3, 100)
     )
     assert one.value == pytest.approx(other.value, rel=1e-6)
     assert one.examples == 10
     (broken,) = measure_model(
-        metrics, lambda x, level, condition=None: x / 0, Cosine(), dataset, conditional=False, batch_size=10
+        metrics, lambda x, level, condition=None: x / 0, Cosine(), dataset, conditioners={}, batch_size=10
     )
     assert (broken.value, broken.reason) == (None, "10 of 10 values are not finite")
     assert broken.examples == 10

@@ -11,8 +11,10 @@ import torch
 from lightning import Trainer
 from torch import Tensor, nn
 
+from diffsweep.conditioners import Label
 from diffsweep.data.examples import Dataset, Examples, Split
 from diffsweep.diffusion import Denoiser, Sampler
+from diffsweep.diffusion.condition import Condition
 from diffsweep.diffusion.schedules import Cosine
 from diffsweep.diffusion.solvers import Euler
 from diffsweep.diffusion.spacing import Time
@@ -48,7 +50,7 @@ class Backbone(nn.Module):
         super().__init__()
         self.breaks_at = breaks_at
 
-    def forward(self, x: Tensor, logsnr: Tensor, condition: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, logsnr: Tensor, condition: Condition | None = None) -> Tensor:
         broken = (x[:, :, :1, :1] > self.breaks_at) & (logsnr.view(-1, 1, 1, 1) < -5)
         return torch.where(broken, torch.nan, torch.sin(3 * x))
 
@@ -78,7 +80,12 @@ def drawn(
     conditional: bool = True,
     extraction: FeatureExtraction = SHOWN_TEN,
 ) -> SampleSet:
-    model = Model(Denoiser(Backbone(breaks_at), Cosine(), X0()), Cosine(), Squares(classes), conditional)
+    model = Model(
+        Denoiser(Backbone(breaks_at), Cosine(), X0()),
+        Cosine(),
+        Squares(classes),
+        {"label": Label(classes)} if conditional else {},
+    )
     sampling = Sampling(model, Sampler(Euler(), Time(), 6), seed=7, extraction=extraction)
     found = draw(sampling, trainer, n, batch_size, show=False)
     assert found is not None
@@ -106,7 +113,7 @@ def test_the_last_batch_is_never_dropped_and_its_size_changes_nothing(batch_size
 
 
 def test_labels_are_those_that_were_asked_for_if_the_model_was_told_any() -> None:
-    told, alone, unlabelled = drawn(), drawn(conditional=False), drawn(classes=0)
+    told, alone, unlabelled = drawn(), drawn(conditional=False), drawn(classes=0, conditional=False)
     assert told.features is not None
     assert told.features.labels is not None
     assert told.features.labels.tolist() == [i % 3 for i in range(30)]
@@ -142,7 +149,7 @@ def test_a_signal_ends_the_sampling_at_once(
     before = signal.getsignal(signum)
     calls = []
 
-    def forward(self: Backbone, x: Tensor, logsnr: Tensor, condition: Tensor | None = None) -> Tensor:
+    def forward(self: Backbone, x: Tensor, logsnr: Tensor, condition: Condition | None = None) -> Tensor:
         calls.append(len(x))
         if len(calls) == 3:
             os.kill(os.getpid(), signum)

@@ -473,7 +473,7 @@ def config(folder: Path, *overrides: str) -> tuple[Any, Run]:
 @slow
 @pytest.mark.parametrize("schedule", ["cosine", "linear"])
 def test_watching_changes_no_bit_and_a_pruned_training_goes_on_to_the_same_bits(tmp_path: Path, schedule: str) -> None:
-    overrides = ("training.steps=40", f"schedule={schedule}", "ema.decay=0.9", "training.drop_labels=0.5")
+    overrides = ("training.steps=40", f"schedule={schedule}", "ema.decay=0.9", "training.clip=0.5")
     weights, scores = [], []
     for name in ("alone", "watched", "pruned"):
         cfg, run = config(tmp_path / name, *overrides)

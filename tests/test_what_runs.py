@@ -73,7 +73,7 @@ def test_what_a_device_would_change_is_refused(override: str, words: str) -> Non
 def test_labels_beside_those_of_the_model_are_refused_before_any_training(tmp_path: Path) -> None:
     yaml = "_target_: one_based_labels.OneBased\nshape: [2]\nclasses: 10\nsigma_data: 1.0\n"
     own_option(tmp_path, "dataset", "one_based_labels", yaml)
-    words = ["dataset=one_based_labels", "backbone=mlp", "backbone.classes=10", "extractor=moons", "trainer=debug"]
+    words = ["dataset=one_based_labels", "backbone=mlp", "condition=label", "extractor=moons", "trainer=debug"]
     done = train(tmp_path, *words)
     assert done.returncode == 2, done.stderr
     assert re.search(r"labels of dataset=one_based.* go from 1 to 10, but .* allows 0 to 9", done.stderr)

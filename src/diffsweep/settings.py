@@ -122,7 +122,6 @@ class TrainingSettings:
             share of the optimizer's rate as a function of the steps since then (group `training/decay`).
         clip: Largest gradient norm, > 0; None leaves gradients alone.
         flip: Whether images are mirrored at random.
-        drop_labels: Share of the examples that are trained without their label, in [0, 1).
         ema_decay: Decay of the averaged weights, in [0, 1).
         seed: Training seed.
         averages: Relative standard deviations of the power-function averages that are kept for `weights.ema`, of which
@@ -144,7 +143,6 @@ class TrainingSettings:
     decay: str | Callable[[int], float]
     clip: float | None
     flip: bool
-    drop_labels: float
     ema_decay: float
     seed: int
     averages: Sequence[float] | None = None
@@ -166,7 +164,6 @@ class TrainingSettings:
         if self.clip is not None:
             above("training.clip", self.clip, why="null leaves gradients alone")
         flag("training.flip", self.flip)
-        share("training.drop_labels", self.drop_labels, one=False)
         share("ema.decay", self.ema_decay, one=False)
         whole("training.snapshots", self.snapshots, 1)
         whole("training.accumulate", self.accumulate, 1)

@@ -1,4 +1,5 @@
-"""The network hears where it stands as features of log-SNR: c = MLP([cos(f_k logsnr), sin(f_k logsnr)]) + table[label].
+"""A network is told where it stands by features of log-SNR, c = MLP([cos(f_k logsnr), sin(f_k logsnr)]), to which the
+vector of its conditions is added.
 
 Log-SNR, unlike t, means the same thing under every schedule: one trained network can be read at the levels of another.
 """
@@ -8,6 +9,8 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from diffsweep.backbones.doors import Embeddings
 
 LIMIT = 20.0
 
@@ -28,27 +31,16 @@ def fourier(logsnr: Tensor, features: int) -> Tensor:
 
 
 class Conditioning(nn.Module):
-    """(logsnr, label) -> one vector of `width` numbers per example.
+    """(logsnr, embeddings) -> one vector of `width` numbers per example; that of the embeddings is added."""
 
-    `classes` > 0 gives the label table one extra row, the last: index `classes`, or no labels at all, means "no label",
-    which is what classifier-free guidance compares with (arXiv 2207.12598).
-    """
-
-    def __init__(self, features: int, width: int, classes: int) -> None:
+    def __init__(self, features: int, width: int) -> None:
         super().__init__()
-        self.features, self.classes = features - features % 2, classes
+        self.features = features - features % 2
         self.inner = nn.Linear(self.features, width)
         self.outer = nn.Linear(width, width)
-        self.labels = nn.Embedding(classes + 1, width) if classes else None
 
-    def forward(self, logsnr: Tensor, condition: Tensor | None = None) -> Tensor:
-        """`logsnr` (N,), `condition` int64 (N,) in [0, classes] or None. Returns (N, width)."""
+    def forward(self, logsnr: Tensor, embeddings: Embeddings | None = None) -> Tensor:
+        """`logsnr` (N,). Returns (N, width)."""
         features = fourier(logsnr, self.features).to(self.inner.weight.dtype)
         vector = self.outer(F.silu(self.inner(features)))
-        if self.labels is None:
-            if condition is not None:
-                raise ValueError("this backbone has no classes but got labels: set backbone.classes to their number")
-            return vector
-        if condition is None:
-            condition = torch.full(logsnr.shape, self.classes, device=logsnr.device)
-        return vector + self.labels(condition)
+        return vector if embeddings is None or embeddings.vector is None else vector + embeddings.vector

@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
 from diffsweep.backbones import check
 from diffsweep.backbones.conditioning import LIMIT
+from diffsweep.backbones.doors import Doors, Embeddings
 
 
 class DiffusersUNet(nn.Module):
@@ -21,7 +21,6 @@ class DiffusersUNet(nn.Module):
         groups: of each group norm.
         head: channels of an attention head.
         dropout: share of activations dropped while training.
-        classes: number of labels; 0 is an unconditional network, which refuses labels.
         inputs: images stacked along the channels of x, as with an earlier estimate for self-conditioning.
         outputs: images stacked along the channels of the result, as with a learned variance.
 
@@ -39,20 +38,18 @@ class DiffusersUNet(nn.Module):
         groups: int = 8,
         head: int = 16,
         dropout: float = 0.0,
-        classes: int = 0,
         inputs: int = 1,
         outputs: int = 1,
     ) -> None:
         super().__init__()
         image = check.image(shape, "diffusers")
         check.integers(1, layers=layers, groups=groups, head=head, inputs=inputs, outputs=outputs)
-        check.integers(0, classes=classes)
         try:
             from diffusers import UNet2DModel  # pyright: ignore[reportPrivateImportUsage]
         except ImportError as error:
             raise ValueError("backbone=diffusers needs diffusers: pip install 'diffsweep[diffusers]'") from error
         self.shape = (inputs * image[0], *image[1:])
-        self.classes, self.inputs, self.outputs = classes, inputs, outputs
+        self.inputs, self.outputs = inputs, outputs
         self.network = UNet2DModel(
             sample_size=(image[1], image[2]),
             in_channels=inputs * image[0],
@@ -64,20 +61,21 @@ class DiffusersUNet(nn.Module):
             norm_num_groups=groups,
             attention_head_dim=head,
             dropout=dropout,
-            num_class_embeds=classes + 1 if classes else None,
         )
+        self.doors = Doors(vector=4 * channels[0])
+        # Its place for the vector of a label; no weight of it.
+        self.network.class_embedding = nn.Identity()
         nn.init.zeros_(self.network.conv_out.weight)
         nn.init.zeros_(self.network.conv_out.bias)  # type: ignore[arg-type]
 
-    def forward(self, x: Tensor, logsnr: Tensor, condition: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, logsnr: Tensor, embeddings: Embeddings | None = None) -> Tensor:
         """`x` (N, inputs * C, H, W) of about unit variance, `logsnr` (N,) with any value.
 
-        `condition` is int64 (N,) or None. Returns (N, outputs * C, H, W).
+        `embeddings` come by the doors. Returns (N, outputs * C, H, W).
         """
         check.built_for(x, self.shape, "network", "images")
-        if condition is not None and not self.classes:
-            raise ValueError("this backbone has no classes but got labels: set backbone.classes to their number")
-        if condition is None and self.classes:
-            condition = torch.full(logsnr.shape, self.classes, device=logsnr.device)
+        vector = None if embeddings is None else embeddings.vector
+        if vector is None:
+            vector = x.new_zeros(len(x), self.doors.vector)
         timestep = (LIMIT - logsnr.clamp(-LIMIT, LIMIT)) * (1000 / (2 * LIMIT))
-        return self.network(x, timestep, class_labels=condition, return_dict=False)[0]
+        return self.network(x, timestep, class_labels=vector, return_dict=False)[0]

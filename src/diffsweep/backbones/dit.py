@@ -11,7 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diffsweep.backbones import check
+from diffsweep.backbones.attention import CrossAttention
 from diffsweep.backbones.conditioning import Conditioning
+from diffsweep.backbones.doors import Doors, Embeddings
 from diffsweep.mistakes import BadValue, flag
 
 # Frequencies of log-SNR that the conditioning sees, as many as DiT's of the timestep.
@@ -78,7 +80,7 @@ class Block(nn.Module):
     The block "adaLN-Zero" of DiT (section 3.2).
     """
 
-    def __init__(self, width: int, heads: int, skip: bool) -> None:
+    def __init__(self, width: int, heads: int, skip: bool, cross: bool) -> None:
         super().__init__()
         self.join = nn.Linear(2 * width, width) if skip else None
         self.norm_attention = nn.RMSNorm(width, eps=1e-6, elementwise_affine=False)
@@ -86,18 +88,31 @@ class Block(nn.Module):
         self.norm_mlp = nn.RMSNorm(width, eps=1e-6, elementwise_affine=False)
         self.mlp = SwiGLU(width)
         self.modulation = nn.Linear(width, 6 * width)
+        self.norm_cross = nn.RMSNorm(width, eps=1e-6, elementwise_affine=False) if cross else None
+        self.cross = CrossAttention(width, width, heads) if cross else None
 
-    def forward(self, x: Tensor, vector: Tensor, cosine: Tensor, sine: Tensor, skip: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        vector: Tensor,
+        cosine: Tensor,
+        sine: Tensor,
+        skip: Tensor | None = None,
+        embeddings: Embeddings | None = None,
+    ) -> Tensor:
         """`x` (N, tokens, width), `vector` (N, width), `skip` of the shape of `x`, which is returned."""
         if self.join is not None and skip is not None:
             x = self.join(torch.cat([x, skip], dim=-1))
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = self.modulation(vector)[:, None].chunk(6, dim=-1)
         x = x + gate_a * self.attention(torch.addcmul(shift_a, self.norm_attention(x), 1 + scale_a), cosine, sine)
+        if self.cross is not None and self.norm_cross is not None:
+            # Without a gate, as in PixArt-alpha (arXiv 2310.00426, section 2.3): its last layer starts at zero.
+            x = x + self.cross(self.norm_cross(x), embeddings)
         return x + gate_m * self.mlp(torch.addcmul(shift_m, self.norm_mlp(x), 1 + scale_m))
 
 
 class DiT(nn.Module):
-    """The transformer for images: (x, logsnr, condition) -> a tensor like the data, zero at initialisation.
+    """The transformer for images: (x, logsnr, embeddings) -> a tensor like the data, zero at initialisation.
 
     Args:
         shape: (channels, height, width) of the data; `patch` must divide height and width.
@@ -109,7 +124,7 @@ class DiT(nn.Module):
             Basics: Let Denoising Generative Models Denoise", arXiv 2511.13720, section 4.2); None embeds it at once.
         skips: whether block i of the second half is shown what the i-th last of the first half gave ("All are Worth
             Words: A ViT Backbone for Diffusion Models", arXiv 2209.12152).
-        classes: number of labels; 0 is an unconditional network, which refuses labels.
+        cross_attention: whether it attends to tokens, as those of a text.
         inputs: images stacked along the channels of x, as with an earlier estimate for self-conditioning.
         outputs: images stacked along the channels of the result, as with a learned variance.
 
@@ -133,16 +148,16 @@ class DiT(nn.Module):
         patch: int = 2,
         bottleneck: int | None = None,
         skips: bool = False,
-        classes: int = 0,
+        cross_attention: bool = False,
         inputs: int = 1,
         outputs: int = 1,
     ) -> None:
         super().__init__()
         channels, height, breadth = check.image(shape, "dit")
         check.integers(1, width=width, depth=depth, heads=heads, patch=patch, inputs=inputs, outputs=outputs)
-        check.integers(0, classes=classes)
         check.divides("patch", patch, height, breadth)
         flag("skips", skips)
+        flag("cross_attention", cross_attention)
         if width % (4 * heads):
             raise BadValue("width", width, f"must be a multiple of 4 times heads={heads}: rows and columns turn pairs")
         if bottleneck is not None:
@@ -150,13 +165,16 @@ class DiT(nn.Module):
         self.shape = (inputs * channels, height, breadth)
         self.inputs, self.outputs, self.patch = inputs, outputs, patch
         self.grid = (height // patch, breadth // patch)
-        self.conditioning = Conditioning(FEATURES, width, classes)
+        self.doors = Doors(vector=width, tokens=width if cross_attention else None, map=width, patch=patch)
+        self.conditioning = Conditioning(FEATURES, width)
         pixels = channels * patch**2
         self.enter: nn.Module = nn.Linear(inputs * pixels, width)
         if bottleneck is not None:
             self.enter = nn.Sequential(nn.Linear(inputs * pixels, bottleneck, bias=False), nn.Linear(bottleneck, width))
         joined = depth // 2 if skips else 0
-        self.blocks = nn.ModuleList(Block(width, heads, skip=i >= depth - joined) for i in range(depth))
+        self.blocks = nn.ModuleList(
+            Block(width, heads, skip=i >= depth - joined, cross=cross_attention) for i in range(depth)
+        )
         self.norm = nn.RMSNorm(width, eps=1e-6, elementwise_affine=False)
         self.modulation = nn.Linear(width, 2 * width)
         self.leave = nn.Linear(width, outputs * pixels)
@@ -174,21 +192,24 @@ class DiT(nn.Module):
                 nn.init.xavier_uniform_(module.weight)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-        for silent in (self.leave, self.modulation, *(block.modulation for block in self.blocks)):
+        crossing = [block.cross.out for block in self.blocks if block.cross is not None]  # type: ignore[union-attr]
+        for silent in (self.leave, self.modulation, *(block.modulation for block in self.blocks), *crossing):
             nn.init.zeros_(silent.weight)  # type: ignore[arg-type]
 
-    def forward(self, x: Tensor, logsnr: Tensor, condition: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, logsnr: Tensor, embeddings: Embeddings | None = None) -> Tensor:
         """`x` (N, inputs * C, H, W) of about unit variance, `logsnr` (N,) with any value.
 
-        `condition` is int64 (N,) or None. Returns (N, outputs * C, H, W).
+        `embeddings` come by the doors. Returns (N, outputs * C, H, W).
         """
         check.built_for(x, self.shape, "dit", "images")
-        vector = F.silu(self.conditioning(logsnr, condition))
+        vector = F.silu(self.conditioning(logsnr, embeddings))
         h = self.enter(F.pixel_unshuffle(x, self.patch).flatten(2).transpose(1, 2)) + self.positions
+        if embeddings is not None and embeddings.map is not None:
+            h = h + embeddings.map.flatten(2).transpose(1, 2)
         kept: list[Tensor] = []
         for i, block in enumerate(self.blocks):
             skip = kept.pop() if i >= len(self.blocks) - self.joined else None
-            h = block(h, vector, self.cosine, self.sine, skip)
+            h = block(h, vector, self.cosine, self.sine, skip, embeddings)
             if i < self.joined:
                 kept.append(h)
         shift, scale = self.modulation(vector)[:, None].chunk(2, dim=-1)

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from diffsweep.backbones import check
 from diffsweep.backbones.conditioning import LIMIT
+from diffsweep.backbones.doors import Doors, Embeddings
 from diffsweep.mistakes import BadValue, share
 
-# Shares of a residual branch, of attention, of the label and of a skip in what they are joined with (table 6).
+# Shares of a residual branch, of attention, of a condition and of a skip in what they are joined with (table 6).
 RESIDUAL, ATTENTION, LABEL, SKIP = 0.3, 0.3, 0.5, 0.5
 # Activations beyond it are cut, as half precision overflows (section B.6 of the paper).
 LARGEST = 256.0
@@ -64,37 +65,27 @@ class Convolution(nn.Module):
 
 
 class Conditioning(nn.Module):
-    """(logsnr, label) -> one vector of `width` numbers per example, of unit magnitude (section B.2).
-
-    `classes` > 0 gives the label table one extra column, the last: index `classes`, or no labels at all, means "no
-    label", which is what classifier-free guidance compares with.
-    """
+    """(logsnr, embeddings) -> one vector of `width` numbers per example, of unit magnitude (section B.2)."""
 
     frequencies: Tensor
     phases: Tensor
 
-    def __init__(self, features: int, width: int, classes: int) -> None:
+    def __init__(self, features: int, width: int) -> None:
         super().__init__()
-        self.classes = classes
         # Fixed for good: two trainings with different seeds differ in what they learn, not in what they can learn.
         fixed = torch.Generator().manual_seed(0)
         self.register_buffer("frequencies", 2 * math.pi * torch.randn(features, generator=fixed, device="cpu"))
         self.register_buffer("phases", 2 * math.pi * torch.rand(features, generator=fixed, device="cpu"))
         self.level = Convolution(features, width, 0)
-        self.labels = Convolution(classes + 1, width, 0) if classes else None
 
-    def forward(self, logsnr: Tensor, condition: Tensor | None = None) -> Tensor:
-        """`logsnr` (N,), `condition` int64 (N,) in [0, classes] or None. Returns (N, width)."""
+    def forward(self, logsnr: Tensor, embeddings: Embeddings | None = None) -> Tensor:
+        """`logsnr` (N,). Returns (N, width)."""
         log_noise = -logsnr.to(torch.promote_types(logsnr.dtype, torch.float32)).clamp(-LIMIT, LIMIT) / 2
         angles = log_noise[:, None] / 4 * self.frequencies.to(log_noise) + self.phases.to(log_noise)
         vector = self.level((math.sqrt(2) * angles.cos()).to(self.level.weight.dtype))
-        if self.labels is None:
-            if condition is not None:
-                raise ValueError("this backbone has no classes but got labels: set backbone.classes to their number")
+        if embeddings is None or embeddings.vector is None:
             return silu(vector)
-        if condition is None:
-            condition = torch.full(logsnr.shape, self.classes, device=logsnr.device)
-        return silu(mix(vector, F.embedding(condition, self.labels.unit_weight().mT), LABEL))
+        return silu(mix(vector, unit(embeddings.vector, 1), LABEL))
 
 
 class Block(nn.Module):
@@ -154,7 +145,7 @@ def doubled(x: Tensor, size: torch.Size) -> Tensor:
 
 
 class EDM2(nn.Module):
-    """The magnitude-preserving U-Net: (x, logsnr, condition) -> a tensor like the data, zero at initialisation.
+    """The magnitude-preserving U-Net: (x, logsnr, embeddings) -> a tensor like the data, zero at initialisation.
 
     Args:
         shape: (channels, height, width) of the data; any size, odd sizes included.
@@ -164,7 +155,6 @@ class EDM2(nn.Module):
         attention: levels whose blocks end with self-attention: 0 is the finest, -1 the coarsest.
         head: channels of an attention head; a level with fewer has one head.
         dropout: share of activations dropped in each block while training, in [0, 1).
-        classes: number of labels; 0 is an unconditional network, which refuses labels.
         inputs: images stacked along the channels of x, as with an earlier estimate for self-conditioning.
         outputs: images stacked along the channels of the result, as with a learned variance.
 
@@ -183,14 +173,12 @@ class EDM2(nn.Module):
         attention: Sequence[int] = (-1,),
         head: int = 64,
         dropout: float = 0.0,
-        classes: int = 0,
         inputs: int = 1,
         outputs: int = 1,
     ) -> None:
         super().__init__()
         image = check.image(shape, "edm2")
         check.integers(1, width=width, blocks=blocks, head=head, inputs=inputs, outputs=outputs)
-        check.integers(0, classes=classes)
         share("dropout", dropout, one=False)
         check.levels(image[1:], width, multipliers, attention, patch=1, heads=1, groups=1)
         self.shape = (inputs * image[0], *image[1:])
@@ -198,11 +186,12 @@ class EDM2(nn.Module):
         channels = [width * multiplier for multiplier in multipliers]
         attended = {level % len(multipliers) for level in attention}
         vector = max(channels)
+        self.doors = Doors(vector=vector, map=channels[0])
 
         def block(before: int, after: int, *, down: bool, attends: bool = False) -> Block:
             return Block(before, after, vector, head if attends else None, dropout, down=down)
 
-        self.conditioning = Conditioning(channels[0], vector, classes)
+        self.conditioning = Conditioning(channels[0], vector)
         # One channel more, of ones, stands in for the bias that no layer has.
         self.enter = Convolution(inputs * image[0] + 1, channels[0], 3)
         self.encoder, self.decoder = nn.ModuleList(), nn.ModuleList()
@@ -227,16 +216,18 @@ class EDM2(nn.Module):
         self.leave = Convolution(wide, outputs * image[0], 3)
         self.gain = nn.Parameter(torch.zeros(()))
 
-    def forward(self, x: Tensor, logsnr: Tensor, condition: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, logsnr: Tensor, embeddings: Embeddings | None = None) -> Tensor:
         """`x` (N, inputs * C, H, W) of about unit variance, `logsnr` (N,) with any value.
 
-        `condition` is int64 (N,) or None. Returns (N, outputs * C, H, W). While training, sets weights to unit length.
+        `embeddings` come by the doors. Returns (N, outputs * C, H, W). While training, sets weights to unit length.
         """
         check.built_for(x, self.shape, "edm2", "images")
         if self.training and torch.is_grad_enabled():
             self.normalize()
-        vector = self.conditioning(logsnr, condition)
+        vector = self.conditioning(logsnr, embeddings)
         h = self.enter(torch.cat([x, torch.ones_like(x[:, :1])], dim=1))
+        if embeddings is not None and embeddings.map is not None:
+            h = mix(h, unit(embeddings.map, 1), LABEL)
         skips = [h]
         for level, blocks in enumerate(self.encoder):
             h = halved(h) if level else h

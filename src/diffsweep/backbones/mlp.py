@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from diffsweep.backbones import check
 from diffsweep.backbones.conditioning import Conditioning
+from diffsweep.backbones.doors import Doors, Embeddings
 
 
 class Block(nn.Module):
@@ -30,7 +31,7 @@ class Block(nn.Module):
 
 
 class MLP(nn.Module):
-    """The backbone for points: (x, logsnr, condition) -> a tensor like the data, zero at initialisation.
+    """The backbone for points: (x, logsnr, embeddings) -> a tensor like the data, zero at initialisation.
 
     Args:
         shape: (dimensions,) of the data.
@@ -38,7 +39,6 @@ class MLP(nn.Module):
         depth: residual layers.
         octaves: sines and cosines of pi x / 2, pi x, 2 pi x ... that the network sees beside x, without which it is
             slow to learn fine structure; 0 for none, where the network itself should be smooth.
-        classes: number of labels; 0 is an unconditional network, which refuses labels.
         inputs: points side by side in x, as with an earlier estimate for self-conditioning.
         outputs: points side by side in the result, as with a learned variance.
 
@@ -55,7 +55,6 @@ class MLP(nn.Module):
         width: int = 128,
         depth: int = 4,
         octaves: int = 3,
-        classes: int = 0,
         inputs: int = 1,
         outputs: int = 1,
     ) -> None:
@@ -63,10 +62,11 @@ class MLP(nn.Module):
         dimensions = check.points(shape)
         check.integers(2, width=width)
         check.integers(1, depth=depth, inputs=inputs, outputs=outputs)
-        check.integers(0, octaves=octaves, classes=classes)
+        check.integers(0, octaves=octaves)
         self.shape = (inputs * dimensions,)
         self.inputs, self.outputs = inputs, outputs
-        self.conditioning = Conditioning(width, width, classes)
+        self.doors = Doors(vector=width)
+        self.conditioning = Conditioning(width, width)
         self.frequencies = [math.pi / 2 * 2**i for i in range(octaves)]
         self.enter = nn.Linear(inputs * dimensions * (1 + 2 * octaves), width)
         self.blocks = nn.ModuleList(Block(width, width) for _ in range(depth))
@@ -75,13 +75,13 @@ class MLP(nn.Module):
         nn.init.zeros_(self.leave.weight)
         nn.init.zeros_(self.leave.bias)
 
-    def forward(self, x: Tensor, logsnr: Tensor, condition: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, logsnr: Tensor, embeddings: Embeddings | None = None) -> Tensor:
         """`x` (N, inputs * dimensions) of about unit variance, `logsnr` (N,) with any value.
 
-        `condition` is int64 (N,) or None. Returns (N, outputs * dimensions).
+        `embeddings` come by the doors. Returns (N, outputs * dimensions).
         """
         check.built_for(x, self.shape, "mlp", "points")
-        vector = F.silu(self.conditioning(logsnr, condition))
+        vector = F.silu(self.conditioning(logsnr, embeddings))
         waves = [wave(frequency * x) for frequency in self.frequencies for wave in (torch.sin, torch.cos)]
         h = self.enter(torch.cat([x, *waves], 1))
         for block in self.blocks:

@@ -14,8 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diffsweep.backbones import check
+from diffsweep.backbones.attention import CrossAttention
 from diffsweep.backbones.conditioning import Conditioning
-from diffsweep.mistakes import share
+from diffsweep.backbones.doors import Doors, Embeddings
+from diffsweep.mistakes import flag, share
 
 Layer = TypeVar("Layer", bound=nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear)
 
@@ -90,6 +92,7 @@ class Block(nn.Module):
         groups: int,
         dropout: float,
         attention: Attention | None,
+        cross: CrossAttention | None = None,
     ) -> None:
         super().__init__()
         self.ones = [1] * dimensions
@@ -101,13 +104,19 @@ class Block(nn.Module):
         self.conv_out = silent(convolution(dimensions, outputs, outputs, 3))
         self.skip = convolution(dimensions, inputs, outputs, 1) if inputs != outputs else nn.Identity()
         self.attention = attention if attention is not None else nn.Identity()
+        self.norm_cross = nn.GroupNorm(groups, outputs) if cross is not None else None
+        self.cross = cross
 
-    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+    def forward(self, x: Tensor, condition: Tensor, embeddings: Embeddings | None = None) -> Tensor:
         """`x` (N, inputs, *sizes), `condition` (N, condition). Returns (N, outputs, *sizes)."""
         scale, shift = self.film(condition).view(len(x), -1, *self.ones).chunk(2, dim=1)
         h = self.conv_in(F.silu(self.norm_in(x)))
         h = F.silu(torch.addcmul(shift, self.norm_out(h), 1 + scale))
-        return self.attention(self.skip(x) + self.conv_out(self.dropout(h)))
+        h = self.attention(self.skip(x) + self.conv_out(self.dropout(h)))
+        if self.cross is None or self.norm_cross is None:
+            return h
+        positions = self.norm_cross(h).flatten(2).transpose(1, 2)
+        return h + self.cross(positions, embeddings).transpose(1, 2).reshape(h.shape)
 
 
 class Down(nn.Module):
@@ -141,7 +150,7 @@ class Up(nn.Module):
 
 
 class UNet(nn.Module):
-    """The backbone for all but points: (x, logsnr, condition) -> a tensor like the data, zero at initialisation.
+    """The backbone for all but points: (x, logsnr, embeddings) -> a tensor like the data, zero at initialisation.
 
     Args:
         shape: (channels, *sizes) of the data: one to three sizes, as (channels, time) of sounds or (channels, height,
@@ -156,7 +165,7 @@ class UNet(nn.Module):
         heads: attention heads.
         groups: groups of each group norm.
         dropout: share of activations dropped in each block while training, in [0, 1).
-        classes: number of labels; 0 is an unconditional network, which refuses labels.
+        cross_attention: whether the levels of `attention` attend to tokens too, as those of a text.
         inputs: examples stacked along the channels of x, as with an earlier estimate for self-conditioning.
         outputs: examples stacked along the channels of the result, as with a learned variance.
 
@@ -177,7 +186,7 @@ class UNet(nn.Module):
         heads: int = 4,
         groups: int = 8,
         dropout: float = 0.0,
-        classes: int = 0,
+        cross_attention: bool = False,
         inputs: int = 1,
         outputs: int = 1,
     ) -> None:
@@ -186,8 +195,8 @@ class UNet(nn.Module):
         dimensions = len(sizes)
         check.integers(1, width=width, blocks=blocks, patch=patch, heads=heads, groups=groups)
         check.integers(1, inputs=inputs, outputs=outputs)
-        check.integers(0, classes=classes)
         share("dropout", dropout, one=False)
+        flag("cross_attention", cross_attention)
         check.levels(sizes, width, multipliers, attention, patch, heads, groups)
 
         levels = range(len(multipliers))
@@ -196,14 +205,16 @@ class UNet(nn.Module):
         vector = 4 * width
         self.shape = (inputs * data_channels, *sizes)
         self.inputs, self.outputs = inputs, outputs
+        self.doors = Doors(vector=vector, tokens=vector if cross_attention else None, map=width, patch=patch)
         pixel = data_channels * patch**dimensions
 
         def block(wide: int, level: int) -> Block:
             mixer = Attention(channels[level], heads, groups) if level in attended else None
-            return Block(dimensions, wide, channels[level], vector, groups, dropout, mixer)
+            cross = CrossAttention(channels[level], vector, heads) if mixer is not None and cross_attention else None
+            return Block(dimensions, wide, channels[level], vector, groups, dropout, mixer, cross)
 
         self.patch = patch
-        self.conditioning = Conditioning(2 * width, vector, classes)
+        self.conditioning = Conditioning(2 * width, vector)
         self.enter = convolution(dimensions, inputs * pixel, width, 3)
         self.downs = nn.ModuleList(Down(dimensions, fine, coarse) for fine, coarse in pairwise(channels))
         self.encoder = nn.ModuleList(nn.ModuleList(block(channels[i], i) for _ in range(blocks)) for i in levels)
@@ -214,25 +225,27 @@ class UNet(nn.Module):
             nn.GroupNorm(groups, width), nn.SiLU(), silent(convolution(dimensions, width, outputs * pixel, 3))
         )
 
-    def forward(self, x: Tensor, logsnr: Tensor, condition: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, logsnr: Tensor, embeddings: Embeddings | None = None) -> Tensor:
         """`x` (N, inputs * channels, *sizes) of about unit variance, `logsnr` (N,) with any value.
 
-        `condition` is int64 (N,) or None. Returns (N, outputs * channels, *sizes).
+        `embeddings` come by the doors. Returns (N, outputs * channels, *sizes).
         """
         check.built_for(x, self.shape, "unet", "examples")
-        vector = F.silu(self.conditioning(logsnr, condition))
+        vector = F.silu(self.conditioning(logsnr, embeddings))
         h = self.enter(space_to_depth(x, self.patch))
+        if embeddings is not None and embeddings.map is not None:
+            h = h + embeddings.map
         skips: list[Tensor] = []
         for level, blocks in enumerate(self.encoder):
             if level:
                 h = self.downs[level - 1](h)
             for block in blocks:  # type: ignore[attr-defined]
-                h = block(h, vector)
+                h = block(h, vector, embeddings)
                 skips.append(h)
-        h = self.middle(h, vector)
+        h = self.middle(h, vector, embeddings)
         for level in reversed(range(len(self.decoder))):
             for block in self.decoder[level]:  # type: ignore[attr-defined]
-                h = block(torch.cat([h, skips.pop()], dim=1), vector)
+                h = block(torch.cat([h, skips.pop()], dim=1), vector, embeddings)
             if level:
                 h = self.ups[level - 1](h, skips[-1].shape[2:])
         return depth_to_space(self.leave(h), self.patch)

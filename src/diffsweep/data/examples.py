@@ -60,7 +60,7 @@ class Examples:
         """SHA-256 (hex) over bytes, shape and dtype of examples, labels and entries: the identity of the data."""
         sha = hashlib.sha256()
         # Labels that are absent count as zeros, as they did before other entries were known.
-        others = [(name, self.entries[name]) for name in sorted(self.entries) if name != "label"]
+        others = sorted(self._others().items(), key=lambda one: one[0])
         for name, entry in [("", self.x), ("", self.labels), *others]:
             sha.update(name.encode())
             if isinstance(entry, Tensor):
@@ -73,8 +73,20 @@ class Examples:
     def take(self, numbers: Tensor) -> Examples:
         """The examples of these numbers, int64 (M,), in that order; see `Source.take`."""
         here = numbers.to(self.x.device)
-        taken = {name: _taken(entry, numbers) for name, entry in self.entries.items() if name != "label"}
+        taken = {name: _taken(entry, numbers) for name, entry in self._others().items()}
         return Examples(self.x[here], self.labels[here] if "label" in self.entries else None, taken)
+
+    def with_x(self, x: Tensor) -> Examples:
+        """The same with other stored data (N, ...), as mirrored images."""
+        return Examples(x, self.labels if "label" in self.entries else None, self._others())
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Examples:
+        """The same with all tensors changed alike, as by moving to a device; texts stay where they are."""
+        others = {name: change(entry) if isinstance(entry, Tensor) else entry for name, entry in self._others().items()}
+        return Examples(change(self.x), change(self.labels) if "label" in self.entries else None, others)
+
+    def _others(self) -> dict[str, Entry]:
+        return {name: entry for name, entry in self.entries.items() if name != "label"}
 
 
 def _taken(entry: Entry, numbers: Tensor) -> Entry:

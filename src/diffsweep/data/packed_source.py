@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from typing import final
 
 import numpy as np
@@ -101,12 +100,8 @@ class RandomCrops:
                 raise ValueError(
                     f"{picture.name} could be read when the pictures were packed, and cannot now ({error})"
                 ) from error
-        return Examples(x, fixed.labels if "label" in fixed.entries else None, _without_label(fixed))
+        return fixed.with_x(x)
 
     def digest(self) -> str:
         """That of the packed pictures, whose content counts every pixel of the pictures themselves."""
         return self._packed.digest()
-
-
-def _without_label(examples: Examples) -> dict[str, Tensor | Sequence[str]]:
-    return {name: entry for name, entry in examples.entries.items() if name != "label"}

@@ -9,6 +9,7 @@ The state is ``x_t = alpha x0 + sigma eps``; t = 0 is data, t = 1 is noise. One 
     Sampler(solver, spacing, nfe, noise)            the one loop that integrates back
 """
 
+from diffsweep.diffusion.condition import Condition, Entry
 from diffsweep.diffusion.denoiser import Denoise, Denoiser
 from diffsweep.diffusion.diffuser import Diffuser
 from diffsweep.diffusion.fitting import fit_spacing
@@ -26,9 +27,11 @@ from diffsweep.diffusion.transfer import renoise, transfer
 
 __all__ = [
     "CLEAN",
+    "Condition",
     "Denoise",
     "Denoiser",
     "Diffuser",
+    "Entry",
     "GaussianMixture",
     "Leg",
     "Level",

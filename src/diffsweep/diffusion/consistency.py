@@ -15,6 +15,7 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
+from diffsweep.diffusion.condition import Condition
 from diffsweep.diffusion.denoiser import Denoise, Denoiser, check_copies
 from diffsweep.diffusion.generators import Generator, randn, uniforms
 from diffsweep.diffusion.level import Level
@@ -93,7 +94,7 @@ class Consistency(Objective):
 
     @abstractmethod
     def neighbour(
-        self, x: Tensor, t: Level, s: Level, x0: Tensor, eps: Tensor, condition: Tensor | None = None
+        self, x: Tensor, t: Level, s: Level, x0: Tensor, eps: Tensor, condition: Condition | None = None
     ) -> Tensor:
         """x at level s, on the trajectory of x at the noisier level t; levels of shape (N,)."""
 
@@ -104,7 +105,7 @@ class Consistency(Objective):
 
     @final
     def regress(
-        self, denoiser: Denoiser, x0: Tensor, u: Tensor, eps: Tensor, condition: Tensor | None = None
+        self, denoiser: Denoiser, x0: Tensor, u: Tensor, eps: Tensor, condition: Condition | None = None
     ) -> Tensor:
         t, s = self.pair(denoiser.schedule, u)
         if self.training and torch.is_grad_enabled():
@@ -196,7 +197,7 @@ class ConsistencyTraining(Consistency):
         pass
 
     def neighbour(
-        self, x: Tensor, t: Level, s: Level, x0: Tensor, eps: Tensor, condition: Tensor | None = None
+        self, x: Tensor, t: Level, s: Level, x0: Tensor, eps: Tensor, condition: Condition | None = None
     ) -> Tensor:
         there = s.like(x)
         return there.alpha * x0 + there.sigma * eps
@@ -256,7 +257,7 @@ class ConsistencyDistillation(Consistency):
                 _take_over(backbone, self.target, teacher)
 
     def neighbour(
-        self, x: Tensor, t: Level, s: Level, x0: Tensor, eps: Tensor, condition: Tensor | None = None
+        self, x: Tensor, t: Level, s: Level, x0: Tensor, eps: Tensor, condition: Condition | None = None
     ) -> Tensor:
         here, there = t.like(x), s.like(x)
         aim = self.teacher(x, t, condition)
@@ -276,7 +277,7 @@ class _Guest:
     def __deepcopy__(self, memo: Any) -> _Guest:
         return self
 
-    def __call__(self, x: Tensor, level: Level, condition: Tensor | None) -> Tensor:
+    def __call__(self, x: Tensor, level: Level, condition: Condition | None) -> Tensor:
         if isinstance(self.model, str):
             raise ValueError(f"the teacher {self.model} has only been named: give the denoiser itself to train with it")
         if isinstance(self.model, nn.Module) and self.device != x.device:

@@ -9,6 +9,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from diffsweep.diffusion.condition import Condition
 from diffsweep.diffusion.level import Level, Scalar, like, scaled
 from diffsweep.diffusion.schedules.base import Schedule
 from diffsweep.diffusion.target import Target
@@ -18,7 +19,7 @@ from diffsweep.mistakes import BadValue, above
 class Denoise(Protocol):
     """What a sampler needs: ``denoise(x, level, condition) -> x0``, all of x's shape (N, ...)."""
 
-    def __call__(self, x: Tensor, level: Level, condition: Tensor | None = None) -> Tensor: ...
+    def __call__(self, x: Tensor, level: Level, condition: Condition | None = None) -> Tensor: ...
 
 
 @runtime_checkable
@@ -38,7 +39,7 @@ class Learner(Protocol):
 
     schedule: Schedule
 
-    def predict(self, x: Tensor, level: Level, condition: Tensor | None = None) -> Tensor: ...
+    def predict(self, x: Tensor, level: Level, condition: Condition | None = None) -> Tensor: ...
 
 
 class EstimateMemory(Protocol):
@@ -97,6 +98,10 @@ class Denoiser(nn.Module):
         sigma_data: Root mean square of the data.
         memory: Self-conditioning: the backbone sees an earlier estimate of x0 beside x, so it has two inputs.
 
+    Attributes:
+        conditional: Whether the backbone is passed the condition; else it is left out, so that guidance may need one
+            that the model is not told.
+
     Raises:
         ValueError: if the target cannot give x0 somewhere on the schedule, as eps where alpha = 0, or if the backbone
             has another number of inputs.
@@ -125,10 +130,11 @@ class Denoiser(nn.Module):
         self.target = target
         self.sigma_data = sigma_data
         self.memory = memory
+        self.conditional = True
         # Of the few levels that a sampler asks at.
         self._known: dict[tuple[float, float], tuple[float, float]] = {}
 
-    def forward(self, x: Tensor, level: Level, condition: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, level: Level, condition: Condition | None = None) -> Tensor:
         """The denoised x, of its shape and type."""
         skip, out = self._skip_out(level, x)
         earlier = self.memory.recall(x, level) if self.memory else None
@@ -167,7 +173,7 @@ class Denoiser(nn.Module):
         return off, torch.as_tensor(skip / larger), torch.as_tensor(out)
 
     def predict(
-        self, x: Tensor, level: Level, condition: Tensor | None = None, earlier: Tensor | None = None
+        self, x: Tensor, level: Level, condition: Condition | None = None, earlier: Tensor | None = None
     ) -> Tensor:
         """The network's own output F, of x's shape and type; it is shown an earlier estimate of x0 if one is given."""
         logsnr = level.logsnr
@@ -182,7 +188,7 @@ class Denoiser(nn.Module):
             # A sampler may start from noise of any float type; the network has but one.
             weight = next(self.backbone.parameters(), x)
             seen, logsnr = seen.to(weight.dtype), logsnr.to(torch.promote_types(logsnr.dtype, weight.dtype))
-        output = self.backbone(seen, logsnr, condition)
+        output = self.backbone(seen, logsnr, condition if self.conditional else None)
         return output if output.dtype == x.dtype else output.to(x.dtype)
 
 

@@ -11,6 +11,7 @@ import math
 
 from torch import Tensor, nn
 
+from diffsweep.diffusion.condition import Condition
 from diffsweep.diffusion.denoiser import Denoiser, Learner, check_copies
 from diffsweep.diffusion.generators import Generator, randn, uniforms
 from diffsweep.diffusion.loss import Loss
@@ -84,7 +85,9 @@ class Diffuser(Objective):
             eps += self.offset * randn((*shape[:2], *[1] * (len(shape) - 2)), generator)
         return u, eps
 
-    def regress(self, denoiser: Learner, x0: Tensor, u: Tensor, eps: Tensor, condition: Tensor | None = None) -> Tensor:
+    def regress(
+        self, denoiser: Learner, x0: Tensor, u: Tensor, eps: Tensor, condition: Condition | None = None
+    ) -> Tensor:
         level = denoiser.schedule.level(self.times(u, denoiser.schedule))
         here = level.like(x0)
         a, b = self.target.coefficients(here)

@@ -14,6 +14,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from diffsweep.diffusion.condition import Condition
 from diffsweep.diffusion.denoiser import Denoise
 from diffsweep.diffusion.sampler import Sampler
 from diffsweep.diffusion.schedules.base import Schedule
@@ -29,7 +30,7 @@ def fit_spacing(
     noise: Tensor,
     *,
     schedule: Schedule,
-    condition: Tensor | None = None,
+    condition: Condition | None = None,
     fine: int = 150,
     rounds: int = 40,
 ) -> tuple[Given, float, float]:

@@ -6,6 +6,7 @@ import itertools
 
 from torch import Tensor
 
+from diffsweep.diffusion.condition import Condition
 from diffsweep.diffusion.denoiser import Denoise
 from diffsweep.diffusion.level import Level
 from diffsweep.diffusion.noise import Leg
@@ -16,7 +17,7 @@ from diffsweep.mistakes import BadValue
 
 
 def invert(
-    sampler: Sampler, denoise: Denoise, x0: Tensor, *, schedule: Schedule, condition: Tensor | None = None
+    sampler: Sampler, denoise: Denoise, x0: Tensor, *, schedule: Schedule, condition: Condition | None = None
 ) -> Tensor:
     """Unit noise for which ``sampler(denoise, noise, schedule=schedule)`` gives x0 back, up to its error.
 
@@ -52,7 +53,7 @@ def invert(
         True
     """
 
-    def bound(x: Tensor, level: Level, condition: Tensor | None = condition) -> Tensor:
+    def bound(x: Tensor, level: Level, condition: Condition | None = condition) -> Tensor:
         return denoise(x, level, condition)
 
     levels = sampler.levels(schedule)[-2::-1]

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from diffsweep.diffusion.condition import Condition
 from diffsweep.diffusion.denoiser import Denoiser, check_copies
 from diffsweep.diffusion.diffuser import Diffuser
 from diffsweep.diffusion.generators import Generator
@@ -99,7 +100,7 @@ class LearnedVariance(Objective):
         return self.simple.draw(shape, generator)
 
     def regress(
-        self, denoiser: Denoiser, x0: Tensor, u: Tensor, eps: Tensor, condition: Tensor | None = None
+        self, denoiser: Denoiser, x0: Tensor, u: Tensor, eps: Tensor, condition: Condition | None = None
     ) -> Tensor:
         assert isinstance(denoiser, SpreadDenoiser), "the denoiser has to be built by this objective"
         seen = _Seen(denoiser)
@@ -121,7 +122,7 @@ class _Seen:
         self.denoiser = denoiser
         self.schedule = denoiser.schedule
 
-    def predict(self, x: Tensor, level: Level, condition: Tensor | None = None) -> Tensor:
+    def predict(self, x: Tensor, level: Level, condition: Condition | None = None) -> Tensor:
         output = self.denoiser.predict(x, level, condition)
         skip, out = self.denoiser.target.skip_out(level.like(x))
         self.level, self.x0 = level, skip * x + out * output
@@ -136,7 +137,7 @@ class _Halves(nn.Module):
         self.backbone = backbone
         self.second: Tensor | None = None
 
-    def forward(self, x: Tensor, logsnr: Tensor, condition: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, logsnr: Tensor, condition: Condition | None = None) -> Tensor:
         y = self.backbone(x, logsnr, condition)
         if y.shape[1] != 2 * x.shape[1]:
             raise ValueError(

@@ -14,6 +14,7 @@ import math
 import torch
 from torch import Tensor
 
+from diffsweep.diffusion.condition import Condition
 from diffsweep.diffusion.denoiser import Denoise
 from diffsweep.diffusion.guidance.gradient import usable
 from diffsweep.diffusion.schedules.base import Schedule
@@ -31,7 +32,7 @@ def log_likelihood(
     noise_min: float = 0.002,
     noise_max: float = 80.0,
     generator: torch.Generator | None = None,
-    condition: Tensor | None = None,
+    condition: Condition | None = None,
 ) -> Tensor:
     """log p(x0) in nats, (N,) (Score-Based Generative Modeling, arXiv 2011.13456, section 4.3, eq. 39).
 
@@ -72,7 +73,7 @@ def log_likelihood(
     high = min(noise_max, float(schedule.level(1.0).noise))
     if not 0 < low < high < math.inf:
         raise BadValue("noise_min", noise_min, f"leaves, with noise_max={noise_max}, nothing of this schedule's range")
-    given = condition if condition is None else usable(condition)
+    given = None if condition is None else condition.map(usable)
     dimensions = x0[0].numel()
     shape = (1 if exact else probes, *x0.shape)
     signs = torch.randint(0, 2, shape, generator=generator, device=generator.device if generator else None)

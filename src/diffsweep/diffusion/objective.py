@@ -7,6 +7,7 @@ from typing import final
 
 from torch import Tensor, nn
 
+from diffsweep.diffusion.condition import Condition
 from diffsweep.diffusion.denoiser import Denoiser
 from diffsweep.diffusion.generators import Generator
 from diffsweep.diffusion.schedules.base import Schedule
@@ -42,7 +43,7 @@ class Objective(nn.Module, ABC):
 
     @abstractmethod
     def regress(
-        self, denoiser: Denoiser, x0: Tensor, u: Tensor, eps: Tensor, condition: Tensor | None = None
+        self, denoiser: Denoiser, x0: Tensor, u: Tensor, eps: Tensor, condition: Condition | None = None
     ) -> Tensor:
         """The weighted loss of each example, (N,), for x0 (N, ...) and what was drawn for it, on one device."""
 
@@ -51,7 +52,7 @@ class Objective(nn.Module, ABC):
         self,
         denoiser: Denoiser,
         x0: Tensor,
-        condition: Tensor | None = None,
+        condition: Condition | None = None,
         *,
         generator: Generator = None,
     ) -> Tensor:

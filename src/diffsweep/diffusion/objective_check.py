@@ -6,6 +6,7 @@ import copy
 
 import torch
 
+from diffsweep.diffusion.condition import Condition
 from diffsweep.diffusion.denoiser import Denoiser
 from diffsweep.diffusion.objective import Objective
 
@@ -15,15 +16,20 @@ WARN = 1e5
 # From the first to the last uniform number that single precision knows, and in between.
 _UNIFORMS = (2.0**-24, 1e-4, 0.3, 0.5, 0.7, 0.9999, 1 - 2.0**-24)
 
+# How many examples an objective is tried on.
+EXAMPLES = len(_UNIFORMS)
 
-def check_objective(objective: Objective, denoiser: Denoiser, shape: tuple[int, ...], *, labels: bool) -> str | None:
+
+def check_objective(
+    objective: Objective, denoiser: Denoiser, shape: tuple[int, ...], condition: Condition | None = None
+) -> str | None:
     """A line that warns of a loss without bound on the denoiser's schedule, or None.
 
     Args:
         objective: It is left as it is.
         denoiser: What it has built, untrained.
         shape: Of one example.
-        labels: Whether the network takes labels.
+        condition: Of `EXAMPLES` examples, what the network is told.
 
     Raises:
         ValueError: unless it gives one loss per example.
@@ -31,7 +37,6 @@ def check_objective(objective: Objective, denoiser: Denoiser, shape: tuple[int, 
     generator, count = torch.Generator().manual_seed(0), len(_UNIFORMS)
     x0 = torch.randn(count, *shape, generator=generator)
     _, eps = objective.draw((count, *shape), generator)
-    condition = torch.zeros(count, dtype=torch.int64) if labels else None
     # A copy, for what it remembers of a batch must not be of this one.
     with torch.no_grad():
         loss = copy.deepcopy(objective).regress(denoiser, x0, torch.tensor(_UNIFORMS), eps, condition)

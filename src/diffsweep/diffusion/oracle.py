@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from diffsweep.diffusion.condition import Condition
 from diffsweep.diffusion.level import CLEAN, Level
 
 
@@ -39,7 +40,7 @@ class GaussianMixture:
         """A mixture from plain lists, kept in float64."""
         return cls(*(torch.as_tensor(value, dtype=torch.float64) for value in (weights, means, stds)))
 
-    def __call__(self, x: Tensor, level: Level, condition: Tensor | None = None) -> Tensor:
+    def __call__(self, x: Tensor, level: Level, condition: Condition | None = None) -> Tensor:
         """E[x0 | x] for x of shape (N, D) and one level (floats) or one per row (tensors of shape (N,))."""
         y = x.to(torch.float64)[:, None]
         here = level.like(y)

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from diffsweep.diffusion.condition import Condition
 from diffsweep.diffusion.denoiser import Denoise, Spread
 from diffsweep.diffusion.generators import Generator
 from diffsweep.diffusion.level import Level, scaled
@@ -123,7 +124,7 @@ class Sampler:
         *,
         schedule: Schedule,
         generator: Generators = None,
-        condition: Tensor | None = None,
+        condition: Condition | None = None,
     ) -> Tensor:
         """Samples of ``noise``'s shape and type.
 
@@ -146,11 +147,11 @@ class Sampler:
         *,
         schedule: Schedule,
         generator: Generators = None,
-        condition: Tensor | None = None,
+        condition: Condition | None = None,
     ) -> Iterator[Step]:
         """The same as a call, yielding every step; the last one's x is the sample."""
 
-        def bound(x: Tensor, level: Level, condition: Tensor | None = condition) -> Tensor:
+        def bound(x: Tensor, level: Level, condition: Condition | None = condition) -> Tensor:
             return denoise(x, level, condition)
 
         # A model that has learned how uncertain x0 is scales the noise of each step by it.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from diffsweep.diffusion.condition import Condition
 from diffsweep.diffusion.denoiser import Denoiser
 from diffsweep.diffusion.diffuser import Diffuser
 from diffsweep.diffusion.generators import Generator
@@ -46,7 +47,7 @@ class SelfConditioned(Objective):
         return self.objective.draw(shape, generator)
 
     def regress(
-        self, denoiser: Denoiser, x0: Tensor, u: Tensor, eps: Tensor, condition: Tensor | None = None
+        self, denoiser: Denoiser, x0: Tensor, u: Tensor, eps: Tensor, condition: Condition | None = None
     ) -> Tensor:
         # The leading digits of u choose the level; those from the 13th bit on are uniform whatever the level is.
         shown = (u * 2**12) % 1 < self.probability
@@ -61,7 +62,7 @@ class _Shown:
         self.schedule = denoiser.schedule
         self.shown = shown
 
-    def predict(self, x: Tensor, level: Level, condition: Tensor | None = None) -> Tensor:
+    def predict(self, x: Tensor, level: Level, condition: Condition | None = None) -> Tensor:
         nothing = torch.zeros_like(x)
         with torch.no_grad():
             skip, out = self.denoiser.target.skip_out(level.like(x))

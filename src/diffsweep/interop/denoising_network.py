@@ -14,11 +14,12 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor, nn
 
+from diffsweep.diffusion.condition import Condition
 from diffsweep.diffusion.level import Level
 from diffsweep.diffusion.schedules.base import Schedule
 from diffsweep.diffusion.target import Target
 from diffsweep.interop.levels import LevelInput
-from diffsweep.mistakes import above, one_of, whole
+from diffsweep.mistakes import BadValue, above, one_of, whole
 
 
 class LabelledNetwork(Protocol):
@@ -49,7 +50,9 @@ class DenoisingNetwork(nn.Module):
         scale: Of its input: path (x as it is on the network's path), unit (of variance alpha^2 + sigma^2 = 1), or data
             (of unit variance for data of root mean square sigma_data, EDM's c_in).
         sigma_data: Root mean square of the data, for scale=data.
-        classes: How many labels it is told, 0 for none.
+        classes: How many labels the data have, 0 for none.
+        network_classes: How many labels the network is told, 0 for none; one more than the data have where the last
+            means none.
         shape: Of the data.
 
     Raises:
@@ -65,23 +68,21 @@ class DenoisingNetwork(nn.Module):
         scale: Literal["path", "unit", "data"] = "path",
         sigma_data: float = 0.5,
         classes: int = 0,
+        network_classes: int = 0,
         shape: Sequence[int] = (),
     ) -> None:
         super().__init__()
         one_of("scale", scale, ("path", "unit", "data"))
         above("sigma_data", sigma_data)
         whole("classes", classes, 0)
+        if network_classes != network.classes:
+            raise BadValue("network_classes", network_classes, f"is not that of the network, {network.classes}")
         absent = network.absent
         if absent is None and classes and classes == network.classes - 1:
             # A table with one row more than labels: the last one stands for none.
             absent = classes
-        if classes and classes not in (network.classes, absent):
+        if network.classes and classes not in (0, network.classes, absent):
             raise ValueError(f"this network is told one of {network.classes} labels, not of {classes}")
-        if not classes and network.classes and absent is None:
-            raise ValueError(
-                f"this network must be told one of its {network.classes} labels: choose a dataset with as many, and "
-                "leave out backbone.classes"
-            )
         _check_shape(network, tuple(shape))
         self.network = network
         self.target = target
@@ -92,8 +93,8 @@ class DenoisingNetwork(nn.Module):
         self.classes = classes
         self.absent = absent
 
-    def forward(self, x: Tensor, logsnr: Tensor, condition: Tensor | None = None) -> Tensor:
-        """x0, of the shape of `x` (N, ...); `logsnr` (N,) may be -inf, `condition` is int64 (N,) or None."""
+    def forward(self, x: Tensor, logsnr: Tensor, condition: Condition | None = None) -> Tensor:
+        """x0, of the shape of `x` (N, ...); `logsnr` (N,) may be -inf, `condition` has labels, or is None."""
         exact = logsnr.double() if logsnr.device.type != "mps" else logsnr
         path = self.schedule.path(exact)
         size = torch.hypot(path.alpha, path.sigma)
@@ -114,19 +115,32 @@ class DenoisingNetwork(nn.Module):
         coefficients = Level(torch.as_tensor(skip).expand(len(x)), torch.as_tensor(out).expand(len(x))).like(x)
         return coefficients.alpha * x + coefficients.sigma * predicted.to(level.alpha.dtype)
 
-    def _labels(self, condition: Tensor | None, x: Tensor) -> Tensor | None:
+    def check_condition(self, condition: Condition | None) -> None:
+        """Raise ValueError unless the network is told just such a condition: labels, or nothing."""
+        others = [name for name in condition or () if name != "label"]
+        if others:
+            raise ValueError(f"condition={others[0]}: this network was trained elsewhere, and is told labels at most")
+        if condition is not None and not self.network.classes:
+            raise ValueError("condition=label: this network was trained without labels; leave it out")
+        if condition is None and self.network.classes and self.absent is None:
+            raise ValueError(
+                f"this network must be told one of its {self.network.classes} labels: choose a dataset with as many, "
+                "and leave out condition=none"
+            )
+
+    def _labels(self, condition: Condition | None, x: Tensor) -> Tensor | None:
         if not self.network.classes:
             return None
-        if condition is None:
+        if condition is None or "label" not in condition:
             if self.absent is None:
-                raise ValueError("this network must be told labels: leave out backbone.classes=0")
+                raise ValueError("this network must be told labels: leave out condition=none")
             return torch.full((len(x),), self.absent, device=x.device)
-        absent = condition >= self.classes
+        label = condition["label"]
         if self.absent is not None:
-            return torch.where(absent, self.absent, condition)
-        if bool(absent.any()):
+            return label.value.masked_fill(~label.present, self.absent)
+        if not bool(label.present.all()):
             raise ValueError("this network knows no answer without a label, which this guidance compares with")
-        return condition
+        return label.value
 
 
 def _check_shape(network: LabelledNetwork, shape: tuple[int, ...]) -> None:

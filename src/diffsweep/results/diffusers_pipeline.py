@@ -23,18 +23,18 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline, ImagePipelineO
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from diffsweep.diffusion import Denoiser, Level, Sampler
+from diffsweep.diffusion import Condition, Denoiser, Level, Sampler
+from diffsweep.former_names import with_current_keys
 
 
 class DenoiserModel(ModelMixin, ConfigMixin):
-    """E[x0 | x_t] of a run, called as `model(x, level, labels)`.
+    """E[x0 | x_t] of a run, called as `model(x, level, condition)`.
 
     Args:
-        run: The resolved config: schedule, diffuser, backbone, sampler, guidance.
+        run: The resolved config: schedule, diffuser, condition, backbone, sampler, guidance.
         shape: Of one example.
         classes: Labels of the data; 0 for none.
         sigma_data: Root mean square of the data.
-        conditional: Whether the network is told labels.
 
     Raises:
         ValueError: for a config that names code which is not trusted, or describes no model.
@@ -49,21 +49,20 @@ class DenoiserModel(ModelMixin, ConfigMixin):
         shape: list[int],
         classes: int = 0,
         sigma_data: float = 0.5,
-        conditional: bool = False,
     ) -> None:
         from diffsweep.runs.instantiate import make, make_denoiser
         from diffsweep.runs.trust import check_targets
 
         super().__init__()
-        cfg = OmegaConf.create(dict(run))
+        cfg = OmegaConf.create(with_current_keys(run))
         check_targets(cfg, Path(self.config_name))
         self.run = cfg
         dataset = SimpleNamespace(sigma_data=sigma_data)
         self.denoiser: Denoiser = make_denoiser(cfg, dataset, make(cfg, "schedule"), make(cfg, "diffuser"))
 
-    def forward(self, x: Tensor, level: Level, labels: Tensor | None = None) -> Tensor:
-        """x0, of the shape of `x` (N, ...); `labels` int64 (N,), for a network that is told labels."""
-        return self.denoiser(x, level, labels if self.config["conditional"] else None)
+    def forward(self, x: Tensor, level: Level, condition: Condition | None = None) -> Tensor:
+        """x0, of the shape of `x` (N, ...)."""
+        return self.denoiser(x, level, condition)
 
 
 class DenoiserPipeline(DiffusionPipeline):
@@ -107,7 +106,7 @@ class DenoiserPipeline(DiffusionPipeline):
         noise = noise.to(model.device)
         if class_labels is None and classes:
             class_labels = torch.arange(len(noise)) % classes
-        labels = None if class_labels is None else class_labels.to(model.device)
+        condition = None if class_labels is None else Condition.of(label=class_labels.to(model.device))
         cfg: DictConfig = model.run
         if num_inference_steps is not None:
             cfg = OmegaConf.create(OmegaConf.to_container(cfg))  # type: ignore[arg-type]
@@ -115,7 +114,7 @@ class DenoiserPipeline(DiffusionPipeline):
         sampler: Sampler = make(cfg, "sampler")
         schedule = model.denoiser.schedule
         guided = make(cfg, "guidance")(model, sampler.levels(schedule))
-        x0 = sampler(guided, noise, schedule=schedule, generator=generator, condition=labels)
+        x0 = sampler(guided, noise, schedule=schedule, generator=generator, condition=condition)
         images: Any = x0
         if output_type != "x0":
             images = (x0 / 2 + 0.5).clamp(0, 1)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 FORMATS = ("diffusers",)
 
-_OF_A_MODEL = ("schedule", "diffuser", "backbone", "sampler", "guidance")
+_OF_A_MODEL = ("schedule", "diffuser", "condition", "backbone", "sampler", "guidance")
 
 
 @dataclass(frozen=True)
@@ -128,6 +128,9 @@ def _write(
     diffusers = require()
     denoiser = finished(request.fit.folder.parent.parent, request.fit.signature)
     cfg = request.cfg
+    others = [name for name in cfg.get("condition") or {} if name != "label"]
+    if others:
+        raise ValueError(f"its model is told {others[0]}, which no pipeline passes on: only labels are")
     if "weak" in cfg.guidance or "classifier" in cfg.guidance:
         raise ValueError(
             "its guidance asks a second model, which no pipeline holds: export another cell of it, or its training "
@@ -161,11 +164,10 @@ def _write_own(request: SampleRequest, denoiser: Denoiser, part: Path) -> None:
     plain: Any = OmegaConf.to_container(cfg, resolve=True)
     dataset = plain["dataset"]
     model = DenoiserModel(
-        run={key: plain[key] for key in _OF_A_MODEL},
+        run={key: plain[key] for key in _OF_A_MODEL if key in plain},
         shape=list(dataset["shape"]),
         classes=int(dataset.get("classes") or 0),
         sigma_data=float(dataset.get("sigma_data", 0.5)),
-        conditional=bool(plain["backbone"].get("classes")),
     )
     model.denoiser.load_state_dict(denoiser.state_dict())
     DenoiserPipeline(denoiser=model.eval()).save_pretrained(part)

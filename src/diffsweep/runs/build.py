@@ -13,12 +13,14 @@ from typing import Any, Protocol
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from diffsweep.conditioners import Label
+from diffsweep.conditioners.conditioned import example_condition
 from diffsweep.data.examples import Dataset
 from diffsweep.data.modality import Modality
 from diffsweep.diffusion import Denoiser, Sampler, Schedule
 from diffsweep.diffusion.guidance import Guidance
 from diffsweep.diffusion.objective import Objective
-from diffsweep.diffusion.objective_check import check_objective
+from diffsweep.diffusion.objective_check import EXAMPLES, check_objective
 from diffsweep.diffusion.sampler_check import UnsuitableSamplerError, check_sampler
 from diffsweep.diffusion.spacing import NoCommonNoiseError
 from diffsweep.evaluation.by_kind import ByKind
@@ -30,7 +32,7 @@ from diffsweep.messages import say
 from diffsweep.mistakes import BadValue, below
 from diffsweep.philox import CounterGenerator
 from diffsweep.ranks import is_first_rank
-from diffsweep.runs.instantiate import checked_arguments, label_count, make, make_denoiser
+from diffsweep.runs.instantiate import checked_arguments, make, make_conditioners, make_denoiser
 from diffsweep.runs.load_fit import finished, weights_choice
 from diffsweep.runs.pretrained import find
 from diffsweep.scoring.model_metrics import ModelMetric
@@ -71,18 +73,17 @@ class Components:
         sampler: Sampler = make(cfg, "sampler")
         _check_kind(dataset, training)
         torch.manual_seed(cfg.seed)
-        classes = label_count(cfg)
-        if classes not in (0, dataset.classes):
-            raise ValueError(
-                f"backbone.classes={classes} must be 0 (the model is not told labels) or "
-                f"{dataset.classes}, the number of labels of dataset={dataset.name}"
-            )
         denoiser = make_denoiser(cfg, dataset, schedule, diffuser)
-        model = Model(denoiser, schedule, dataset, conditional=bool(classes))
+        model = Model(denoiser, schedule, dataset, make_conditioners(cfg))
+        _check_readable(model)
         if isinstance(diffuser, Objective):
             if trainer.randomness == "device":
                 _check_counter(diffuser, tuple(dataset.shape))
-            _warn(check_objective(diffuser, denoiser, tuple(dataset.shape), labels=model.conditional))
+            _warn(
+                check_objective(
+                    diffuser, denoiser, tuple(dataset.shape), example_condition(model.conditioners, EXAMPLES)
+                )
+            )
         try:
             _warn(check_sampler(sampler, schedule))
         except NoCommonNoiseError as error:
@@ -207,8 +208,8 @@ def _teacher(cfg: DictConfig, dataset: Dataset) -> dict[str, Denoiser]:
         return {}
     try:
         teacher = finished(cfg.paths.runs, named)
-        labels = torch.zeros(2, dtype=torch.int64) if label_count(cfg) else None
-        teacher(torch.zeros(2, *dataset.shape), teacher.schedule.level(0.5), labels)
+        condition = example_condition(make_conditioners(cfg), 2)
+        teacher(torch.zeros(2, *dataset.shape), teacher.schedule.level(0.5), condition)
     except (ValueError, RuntimeError) as error:
         raise ValueError(f"diffuser.teacher={named}: {error}") from error
     return {"teacher": teacher}
@@ -222,21 +223,40 @@ def make_guidance(cfg: DictConfig, model: Model, sampler: Sampler) -> Guidance:
     except ValueError as error:
         raise ValueError(f"guidance.weak={given.weak}: {error}") from error
     guidance: Guidance = make(cfg, "guidance", **weak)
-    if guidance.compares_unlabelled and OmegaConf.select(cfg, "training.drop_labels") == 0:
-        raise ValueError(
-            "this guidance compares a model's answers with and without labels, but training.drop_labels=0: "
-            "set training.drop_labels=0.1, or guidance=none"
-        )
+    _check_comparison(guidance, model, trained=cfg.get("pretrained") is None)
     try:
         # The cleanest level before clean data: pure noise would not ask a classifier.
         level = sampler.levels(model.schedule)[-2]
-        guided = Sampling(model, sampler, 0, guidance).guided
-        guided(torch.zeros(2, *model.dataset.shape), level, torch.zeros(2, dtype=torch.int64))
+        sampling = Sampling(model, sampler, 0, guidance)
+        condition = example_condition(sampling.requests.conditioners, 2)
+        sampling.guided(torch.zeros(2, *model.dataset.shape), level, condition)
     except (ValueError, RuntimeError) as error:
         raise ValueError(
             f"this guidance does not go with this model and dataset={model.dataset.name}: {error}"
         ) from error
     return guidance
+
+
+def _check_comparison(guidance: Guidance, model: Model, *, trained: bool) -> None:
+    """Refuse a guidance that compares with no condition for a model that has none, or always had all of it."""
+    if not guidance.compares_absent:
+        return
+    compares = "this guidance compares a model's answers with and without a condition"
+    if not model.conditioners:
+        raise ValueError(f"{compares}, and this model has none: choose condition=label, or guidance=none")
+    if trained and all(one.drop == 0 for one in model.conditioners.values()):
+        name = next(iter(model.conditioners))
+        raise ValueError(f"{compares}, but condition.{name}.drop=0: set condition.{name}.drop=0.1, or guidance=none")
+
+
+def _check_readable(model: Model) -> None:
+    """Refuse a condition that the data cannot have, before they are read."""
+    for name, one in model.conditioners.items():
+        if isinstance(one, Label) and one.classes != model.dataset.classes:
+            raise ValueError(
+                f"condition.{name}.classes={one.classes} must be {model.dataset.classes}, the number of labels of "
+                f"dataset={model.dataset.name}"
+            )
 
 
 def _warn(line: str | None) -> None:

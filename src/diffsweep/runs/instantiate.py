@@ -21,6 +21,8 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from diffsweep.conditioners.conditioned import conditioned
+from diffsweep.conditioners.conditioner import Conditioner, SendsTokens
 from diffsweep.diffusion import Denoiser, Schedule
 from diffsweep.diffusion.objective import Objective
 from diffsweep.former_names import with_current_targets
@@ -50,16 +52,24 @@ def make_denoiser(cfg: DictConfig, dataset: Any, schedule: Schedule, diffuser: O
     """The untrained model of a config: a training and whoever reads its weights later must build the same.
 
     A network with settings for the number of its inputs and outputs gets as many as the diffuser asks for, where the
-    config leaves them at 1; so diffusers of different needs can be swept side by side.
+    config leaves them at 1; so diffusers of different needs can be swept side by side. Likewise one that may attend to
+    tokens does so if a condition comes as such.
     """
-    needs = {"inputs": diffuser.network_inputs, "outputs": diffuser.network_outputs}
+    conditioners = make_conditioners(cfg)
+    needs: dict[str, int | bool] = {"inputs": diffuser.network_inputs, "outputs": diffuser.network_outputs}
     raised = {key: count for key, count in needs.items() if count > 1 and cfg.backbone.get(key) == 1}
-    return diffuser.build(make(cfg, "backbone", **raised), schedule, dataset.sigma_data)
+    if any(isinstance(one, SendsTokens) and one.tokens for one in conditioners.values()):
+        raised |= {"cross_attention": True} if cfg.backbone.get("cross_attention") is False else {}
+    backbone = conditioned(make(cfg, "backbone", **raised), conditioners)
+    denoiser = diffuser.build(backbone, schedule, dataset.sigma_data)
+    denoiser.conditional = bool(conditioners)
+    return denoiser
 
 
-def label_count(cfg: DictConfig) -> int:
-    """How many labels the network of a config is told: its setting `classes`; 0 for none, or without that setting."""
-    return cfg.backbone.get("classes") or 0
+def make_conditioners(cfg: DictConfig) -> dict[str, Conditioner]:
+    """What the model of a config is told, by the names of the entries; empty for nothing. Raises ValueError."""
+    made = {str(name): make(cfg, f"condition.{name}") for name in cfg.get("condition") or {}}
+    return {name: one for name, one in made.items() if one is not None}
 
 
 def _named(error: InstantiationException, key: str) -> ValueError:

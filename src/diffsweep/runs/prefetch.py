@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 
 from diffsweep.evaluation.pretrained import home
 from diffsweep.runs.build import evaluation_settings, make_evaluation
-from diffsweep.runs.instantiate import label_count, make
+from diffsweep.runs.instantiate import make, make_conditioners
 from diffsweep.scoring.measure import Baseline
 
 
@@ -35,7 +35,7 @@ def prefetch(cfg: DictConfig) -> str:
     with _arriving(cfg.paths.cache) as statistics:
         # Samples have labels if the model or its guidance is given them; the guidance itself may need a finished fit.
         guidance: Any = get_class(cfg.guidance._target_)
-        labelled = bool(dataset.classes) and (bool(label_count(cfg)) or bool(guidance.uses_labels))
+        labelled = "label" in {*make_conditioners(cfg), *guidance.reads}
         real = Baseline.of(dataset, evaluation, evaluation_settings(cfg), balanced=labelled)
     here = [path for path in extractor.files if path not in weights]
     return "\n".join(

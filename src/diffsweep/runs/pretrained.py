@@ -60,8 +60,13 @@ class _Fit:
     cfg: DictConfig
 
     def field(self, name: str) -> Any:
-        places = {key: f"backbone.{key}" for key in ("network", "target", "level", "scale", "sigma_data", "classes")}
-        places |= {"schedule": "backbone.schedule", "weights": "diffuser.weights", "output": "guidance.output"}
+        places = {key: f"backbone.{key}" for key in ("network", "target", "level", "scale", "sigma_data")}
+        places |= {
+            "classes": "backbone.network_classes",
+            "schedule": "backbone.schedule",
+            "weights": "diffuser.weights",
+            "output": "guidance.output",
+        }
         try:
             found = OmegaConf.select(self.cfg, _one(name, places))
         except OmegaConfBaseException as error:

@@ -31,7 +31,7 @@ from diffsweep.diffusion.level import Level
 from diffsweep.diffusion.sampler_check import check_sampler
 from diffsweep.messages import say
 from diffsweep.runs.build import evaluation_settings, make_guidance, trainer_settings
-from diffsweep.runs.instantiate import label_count, make
+from diffsweep.runs.instantiate import make, make_conditioners
 from diffsweep.runs.load_fit import finished, weights_choice
 from diffsweep.scoring.sample_files import GRID, POINTS, draw_steps, write_one, write_samples
 from diffsweep.scoring.sampling import Model, Sampling, draw
@@ -114,7 +114,7 @@ def resample(
     runs = fit.folder.parent.parent
     denoiser = finished(runs, fit.signature, weights=weights_choice(cfg))
     try:
-        model = Model(denoiser, denoiser.schedule, make(cfg, "dataset"), conditional=bool(label_count(cfg)))
+        model = Model(denoiser, denoiser.schedule, make(cfg, "dataset"), make_conditioners(cfg))
         sampler: Sampler = make(cfg, "sampler")
         if (warning := check_sampler(sampler, model.schedule)) is not None:
             say(warning)

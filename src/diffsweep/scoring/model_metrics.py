@@ -6,16 +6,18 @@ samples are, so that it has the same interval, and its differences are paired by
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from diffsweep.conditioners.conditioned import read_condition
+from diffsweep.conditioners.conditioner import Conditioner
 from diffsweep.data.examples import Dataset
 from diffsweep.data.modality import POINTS
-from diffsweep.diffusion import Denoise, Denoiser, Schedule
+from diffsweep.diffusion import Condition, Denoise, Denoiser, Schedule
 from diffsweep.diffusion.consistency import Consistency
 from diffsweep.diffusion.likelihood import log_likelihood
 from diffsweep.evaluation.features import Features
@@ -45,14 +47,14 @@ class ModelMetric(Protocol):
         """Refuse, before any training, what it cannot be measured of. Raises ValueError."""
         ...
 
-    def each(self, denoise: Denoise, x: Tensor, schedule: Schedule, labels: Tensor | None) -> Tensor:
+    def each(self, denoise: Denoise, x: Tensor, schedule: Schedule, condition: Condition | None) -> Tensor:
         """Values (N,) of examples.
 
         Args:
             denoise: the model, without guidance.
             x: as the network sees them, float (N, ...).
             schedule: that the model is trained on.
-            labels: int64 (N,), or None where the model is not told any.
+            condition: what the model is told of them; None for nothing.
         """
         ...
 
@@ -61,7 +63,7 @@ class ModelMetric(Protocol):
 class Likelihood:
     """Negative log-likelihood under the probability flow, `nll`, in nats an example (see `log_likelihood`).
 
-    Of a conditional model it is that given the label. Samplers and guidance have no part in it. It costs 4
+    Of a conditional model it is that given its condition. Samplers and guidance have no part in it. It costs 4
     evaluations of each example a step, each with as many gradients as there are dimensions.
 
     Args:
@@ -97,10 +99,10 @@ class Likelihood:
                 "gives the mean of x0; leave likelihood out of metric=[...]"
             )
 
-    def each(self, denoise: Denoise, x: Tensor, schedule: Schedule, labels: Tensor | None) -> Tensor:
+    def each(self, denoise: Denoise, x: Tensor, schedule: Schedule, condition: Condition | None) -> Tensor:
         """See `ModelMetric.each`."""
         return -log_likelihood(
-            denoise, x, schedule, steps=self.steps, exact=True, noise_min=self.noise_min, condition=labels
+            denoise, x, schedule, steps=self.steps, exact=True, noise_min=self.noise_min, condition=condition
         )
 
 
@@ -110,7 +112,7 @@ def measure_model(
     schedule: Schedule,
     dataset: Dataset,
     *,
-    conditional: bool,
+    conditioners: Mapping[str, Conditioner],
     batch_size: int,
     device: torch.device | str = "cpu",
 ) -> list[Measure]:
@@ -121,7 +123,7 @@ def measure_model(
         denoise: On the device.
         schedule: That it is trained on.
         dataset: Of the held-out examples.
-        conditional: Whether the model is told labels.
+        conditioners: What the model is told, by the names of the entries; empty for nothing.
         batch_size: Examples at a time.
         device: Where the model lies.
 
@@ -136,8 +138,9 @@ def measure_model(
         for part in chosen.split(batch_size):
             some = held_out.take(part)
             x = dataset.encode(some.x).to(device)
-            labels = some.labels.to(device) if conditional else None
-            values.append(metric.each(denoise, x, schedule, labels).double().cpu())
+            condition = read_condition(conditioners, some)
+            told = None if condition is None else condition.to(device)
+            values.append(metric.each(denoise, x, schedule, told).double().cpu())
         measures.append(_mean(metric, torch.cat(values)))
     return measures
 

@@ -11,7 +11,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import FrameType
 from typing import Any, NamedTuple, cast
 
@@ -22,14 +22,18 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from diffsweep.compilation import compile_network
+from diffsweep.conditioners import Label
+from diffsweep.conditioners.conditioner import Conditioner
 from diffsweep.data.examples import Dataset
 from diffsweep.diffusion import Denoise, Denoiser, Level, Sampler, Schedule
+from diffsweep.diffusion.condition import Condition
 from diffsweep.diffusion.denoiser import Spread
 from diffsweep.diffusion.guidance import Guidance, Unguided
 from diffsweep.evaluation.extractor import Extractor
 from diffsweep.evaluation.features import Features
 from diffsweep.philox import CounterGenerator
 from diffsweep.random_streams import generator
+from diffsweep.scoring.requests import Requests
 from diffsweep.scoring.saturation import saturated_values
 from diffsweep.settings import TrainerSettings
 from diffsweep.trainer import Interrupted
@@ -59,13 +63,13 @@ class Model:
         denoiser: The model.
         schedule: Whose levels samplers visit.
         dataset: Of its data: shapes, labels, and how samples are decoded.
-        conditional: Whether the denoiser is given the labels.
+        conditioners: What it is told, by the names of the entries; empty for nothing.
     """
 
     denoiser: Denoiser
     schedule: Schedule
     dataset: Dataset
-    conditional: bool
+    conditioners: Mapping[str, Conditioner] = field(default_factory=dict)
 
     def decode(self, x: Tensor) -> Tensor:
         """Stored data from what the network sees, as uint8 from [-1, 1]."""
@@ -96,7 +100,7 @@ class FeatureExtraction:
 class Sampling(LightningModule):
     """Draws numbered samples; Lightning's predict loop shares the numbers out over devices and nodes.
 
-    Sample i has label i mod the dataset's number of classes.
+    What each sample is asked for follows from its number, see `Requests`.
 
     Args:
         model: What is sampled from.
@@ -126,7 +130,8 @@ class Sampling(LightningModule):
         self.extraction = extraction
         self.extract_seconds = 0.0
         self.rows = 0
-        self.labelled = bool(model.dataset.classes) and (model.conditional or guidance.uses_labels)
+        asked = {name: _LOOKED_AT[name](model.dataset) for name in guidance.reads if name not in model.conditioners}
+        self.requests = Requests({**model.conditioners, **asked}, model.dataset)
         self.denoiser = model.denoiser
         if trainer is not None and isinstance(trainer.compile, str):
             network = model.denoiser.backbone
@@ -144,14 +149,14 @@ class Sampling(LightningModule):
             self.guided = _WithSpread(self.guided, self.denoiser.spread)
 
     def _counting(self, denoiser: Denoiser) -> Denoise:
-        """The denoiser, counting the rows of its calls; an unconditional one is not given the labels of guidance."""
+        """The denoiser, counting the rows of its calls."""
 
-        def denoise(x: Tensor, level: Level, condition: Tensor | None = None) -> Tensor:
+        def denoise(x: Tensor, level: Level, condition: Condition | None = None) -> Tensor:
             self.rows += len(x)
             if self.graphs:
                 # What an earlier call gave may be overwritten from here on.
                 torch.compiler.cudagraph_mark_step_begin()
-            return denoiser(x, level, condition if self.model.conditional else None)
+            return denoiser(x, level, condition)
 
         return denoise
 
@@ -189,24 +194,27 @@ class Sampling(LightningModule):
             noise = torch.stack([torch.randn(shape, generator=stream) for stream in streams]).to(self.device)
         if self.channels_last and noise.ndim == 4:
             noise = noise.contiguous(memory_format=torch.channels_last)
-        labels, schedule = self.labels(numbers), self.model.schedule
-        return self.sampler(self.guided, noise, schedule=schedule, generator=streams, condition=labels).float()
-
-    def labels(self, numbers: Tensor) -> Tensor | None:
-        """Labels (N,) of the samples with these numbers; None for data without."""
-        classes = self.model.dataset.classes
-        return (numbers % classes).to(self.device) if classes else None
+        condition, schedule = self.requests(numbers), self.model.schedule
+        told = None if condition is None else condition.to(self.device)
+        return self.sampler(self.guided, noise, schedule=schedule, generator=streams, condition=told).float()
 
     def known_labels(self, n: int) -> Tensor | None:
         """Labels (n,) of the first n samples on the CPU, if model or guidance was given them; else None."""
-        labels = self.labels(torch.arange(n)) if self.labelled else None
-        return None if labels is None else labels.cpu()
+        return self.requests.labels(n)
 
     def _now(self) -> float:
         # Work is only queued on a GPU: without this the extractor would be charged for the sampler's.
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         return time.monotonic()
+
+
+def _labels_of(dataset: Dataset) -> Label:
+    return Label(dataset.classes)
+
+
+# What a guidance may look at itself, of data whose model need not be told it.
+_LOOKED_AT: Mapping[str, Callable[[Dataset], Conditioner]] = {"label": _labels_of}
 
 
 @dataclass(frozen=True)
@@ -216,7 +224,7 @@ class _WithSpread:
     denoise: Denoise
     spread: Callable[[Level, Level], Tensor]
 
-    def __call__(self, x: Tensor, level: Level, condition: Tensor | None = None) -> Tensor:
+    def __call__(self, x: Tensor, level: Level, condition: Condition | None = None) -> Tensor:
         return self.denoise(x, level, condition)
 
 

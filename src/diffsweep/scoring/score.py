@@ -106,7 +106,7 @@ def score(
         model.denoiser.to(drawn.device),
         model.schedule,
         model.dataset,
-        conditional=model.conditional,
+        conditioners=model.conditioners,
         batch_size=settings.batch_size,
         device=drawn.device,
     )

@@ -8,17 +8,20 @@ loader; what does not fit is read ahead by threads, which changes no batch.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
 import psutil
 import torch
 from torch import Tensor
 
+from diffsweep.conditioners.conditioned import read_condition
+from diffsweep.conditioners.conditioner import Conditioner
 from diffsweep.data.examples import Examples
 from diffsweep.data.source import AugmentedSource, Source, in_memory, stored_bytes
+from diffsweep.diffusion.condition import Condition
 from diffsweep.mistakes import BadValue
 from diffsweep.philox import CounterGenerator
 from diffsweep.random_streams import generator
@@ -34,12 +37,17 @@ Made = TypeVar("Made")
 
 
 class Batch(NamedTuple):
-    """One rank's share of a batch: x0 as stored, labels, uniforms for the times, unit noise."""
+    """One rank's share of a batch: x0 as stored, what it is told, uniforms for the times, unit noise."""
 
     x0: Tensor
-    labels: Tensor
+    condition: Condition | None
     u: Tensor
     eps: Tensor
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        """The batch with all its tensors changed alike."""
+        condition = None if self.condition is None else self.condition.map(change)
+        return Batch(change(self.x0), condition, change(self.u), change(self.eps))
 
 
 @dataclass(frozen=True)
@@ -50,9 +58,10 @@ class Batches:
         source: All examples; on the device if they lie there (see ``resident``).
         draw: A diffuser's ``draw``: what is random in a batch.
         settings: Number of steps, size over all ranks and seed; whether images are mirrored left to right with
-            probability 1/2; the share of the labels that become ``classes``, "no label", so that the model can be
-            guided away from its unconditional self (Classifier-Free Diffusion Guidance, arXiv 2207.12598, algorithm 1).
-        classes: Number of labels; 0 leaves them alone.
+            probability 1/2.
+        conditioners: Read what the examples are told, by name. Each leaves out its share of the examples by itself, so
+            that a model can be guided away from what it does without (Classifier-Free Diffusion Guidance, arXiv
+            2207.12598, algorithm 1).
         start: First step to yield, that of the checkpoint.
         rank: This process.
         ranks: Number of processes; must divide the batch size.
@@ -69,7 +78,7 @@ class Batches:
     source: Source
     draw: Draw
     settings: TrainingSettings
-    classes: int = 0
+    conditioners: Mapping[str, Conditioner] = field(default_factory=dict)
     start: int = 0
     rank: int = 0
     ranks: int = 1
@@ -89,7 +98,7 @@ class Batches:
     def __iter__(self) -> Iterator[Batch]:
         if self.loading is None:
             for step, numbers in self._numbers():
-                yield _moved(self._batch(step, self._take(step, numbers)), self.device)
+                yield self._batch(step, self._take(step, numbers)).map(self._moved)
             return
         pin = self.device.type == "cuda"
 
@@ -98,12 +107,12 @@ class Batches:
             if self.counter:
                 return step, _pinned(examples) if pin else examples
             batch = self._batch(step, examples)
-            return step, Batch(*(value.pin_memory() for value in batch)) if pin else batch
+            return step, batch.map(Tensor.pin_memory) if pin else batch
 
         for step, made in _read_ahead(make, self._numbers(), self.loading):
             # From pinned memory the copy runs beside the step before.
             batch = made if isinstance(made, Batch) else self._batch(step, _on(made, self.device))
-            yield _moved(batch, self.device)
+            yield batch.map(self._moved)
 
     def _numbers(self) -> Iterator[tuple[int, Tensor]]:
         """Each step with the numbers of this rank's examples: every epoch goes through all of them in a new order.
@@ -141,24 +150,36 @@ class Batches:
         if self.settings.flip:
             where = mirrored.to(device).view(-1, *[1] * (x0.ndim - 1))
             x0 = torch.where(where, x0.flip(-1), x0)
-        labels = examples.labels.masked_fill(dropped.to(device), self.classes)
-        return Batch(x0, labels, u, eps)
+        # Of what the model sees: edges must be those of the mirrored image.
+        condition = read_condition(self.conditioners, examples.with_x(x0))
+        if condition is not None:
+            condition = condition.without({name: mask.to(device) for name, mask in dropped.items()})
+        return Batch(x0, condition, u, eps)
 
-    def _random(self, step: int, shape: tuple[int, ...], device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """What is random in this rank's share of a step's batch: u, eps, who is mirrored and who loses its label."""
+    def _random(
+        self, step: int, shape: tuple[int, ...], device: torch.device
+    ) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
+        """What is random in this rank's share of a step's batch: u, eps, who is mirrored, who is not told which entry.
+
+        The entries come last and in the order of their names: one more moves nothing that was drawn before.
+        """
         size, mine = self.settings.batch_size, slice(self.rank, None, self.ranks)
-        share = self.settings.drop_labels if self.classes else 0
+        shares = {name: self.conditioners[name].drop for name in sorted(self.conditioners)}
         if self.counter:
             everything = torch.arange(step * size, (step + 1) * size, device=device)
             counter = CounterGenerator(self.settings.seed, "step", everything[mine], everything, mine)
             count = size // self.ranks
             u, eps = self.draw((count, *shape), counter)
-            return u, eps, counter.rand((count,)) < 0.5, counter.rand((count,)) < share
+            mirrored = counter.rand((count,)) < 0.5
+            return u, eps, mirrored, {name: counter.rand((count,)) < share for name, share in shares.items()}
         stream = generator(self.settings.seed, "step", step)
         u, eps = self.draw((size, *shape), stream)
         mirrored = torch.rand(size, generator=stream) < 0.5
-        dropped = torch.rand(size, generator=stream) < share
-        return u[mine], eps[mine], mirrored[mine], dropped[mine]
+        dropped = {name: (torch.rand(size, generator=stream) < share)[mine] for name, share in shares.items()}
+        return u[mine], eps[mine], mirrored[mine], dropped
+
+    def _moved(self, value: Tensor) -> Tensor:
+        return value.to(self.device, non_blocking=True)
 
     def _take(self, step: int, numbers: Tensor) -> Examples:
         if not isinstance(self.source, AugmentedSource):
@@ -184,16 +205,12 @@ def resident(source: Source, device: torch.device, loading: LoadingSettings) -> 
     return in_memory(source, device)
 
 
-def _moved(batch: Batch, device: torch.device) -> Batch:
-    return Batch(*(value.to(device, non_blocking=True) for value in batch))
-
-
 def _on(examples: Examples, device: torch.device) -> Examples:
-    return Examples(examples.x.to(device, non_blocking=True), examples.labels.to(device, non_blocking=True))
+    return examples.map(lambda value: value.to(device, non_blocking=True))
 
 
 def _pinned(examples: Examples) -> Examples:
-    return Examples(examples.x.pin_memory(), examples.labels.pin_memory())
+    return examples.map(Tensor.pin_memory)
 
 
 def _read_ahead(

@@ -12,13 +12,15 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
+from diffsweep.diffusion.condition import Condition
+
 
 def parameters(network: nn.Module) -> int:
     """How many numbers of the network are trained."""
     return sum(weight.numel() for weight in network.parameters())
 
 
-def call_flops(backbone: nn.Module, shape: Sequence[int], *, labelled: bool) -> int | None:
+def call_flops(backbone: nn.Module, shape: Sequence[int], condition: Condition | None = None) -> int | None:
     """Floating-point operations of a call for one example, two for each multiplication with its addition.
 
     Matrix products, convolutions and attention are counted, as by torch's `FlopCounterMode`; a training step takes
@@ -27,20 +29,20 @@ def call_flops(backbone: nn.Module, shape: Sequence[int], *, labelled: bool) -> 
     Args:
         backbone: The network.
         shape: Of an example as the network is shown it.
-        labelled: Whether it is told labels.
+        condition: Of one example, what it is told.
 
     Returns:
         The number; None for a network that cannot be run without numbers.
     """
     shell = {name: value.to("meta") for name, value in [*backbone.named_parameters(), *backbone.named_buffers()]}
     x, logsnr = torch.empty(1, *shape, device="meta"), torch.empty(1, device="meta")
-    labels = torch.empty(1, dtype=torch.int64, device="meta") if labelled else None
+    told = None if condition is None else condition.to("meta")
     was_training = backbone.training
     try:
         # A network may change its weights while it is trained.
         backbone.eval()
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            functional_call(backbone, shell, (x, logsnr, labels))
+            functional_call(backbone, shell, (x, logsnr, told))
     except (NotImplementedError, RuntimeError, TypeError, ValueError):
         return None
     finally:

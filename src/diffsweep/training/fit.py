@@ -13,6 +13,7 @@ from lightning.pytorch.loggers import Logger
 from safetensors.torch import save_file
 from torch import nn
 
+from diffsweep.conditioners.conditioned import example_condition
 from diffsweep.data.examples import load_checked
 from diffsweep.data.source import Source
 from diffsweep.diffusion.objective import Objective
@@ -123,7 +124,7 @@ def fit(fitting: Fitting, record: Fit, mirrors: Sequence[Logger] = (), held: Cal
         draw=fitting.objective.draw,
         settings=settings,
         shape=model.dataset.shape,
-        classes=model.dataset.classes if model.conditional else 0,
+        conditioners=model.conditioners,
         counter=run_trainer.randomness == "device",
     )
     module = Training(
@@ -132,13 +133,12 @@ def fit(fitting: Fitting, record: Fit, mirrors: Sequence[Logger] = (), held: Cal
         model.dataset.encode,
         fitting.optimizer,
         settings,
-        conditional=model.conditional,
         trainer=run_trainer,
     )
     # The network is shown as many tensors of the data's shape as it says.
     size, inputs = parameters(model.denoiser), getattr(model.denoiser.backbone, "inputs", 1)
     shown = (inputs * model.dataset.shape[0], *model.dataset.shape[1:])
-    flops = call_flops(model.denoiser.backbone, shown, labelled=model.conditional)
+    flops = call_flops(model.denoiser.backbone, shown, example_condition(model.conditioners, 1))
     if is_first_rank():
         counted = f", {flops / 1e9:,.3g} GFLOP a call and example" if flops else ""
         say(f"fit {record.signature}: a network of {size:,} parameters{counted}")

@@ -11,13 +11,14 @@ from lightning import LightningModule
 from torch import Tensor
 
 from diffsweep.compilation import compile_network, compiled
-from diffsweep.diffusion import Denoiser
+from diffsweep.diffusion import Condition, Denoiser
 from diffsweep.diffusion.objective import Objective
 from diffsweep.mistakes import BadValue
 from diffsweep.random_streams import generator
 from diffsweep.settings import TrainerSettings, TrainingSettings
 from diffsweep.training.activation_checkpointing import checkpoint_activations
 from diffsweep.training.batches import Batch
+from diffsweep.training.former_checkpoint import with_current_names
 from diffsweep.training.weight_decay import parameters_to_train
 
 
@@ -30,7 +31,6 @@ class Training(LightningModule):
         encode: From the stored data to what the network sees, as uint8 to [-1, 1].
         optimizer: Parameters -> torch optimizer.
         settings: How it is driven.
-        conditional: Whether the backbone is told the labels.
         trainer: What is compiled, and how images lie in memory.
     """
 
@@ -42,7 +42,6 @@ class Training(LightningModule):
         optimizer: Callable[[Any], torch.optim.Optimizer],
         settings: TrainingSettings,
         *,
-        conditional: bool = False,
         trainer: TrainerSettings | None = None,
     ) -> None:
         super().__init__()
@@ -51,7 +50,6 @@ class Training(LightningModule):
         self.encode = encode
         self.optimizer = optimizer
         self.settings = settings
-        self.conditional = conditional
         self.gradient_norm: Tensor | None = None
         self.memory_format = torch.contiguous_format
         self._loss = self._mean_loss
@@ -74,6 +72,9 @@ class Training(LightningModule):
             torch.compiler.cudagraph_mark_step_begin()
         torch.manual_seed(generator(self.settings.seed, "backbone", self.global_step).initial_seed() + self.global_rank)
 
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        with_current_names(checkpoint, self, self.optimizer)
+
     def on_fit_start(self) -> None:
         if self.settings.accumulate > 1 and self.trainer.world_size > 1:
             rule = f"works on one device, and here are {self.trainer.world_size}: they share a batch already"
@@ -87,7 +88,7 @@ class Training(LightningModule):
         self.zero_grad()
         others = torch.zeros((), device=self.device)
         size = len(batch.u) // parts
-        *first, last = (Batch(*(value[i * size : (i + 1) * size] for value in batch)) for i in range(parts))
+        *first, last = (batch.map(lambda value, i=i: value[i * size : (i + 1) * size]) for i in range(parts))
         for part in first:
             loss = self._part(part) / parts
             self.trainer.strategy.backward(loss, None)
@@ -95,13 +96,13 @@ class Training(LightningModule):
         return self._part(last) / parts + others
 
     def _part(self, batch: Batch) -> Tensor:
-        return self._loss(batch.x0, batch.u, batch.eps, batch.labels if self.conditional else None)
+        return self._loss(batch.x0, batch.u, batch.eps, batch.condition)
 
-    def _mean_loss(self, stored: Tensor, u: Tensor, eps: Tensor, labels: Tensor | None) -> Tensor:
+    def _mean_loss(self, stored: Tensor, u: Tensor, eps: Tensor, condition: Condition | None) -> Tensor:
         x0 = self.encode(stored)
         if x0.ndim == 4:
             x0, eps = (x.contiguous(memory_format=self.memory_format) for x in (x0, eps))
-        return self.diffuser.regress(self.denoiser, x0, u, eps, labels).mean()
+        return self.diffuser.regress(self.denoiser, x0, u, eps, condition).mean()
 
     def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: torch.optim.Optimizer) -> None:
         # Lightning calls it between the step's loss and its gradient.

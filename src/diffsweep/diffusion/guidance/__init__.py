@@ -6,11 +6,14 @@ from diffsweep.diffusion.guidance.cfgpp import CFGpp
 from diffsweep.diffusion.guidance.classifier import ByClassifier
 from diffsweep.diffusion.guidance.classifier_free import ClassifierFree
 from diffsweep.diffusion.guidance.dps import DPS
+from diffsweep.diffusion.guidance.each import EachCondition
 from diffsweep.diffusion.guidance.inpaint import Inpaint
 from diffsweep.diffusion.guidance.interval import Interval
 from diffsweep.diffusion.guidance.output import Clip, Dynamic, Keep, OutputMap
+from diffsweep.diffusion.guidance.projected import Projected
 from diffsweep.diffusion.guidance.rescaled import Rescaled
 from diffsweep.diffusion.guidance.unguided import Unguided
+from diffsweep.diffusion.guidance.zero_star import ZeroStar
 
 __all__ = [
     "DPS",
@@ -20,11 +23,14 @@ __all__ = [
     "ClassifierFree",
     "Clip",
     "Dynamic",
+    "EachCondition",
     "Guidance",
     "Inpaint",
     "Interval",
     "Keep",
     "OutputMap",
+    "Projected",
     "Rescaled",
     "Unguided",
+    "ZeroStar",
 ]

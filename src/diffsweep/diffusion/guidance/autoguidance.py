@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from diffsweep.diffusion.condition import Condition
 from diffsweep.diffusion.denoiser import Denoise
 from diffsweep.diffusion.guidance.base import check_scale
 from diffsweep.diffusion.guidance.output import KEEP, OutputMap
@@ -40,15 +41,15 @@ class Autoguidance:
     scale: float = 2.0
     output: OutputMap = KEEP
 
-    uses_labels = False
-    compares_unlabelled = False
+    reads = ()
+    compares_absent = False
     keeps_variance = False
 
     def __post_init__(self) -> None:
         check_scale(self.scale)
 
     def __call__(self, denoise: Denoise, levels: Sequence[Level]) -> Denoise:
-        def guided(x: Tensor, level: Level, condition: Tensor | None = None) -> Tensor:
+        def guided(x: Tensor, level: Level, condition: Condition | None = None) -> Tensor:
             good = denoise(x, level, condition)
             if self.scale == 1:
                 return self.output(good)

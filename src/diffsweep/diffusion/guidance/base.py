@@ -8,12 +8,13 @@ In x0, eps, v or score the same scale means the same, since at one (x, level) th
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from diffsweep.diffusion.condition import Condition
 from diffsweep.diffusion.denoiser import Denoise
 from diffsweep.diffusion.level import CLEAN, Level
 from diffsweep.mistakes import BadValue
@@ -23,16 +24,16 @@ class Guidance(Protocol):
     """A denoiser from a denoiser, for sampling: its levels are floats.
 
     Attributes:
-        uses_labels: whether it looks at labels itself, beside those that the model is given.
-        compares_unlabelled: whether it calls the model without labels too, so that the model must be trained for that.
+        reads: names of the entries of a condition that it looks at itself, whether the model is told them or not.
+        compares_absent: whether it calls the model without its condition too, so that it must be trained for that.
         keeps_variance: whether a learned variance of the model still holds, which it does if the mean is not moved.
     """
 
     @property
-    def uses_labels(self) -> bool: ...
+    def reads(self) -> Collection[str]: ...
 
     @property
-    def compares_unlabelled(self) -> bool: ...
+    def compares_absent(self) -> bool: ...
 
     @property
     def keeps_variance(self) -> bool: ...
@@ -42,48 +43,32 @@ class Guidance(Protocol):
         ...
 
 
-def both(denoise: Denoise, x: Tensor, level: Level, condition: Tensor | None, classes: int) -> tuple[Tensor, Tensor]:
-    """(x0 with labels, x0 without), in one call of 2N rows.
+def both(denoise: Denoise, x: Tensor, level: Level, condition: Condition | None) -> tuple[Tensor, Tensor]:
+    """(x0 with the condition, x0 with its opposite), in one call of 2N rows.
 
     Args:
-        denoise: Trained with and without labels.
+        denoise: Trained with and without the condition.
         x: (N, ...).
         level: Of floats.
-        condition: Labels, int64 (N,).
-        classes: The label that means "no label".
+        condition: Of N examples.
 
     Raises:
-        ValueError: without labels.
+        ValueError: without a condition.
     """
-    given = labels(condition)
-    with_, without = denoise(torch.cat([x, x]), level, torch.cat([given, torch.full_like(given, classes)])).chunk(2)
+    given = required(condition)
+    with_, without = denoise(torch.cat([x, x]), level, Condition.cat([given, given.opposite()])).chunk(2)
     return with_, without
 
 
-def labels(condition: Tensor | None) -> Tensor:
+def required(condition: Condition | None) -> Condition:
     """The condition, which must be there.
 
     Raises:
         ValueError: if it is None.
     """
     if condition is None:
-        raise ValueError("guidance towards labels needs labels: pass condition=labels, int64 (N,), to the sampler")
+        raise ValueError("this guidance needs a condition: pass condition=Condition.of(label=labels) to the sampler")
     return condition
-
-
-def check_classes(classes: int) -> None:
-    """Refuse a model that is not told labels.
-
-    Raises:
-        ValueError: saying what to set.
-    """
-    if isinstance(classes, bool) or not isinstance(classes, int) or not 1 <= classes < 2**63:
-        raise BadValue(
-            "classes",
-            classes,
-            "must be 1 or more: this guidance compares a model's answers with and without labels; "
-            "set 'backbone.classes=${dataset.classes}', or guidance=none",
-        )
 
 
 def check_scale(scale: float, name: str = "scale", most: float = math.inf) -> None:

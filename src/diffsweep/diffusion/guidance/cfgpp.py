@@ -13,8 +13,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from diffsweep.diffusion.condition import Condition
 from diffsweep.diffusion.denoiser import Denoise
-from diffsweep.diffusion.guidance.base import both, check_classes, check_scale, following, gain
+from diffsweep.diffusion.guidance.base import both, check_scale, following, gain
 from diffsweep.diffusion.guidance.output import KEEP, OutputMap
 from diffsweep.diffusion.level import Level
 
@@ -26,29 +27,26 @@ class CFGpp:
     Exactly the paper's update with sampler=ddim; in other samplers the same scales are used at the same levels.
 
     Args:
-        classes: Number of labels, which as a label means "no label"; >= 1.
         strength: The paper's lambda, in [0, 1].
         output: What is done to each guided x0, before the noise is taken into account.
 
     Raises:
-        ValueError: for classes < 1 or strength outside [0, 1]; when called without labels.
+        ValueError: for strength outside [0, 1]; when called without a condition.
     """
 
-    classes: int
     strength: float = 0.6
     output: OutputMap = KEEP
 
-    uses_labels = True
-    compares_unlabelled = True
+    reads = ()
+    compares_absent = True
     keeps_variance = False
 
     def __post_init__(self) -> None:
-        check_classes(self.classes)
         check_scale(self.strength, "strength", 1)
 
     def __call__(self, denoise: Denoise, levels: Sequence[Level]) -> Denoise:
-        def guided(x: Tensor, level: Level, condition: Tensor | None = None) -> Tensor:
-            with_, without = both(denoise, x, level, condition, self.classes)
+        def guided(x: Tensor, level: Level, condition: Condition | None = None) -> Tensor:
+            with_, without = both(denoise, x, level, condition)
             s = following(level, levels)
             return without.lerp(self.output(without.lerp(with_, self.strength)), s.alpha / gain(level, s))
 

@@ -15,8 +15,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from diffsweep.diffusion.condition import Condition
 from diffsweep.diffusion.denoiser import Denoise
-from diffsweep.diffusion.guidance.base import check_scale, labels
+from diffsweep.diffusion.guidance.base import check_scale, required
 from diffsweep.diffusion.guidance.gradient import usable, with_gradient
 from diffsweep.diffusion.guidance.output import KEEP, OutputMap
 from diffsweep.diffusion.level import Level
@@ -40,15 +41,15 @@ class ByClassifier:
         output: What is done to each guided x0.
 
     Raises:
-        ValueError: for scale < 0; when called without labels.
+        ValueError: for scale < 0; when called without a condition.
 
     Example:
         >>> import torch
-        >>> from diffsweep.diffusion import GaussianMixture, Level
+        >>> from diffsweep.diffusion import Condition, GaussianMixture, Level
         >>> right_or_left = lambda x, level, x0: torch.cat([x0, -x0], dim=1)
         >>> mixture = GaussianMixture.of([0.5, 0.5], [[1.0], [-1.0]], [0.5, 0.5])
         >>> guided = ByClassifier(right_or_left)(mixture, [])
-        >>> bool(guided(torch.zeros(1, 1), Level(0.6, 0.8), torch.tensor([0])) > 0)
+        >>> bool(guided(torch.zeros(1, 1), Level(0.6, 0.8), Condition.of(label=torch.tensor([0]))) > 0)
         True
     """
 
@@ -56,22 +57,23 @@ class ByClassifier:
     scale: float = 1.0
     output: OutputMap = KEEP
 
-    uses_labels = True
-    compares_unlabelled = False
+    reads = ("label",)
+    compares_absent = False
     keeps_variance = False
 
     def __post_init__(self) -> None:
         check_scale(self.scale)
 
     def __call__(self, denoise: Denoise, levels: Sequence[Level]) -> Denoise:
-        def guided(x: Tensor, level: Level, condition: Tensor | None = None) -> Tensor:
-            wanted = usable(labels(condition))
+        def guided(x: Tensor, level: Level, condition: Condition | None = None) -> Tensor:
+            condition = required(condition).map(usable)
+            wanted = condition["label"].value
             # Pure noise tells nothing about x0, and so nothing about the label.
             if self.scale == 0 or level.alpha == 0:
-                return self.output(denoise(x, level, wanted))
+                return self.output(denoise(x, level, condition))
 
             def judged(x: Tensor) -> tuple[Tensor, Tensor]:
-                x0 = denoise(x, level, wanted)
+                x0 = denoise(x, level, condition)
                 scores = torch.log_softmax(self.classifier(x, level, x0), dim=1)
                 return x0, scores.gather(1, wanted[:, None])
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.linalg import vector_norm
 
+from diffsweep.diffusion.condition import Condition
 from diffsweep.diffusion.denoiser import Denoise
 from diffsweep.diffusion.guidance.base import check_scale, following, gain
 from diffsweep.diffusion.guidance.gradient import usable, with_gradient
@@ -63,8 +64,8 @@ class DPS:
     def __post_init__(self) -> None:
         check_scale(self.scale)
 
-    def __call__(self, x: Tensor, level: Level, condition: Tensor | None = None) -> Tensor:
-        given = condition if condition is None else usable(condition)
+    def __call__(self, x: Tensor, level: Level, condition: Condition | None = None) -> Tensor:
+        given = None if condition is None else condition.map(usable)
         y = usable(self.y)
 
         def measured(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from diffsweep.diffusion.condition import Condition
 from diffsweep.diffusion.denoiser import Denoise
 from diffsweep.diffusion.level import Level
 
@@ -46,5 +47,5 @@ class Inpaint:
     known: Tensor
     mask: Tensor
 
-    def __call__(self, x: Tensor, level: Level, condition: Tensor | None = None) -> Tensor:
+    def __call__(self, x: Tensor, level: Level, condition: Condition | None = None) -> Tensor:
         return torch.where(self.mask, self.known.to(x), self.denoise(x, level, condition))

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from diffsweep.diffusion.condition import Condition
 from diffsweep.diffusion.denoiser import Denoise
-from diffsweep.diffusion.guidance.base import both, check_classes, check_scale, labels
+from diffsweep.diffusion.guidance.base import both, check_scale, required
 from diffsweep.diffusion.guidance.output import KEEP, OutputMap
 from diffsweep.diffusion.level import Level
 
@@ -22,34 +23,31 @@ class Rescaled:
     sample. The paper does this to the network's output v; here it is x0, whatever the network predicts.
 
     Args:
-        classes: Number of labels, which as a label means "no label"; >= 1.
         scale: As in classifier-free guidance; 1 is one pass.
         phi: Share of the rescaling, in [0, 1]; 0 is plain classifier-free guidance.
         output: What is done to each guided x0.
 
     Raises:
-        ValueError: for classes < 1, scale < 0 or phi outside [0, 1]; when called without labels.
+        ValueError: for scale < 0 or phi outside [0, 1]; when called without a condition.
     """
 
-    classes: int
     scale: float = 3.0
     phi: float = 0.7
     output: OutputMap = KEEP
 
-    uses_labels = True
-    compares_unlabelled = True
+    reads = ()
+    compares_absent = True
     keeps_variance = False
 
     def __post_init__(self) -> None:
-        check_classes(self.classes)
         check_scale(self.scale)
         check_scale(self.phi, "phi", 1)
 
     def __call__(self, denoise: Denoise, levels: Sequence[Level]) -> Denoise:
-        def guided(x: Tensor, level: Level, condition: Tensor | None = None) -> Tensor:
+        def guided(x: Tensor, level: Level, condition: Condition | None = None) -> Tensor:
             if self.scale == 1:
-                return self.output(denoise(x, level, labels(condition)))
-            with_, without = both(denoise, x, level, condition, self.classes)
+                return self.output(denoise(x, level, required(condition)))
+            with_, without = both(denoise, x, level, condition)
             x0 = without.lerp(with_, self.scale)
             wanted, found = (value.flatten(1).std(1, correction=0) for value in (with_, x0))
             # A constant sample, as a single number, has no deviation to match.

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from diffsweep.diffusion.condition import Condition
 from diffsweep.diffusion.denoiser import Denoise
 from diffsweep.diffusion.guidance.output import KEEP, OutputMap
 from diffsweep.diffusion.level import Level
@@ -22,12 +23,12 @@ class Unguided:
 
     output: OutputMap = KEEP
 
-    uses_labels = False
-    compares_unlabelled = False
+    reads = ()
+    compares_absent = False
     keeps_variance = True
 
     def __call__(self, denoise: Denoise, levels: Sequence[Level]) -> Denoise:
-        def guided(x: Tensor, level: Level, condition: Tensor | None = None) -> Tensor:
+        def guided(x: Tensor, level: Level, condition: Condition | None = None) -> Tensor:
             return self.output(denoise(x, level, condition))
 
         return guided

@@ -7,6 +7,7 @@ from contextvars import ContextVar
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from diffsweep.former_names import REPLACED_KEYS
 from diffsweep.mistakes import did_you_mean
 from diffsweep.sweep.plan.constructor import parameters
 from diffsweep.sweep.plan.unread_keys import known_keys
@@ -66,6 +67,8 @@ def _absent(key: str, cfg: DictConfig) -> str:
     known: list[str] = []
     with suppress(ValueError):
         known = known_keys(cfg)
+    if (now := REPLACED_KEYS.get(key)) is not None:
+        return f"there is no key {key} any more: {now}"
     hint = "" if key.startswith("hydra") else did_you_mean(key, known)
     return f"there is no key {key}{hint} (--cfg {'hydra' if key.startswith('hydra') else 'job'} shows all keys)"
 

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 # What a model that is there already decides by itself, or has behind it: keys and groups by their first word.
 _DECIDED = ("backbone", "diffuser")
 _TRAINING = ("training", "optimizer", "ema", "validation", "seed")
-# The options that ask the model; others may be chosen in the place of the last two.
+# The options that ask the model; others may be chosen in the place of the last three.
 _OPTIONS = {
     "backbone": "imported",
     "diffuser": "imported",
+    "condition": "imported",
     "schedule": "imported",
     "guidance/output": "imported",
 }
@@ -29,7 +30,7 @@ def with_imported_options(words: Sequence[str]) -> list[str]:
         return list(words)
     for word, key in keys.items():
         first = re.split(r"[./]", key)[0]
-        if word in (f"{group}=imported" for group in _OPTIONS) or key == "backbone.classes":
+        if word in (f"{group}=imported" for group in _OPTIONS):
             continue
         if first in _DECIDED:
             raise ValueError(f"{word}: {named[0]} has a {first} of its own, so leave this out")

@@ -19,6 +19,7 @@ DECIDES: Mapping[str, str] = {
     "diffuser": "how a model is trained: target, times, weights, loss",
     "sampler": "how it is integrated back, at a cost of `sampler.nfe` network calls",
     "schedule": "alpha and sigma as functions of time",
+    "condition": "what the model is told beside the noise level; a list for several",
     "backbone": "the network",
     "dataset": "the data",
     "sampler/spacing": "which noise levels are visited",

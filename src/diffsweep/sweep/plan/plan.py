@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from diffsweep.files import read_json, write_atomic
-from diffsweep.former_names import with_current_targets
+from diffsweep.former_names import with_current_keys, with_current_targets
 from diffsweep.sweep.plan.option_keys import dropped_keys
 from diffsweep.sweep.store.environment import revealed
 from diffsweep.sweep.store.process import now
@@ -123,7 +123,7 @@ class Plan:
 
     def config(self, cell: str) -> dict[str, Any]:
         """The whole config of a cell, resolved but for values from the environment. For reading only."""
-        return {key: self.parts[digest] for key, digest in self.cells[cell].config.items()}
+        return with_current_keys({key: self.parts[digest] for key, digest in self.cells[cell].config.items()})
 
     def run(self, cell: str) -> Run:
         """Where a cell has its record."""

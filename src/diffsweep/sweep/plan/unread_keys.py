@@ -20,9 +20,21 @@ if TYPE_CHECKING:
 
 _JOB = ("partition", "account", "qos", "time", "memory", "cpus", "gres", "constraint", "exclude", "setup", "extra")
 # Where a config has no `_target_`: dotted path -> the keys that a run reads there. A part has a `_target_` of its own.
-_STEP = ("steps", "batch_size", "accumulate", "warmup", "decay", "clip", "weight_decay", "flip", "drop_labels")
+_STEP = ("steps", "batch_size", "accumulate", "warmup", "decay", "clip", "weight_decay", "flip")
 _TRAINING = (*_STEP, "averages", "snapshots", "keep")
-_WHOLE = ("seed", "mode", "training", "ema", "paths", "evaluation", "weights", "logger", "trainer", "resources")
+_WHOLE = (
+    "seed",
+    "mode",
+    "training",
+    "ema",
+    "paths",
+    "condition",
+    "evaluation",
+    "weights",
+    "logger",
+    "trainer",
+    "resources",
+)
 _PARTS = ("dataset", "schedule", "diffuser", "backbone", "sampler", "guidance", "optimizer", "validation")
 SETTINGS: Mapping[str, tuple[str, ...]] = {
     "": (*_WHOLE, "pretrained", *_PARTS),

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from diffsweep.files import read_json, write_json
+from diffsweep.former_names import with_current_keys
 from diffsweep.sweep.plan.added_parameters import accept_added_parameters
 from diffsweep.sweep.plan.option_keys import OptionConfig, OptionKeys, key_of
 from diffsweep.sweep.plan.plan import SignedConfig
@@ -292,6 +293,9 @@ def _composed(name: str, overrides: list[str]) -> tuple[DictConfig, dict[str, st
     choices: Any = OmegaConf.to_container(cfg.hydra.runtime.choices)
     with flag_override(cfg, ["struct", "readonly"], False):
         del cfg["hydra"]
+    if OmegaConf.select(cfg, "training.drop_labels") is not None:
+        # Of the options of a study that an earlier version began.
+        cfg = OmegaConf.create(with_current_keys(OmegaConf.to_container(cfg)))  # type: ignore[arg-type]
     return cfg, choices
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from diffsweep.files import CannotWriteError, atomic, make_folder, read_bytes, read_json, write_atomic, write_json
-from diffsweep.former_names import with_current_targets
+from diffsweep.former_names import with_current_keys, with_current_targets
 from diffsweep.sweep.store.environment import recorded
 from diffsweep.sweep.store.metrics_log import Metrics, read_metrics
 from diffsweep.sweep.store.process import Process
@@ -95,7 +95,7 @@ class Record:
             raise ValueError(f"{self.config_file} cannot be read as the config of a run ({reason})") from error
         if not isinstance(cfg, DictConfig):
             raise ValueError(f"{self.config_file} is not the config of a run: it holds no mapping")
-        return cfg
+        return OmegaConf.create(with_current_keys(OmegaConf.to_container(cfg)))  # type: ignore[arg-type]
 
     def config(self) -> dict[str, Any]:
         """What config.yaml says; empty if it is not there or cannot be read."""
@@ -107,7 +107,7 @@ class Record:
             read = yaml.load(read_bytes(self.config_file), Loader=loader)
         except (OSError, yaml.YAMLError, RecursionError):
             return {}
-        return with_current_targets(read) if isinstance(read, dict) else {}
+        return with_current_keys(with_current_targets(read)) if isinstance(read, dict) else {}
 
     def write_status(self, state: State, **fields: str | float | bool | None) -> None:
         """Say what goes on: `state` and any further `fields`; adds time, host, pid and the SLURM job if there is one.

@@ -18,7 +18,7 @@ from enum import Enum
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from diffsweep.former_names import signed_target
+from diffsweep.former_names import SIGNED_TOGETHER, signed_keys, signed_target
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -73,6 +73,8 @@ NEUTRAL_AT: Mapping[str, object] = {
     "training.weight_decay": "all",
     "training.snapshots": 16,
     "training.keep": [],
+    "condition": {},
+    "backbone.cross_attention": False,
     "weights.ema": None,
     "weights.step": None,
     "trainer.randomness": "host",
@@ -117,11 +119,13 @@ class Signer:
     def __init__(self) -> None:
         # With the object itself, so that its id stays its own.
         self._known: dict[tuple[str, int], tuple[Any, _Texts]] = {}
+        self._former: dict[tuple[int, ...], tuple[list[Any], dict[str, Any]]] = {}
 
     def sign(self, cfg: Mapping[str, Any] | DictConfig) -> tuple[str, str]:
         """`fit_signature` and `cell_signature` of `cfg`; errors as theirs."""
         plain = resolved(cfg)
         _check_names(plain, "")
+        plain = self._with_signed_keys(plain)
         fit: list[str] = []
         cell: list[str] = []
         # Every key first and sorted later: of several mistakes, the first in the config is named.
@@ -131,6 +135,13 @@ class Signer:
                 if text is not None:
                     parts.append(f"{json.dumps(key)}:{text}")
         return _digest(fit), _digest(cell)
+
+    def _with_signed_keys(self, plain: dict[str, Any]) -> dict[str, Any]:
+        together = [plain.get(key) for key in SIGNED_TOGETHER]
+        key = tuple(map(id, together))
+        if key not in self._former:
+            self._former[key] = together, signed_keys(plain)
+        return {name: below for name, below in plain.items() if name not in SIGNED_TOGETHER} | self._former[key][1]
 
     def _texts(self, key: str, below: Any) -> _Texts:
         if not isinstance(below, (Mapping, list)):

@@ -1,0 +1,11 @@
+"""What a model is told of an example beside the noise level: how it is read, and how a network takes it in.
+
+- `conditioner`: what an option of the group `condition` must be.
+- `conditioned`: a network together with what brings its conditions to its doors.
+- `label`, `picture_map`: the class; edges, a coarser picture.
+"""
+
+from diffsweep.conditioners.label import Label, imported_label
+from diffsweep.conditioners.picture_map import Edges, LowResolution
+
+__all__ = ["Edges", "Label", "LowResolution", "imported_label"]

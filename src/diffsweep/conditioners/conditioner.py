@@ -1,0 +1,80 @@
+"""A conditioner: how one entry of a condition is read from the data, and how a network takes it in."""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor, nn
+
+from diffsweep.backbones.doors import Doors
+from diffsweep.data.examples import Examples
+from diffsweep.diffusion.condition import Entry
+
+
+class Conditioner(Protocol):
+    """One thing that a model is told; an option of the group `condition` makes one.
+
+    Attributes:
+        drop: Share of the examples that are trained without it, in [0, 1), so that guidance can compare with that.
+    """
+
+    @property
+    def drop(self) -> float: ...
+
+    def read(self, examples: Examples) -> Entry:
+        """The entry of examples, where they are. Raises ValueError for data that have no such thing."""
+        ...
+
+    def blank(self, n: int) -> Entry:
+        """The entry of n examples that are told nothing, on the CPU."""
+        ...
+
+    def module(self, doors: Doors) -> nn.Module:
+        """The part of the network that is trained for it: called with an `Entry`, it gives `Embeddings`.
+
+        Raises:
+            ValueError: for a network without the door that it needs.
+        """
+        ...
+
+
+@runtime_checkable
+class InTurn(Protocol):
+    """A conditioner whose values can be gone through in turn: sample i is told one that follows from i alone."""
+
+    def in_turn(self, numbers: Tensor) -> Entry:
+        """The entry of the samples of these numbers, int64 (N,)."""
+        ...
+
+
+@runtime_checkable
+class SendsTokens(Protocol):
+    """A conditioner that may come as tokens, for which a network must attend to them.
+
+    Attributes:
+        tokens: Whether it does.
+    """
+
+    @property
+    def tokens(self) -> bool: ...
+
+
+def width_of(door: int | None, name: str, wanted: str, doors: Doors) -> int:
+    """The width of a door that must be there.
+
+    Args:
+        door: It, of `doors`.
+        name: Its name.
+        wanted: The option of the group `condition` that needs it.
+        doors: Those of the network.
+
+    Raises:
+        ValueError: saying which doors the network has.
+    """
+    if door is None:
+        has = " and ".join(doors.open()) or "nothing"
+        raise ValueError(
+            f"condition={wanted} comes as a {name}, and this backbone takes {has}: choose another backbone, as "
+            "backbone=unet, or leave it out"
+        )
+    return door

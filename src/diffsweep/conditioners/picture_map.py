@@ -1,0 +1,153 @@
+"""Conditions that are pictures of the size of the data, derived from the data: edges, and a coarser version."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from diffsweep.backbones.doors import Doors, Embeddings
+from diffsweep.backbones.unet import convolution, space_to_depth
+from diffsweep.conditioners.conditioner import width_of
+from diffsweep.data.examples import Examples
+from diffsweep.diffusion.condition import Entry
+from diffsweep.mistakes import BadValue, share, whole
+
+
+@dataclass(frozen=True)
+class Edges:
+    """Tells a model where the edges of a picture are, as a map: the magnitude of its Sobel gradient.
+
+    Args:
+        shape: (channels, height, width) of the data.
+        drop: Share of the examples that are trained without it, in [0, 1).
+
+    Raises:
+        ValueError: for data that are no pictures.
+    """
+
+    shape: Sequence[int]
+    drop: float = 0.1
+
+    def __post_init__(self) -> None:
+        _check_pictures("edges", self.shape)
+        share("drop", self.drop, one=False)
+
+    def read(self, examples: Examples) -> Entry:
+        """See `Conditioner.read`: a value in [0, 1], (N, 1, height, width)."""
+        return _whole(edges(unit_interval(examples.x)))
+
+    def blank(self, n: int) -> Entry:
+        """See `Conditioner.blank`."""
+        return _blank(n, (1, *self.shape[1:]))
+
+    def module(self, doors: Doors) -> nn.Module:
+        """See `Conditioner.module`."""
+        return MapInput("edges", doors, 1, len(self.shape) - 1)
+
+
+@dataclass(frozen=True)
+class LowResolution:
+    """Tells a model a coarser version of the picture, as a map (Image Super-Resolution via Iterative Refinement,
+    arXiv 2104.07636): means over squares of `factor` pixels a side.
+
+    Args:
+        shape: (channels, height, width) of the data.
+        factor: That divides height and width, >= 2.
+        drop: Share of the examples that are trained without it, in [0, 1).
+
+    Raises:
+        ValueError: for data that are no pictures, or a factor that does not divide them.
+    """
+
+    shape: Sequence[int]
+    factor: int = 4
+    drop: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check_pictures("superres", self.shape)
+        whole("factor", self.factor, 2)
+        if any(size % self.factor for size in self.shape[1:]):
+            sides = " x ".join(map(str, self.shape[1:]))
+            raise BadValue("factor", self.factor, f"does not divide pictures of {sides}: choose one that does")
+        share("drop", self.drop, one=False)
+
+    def read(self, examples: Examples) -> Entry:
+        """See `Conditioner.read`: values in [-1, 1], of the shape of the data."""
+        return _whole(coarse(2 * unit_interval(examples.x) - 1, self.factor))
+
+    def blank(self, n: int) -> Entry:
+        """See `Conditioner.blank`."""
+        return _blank(n, tuple(self.shape))
+
+    def module(self, doors: Doors) -> nn.Module:
+        """See `Conditioner.module`."""
+        return MapInput("superres", doors, self.shape[0], len(self.shape) - 1)
+
+
+def unit_interval(x: Tensor) -> Tensor:
+    """Stored pictures, uint8 (N, C, H, W), as float in [0, 1]."""
+    if x.dtype != torch.uint8:
+        raise ValueError(f"this condition is read from pictures of 8 bits, and these data are {x.dtype}")
+    return x.float() / 255
+
+
+def edges(x: Tensor) -> Tensor:
+    """The magnitude of the Sobel gradient of pictures in [0, 1], in [0, 1]: (N, C, H, W) -> (N, 1, H, W).
+
+    Channels are averaged first. It is that of scikit-image's `filters.sobel`, whose border is mirrored too.
+    """
+    grey = F.pad(x.mean(1, keepdim=True), (1, 1, 1, 1), mode="replicate")
+    smooth, slope = grey.new_tensor([1.0, 2.0, 1.0]) / 4, grey.new_tensor([1.0, 0.0, -1.0])
+    rows = F.conv2d(grey, (slope[:, None] * smooth)[None, None])
+    columns = F.conv2d(grey, (smooth[:, None] * slope)[None, None])
+    return ((rows.square() + columns.square()) / 2).sqrt()
+
+
+def coarse(x: Tensor, factor: int) -> Tensor:
+    """Pictures (N, C, H, W) with every square of `factor` pixels a side at its mean."""
+    return F.interpolate(F.avg_pool2d(x, factor), scale_factor=factor, mode="nearest")
+
+
+class MapInput(nn.Module):
+    """Brings a map to a network's first layer: what that adds is as if the map were channels more of x.
+
+    Args:
+        option: Of the group `condition`, for messages.
+        doors: Of the network.
+        channels: Of the map.
+        axes: How many sizes it has.
+    """
+
+    def __init__(self, option: str, doors: Doors, channels: int, axes: int) -> None:
+        super().__init__()
+        self.patch = doors.patch
+        # One channel more says where there is a map at all.
+        inputs = (channels + 1) * self.patch**axes
+        self.enter = convolution(axes, inputs, width_of(doors.map, "map", option, doors), 3)
+
+    def forward(self, entry: Entry) -> Embeddings:
+        """The map (N, channels of the door, *sizes) of an entry with values (N, C, *sizes)."""
+        present = entry.present.to(self.enter.weight.dtype).view(-1, *[1] * (entry.value.ndim - 1))
+        value = entry.value.to(present.dtype) * present
+        there = present.expand(-1, 1, *value.shape[2:])
+        return Embeddings(map=self.enter(space_to_depth(torch.cat([value, there], 1), self.patch)))
+
+
+def _check_pictures(option: str, shape: Sequence[int]) -> None:
+    if len(shape) != 3:
+        raise ValueError(
+            f"it is read from pictures (channels, height, width), and these data are of shape "
+            f"{tuple(shape)}: leave {option} out of condition"
+        )
+
+
+def _whole(value: Tensor) -> Entry:
+    return Entry(value, torch.ones(len(value), dtype=torch.bool, device=value.device))
+
+
+def _blank(n: int, shape: tuple[int, ...]) -> Entry:
+    return Entry(torch.zeros(n, *shape), torch.zeros(n, dtype=torch.bool))
