@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from conditions import labelled, labels_or_none
 from diffsweep.backbones import EDM2, DiT, UNet
 from diffsweep.runs import stages
 from diffsweep.runs.build import Components
@@ -23,10 +24,10 @@ from test_device import composed
 from tiny import TINY
 
 NETWORKS = {
-    "unet": lambda: UNet((1, 16, 16), width=16, groups=4, blocks=4, dropout=0.2, classes=3),
-    "dit": lambda: DiT((1, 16, 16), width=32, depth=8, heads=2, classes=3),
-    "dit with skips": lambda: DiT((1, 16, 16), width=32, depth=8, heads=2, skips=True, classes=3),
-    "edm2": lambda: EDM2((1, 16, 16), width=16, head=8, blocks=4, dropout=0.2, classes=3),
+    "unet": lambda: labelled(UNet((1, 16, 16), width=16, groups=4, blocks=4, dropout=0.2), 3),
+    "dit": lambda: labelled(DiT((1, 16, 16), width=32, depth=8, heads=2), 3),
+    "dit with skips": lambda: labelled(DiT((1, 16, 16), width=32, depth=8, heads=2, skips=True), 3),
+    "edm2": lambda: labelled(EDM2((1, 16, 16), width=16, head=8, blocks=4, dropout=0.2), 3),
 }
 each_network = pytest.mark.parametrize("name", NETWORKS)
 
@@ -45,7 +46,7 @@ def gradients(network: nn.Module, examples: int = 16) -> dict[str, Tensor]:
     torch.manual_seed(1)
     x, logsnr = torch.randn(examples, 1, 16, 16), torch.linspace(-5, 5, examples)
     network.zero_grad()
-    network(x, logsnr, torch.arange(examples) % 4).square().mean().backward()
+    network(x, logsnr, labels_or_none(torch.arange(examples) % 4, 3)).square().mean().backward()
     return {name: weight.grad.clone() for name, weight in network.named_parameters() if weight.grad is not None}
 
 

@@ -166,7 +166,7 @@ def test_python_runs_from_top_to_bottom(tmp_path: Path, monkeypatch: pytest.Monk
     found = [block for block in blocks("python") if "DenoiserPipeline" not in block]
     assert len(found) >= 3
     for block in found:
-        exec(compile(block, "README.md", "exec"), namespace)
+        exec(compile(block, "README.md", "exec", dont_inherit=True), namespace)
     said = capsys.readouterr().out
     assert re.search(r"heun +cosine +20 +1\.25\n.* ddim +cosine +20 +1\.50?\n", said)
     assert re.search(r"heun +0\.00? .*\n.* ddim +0\.25 ", said)

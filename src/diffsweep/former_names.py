@@ -66,15 +66,15 @@ def signed_keys(config: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(training, Mapping):
         return found
     classes, drop = 0, 0.1
-    known = isinstance(backbone, Mapping) and backbone.get("_target_") in _WITH_CLASSES
+    told_by_network = isinstance(backbone, Mapping) and backbone.get("_target_") in _WITH_CLASSES
     match found.get("condition"):
         case {"label": {"_target_": target, "classes": told, "drop": dropped, **rest}, **others} if (
-            known and target == _LABEL and not rest and not others
+            told_by_network and target == _LABEL and not rest and not others
         ):
             classes, drop = told, dropped
             del found["condition"]
     found["training"] = {"drop_labels": drop, **training}
-    if known:
+    if isinstance(backbone, Mapping) and told_by_network:
         found["backbone"] = {"classes": classes, **backbone}
     guidance = found.get("guidance")
     if isinstance(guidance, Mapping) and guidance.get("_target_") in _GUIDANCE_WITH_CLASSES:

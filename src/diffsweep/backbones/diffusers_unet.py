@@ -62,7 +62,8 @@ class DiffusersUNet(nn.Module):
             attention_head_dim=head,
             dropout=dropout,
         )
-        self.doors = Doors(vector=4 * channels[0])
+        self.vector = 4 * channels[0]
+        self.doors = Doors(vector=self.vector)
         # Its place for the vector of a label; no weight of it.
         self.network.class_embedding = nn.Identity()
         nn.init.zeros_(self.network.conv_out.weight)
@@ -76,6 +77,6 @@ class DiffusersUNet(nn.Module):
         check.built_for(x, self.shape, "network", "images")
         vector = None if embeddings is None else embeddings.vector
         if vector is None:
-            vector = x.new_zeros(len(x), self.doors.vector)
+            vector = x.new_zeros(len(x), self.vector)
         timestep = (LIMIT - logsnr.clamp(-LIMIT, LIMIT)) * (1000 / (2 * LIMIT))
         return self.network(x, timestep, class_labels=vector, return_dict=False)[0]
