@@ -22,10 +22,12 @@ from diffsweep.report import export, page, terminal
 from diffsweep.report.comparison import Comparison
 from diffsweep.report.failure import Failure
 from diffsweep.report.live import Names
+from diffsweep.report.search_data import search_data
 from diffsweep.sweep.plan.hydra_job import failure_reason
 from diffsweep.sweep.plan.jobs import LaunchRecord
 from diffsweep.sweep.plan.mode import Mode
 from diffsweep.sweep.plan.plan import Plan
+from diffsweep.sweep.search.search import is_search
 from diffsweep.sweep.status.monitor import Monitor
 from diffsweep.sweep.store.override_words import joined, option_folders
 from diffsweep.sweep.store.record import Cell, read_json
@@ -139,6 +141,11 @@ def comparison(folder: Path, runs: Path, plan: Plan | None) -> Comparison:
         elif isinstance(one, Failure):
             failures.append(one)
     configs = {cell: plan.config(cell) for cell in results} if plan else None
+    search = None
+    if is_search(folder):
+        # The results stand without it.
+        with suppress(OSError, ValueError):
+            search = search_data(folder)
     return Comparison(
         folder.name,
         runs,
@@ -146,6 +153,7 @@ def comparison(folder: Path, runs: Path, plan: Plan | None) -> Comparison:
         failures,
         command=plan.command if plan else "",
         configs=configs,
+        search=search,
         options=frozenset(option for cell in results for option in _options(plan, cell)) if plan else frozenset(),
     )
 

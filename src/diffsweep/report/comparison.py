@@ -34,6 +34,7 @@ class Comparison:
         command: what was typed to launch it, or "".
         configs: cell -> its resolved config, of those that are known without reading files.
         motions: cell -> how its first samples come about (see `animation.motion`).
+        search: of a search, its trials (see `search_data`).
         options: what defaults brought, as `sampler/spacing=karras`, as far as it is known; for the bibliography.
     """
 
@@ -44,6 +45,7 @@ class Comparison:
     command: str = ""
     configs: Mapping[str, Mapping[str, Any]] | None = None
     motions: Mapping[str, Mapping[str, Any]] | None = None
+    search: Mapping[str, Any] | None = None
     options: frozenset[str] = frozenset()
 
     def ranked_by(self, metric: str | None) -> Sequence[Result]:

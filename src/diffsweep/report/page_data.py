@@ -84,6 +84,7 @@ def page_data(comparison: Comparison, metric: str | None = None) -> dict[str, An
         "motions": dict(comparison.motions or {}),
         "fits": _fits(results, runs),
         "failures": _failures(comparison),
+        "search": comparison.search,
     }
 
 

@@ -668,6 +668,56 @@ function curves() {
   { xaxis: { title: { text: "training step" } }, yaxis: axis("loss", losses, 1.5) });
 }
 
+// --- a search --------------------------------------------------------------------------------------------------------
+
+function search() {
+  const known = data.search;
+  find("search").hidden = !known;
+  if (!known) return;
+  const at = Math.max(0, known.objectives.findIndex((one) => one.name === find("objective").value));
+  options(find("objective"), known.objectives.map((one) => one.name), known.objectives[at].name);
+  const { name, larger: up } = known.objectives[at], trials = known.trials;
+  const said = `${name}, ${up ? "larger" : "smaller"} is better`;
+  const of = (trial) => trial.values[at], numbers = trials.map(of);
+  const words = (trial) => `trial ${trial.number}: ${digits(of(trial))}<br>`
+    + Object.entries(trial.params).map(([key, one]) => short(`${key}=${digits(one)}`, 60)).join("<br>");
+  let best = null;
+  const reached = trials.map((trial) => {
+    if (best === null || (up ? of(trial) > best : of(trial) < best)) best = of(trial);
+    return best;
+  });
+  find("trials").textContent = `Trials: ${known.counts}.`;
+  const order = trials.map((trial) => trial.number), dots = { mode: "markers", hoverinfo: "text", text: trials.map(words) };
+  draw("history", [
+    { ...dots, x: order, y: numbers, name: "trial", marker: { color: PALETTE[0], size: 7 } },
+    { x: order, y: reached, mode: "lines", name: "best so far", hoverinfo: "skip",
+      line: { shape: "hv", color: PALETTE[4], width: 2 } },
+  ], { xaxis: { title: { text: "trial" } }, yaxis: axis(said, numbers, 3), height: 340 });
+  const shares = Object.entries(known.importance[at]).reverse();
+  find("matters").textContent = shares.length ? `Share of what the parameters explain of ${name}, by Optuna's fANOVA. `
+    + "Few trials make it rough." : "Too few trials, or all alike: nothing can be said.";
+  find("importance").hidden = !shares.length;
+  if (shares.length) {
+    const labels = shares.map(([key]) => short(key, 24));
+    draw("importance", [{ type: "bar", orientation: "h", x: shares.map(([, one]) => one), y: labels, showlegend: false,
+      text: shares.map(([, one]) => `${Math.round(100 * one)} %`), textposition: "auto", hoverinfo: "skip",
+      marker: { color: PALETTE[0] } }],
+    { xaxis: { title: { text: "importance" }, range: [0, 1] }, yaxis: { type: "category" }, height: 110 + 34 * shares.length });
+  }
+  find("slices").replaceChildren(...known.params.map((_, i) => make("div", null, { id: `slice-${i}`, class: "figure" })));
+  known.params.forEach((key, i) => {
+    const having = trials.filter((trial) => trial.params[key] !== undefined);
+    const xs = having.map((trial) => trial.params[key]);
+    if (!having.length) return;
+    const along = xs.every((one) => typeof one === "number") ? axis(short(key), xs, 30)
+      : { title: { text: short(key) }, type: "category" };
+    draw(`slice-${i}`, [{ x: typeof xs[0] === "number" ? xs : xs.map((one) => short(one, 24)), y: having.map(of),
+      mode: "markers", hoverinfo: "text", text: having.map(words), showlegend: false,
+      marker: { size: 8, color: having.map((trial) => trial.number), colorscale: [[0, "#b9d3ea"], [1, PALETTE[0]]] } }],
+    { xaxis: along, yaxis: axis(name, numbers, 3), height: 280 });
+  });
+}
+
 // --- one cell --------------------------------------------------------------------------------------------------------
 
 function listed(pairs) {
@@ -769,7 +819,7 @@ function linked() {
 
 // --- all together ----------------------------------------------------------------------------------------------------
 
-function figures() { pareto(); heat(); parallel(); curves(); }
+function figures() { pareto(); heat(); parallel(); search(); curves(); }
 
 function everything() {
   leaderboard(); images(); motions(); worth(); figures();
@@ -809,6 +859,7 @@ let titles = [];
 function begin(cell) {
   for (const id of ["leaderboard", "images", "cost", "effects", "cells"]) find(id).hidden = !table;
   if (!table) {
+    search();
     curves();
     offered();
     return;
@@ -848,6 +899,7 @@ find("which").addEventListener("change", (event) => {
   settle();
 });
 find("number").addEventListener("change", (event) => { number = event.target.value; everything(); });
+find("objective").addEventListener("change", search);
 find("against").addEventListener("change", pareto);
 for (const id of ["across", "down"]) find(id).addEventListener("change", heat);
 find("cell").addEventListener("change", (event) => choose(event.target.value));
