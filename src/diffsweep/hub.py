@@ -32,7 +32,8 @@ def snapshot(name: str, kind: str) -> Path:
     hub = _package(f"fetching hf://{name}")
     try:
         return Path(hub.snapshot_download(name, repo_type=kind))
-    except (OSError, ValueError) as error:
+    except Exception as error:
+        # Where there is no answer the client raises what its HTTP library does, of which it has had three.
         how = "where there is no hub, copy its files and give their folder"
         raise ValueError(f"hf://{name} cannot be fetched ({_first(error)}): {how}") from error
 
@@ -47,7 +48,7 @@ def send(folder: Path, name: str) -> str:
     try:
         hub.create_repo(name, repo_type="model", exist_ok=True)
         return str(hub.upload_folder(repo_id=name, repo_type="model", folder_path=folder))
-    except (OSError, ValueError) as error:
+    except Exception as error:
         how = "export to a folder, which can be sent later"
         raise ValueError(f"hf://{name} cannot be sent to ({_first(error)}): {how}") from error
 
