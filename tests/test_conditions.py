@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from pathlib import Path
@@ -19,11 +20,12 @@ from torch import Tensor, nn
 import forked_runs
 from conditions import label, labels_or_none
 from diffsweep.backbones.doors import Doors, Embeddings, HasDoors
-from diffsweep.conditioners import Edges, Label, LowResolution
+from diffsweep.conditioners import Edges, Label, LowResolution, Number
 from diffsweep.conditioners.conditioned import Conditioned, example_condition
 from diffsweep.conditioners.conditioner import Conditioner
 from diffsweep.conditioners.picture_map import MapInput, edges
 from diffsweep.data.examples import Examples
+from diffsweep.data.source import in_memory
 from diffsweep.diffusion import Condition, Entry
 from diffsweep.runs import stages
 from diffsweep.runs.build import Components
@@ -244,6 +246,44 @@ def test_what_a_sample_is_asked_for_follows_from_its_number() -> None:
     assert alone.labels(12) is not None
     assert torch.equal(torch.arange(12) % 10, alone.labels(12))  # type: ignore[arg-type]
     assert Requests({}, scoring.model.dataset)(torch.arange(3)) is None
+
+
+def test_a_number_is_told_by_its_distance_from_the_mean_and_may_be_unknown() -> None:
+    told = Number("age", mean=40.0, std=10.0)
+    examples = Examples(torch.zeros(3, 1, 2, 2, dtype=torch.uint8), None, {"age": torch.tensor([30.0, math.nan, 52.0])})
+    entry = told.read(examples)
+    assert entry.present.tolist() == [True, False, True]
+    other = Number("shift", mean=0.0, std=1.0).module(Doors(vector=8))
+    part = told.module(Doors(vector=8))
+    part.load_state_dict(other.state_dict())
+    moved = Entry(torch.tensor([-1.0, 0.0, 1.2]), entry.present)
+    torch.testing.assert_close(part(entry).vector, other(moved).vector, rtol=1e-4, atol=1e-5)
+    with pytest.raises(
+        ValueError, match=r"condition\.number\.entry=size names no number of these examples: choose age"
+    ):
+        Number("size").read(examples)
+
+
+class Aged:
+    """A source of its own, which lies in no memory: 10 pictures, the age of each."""
+
+    labels = torch.zeros(10, dtype=torch.int64)
+
+    def __len__(self) -> int:
+        return 10
+
+    def take(self, numbers: Tensor) -> Examples:
+        x = numbers.to(torch.uint8).view(-1, 1, 1, 1)
+        return Examples(x, None, {"age": numbers.float(), "caption": [str(number) for number in numbers.tolist()]})
+
+    def digest(self) -> str:
+        return "aged"
+
+
+def test_numbers_of_examples_go_to_the_device_with_them() -> None:
+    there = in_memory(Aged(), torch.device("cpu"), chunk=4)
+    assert torch.equal(Number("age").read(there.take(torch.tensor([9, 2]))).value, torch.tensor([9.0, 2.0]))
+    assert set(there.entries) == {"age", "label"}
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,11 @@
 
 - `conditioner`: what an option of the group `condition` must be.
 - `conditioned`: a network together with what brings its conditions to its doors.
-- `label`, `picture_map`: the class; edges, a coarser picture.
+- `label`, `number`, `picture_map`: the class; a number; edges, a coarser picture.
 """
 
 from diffsweep.conditioners.label import Label, imported_label
+from diffsweep.conditioners.number import Number
 from diffsweep.conditioners.picture_map import Edges, LowResolution
 
-__all__ = ["Edges", "Label", "LowResolution", "imported_label"]
+__all__ = ["Edges", "Label", "LowResolution", "Number", "imported_label"]

@@ -64,9 +64,10 @@ def stored_bytes(source: Source) -> int:
 
 
 def in_memory(source: Source, device: torch.device, chunk: int = 1024) -> Examples:
-    """All examples of a source on a device, with their labels and no other entries.
+    """All examples of a source on a device, with their labels and other numbers; texts are left out.
 
-    What lies in memory already, or is mapped into it, is not copied if the device is the CPU.
+    What lies in memory already is not copied if the device is the CPU. Nor is what is mapped into it, which has no
+    entries beside the labels.
 
     Args:
         source: that fits there.
@@ -80,8 +81,17 @@ def in_memory(source: Source, device: torch.device, chunk: int = 1024) -> Exampl
             return source
         if isinstance(source, MappedSource):
             return source.mapped()
-    first = source.take(torch.arange(min(1, len(source)))).x
-    x = torch.empty((len(source), *first.shape[1:]), dtype=first.dtype, device=device)
+    first = source.take(torch.arange(min(1, len(source))))
+    like = {name: entry for name, entry in first.entries.items() if name != "label" and isinstance(entry, torch.Tensor)}
+    x, *others = (
+        torch.empty((len(source), *value.shape[1:]), dtype=value.dtype, device=device)
+        for value in (first.x, *like.values())
+    )
     for numbers in torch.arange(len(source)).split(chunk):
-        x[numbers[0] : numbers[-1] + 1] = source.take(numbers).x.to(device)
-    return Examples(x, source.labels.to(device))
+        part, rows = source.take(numbers), slice(int(numbers[0]), int(numbers[-1]) + 1)
+        x[rows] = part.x.to(device)
+        for name, other in zip(like, others, strict=True):
+            other[rows] = torch.as_tensor(part.entries[name]).to(device)
+    return Examples(
+        x, source.labels.to(device) if "label" in first.entries else None, dict(zip(like, others, strict=True))
+    )
