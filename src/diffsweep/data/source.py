@@ -92,6 +92,4 @@ def in_memory(source: Source, device: torch.device, chunk: int = 1024) -> Exampl
         x[rows] = part.x.to(device)
         for name, other in zip(like, others, strict=True):
             other[rows] = torch.as_tensor(part.entries[name]).to(device)
-    return Examples(
-        x, source.labels.to(device) if "label" in first.entries else None, dict(zip(like, others, strict=True))
-    )
+    return Examples(x, source.labels.to(device), dict(zip(like, others, strict=True)))
