@@ -214,6 +214,8 @@ def test_a_varied_setting_is_a_column_under_its_short_name() -> None:
         ["1", "0.01", "0.01000"],
         ["2", "0.1", "0.1000"],
     ]
+    drawn = [result(overrides=f"optimizer.lr={lr!r}") for lr in (0.00069140827340068, 0.00029385434685812)]
+    assert [row[1] for row in rows(piped(show_sweep, drawn))] == ["lr", "0.0006914", "0.0002939"]
     both = [result(overrides=f"a.x={i} b.x={i} c.steps={i}") for i in range(2)]
     assert rows(piped(show_sweep, both))[0] == ["#", "a.x", "b.x", "c.steps", "fd_digits"]
 

@@ -18,6 +18,7 @@ from rich.text import Text
 from diffsweep.messages import UNBOUNDED
 from diffsweep.report import statistics
 from diffsweep.report.console import lines, show, sign_of
+from diffsweep.report.factors import shown_options
 from diffsweep.report.fill_defaults import fill_defaults
 from diffsweep.report.format import count, duration, listed, number, some, things, with_error
 from diffsweep.report.overrides import override_values
@@ -179,7 +180,7 @@ def _columns(
         last = key.rpartition(".")[2]
         taken = {*_BEFORE, *_AFTER, *_NETWORK, *standing}
         unique = [other.rpartition(".")[2] for other in keys].count(last) == 1 and last not in taken
-        columns[last if unique and last != metric else key] = [one.get(key, "-") for one in overrides]
+        columns[last if unique and last != metric else key] = shown_options([one.get(key, "-") for one in overrides])
     columns |= {name: [text(result) for result in shown] for name, text in _BEFORE.items()}
     columns[metric] = [with_error(result.main.value, result.main.half, sign) for result in shown]
     columns |= standing
