@@ -23,7 +23,7 @@ from diffsweep.data.decoders import SoundDecoder, VideoDecoder
 from diffsweep.data.packed_source import PackedSource
 from diffsweep.data.packing import Packing, pack
 from diffsweep.data.sound_format import SoundFormat
-from diffsweep.data.video_format import VideoFormat
+from diffsweep.data.video_format import VideoFormat, frame_count
 
 ROOT = Path(__file__).parent.parent
 TINY = ["training.steps=2", "training.warmup=0", "backbone.width=8", "evaluation.samples=4", "sampler.nfe=2"]
@@ -162,6 +162,7 @@ def test_equal_frames_of_which_a_writer_makes_one_are_several(kind: str, words: 
     assert decoded(5, 1) == [frame.tobytes() for frame in written]
     assert decoded(2, 2) == [one.tobytes(), other.tobytes()]
     assert decoded(3, 2) == [one.tobytes(), other.tobytes(), last.tobytes()]
+    assert frame_count(buffer.getvalue()) == 5
     with pytest.raises(BrokenPictureError, match="5 frames, fewer than 6"):
         decoded(6, 1)
 
@@ -261,7 +262,7 @@ def test_the_command_tells_what_is_in_there(
         "sounds        13",
         "formats       WAV 12",
         "seconds       0.256 to 0.256 s (median 0.256)",
-        "recorded      8000 samples a second, 1 channels 12",
+        "recorded      12 at 8000 Hz with 1 channel",
         "classes       2: high 6 and low 7",
         "broken        1",
         "dataset=audio dataset.path=clips dataset.sample_rate=8000 dataset.broken=skip backbone.patch=16",

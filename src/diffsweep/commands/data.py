@@ -82,9 +82,12 @@ def _rows(found: Survey) -> list[tuple[str, str]]:
         title, unit = ("seconds", " s") if found.noun == "sounds" else ("frames", "")
         least, middle, most = min(found.lengths), statistics.median_low(found.lengths), max(found.lengths)
         rows.append((title, f"{least:.4g} to {most:.4g}{unit} (median {middle:.4g})"))
-        form = "{} samples a second, {} channels {}" if found.noun == "sounds" else "{}x{} {}"
-        sizes = [form.format(*size, count(n)) for size, n in Counter(found.sizes).most_common()]
-        rows.append(("recorded" if found.noun == "sounds" else "sizes", some(sizes, 4)))
+        sizes = Counter(found.sizes).most_common()
+        if found.noun == "sounds":
+            recorded = [f"{count(n)} at {rate} Hz with {things(channels, 'channel')}" for (rate, channels), n in sizes]
+            rows.append(("recorded", some(recorded, 4)))
+        else:
+            rows.append(("sizes", some([f"{width}x{height} {count(n)}" for (width, height), n in sizes], 4)))
     else:
         for title, side in zip(("width", "height"), zip(*found.sizes, strict=True), strict=True):
             rows.append((title, f"{min(side)} to {max(side)} (median {statistics.median_low(side)})"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 import statistics
 import time
@@ -21,6 +20,7 @@ from diffsweep.data.collections.names import SUFFIXES, printable, suffix
 from diffsweep.data.decode import PictureFormat, picture_size
 from diffsweep.data.decoders import Decoder, PictureDecoder, SoundDecoder, VideoDecoder
 from diffsweep.data.sound_format import sound_length
+from diffsweep.data.video_format import frame_count
 
 if TYPE_CHECKING:
     import numpy as np
@@ -212,14 +212,11 @@ def _picture(content: Content, size: int) -> _Seen:
 
 
 def _video(content: Content, size: int) -> _Seen:
-    from PIL import Image
-
     if not isinstance(content, bytes):
         width, height, kind = picture_size(content[0])
         return _Seen((width, height), f"{kind} frames", len(content))
     width, height, kind = picture_size(content)
-    with Image.open(io.BytesIO(content)) as picture:
-        return _Seen((width, height), kind, getattr(picture, "n_frames", 1))
+    return _Seen((width, height), kind, frame_count(content))
 
 
 def _sound(content: Content, size: int) -> _Seen:

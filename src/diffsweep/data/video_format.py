@@ -48,8 +48,8 @@ class VideoFormat:
         most = MOST_FRAMES + 1 if self.frames is None else (self.frames - 1) * self.stride + 1
         given = _frames(content) if isinstance(content, bytes) else ((frame, 0.0) for frame in content)
         decoded = [(self.picture.decode(frame), duration) for frame, duration in islice(given, most)]
-        step = min((duration for _, duration in decoded if duration > 0), default=math.inf)
-        repeated = [frame for frame, duration in decoded for _ in range(max(1, round(duration / step)))]
+        repeats = _repeats([duration for _, duration in decoded])
+        repeated = [frame for (frame, _), times in zip(decoded, repeats, strict=True) for _ in range(times)]
         found = repeated[:: self.stride][: self.frames]
         if len(found) > MOST_FRAMES:
             raise BrokenPictureError(f"more than {MOST_FRAMES:,} frames: take fewer with dataset.frames")
@@ -60,6 +60,17 @@ class VideoFormat:
         if len({frame.shape for frame in found}) > 1:
             raise BrokenPictureError("frames of different sizes")
         return np.stack(found, axis=1)
+
+
+def frame_count(content: bytes) -> int:
+    """How many frames an animated file has, as `VideoFormat` counts them. Raises BrokenPictureError."""
+    return sum(_repeats([duration for _, duration in _frames(content)]))
+
+
+def _repeats(durations: Sequence[float]) -> list[int]:
+    """How often each frame counts, by how long it lasts, in ms, 0 where that is not known."""
+    step = min((duration for duration in durations if duration > 0), default=math.inf)
+    return [max(1, round(duration / step)) for duration in durations]
 
 
 def is_animated(content: bytes) -> bool:
