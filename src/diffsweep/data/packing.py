@@ -30,6 +30,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from uuid import uuid4
 
+import psutil
+
 from diffsweep.data.collections import Members, collection, natural, stamp
 from diffsweep.data.collections.members import outcome, unreadable
 from diffsweep.data.collections.names import printable
@@ -436,6 +438,7 @@ def _copied(values: np.ndarray, places: np.ndarray, file: Path, shape: tuple[int
 
     assert isinstance(values, np.memmap)
     values.flush()
+    _warm(Path(str(values.filename)))
     size = values[0].nbytes
     step = max(1, RESIDENT // 32 // size)
     with Path(str(values.filename)).open("rb", buffering=0) as source, file.open("wb") as target:
@@ -447,6 +450,14 @@ def _copied(values: np.ndarray, places: np.ndarray, file: Path, shape: tuple[int
             part = np.frombuffer(content, values.dtype).reshape(-1, *values.shape[1:])[:, : shape[0]]
             target.write(np.ascontiguousarray(part).data)
             yield part
+
+
+def _warm(file: Path) -> None:
+    """Read a file in its order, if it fits into the memory that is free: what follows would read it here and there."""
+    if file.stat().st_size < psutil.virtual_memory().available:
+        with file.open("rb", buffering=0) as stream:
+            while stream.read(2**24):
+                pass
 
 
 class _Progress:
