@@ -311,6 +311,37 @@ def test_what_does_not_fit_is_one_line(words: list[str], said: str, tmp_path: Pa
     assert said in err
 
 
+def test_labels_are_asked_for_and_led_away_from_on_the_command_line(tmp_path: Path) -> None:
+    words = [*IMAGES, *SMALL["unet"], "condition=label", "guidance=cfg", "training.steps=20"]
+    code, _, err = train(tmp_path, *words)
+    assert code == 0, err
+    (cell,) = (path.parent.name for path in tmp_path.glob("runs/fits/*/cells/*/result.json"))
+
+    def drawn(*more: str) -> tuple[int, str, Path]:
+        out = tmp_path / "-".join(["drawn", *more]).replace(" ", "")
+        command = ["-m", "diffsweep", "sample", cell, "-n", "4", "--device", "cpu", "--out", str(out), *more]
+        done = forked_runs.run(command, tmp_path, os.environ | {"OMP_NUM_THREADS": "1"}, timeout=300)
+        return done.returncode, done.stderr, out / "samples.npz"
+
+    found = {}
+    for name, more in {"plain": [], "label": ["--label", "3", "7"], "not": ["--negative-label", "5"]}.items():
+        code, err, path = drawn(*more)
+        assert code == 0, err
+        with np.load(path) as file:
+            found[name] = file["arr_0"], file["arr_1"].tolist()
+    assert found["plain"][1] == found["not"][1] == [0, 1, 2, 3]
+    assert found["label"][1] == [3, 7, 3, 7]
+    assert not np.array_equal(found["plain"][0], found["label"][0])
+    assert not np.array_equal(found["plain"][0], found["not"][0])
+    for more, said in (
+        (["--label", "12"], "label 12 is none of dataset=digits: 0 to 9"),
+        (["--label", "-1"], "-1"),
+        (["--guidance", "none", "--negative-label", "x"], "x must be a whole number"),
+    ):
+        code, err, _ = drawn(*more)
+        assert (code, said in err) == (2, True), err
+
+
 def test_a_condition_of_the_users_own_is_trained(tmp_path: Path) -> None:
     """The files of docs/conditions.md, as they stand there."""
     text = (ROOT / "docs" / "conditions.md").read_text(encoding="utf-8")

@@ -24,6 +24,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--set", metavar="KEY=VALUE", action="append", default=[], dest="changes", help="such as guidance.scale=2"
     )
+    parser.add_argument(
+        "--label", metavar="N", type=whole, nargs="+", default=[], dest="labels", help="what they show, in turn"
+    )
+    parser.add_argument("--negative-label", metavar="N", type=whole, help="what guidance leads away from")
     parser.add_argument("--out", metavar="DIR", help="where to put them (default: a folder below samples/)")
     parser.add_argument("--gif", action="store_true", help="also how the first of them come about, step by step")
     parser.add_argument(
@@ -57,12 +61,22 @@ def run(options: argparse.Namespace) -> int:
             runs=options.runs,
             device=options.device,
             config_dir=options.config_dir,
+            labels=options.labels,
+            negative_label=options.negative_label,
         )
         from diffsweep.runs import resample
 
         out = Path(options.out or f"samples/{request.name}")
         resample.check_folder(out)
-        drawn = resample.resample(request.cfg, request.fit, options.count, seed=request.seed, follow=options.gif)
+        drawn = resample.resample(
+            request.cfg,
+            request.fit,
+            options.count,
+            seed=request.seed,
+            follow=options.gif,
+            labels=request.labels,
+            negative_label=request.negative_label,
+        )
         files = resample.write(drawn, out, request.settings(drawn))
     if drawn.broken:
         say(f"careful: {count(drawn.broken)} of {count(options.count)} are not finite")

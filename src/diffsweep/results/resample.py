@@ -33,6 +33,8 @@ class SampleRequest(NamedTuple):
         cfg: its frozen config, changed as requested.
         seed: sample seed.
         choices: options of conf/ by group, as far as they are recorded.
+        labels: that the samples are asked for in turn; empty for those of an evaluation.
+        negative_label: that guidance leads away from; None for none.
     """
 
     record: Fit | Cell
@@ -40,12 +42,16 @@ class SampleRequest(NamedTuple):
     cfg: DictConfig
     seed: int
     choices: dict[str, str]
+    labels: Sequence[int] = ()
+    negative_label: int | None = None
 
     @property
     def name(self) -> str:
         """A name for a folder of the samples."""
         guidance = self.choices.get("guidance", "none")
         words = [self.choices.get("sampler", "sampler"), *([guidance] if guidance != "none" else [])]
+        words += [f"label{'-'.join(map(str, self.labels))}"] if self.labels else []
+        words += [] if self.negative_label is None else [f"not{self.negative_label}"]
         return "_".join([self.record.signature, *words, f"nfe{self.cfg.sampler.nfe}", f"seed{self.seed}"])
 
     def settings(self, drawn: FreshSamples) -> dict[str, Any]:
@@ -63,6 +69,8 @@ class SampleRequest(NamedTuple):
             "nfe": drawn.nfe,
             "nfe_asked": self.cfg.sampler.nfe,
             "config": {group: recorded(self.cfg)[group] for group in ("sampler", "guidance")},
+            "labels": list(self.labels),
+            "negative_label": self.negative_label,
             "precision": drawn.precision,
             "device": str(drawn.device),
             "sample_seconds": drawn.seconds,
@@ -82,6 +90,8 @@ def sample_request(
     runs: str | Path = "runs",
     device: str = "auto",
     config_dir: str | Path | None = None,
+    labels: Sequence[int] = (),
+    negative_label: int | None = None,
 ) -> SampleRequest:
     """The request that `sample` draws: the frozen settings of a cell or training, changed by those that are given.
 
@@ -128,7 +138,9 @@ def sample_request(
         accelerator=kind, devices=f"{number}," if number else 1, num_nodes=1, strategy="auto", threads=None
     )
     cfg.paths.runs = str(fit.folder.parent.parent)
-    return SampleRequest(record, fit, cfg, cfg.evaluation.seed if seed is None else seed, choices)
+    return SampleRequest(
+        record, fit, cfg, cfg.evaluation.seed if seed is None else seed, choices, labels, negative_label
+    )
 
 
 def sample(run: Selector, n: int = 64, *, show: bool = True, trust: bool = False, **settings: Any) -> Tensor:
@@ -143,7 +155,8 @@ def sample(run: Selector, n: int = 64, *, show: bool = True, trust: bool = False
         trust: whether the run's config may name any class; else those of diffsweep, torch and your own conf/ only.
         settings: ``seed``; ``sampler`` and ``guidance``, options of conf/ (call it in the project's folder, or in one
             with a folder conf/); ``nfe``, network calls, at first those of the cell; ``changes``, as
-            ["guidance.scale=2"]; ``device``, auto, cpu or gpu; ``runs``; ``config_dir``, a folder of further options.
+            ["guidance.scale=2"]; ``labels``, asked for in turn, and ``negative_label``, which guidance leads away from;
+            ``device``, auto, cpu or gpu; ``runs``; ``config_dir``, a folder of further options.
             What is not given is as the run was evaluated.
 
     Returns:
@@ -157,7 +170,11 @@ def sample(run: Selector, n: int = 64, *, show: bool = True, trust: bool = False
 
     with trusting(*filter(None, [settings.get("config_dir")]), everything=trust):
         request = sample_request(run, **settings)
-        return resample(request.cfg, request.fit, n, seed=request.seed, show=show).samples
+        labels, negative = request.labels, request.negative_label
+        drawn = resample(
+            request.cfg, request.fit, n, seed=request.seed, show=show, labels=labels, negative_label=negative
+        )
+        return drawn.samples
 
 
 def _word(word: str) -> tuple[str, str]:

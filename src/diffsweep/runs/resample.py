@@ -13,8 +13,8 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -93,6 +93,8 @@ def resample(
     follow: bool = False,
     show: bool = True,
     points: int | None = None,
+    labels: Sequence[int] = (),
+    negative_label: int | None = None,
 ) -> FreshSamples:
     """Samples 0 ... n - 1 of a finished fit.
 
@@ -105,6 +107,8 @@ def resample(
         follow: whether to keep frames of the first samples, 100 images or 2,000 points.
         show: whether to draw a bar when standard error is a terminal.
         points: how many instead of n, if they are points; None for n as well.
+        labels: that the samples are asked for in turn; empty for those of an evaluation.
+        negative_label: that guidance leads away from; None for none.
 
     Raises:
         ValueError: for a bad value, or choices that do not go together.
@@ -125,6 +129,7 @@ def resample(
         settings = trainer_settings(cfg)
         drawing = cast(Sampler, recording) if follow else sampler
         sampling = Sampling(model, drawing, seed, guidance, trainer=settings.uncompiled())
+        sampling.requests = replace(sampling.requests, chosen_labels=labels, negative_label=negative_label)
         trainer = functools.partial(make_trainer, settings, runs, exact=False, logger=False)
         batch_size = evaluation_settings(cfg).batch_size
     except (AttributeError, TypeError, RuntimeError, LookupError, OmegaConfBaseException) as error:

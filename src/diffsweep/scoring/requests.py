@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -26,10 +26,27 @@ class Requests:
     Attributes:
         conditioners: By the names of their entries; empty for samples that are asked for nothing.
         dataset: Of the held-out examples.
+        chosen_labels: Labels that samples are asked for in turn, in the place of their own.
+        negative_label: The label that guidance leads away from; None for none.
+
+    Raises:
+        ValueError: for labels that the data do not have, or where nothing is told a label.
     """
 
     conditioners: Mapping[str, Conditioner]
     dataset: Dataset
+    chosen_labels: Sequence[int] = ()
+    negative_label: int | None = None
+
+    def __post_init__(self) -> None:
+        negative = () if self.negative_label is None else (self.negative_label,)
+        for label in (*self.chosen_labels, *negative):
+            if "label" not in self.conditioners:
+                raise ValueError(f"label {label} cannot be asked for: this model is told no label (condition=label)")
+            if not 0 <= label < self.dataset.classes:
+                raise ValueError(
+                    f"label {label} is none of dataset={self.dataset.name}: 0 to {self.dataset.classes - 1}"
+                )
 
     @cached_property
     def _held_out(self) -> Source:
@@ -41,9 +58,19 @@ class Requests:
         Raises:
             ValueError: for data that cannot be read, or have nothing of the kind.
         """
-        in_turn = {name: one for name, one in self.conditioners.items() if isinstance(one, InTurn)}
         if not self.conditioners:
             return None
+        condition = self._own(numbers)
+        if self.chosen_labels:
+            chosen = torch.tensor(self.chosen_labels, device=numbers.device)[numbers % len(self.chosen_labels)]
+            condition = Condition({**condition.entries, **Condition.of(label=chosen).entries})
+        if self.negative_label is None:
+            return condition
+        label = Condition.of(label=torch.full_like(numbers, self.negative_label))
+        return Condition(condition.entries, negative=Condition({**condition.absent().entries, **label.entries}))
+
+    def _own(self, numbers: Tensor) -> Condition:
+        in_turn = {name: one for name, one in self.conditioners.items() if isinstance(one, InTurn)}
         if len(in_turn) == len(self.conditioners):
             return Condition({name: one.in_turn(numbers) for name, one in in_turn.items()})
         if not len(self._held_out):
