@@ -87,8 +87,22 @@ def draw(shape: tuple[int, ...], generator: torch.Generator) -> tuple[Tensor, Te
     return torch.zeros(shape[0]), torch.zeros(shape[0], 1)
 
 
+def training_settings(steps: int, batch_size: int) -> TrainingSettings:
+    """Of a training of which only the batches are wanted."""
+    return TrainingSettings(
+        steps=steps,
+        batch_size=batch_size,
+        warmup=0,
+        decay="constant",
+        clip=None,
+        flip=False,
+        ema_decay=0.999,
+        seed=0,
+    )
+
+
 def batches(source: Source, images: int, loading: LoadingSettings | None) -> Iterator[Any]:
-    settings = TrainingSettings(images // BATCH, BATCH, 0, "constant", None, False, 0.0, 0.999, 0)
+    settings = training_settings(images // BATCH, BATCH)
     return iter(Batches(source, draw, settings, loading=loading))
 
 
@@ -187,7 +201,7 @@ def waiting(source: Source, loading: LoadingSettings | None, steps: int = 12) ->
     from diffsweep.backbones import UNet
 
     network = UNet((3, SIZE, SIZE), width=32)
-    settings = TrainingSettings(steps, 16, 0, "constant", None, False, 0.0, 0.999, 0)
+    settings = training_settings(steps, 16)
     waited, started = 0.0, time.perf_counter()
     stream = iter(
         Batches(source, lambda s, g: (torch.rand(s[0]), torch.randn(s, generator=g)), settings, loading=loading)

@@ -21,7 +21,7 @@ from hydra.types import RunMode
 from hydra.utils import instantiate
 
 from diffsweep import recommended
-from diffsweep.diffusion import GaussianMixture, Level, Sampler, Schedule
+from diffsweep.diffusion import Condition, GaussianMixture, Level, Sampler, Schedule
 from diffsweep.diffusion.sampler_check import check_sampler
 from diffsweep.diffusion.schedules import VE, Cosine, Rectified
 from diffsweep.diffusion.solvers import DPMpp2M, Multistep
@@ -150,7 +150,7 @@ def test_its_error_is_far_below_the_former_default_on_random_mixtures_on_every_s
     problems = regret.Mixtures(seed=2, count=9)
 
     def error(sampler: Sampler, schedule: Schedule) -> float:
-        def denoise(x: torch.Tensor, level: Level, condition: torch.Tensor | None = None) -> torch.Tensor:
+        def denoise(x: torch.Tensor, level: Level, condition: Condition | None = None) -> torch.Tensor:
             return problems.denoise(x, level)
 
         with torch.inference_mode():

@@ -16,7 +16,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from diffsweep.diffusion import CLEAN, Denoiser, GaussianMixture, Level, Sampler, Schedule, Solver
+from diffsweep.diffusion import CLEAN, Condition, Denoiser, GaussianMixture, Level, Sampler, Schedule, Solver
 from diffsweep.diffusion.noise import SDE, Ancestral, Anew, Churn, Langevin, Leg, Noise, Resample, Restart
 from diffsweep.diffusion.sampler_check import check_sampler
 from diffsweep.diffusion.schedules import VE, Cosine, Rectified, linear_betas
@@ -149,7 +149,7 @@ def test_an_adaptive_sampler_is_as_exact_as_it_is_asked_to_be(name: str, schedul
 def test_an_adaptive_sampler_keeps_to_its_ceiling_and_rows_to_themselves(name: str) -> None:
     calls = 0
 
-    def counting(x: torch.Tensor, level: Level, condition: torch.Tensor | None = None) -> torch.Tensor:
+    def counting(x: torch.Tensor, level: Level, condition: Condition | None = None) -> torch.Tensor:
         nonlocal calls
         calls += 1
         return ORACLE(x, level)
@@ -164,7 +164,7 @@ def test_an_adaptive_sampler_keeps_to_its_ceiling_and_rows_to_themselves(name: s
 def test_a_sample_that_needs_more_than_is_allowed_costs_itself_only(name: str) -> None:
     calls = 0
 
-    def easy_and_hard(x: torch.Tensor, level: Level, condition: torch.Tensor | None = None) -> torch.Tensor:
+    def easy_and_hard(x: torch.Tensor, level: Level, condition: Condition | None = None) -> torch.Tensor:
         nonlocal calls
         calls += 1
         # The last row's denoiser is as rough as a bad network's.
@@ -253,7 +253,7 @@ def test_a_sampler_serves_every_schedule_or_says_what_to_choose(name: str) -> No
 def test_the_cost_is_what_it_says(name: str, nfe: int) -> None:
     calls = 0
 
-    def counting(x: torch.Tensor, level: Level, condition: torch.Tensor | None = None) -> torch.Tensor:
+    def counting(x: torch.Tensor, level: Level, condition: Condition | None = None) -> torch.Tensor:
         nonlocal calls
         calls += 1
         return ORACLE(x, level)
@@ -418,7 +418,7 @@ def test_half_precision_networks_at_the_ends_of_schedules(name: str, schedule_na
     dtype = torch.bfloat16
 
     class Half(torch.nn.Module):
-        def forward(self, x: torch.Tensor, logsnr: torch.Tensor, condition: torch.Tensor | None = None) -> torch.Tensor:
+        def forward(self, x: torch.Tensor, logsnr: torch.Tensor, condition: Condition | None = None) -> torch.Tensor:
             return (x.to(dtype) * 0.1).tanh()
 
     denoiser = Denoiser(Half(), chosen, V(), 1.0)
@@ -497,7 +497,7 @@ def test_what_is_random_is_not_called_deterministic() -> None:
 
 def test_a_learned_spread_scales_the_fresh_noise() -> None:
     class Sure:
-        def __call__(self, x: torch.Tensor, level: Level, condition: torch.Tensor | None = None) -> torch.Tensor:
+        def __call__(self, x: torch.Tensor, level: Level, condition: Condition | None = None) -> torch.Tensor:
             return ORACLE(x, level)
 
         def spread(self, t: Level, s: Level) -> torch.Tensor:
@@ -520,7 +520,7 @@ def test_nothing_is_read_back_from_the_device_in_the_loop(solver: Solver) -> Non
     """On a meta device every read-back (.item(), a truth value) raises."""
 
     class Net(torch.nn.Module):
-        def forward(self, x: torch.Tensor, logsnr: torch.Tensor, condition: torch.Tensor | None = None) -> torch.Tensor:
+        def forward(self, x: torch.Tensor, logsnr: torch.Tensor, condition: Condition | None = None) -> torch.Tensor:
             return x * 0.1
 
     denoiser = Denoiser(Net(), Cosine(), V(), 1.0)

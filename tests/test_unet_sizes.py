@@ -43,7 +43,7 @@ def test_a_size_has_the_shape_the_weights_and_the_operations_that_are_told(
     x = torch.empty(2, channels, side, side, device="meta")
     assert model(x, torch.empty(2, device="meta")).shape == x.shape
     assert parameters(model) / 1e6 == pytest.approx(millions, abs=0.06)
-    flops = call_flops(model, (channels, side, side), labelled=False)
+    flops = call_flops(model, (channels, side, side))
     assert flops is not None
     assert flops / 1e9 == pytest.approx(gflop, abs=0.06)
     told = next(line for line in docs().splitlines() if line.startswith(f"| `unet_{side}` |"))

@@ -9,6 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from diffsweep.conditioners import Label
+from diffsweep.conditioners.conditioned import Conditioned
+from diffsweep.diffusion import Condition
+
 PROJECT = Path(__file__).parent.parent
 sys.path.insert(0, str(PROJECT))
 
@@ -25,10 +29,11 @@ def test_a_split_is_the_same_whenever_it_is_loaded() -> None:
 
 
 def test_the_network_hears_its_label() -> None:
-    network = PlainMLP([2], 16, 2, 2)
+    network = Conditioned(PlainMLP([2], 16, 2), {"label": Label(classes=2)})
     x, logsnr = torch.randn(4, 2), torch.zeros(4)
     assert network(x, logsnr).shape == x.shape
-    assert not torch.equal(network(x, logsnr, torch.zeros(4).long()), network(x, logsnr, torch.ones(4).long()))
+    first, second = (Condition.of(label=torch.full((4,), label)) for label in (0, 1))
+    assert not torch.equal(network(x, logsnr, first), network(x, logsnr, second))
 
 
 def test_everything_works_together(tmp_path: Path) -> None:
