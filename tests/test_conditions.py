@@ -143,6 +143,8 @@ def test_every_condition_matters_to_every_network_that_has_its_door(name: str, b
         torch.testing.assert_close(
             network(x[some], logsnr[some], condition.take(some)), told[some], rtol=1e-4, atol=1e-5
         )
+    with pytest.raises(ValueError, match=r"Condition\.of\(label=labels\)"):
+        network(x, logsnr, torch.zeros(4, dtype=torch.int64))
     network(x, logsnr, condition).square().sum().backward()
     assert isinstance(network, Conditioned)
     assert all(weight.grad is not None for weight in network.conditioners.parameters())

@@ -48,6 +48,8 @@ class Conditioned(nn.Module):
 
     def forward(self, x: Tensor, logsnr: Tensor, condition: Condition | None = None) -> Tensor:
         """As the network; without a condition, or without one of its entries, it is told nothing of that."""
+        if isinstance(condition, Tensor):
+            raise ValueError("a condition says what it is: Condition.of(label=labels) in the place of labels")
         n, parts = len(x), []
         for name, module in self.conditioners.items():
             if condition is not None and name in condition:
