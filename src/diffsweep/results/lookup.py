@@ -107,7 +107,7 @@ def _options(result: Result) -> str:
 
 
 def load_fit(run: Selector, runs: str | Path = "runs", *, trust: bool = False) -> Denoiser:
-    """The model of a finished training with its averaged weights, frozen, on the CPU: ``denoiser(x, level, condition)``.
+    """The model of a finished training with its averaged weights, on the CPU: ``denoiser(x, level, condition)``.
 
     Arguments and errors as `find`, `trust` as of `sample`; also ValueError if the training is not finished, or has no
     model.
