@@ -300,6 +300,7 @@ def test_numbers_of_examples_go_to_the_device_with_them() -> None:
         (["condition=label,"], "condition"),
         (["condition=[label,edge]"], "edge"),
         (["guidance=cfg"], "this model has none: choose condition=label"),
+        (["guidance=cfg", "condition=[label,superres]"], "condition.superres.drop=0: set condition.superres.drop=0.1"),
         (["guidance=each", "condition=label", "guidance.scales={edges: 2}"], "names no condition: choose label"),
         (["guidance=apg", "condition=label", "guidance.momentum=1"], "guidance.momentum=1 must be between -1 and 1"),
         (["backbone.classes=10"], "what a model is told is a condition now, condition=label or none"),

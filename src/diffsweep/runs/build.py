@@ -238,15 +238,17 @@ def make_guidance(cfg: DictConfig, model: Model, sampler: Sampler) -> Guidance:
 
 
 def _check_comparison(guidance: Guidance, model: Model, *, trained: bool) -> None:
-    """Refuse a guidance that compares with no condition for a model that has none, or always had all of it."""
+    """Refuse a guidance that compares with no condition for a model that has none, or always had it."""
     if not guidance.compares_absent:
         return
     compares = "this guidance compares a model's answers with and without a condition"
     if not model.conditioners:
         raise ValueError(f"{compares}, and this model has none: choose condition=label, or guidance=none")
-    if trained and all(one.drop == 0 for one in model.conditioners.values()):
-        name = next(iter(model.conditioners))
-        raise ValueError(f"{compares}, but condition.{name}.drop=0: set condition.{name}.drop=0.1, or guidance=none")
+    always = next((name for name, one in model.conditioners.items() if one.drop == 0), None)
+    if trained and always is not None:
+        raise ValueError(
+            f"{compares}, but condition.{always}.drop=0: set condition.{always}.drop=0.1, or guidance=none"
+        )
 
 
 def _check_readable(model: Model) -> None:
