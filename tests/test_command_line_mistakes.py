@@ -24,7 +24,7 @@ def train(folder: Path, *words: str, **env: str) -> tuple[int, str, str]:
 
 REFUSED = {
     "logger=null": r"logger=null names no option: did you mean logger=none\? \(--help lists all options\)",
-    "experiment=null": "experiment=null names no option: choose one of fashion_mnist or toy .*",
+    "experiment=null": "experiment=null names no option: choose one of fashion_mnist, .* or toy .*",
     "sampler=3": r"sampler=3 names no option \(--help lists all options\)",
     "-m sampler=ddim,3": r"sampler=ddim,3 names no option \(--help lists all options\)",
     "sampler=hein": r"sampler=hein does not exist: did you mean heun\? \(--help lists all options\)",
@@ -42,7 +42,7 @@ REFUSED = {
     "diffuser/weight=x diffuser=consistency": "diffuser/weight is no choice of this configuration .*",
     "training.steps": ".*training.steps sets nothing: write KEY=VALUE or GROUP=OPTION",
     "~sampler": "sampler is missing of a run: choose one, as sampler=NAME .*",
-    "~training": "training is missing of a run.*",
+    "~training": r"training is no choice that can be left out \(--help lists all groups\)",
     "ema=null": "ema=null is no part of a run.*",
     "-m ema=null": "ema=null is no part of a run.*",
     "paths.runs=2026": "paths.runs=2026 must name a folder",

@@ -36,7 +36,6 @@ ROUGH = (
     f"training.steps={STEPS}",
     "training.warmup=4",
     "training.decay=constant",
-    "condition.label.drop=0.5",
     "optimizer.lr=0.02",
     "seed=1",
     "ema.decay=0.5",

@@ -221,6 +221,9 @@ _REPHRASED = {
     r"(?s)(?:In '.*?': )?Could not override '(.*?)'\. No match in the defaults list.*": (
         r"\1 is no choice of this configuration (--help lists all groups)"
     ),
+    r"Could not delete '(.*?)'\. No match in the defaults list": (
+        r"\1 is no choice that can be left out (--help lists all groups)"
+    ),
     r"In '.*': Could not (?:load|find) '(.*)/(.*)'": r"\1=\2 does not exist (--help lists all options)",
     r"Could not delete from config\. '(.*)' does not exist": r"there is no key \1 to delete (--cfg job shows all keys)",
     r"(?s)Error parsing override '(.*?)'\s+missing EQUAL": r"\1 sets nothing: write KEY=VALUE or GROUP=OPTION",
