@@ -81,12 +81,14 @@ def read_condition(conditioners: Mapping[str, Conditioner], examples: Examples) 
 
 
 def example_condition(conditioners: Mapping[str, Conditioner], n: int) -> Condition | None:
-    """A condition of n examples for trying a network: values of zero, absent of every second example."""
+    """A condition of n examples for trying a network: values of zero, and what may be left out is, of every second."""
     if not conditioners:
         return None
-    present = torch.arange(n) % 2 == 0
-    blank = {name: one.blank(n) for name, one in conditioners.items()}
-    return Condition({name: Entry(entry.value, present, entry.mask) for name, entry in blank.items()})
+    first, entries = torch.arange(n) % 2 == 0, {}
+    for name, one in conditioners.items():
+        entry = one.blank(n)
+        entries[name] = Entry(entry.value, first if one.drop else torch.ones_like(first), entry.mask)
+    return Condition(entries)
 
 
 _TABLE = "conditioning.labels.weight"
