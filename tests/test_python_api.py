@@ -133,7 +133,7 @@ def test_results_show_themselves_with_samples(first: RunResult, table: SweepTabl
     assert one.count("<img ") == 1
     assert 'src="data:image/webp;base64,' in one
     assert f'<th style="text-align: left">{first.metric}</th>' in one
-    assert "floor" in one
+    assert "real data reach" in one
     every = table._repr_html_()
     assert every.count("<img ") == 2
     assert "2 cells of 1 training" in unescape(every)

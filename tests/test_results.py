@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from scipy import stats
 
 from diffsweep import commands, results
+from diffsweep.diffusion import Condition
 from diffsweep.entry import sweep_end
 from diffsweep.report.factors import factors
 from diffsweep.sweep.plan.plan import Plan, Task
@@ -140,7 +141,7 @@ def test_a_model_is_loaded_with_its_averaged_weights(trained: tuple[Path, dict[s
     saved = load_file(runs / "fits" / result["fit"] / "checkpoints" / "ema.safetensors")
     assert all(torch.equal(value, saved[name]) for name, value in denoiser.backbone.state_dict().items())
     assert results.load_fit(result["fit"], runs)(
-        torch.zeros(3, 1, 8, 8), denoiser.schedule.level(0.5), torch.tensor([1, 2, 3])
+        torch.zeros(3, 1, 8, 8), denoiser.schedule.level(0.5), Condition.of(label=torch.tensor([1, 2, 3]))
     ).shape == (3, 1, 8, 8)
 
 
