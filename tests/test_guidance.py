@@ -317,6 +317,26 @@ def test_projected_guidance_is_the_papers() -> None:
     torch.testing.assert_close(whole(answers[0][1], LEVEL, labels), answers[0][3].lerp(answers[0][2], scale))
 
 
+@pytest.mark.parametrize("solver", [Euler(), Heun()], ids=["one call a step", "two calls"])
+def test_momentum_is_that_of_one_batch_and_lasts_from_step_to_step(solver: Any) -> None:
+    x, labels = points()
+    sampler = Sampler(solver, Time(), 8)
+    found = {}
+    for momentum in (-0.5, 0.0):
+        guided = Projected(3.0, 0.0, None, momentum)(Labelled(), sampler.levels(Cosine()))
+        first, again = (sampler(guided, x, schedule=Cosine(), condition=labels) for _ in range(2))
+        assert torch.equal(first, again)
+        found[momentum] = first
+    assert (found[-0.5] - found[0.0]).abs().max() > 1e-3
+    # At a level that is asked about twice it goes on.
+    levels = sampler.levels(Cosine())
+    guided, (start, level) = Projected(3.0, 1.0, None, -0.5)(Labelled(), levels), (levels[0], levels[2])
+    guided(x * start.sigma, start, labels)
+    with_, without = (Labelled()(x, level, told) for told in (labels, labels.absent()))
+    first, second = ((guided(x, level, labels) - with_) / 2 for _ in range(2))
+    torch.testing.assert_close(second, with_ - without - 0.5 * first)
+
+
 def test_each_condition_has_its_scale() -> None:
     """x0_none + s1 (x0_1 - x0_none) + s2 (x0_12 - x0_1), of answers that say what they were told."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -57,11 +58,12 @@ class Projected:
     def __call__(self, denoise: Denoise, levels: Sequence[Level]) -> Denoise:
         # What was followed so far, of the batch that is sampled now: its first call is at the noisiest level.
         before: list[tuple[float, Tensor]] = []
+        noisiest = levels[0].noise * (1 - 1e-9) if levels else math.inf
 
         def guided(x: Tensor, level: Level, condition: Condition | None = None) -> Tensor:
             with_, without = both(denoise, x, level, condition)
             difference = with_ - without
-            if before and (before[0][0] <= level.noise or before[0][1].shape != x.shape):
+            if before and (level.noise >= noisiest or level.noise > before[0][0] or before[0][1].shape != x.shape):
                 # Another batch, or a sampler that goes back.
                 before.clear()
             if before:
