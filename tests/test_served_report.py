@@ -85,14 +85,20 @@ def browser() -> Iterator[Any]:
         yield opened
 
 
+def shows(text: str) -> str:
+    """Whether the page has a text, as an expression."""
+    return f"(document.documentElement?.textContent ?? '').includes({json.dumps(text)})"
+
+
 @pytest.fixture(scope="module")
 def sweep(project: Path, served: Served, browser: Any) -> str:
     """The name of a sweep that ran, and of which a training failed, while the browser looked on."""
     wrong = urlsplit(served.address)
     browser.get(f"{wrong.scheme}://{wrong.netloc}/not-the-token/")
-    assert "403 Forbidden" in browser.page_source
+    wait(browser, shows("403 Forbidden"))
     browser.get(served.address)
-    assert "There is no sweep yet." in browser.page_source
+    # The list is read anew again and again, and is empty for a moment then.
+    wait(browser, shows("There is no sweep yet."))
     words = ["sampler=ddim,heun", "optimizer.lr=0.001,1e30", "training.steps=300", "training.clip=null"]
     running = diffsweep(project, "train", "-m", *TINY, *words)
     try:
