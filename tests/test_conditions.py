@@ -293,6 +293,7 @@ def test_numbers_of_examples_go_to_the_device_with_them() -> None:
     [
         (["condition=edges", "dataset=moons", "backbone=mlp"], "condition.edges: it is read from pictures"),
         (["condition=superres", "condition.superres.factor=3"], "condition.superres.factor=3 does not divide"),
+        (["condition=superres", "dataset=digits_bits"], "condition=superres does not go with dataset=digits_bits"),
         (["condition=edges", "backbone=diffusers"], "comes as a map, and this backbone takes vector"),
         (["condition=label", "condition.label.classes=7"], "condition.label.classes=7 must be 10"),
         (["condition=label", "dataset=swissroll", "backbone=mlp", "dataset.classes=0"], "classes"),

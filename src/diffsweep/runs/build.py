@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from diffsweep.conditioners import Label
 from diffsweep.conditioners.conditioned import example_condition
-from diffsweep.data.examples import Dataset
+from diffsweep.data.examples import Dataset, Examples
 from diffsweep.data.modality import Modality
 from diffsweep.diffusion import Denoiser, Sampler, Schedule
 from diffsweep.diffusion.guidance import Guidance
@@ -258,6 +258,18 @@ def _check_readable(model: Model) -> None:
             raise ValueError(
                 f"condition.{name}.classes={one.classes} must be {model.dataset.classes}, the number of labels of "
                 f"dataset={model.dataset.name}"
+            )
+    stored = torch.zeros(2, *model.dataset.stored, dtype=model.dataset.modality.dtype)
+    for name, one in model.conditioners.items():
+        try:
+            found = one.read(Examples(stored)).value.shape
+        except ValueError:
+            # What only the data themselves have, as a number of each example.
+            continue
+        if found != one.blank(2).value.shape:
+            raise ValueError(
+                f"condition={name} does not go with dataset={model.dataset.name}, whose examples are stored in another "
+                f"shape, {tuple(model.dataset.stored)}, than networks see: leave it out"
             )
 
 
