@@ -18,6 +18,7 @@ from sklearn.datasets import load_sample_image
 from torch import Tensor, nn
 
 import forked_runs
+import text_encoders
 from conditions import label, labels_or_none
 from diffsweep.backbones.doors import Doors, Embeddings, HasDoors
 from diffsweep.conditioners import Edges, Label, LowResolution, Number
@@ -46,6 +47,11 @@ SMALL = {
     "edm2": ["backbone=edm2_tiny", "backbone.width=8"],
     "diffusers": ["backbone=diffusers"],
 }
+
+
+# What an option needs of the data.
+def data_for(name: str) -> list[str]:
+    return ["dataset=digits_captions", *text_encoders.words()] if name == "text" else []
 
 
 def composed(*words: str, folder: Path | None = None) -> DictConfig:
@@ -119,9 +125,9 @@ def fits(conditioner: Conditioner, doors: Doors) -> bool:
 @pytest.mark.parametrize("name", OPTIONS)
 @pytest.mark.parametrize("backbone", SMALL)
 def test_every_condition_matters_to_every_network_that_has_its_door(name: str, backbone: str, tmp_path: Path) -> None:
-    words = [*IMAGES, *SMALL[backbone], f"condition={name}"]
+    words = [*IMAGES, *SMALL[backbone], f"condition={name}", *data_for(name)]
     cfg = composed(*words, folder=tmp_path)
-    doors = Components.of(composed(*words, "condition=none")).scoring.model.denoiser.backbone.doors
+    doors = Components.of(composed(*IMAGES, *SMALL[backbone])).scoring.model.denoiser.backbone.doors
     assert isinstance(doors, Doors)
     if not fits(make_conditioners(cfg)[name], doors):
         assert backbone not in ("unet", "dit")
@@ -153,7 +159,8 @@ def test_every_condition_matters_to_every_network_that_has_its_door(name: str, b
 
 @pytest.mark.parametrize("name", OPTIONS)
 def test_every_condition_is_trained_and_sampled(name: str, tmp_path: Path) -> None:
-    cfg = composed(*IMAGES, *SMALL["unet"], f"condition={name}", f"condition.{name}.drop=0.2", folder=tmp_path)
+    words = [*IMAGES, *SMALL["unet"], f"condition={name}", f"condition.{name}.drop=0.2", *data_for(name)]
+    cfg = composed(*words, folder=tmp_path)
     result = stages.complete(cfg, Run.of(cfg), [])
     assert result is not None
     assert result.samples == 20
@@ -285,7 +292,7 @@ class Aged:
 def test_numbers_of_examples_go_to_the_device_with_them() -> None:
     there = in_memory(Aged(), torch.device("cpu"), chunk=4)
     assert torch.equal(Number("age").read(there.take(torch.tensor([9, 2]))).value, torch.tensor([9.0, 2.0]))
-    assert set(there.entries) == {"age", "label"}
+    assert there.entries["caption"] == [str(number) for number in range(10)]
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from diffsweep.data.examples import Examples
 from diffsweep.evaluation.extractor import Extractor, sha256
 from diffsweep.evaluation.reference import Library, Reference
 from diffsweep.scoring import reference_lease
+from diffsweep.sweep.store import alone as store_alone
 
 PROGRAM = Path(__file__).parent / "programs" / "killed_reference.py"
 BATCH = 7
@@ -111,7 +112,7 @@ def test_whoever_wants_what_another_computes_waits_with_a_word(tmp_path: Path, m
         said.append(line)
         first.go_on.set()
 
-    monkeypatch.setattr(reference_lease, "say", say)
+    monkeypatch.setattr(store_alone, "say", say)
     found: list[Reference] = []
     worker = threading.Thread(target=lambda: found.append(library(first, tmp_path).reference(pictures())))
     worker.start()

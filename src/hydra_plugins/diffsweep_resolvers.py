@@ -2,7 +2,8 @@
 
 `${pictures:FIELD}`, `${videos:FIELD}` and `${sounds:FIELD}` ask the collection of a dataset;
 `${extractor_of:DATASET}` is the option of `extractor` that a dataset has; `${recommended:NAME,NFE}` asks the table of
-the default sampler, `${checkpoint:FIELD}` the model at `pretrained`; `${train_command:}` is how a run is started in the
+the default sampler, `${checkpoint:FIELD}` the model at `pretrained`, `${text_encoder:FIELD}` the language model of
+`condition=text`; `${train_command:}` is how a run is started in the
 working folder.
 """
 
@@ -55,9 +56,16 @@ def _checkpoint(field: str, *, _root_: DictConfig) -> Any:
     return find(_root_.get("pretrained"), paths.get("runs", "runs")).field(field)
 
 
+def _text_encoder(field: str, *, _parent_: DictConfig) -> Any:
+    from diffsweep.conditioners.text_encoder import content_of, width_of_tokens
+
+    return {"content": content_of, "width": width_of_tokens}[field](str(_parent_.get("encoder")))
+
+
 for _name, _decoder in (("pictures", "PictureDecoder"), ("videos", "VideoDecoder"), ("sounds", "SoundDecoder")):
     OmegaConf.register_new_resolver(_name, _field_of_packed(_decoder), replace=True)
 OmegaConf.register_new_resolver("train_command", _train_command, replace=True)
 OmegaConf.register_new_resolver("recommended", _recommended, replace=True)
 OmegaConf.register_new_resolver("checkpoint", _checkpoint, replace=True)
+OmegaConf.register_new_resolver("text_encoder", _text_encoder, replace=True)
 resolve_extractors_of_datasets()

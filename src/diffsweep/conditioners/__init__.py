@@ -3,10 +3,12 @@
 - `conditioner`: what an option of the group `condition` must be.
 - `conditioned`: a network together with what brings its conditions to its doors.
 - `label`, `number`, `picture_map`: the class; a number; edges, a coarser picture.
+- `text`: a caption, of which `text_encoder` makes numbers and `text_embeddings` keeps them.
 """
 
 from diffsweep.conditioners.label import Label, imported_label
 from diffsweep.conditioners.number import Number
 from diffsweep.conditioners.picture_map import Edges, LowResolution
+from diffsweep.conditioners.text import Text
 
-__all__ = ["Edges", "Label", "LowResolution", "Number", "imported_label"]
+__all__ = ["Edges", "Label", "LowResolution", "Number", "Text", "imported_label"]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
 from diffsweep.backbones.doors import Doors
 from diffsweep.data.examples import Examples
+from diffsweep.data.source import Source
 from diffsweep.diffusion.condition import Entry
 
 
@@ -48,6 +50,24 @@ class InTurn(Protocol):
 
 
 @runtime_checkable
+class PreparesSource(Protocol):
+    """A conditioner that makes something of a whole split once, before its examples are read batch by batch."""
+
+    def prepare(self, source: Source) -> None:
+        """Do so, or find what was made before. Raises ValueError for data that have no such thing."""
+        ...
+
+
+@runtime_checkable
+class ReadsTexts(Protocol):
+    """A conditioner that can be asked for by a text, as a prompt."""
+
+    def of_texts(self, texts: Sequence[str]) -> Entry:
+        """The entry of texts, on the CPU; "" is "not told". Raises ValueError where they cannot be read."""
+        ...
+
+
+@runtime_checkable
 class SendsTokens(Protocol):
     """A conditioner that may come as tokens, for which a network must attend to them.
 
@@ -57,6 +77,13 @@ class SendsTokens(Protocol):
 
     @property
     def tokens(self) -> bool: ...
+
+
+def prepare(conditioners: Iterable[Conditioner], source: Source) -> None:
+    """Let the conditioners make of a split what they need of the whole of it. Raises ValueError."""
+    for one in conditioners:
+        if isinstance(one, PreparesSource):
+            one.prepare(source)
 
 
 def width_of(door: int | None, name: str, wanted: str, doors: Doors) -> int:

@@ -90,7 +90,10 @@ class Examples:
 
 
 def _taken(entry: Entry, numbers: Tensor) -> Entry:
-    return entry[numbers.to(entry.device)] if isinstance(entry, Tensor) else [entry[int(i)] for i in numbers]
+    if isinstance(entry, Tensor):
+        return entry[numbers.to(entry.device)]
+    places: list[int] = numbers.tolist()
+    return [entry[i] for i in places]
 
 
 class Dataset(ABC):

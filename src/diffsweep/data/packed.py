@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from diffsweep.files import read_json
 from diffsweep.settings import Split
@@ -63,8 +63,8 @@ class Packed:
 
 
 @dataclass(frozen=True, eq=False)
-class Captions:
-    """Texts one after the other, of which any can be read by number.
+class Captions(Sequence[str]):
+    """Texts one after the other, of which any can be read by number: "" where there is none.
 
     Attributes:
         text: UTF-8, uint8 (bytes,), mapped from the disk.
@@ -91,8 +91,22 @@ class Captions:
         np.save(folder / f"{split}.captions.npy", np.frombuffer(b"".join(texts), dtype=np.uint8))
         np.save(folder / f"{split}.caption_ends.npy", np.cumsum([len(text) for text in texts], dtype=np.int64))
 
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    @overload
+    def __getitem__(self, number: int) -> str: ...
+    @overload
+    def __getitem__(self, number: slice) -> list[str]: ...
+
+    def __getitem__(self, number: int | slice) -> str | list[str]:
+        if isinstance(number, slice):
+            return [self[i] for i in range(*number.indices(len(self)))]
+        # Raises IndexError beyond the last, as a sequence must.
+        place = range(len(self))[number]
+        start = int(self.ends[place - 1]) if place else 0
+        return self.text[start : int(self.ends[place])].tobytes().decode()
+
     def take(self, numbers: Tensor) -> list[str]:
-        """The texts of these numbers, "" where there is none."""
-        starts = [int(self.ends[i - 1]) if i else 0 for i in numbers.tolist()]
-        ends = [int(self.ends[i]) for i in numbers.tolist()]
-        return [self.text[start:end].tobytes().decode() for start, end in zip(starts, ends, strict=True)]
+        """The texts of these numbers."""
+        return [self[i] for i in numbers.tolist()]

@@ -45,8 +45,9 @@ class PackedSource:
         return Examples(self._pixels[numbers], self.labels[numbers] if self._labelled else None, captions)
 
     def mapped(self) -> Examples:
-        """All of them, without captions; see `MappedSource`."""
-        return Examples(self._pixels, self.labels if self._labelled else None)
+        """All of them; see `MappedSource`."""
+        captions = {} if self._captions is None else {"caption": self._captions}
+        return Examples(self._pixels, self.labels if self._labelled else None, captions)
 
     def digest(self) -> str:
         """From the hash that names what is packed: nothing is read."""

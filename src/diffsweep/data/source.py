@@ -6,6 +6,7 @@ that lies in memory; a dataset of one's own may give any object that has the fou
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import torch
@@ -64,10 +65,9 @@ def stored_bytes(source: Source) -> int:
 
 
 def in_memory(source: Source, device: torch.device, chunk: int = 1024) -> Examples:
-    """All examples of a source on a device, with their labels and other numbers; texts are left out.
+    """All examples of a source on a device, with everything that is known of them; texts stay where they are.
 
-    What lies in memory already is not copied if the device is the CPU. Nor is what is mapped into it, which has no
-    entries beside the labels.
+    What lies in memory already is not copied if the device is the CPU. Nor is what is mapped into it.
 
     Args:
         source: that fits there.
@@ -83,6 +83,9 @@ def in_memory(source: Source, device: torch.device, chunk: int = 1024) -> Exampl
             return source.mapped()
     first = source.take(torch.arange(min(1, len(source))))
     like = {name: entry for name, entry in first.entries.items() if name != "label" and isinstance(entry, torch.Tensor)}
+    texts: dict[str, list[str]] = {
+        name: [] for name, entry in first.entries.items() if not isinstance(entry, torch.Tensor)
+    }
     x, *others = (
         torch.empty((len(source), *value.shape[1:]), dtype=value.dtype, device=device)
         for value in (first.x, *like.values())
@@ -92,4 +95,29 @@ def in_memory(source: Source, device: torch.device, chunk: int = 1024) -> Exampl
         x[rows] = part.x.to(device)
         for name, other in zip(like, others, strict=True):
             other[rows] = torch.as_tensor(part.entries[name]).to(device)
-    return Examples(x, source.labels.to(device), dict(zip(like, others, strict=True)))
+        for name, found in texts.items():
+            found.extend(map(str, part.entries[name]))
+    return Examples(x, source.labels.to(device), dict(zip(like, others, strict=True)) | texts)
+
+
+def texts_of(source: Source, name: str, chunk: int = 1024) -> Sequence[str] | None:
+    """All texts of an entry of a source, in its order; None if it has no such entry, or numbers there.
+
+    Args:
+        source: of any kind; where it lies in memory or is mapped into it, no example is read.
+        name: of the entry, as `caption`.
+        chunk: how many examples are read at a time.
+    """
+    from diffsweep.data.examples import Examples
+
+    here = source.mapped() if isinstance(source, MappedSource) else source
+    if isinstance(here, Examples):
+        found = here.entries.get(name)
+        return None if found is None or isinstance(found, torch.Tensor) else found
+    texts: list[str] = []
+    for numbers in torch.arange(len(source)).split(chunk):
+        part = source.take(numbers).entries.get(name)
+        if part is None or isinstance(part, torch.Tensor):
+            return None
+        texts.extend(part)
+    return texts

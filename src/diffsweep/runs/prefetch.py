@@ -14,6 +14,7 @@ from typing import Any
 from hydra.utils import get_class
 from omegaconf import DictConfig
 
+from diffsweep.conditioners.conditioner import prepare
 from diffsweep.evaluation.pretrained import home
 from diffsweep.runs.build import evaluation_settings, make_evaluation
 from diffsweep.runs.instantiate import make, make_conditioners
@@ -29,19 +30,24 @@ def prefetch(cfg: DictConfig) -> str:
     dataset = make(cfg, "dataset")
     with _arriving(cfg.dataset.get("root")) as data:
         train, test = dataset.load("train"), dataset.load("test")
+    conditioners = make_conditioners(cfg)
+    with _arriving(cfg.paths.cache) as conditions:
+        for split in (train, test):
+            prepare(conditioners.values(), split)
     with _arriving(home(cfg.paths.weights)) as weights:
         evaluation = make_evaluation(cfg, dataset)
     extractor = evaluation.extractor
     with _arriving(cfg.paths.cache) as statistics:
         # Samples have labels if the model or its guidance is given them; the guidance itself may need a finished fit.
         guidance: Any = get_class(cfg.guidance._target_)
-        labelled = "label" in {*make_conditioners(cfg), *guidance.reads}
+        labelled = "label" in {*conditioners, *guidance.reads}
         real = Baseline.of(dataset, evaluation, evaluation_settings(cfg), balanced=labelled)
     here = [path for path in extractor.files if path not in weights]
     return "\n".join(
         [
             f"{dataset.name}: {len(train):,} training and {len(test):,} test examples",
             *_lines("fetched", data),
+            *_lines("made", conditions),
             f"{evaluation.main}: extractor {extractor.space} {extractor.digest[:12]}",
             *_lines("fetched", weights),
             *_lines("was there:", here),

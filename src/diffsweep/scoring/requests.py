@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from diffsweep.conditioners.conditioned import read_condition
-from diffsweep.conditioners.conditioner import Conditioner, InTurn
+from diffsweep.conditioners.conditioner import Conditioner, InTurn, prepare
 from diffsweep.data.examples import Dataset
 from diffsweep.data.source import Source
 from diffsweep.diffusion.condition import Condition
@@ -50,7 +50,9 @@ class Requests:
 
     @cached_property
     def _held_out(self) -> Source:
-        return self.dataset.load("test")
+        held_out = self.dataset.load("test")
+        prepare(self.conditioners.values(), held_out)
+        return held_out
 
     def __call__(self, numbers: Tensor) -> Condition | None:
         """What the samples of these numbers, int64 (N,), are asked for, where the numbers are.

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from diffsweep.conditioners.conditioned import example_condition
+from diffsweep.conditioners.conditioner import prepare
 from diffsweep.data.examples import load_checked
 from diffsweep.data.source import Source
 from diffsweep.diffusion.objective import Objective
@@ -107,7 +108,9 @@ def fit(fitting: Fitting, record: Fit, mirrors: Sequence[Logger] = (), held: Cal
     settings, scoring = fitting.settings, fitting.scoring
     model, run_trainer = scoring.model, scoring.trainer
     train = load_checked(model.dataset, "train")
-    load_checked(model.dataset, "test")
+    held_out = load_checked(model.dataset, "test")
+    for split in (train, held_out):
+        prepare(model.conditioners.values(), split)
     checkpoint = record.checkpoints / "last.ckpt"
     make_folder(record.checkpoints)
     if checkpoint.exists():

