@@ -43,6 +43,10 @@ def test_debug_looks_at_a_few_real_examples(project: Path) -> None:
     assert few["reference_digest"] != all_["reference_digest"]
 
 
+def test_a_few_real_examples_are_no_other_data_than_the_model_was_trained_on(project: Path) -> None:
+    assert not any("other data" in (one.get("careful") or one.get("note") or "") for one in results(project))
+
+
 def test_results_of_both_are_never_ranked_together(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

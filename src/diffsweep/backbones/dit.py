@@ -4,6 +4,7 @@ DiT (arXiv 2212.09748) with rotary positions, SwiGLU, and RMS norms, also of que
 its first half to its second as in U-ViT; `bottleneck` embeds large patches through few channels as in JiT.
 """
 
+import copy
 from collections.abc import Sequence
 
 import torch
@@ -178,7 +179,7 @@ class DiT(nn.Module):
         self.norm = nn.RMSNorm(width, eps=1e-6, elementwise_affine=False)
         self.modulation = nn.Linear(width, 2 * width)
         self.leave = nn.Linear(width, outputs * pixels)
-        self.joined = joined
+        self.joined, self.half = joined, -(-depth // 2)
 
         whole, turns = angles(*self.grid, width), angles(*self.grid, width // heads)
         for name, buffer in (
@@ -196,22 +197,59 @@ class DiT(nn.Module):
         for silent in (self.leave, self.modulation, *(block.modulation for block in self.blocks), *crossing):
             nn.init.zeros_(silent.weight)  # type: ignore[arg-type]
 
-    def forward(self, x: Tensor, logsnr: Tensor, embeddings: Embeddings | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        logsnr: Tensor,
+        embeddings: Embeddings | None = None,
+        residuals: Sequence[Tensor] | None = None,
+    ) -> Tensor:
         """`x` (N, inputs * C, H, W) of about unit variance, `logsnr` (N,) with any value.
 
-        `embeddings` come by the doors. Returns (N, outputs * C, H, W).
+        `embeddings` come by the doors; `residuals` are added to what the first blocks give. Returns
+        (N, outputs * C, H, W).
         """
-        check.built_for(x, self.shape, "dit", "images")
-        vector = F.silu(self.conditioning(logsnr, embeddings))
-        h = self.enter(F.pixel_unshuffle(x, self.patch).flatten(2).transpose(1, 2)) + self.positions
-        if embeddings is not None and embeddings.map is not None:
-            h = h + embeddings.map.flatten(2).transpose(1, 2)
+        vector, h = self._entered(x, logsnr, embeddings)
         kept: list[Tensor] = []
         for i, block in enumerate(self.blocks):
             skip = kept.pop() if i >= len(self.blocks) - self.joined else None
             h = block(h, vector, self.cosine, self.sine, skip, embeddings)
+            if residuals is not None and i < len(residuals):
+                h = h + residuals[i]
             if i < self.joined:
                 kept.append(h)
         shift, scale = self.modulation(vector)[:, None].chunk(2, dim=-1)
         h = self.leave(torch.addcmul(shift, self.norm(h), 1 + scale))
         return F.pixel_shuffle(h.transpose(1, 2).unflatten(2, self.grid), self.patch)
+
+    def features(self, x: Tensor, logsnr: Tensor, embeddings: Embeddings | None = None) -> list[Tensor]:
+        """See `Controllable.features`: what each block of the first half gives, (N, tokens, width)."""
+        vector, h = self._entered(x, logsnr, embeddings)
+        features: list[Tensor] = []
+        for block in self.blocks[: self.half]:
+            h = block(h, vector, self.cosine, self.sine, None, embeddings)
+            features.append(h)
+        return features
+
+    def encoder_copy(self) -> nn.Module:
+        """See `Controllable.encoder_copy`."""
+        copied = copy.deepcopy(self)
+        del copied.leave, copied.modulation, copied.norm, copied.blocks[self.half :]
+        return copied
+
+    def silent_layers(self) -> nn.ModuleList:
+        """See `Controllable.silent_layers`."""
+        width = self.positions.shape[1]
+        layers = nn.ModuleList(nn.Linear(width, width) for _ in range(self.half))
+        for weight in layers.parameters():
+            nn.init.zeros_(weight)
+        return layers
+
+    def _entered(self, x: Tensor, logsnr: Tensor, embeddings: Embeddings | None) -> tuple[Tensor, Tensor]:
+        """The vector that blocks are told, and the tokens that the first of them is given."""
+        check.built_for(x, self.shape, "dit", "images")
+        vector = F.silu(self.conditioning(logsnr, embeddings))
+        h = self.enter(F.pixel_unshuffle(x, self.patch).flatten(2).transpose(1, 2)) + self.positions
+        if embeddings is not None and embeddings.map is not None:
+            h = h + embeddings.map.flatten(2).transpose(1, 2)
+        return vector, h

@@ -5,6 +5,7 @@ does the same to the example itself, the cheapest way to a fast network on a CPU
 (channels, time), images (channels, height, width), videos and volumes (channels, time or depth, height, width).
 """
 
+import copy
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import TypeVar
@@ -225,27 +226,55 @@ class UNet(nn.Module):
             nn.GroupNorm(groups, width), nn.SiLU(), silent(convolution(dimensions, width, outputs * pixel, 3))
         )
 
-    def forward(self, x: Tensor, logsnr: Tensor, embeddings: Embeddings | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        logsnr: Tensor,
+        embeddings: Embeddings | None = None,
+        residuals: Sequence[Tensor] | None = None,
+    ) -> Tensor:
         """`x` (N, inputs * channels, *sizes) of about unit variance, `logsnr` (N,) with any value.
 
-        `embeddings` come by the doors. Returns (N, outputs * channels, *sizes).
+        `embeddings` come by the doors; `residuals` are added to `features`. Returns (N, outputs * channels, *sizes).
         """
-        check.built_for(x, self.shape, "unet", "examples")
-        vector = F.silu(self.conditioning(logsnr, embeddings))
-        h = self.enter(space_to_depth(x, self.patch))
-        if embeddings is not None and embeddings.map is not None:
-            h = h + embeddings.map
-        skips: list[Tensor] = []
-        for level, blocks in enumerate(self.encoder):
-            if level:
-                h = self.downs[level - 1](h)
-            for block in blocks:  # type: ignore[attr-defined]
-                h = block(h, vector, embeddings)
-                skips.append(h)
-        h = self.middle(h, vector, embeddings)
+        vector, features = self._encoded(x, logsnr, embeddings)
+        if residuals is not None:
+            features = [one + residual for one, residual in zip(features, residuals, strict=True)]
+        *skips, h = features
         for level in reversed(range(len(self.decoder))):
             for block in self.decoder[level]:  # type: ignore[attr-defined]
                 h = block(torch.cat([h, skips.pop()], dim=1), vector, embeddings)
             if level:
                 h = self.ups[level - 1](h, skips[-1].shape[2:])
         return depth_to_space(self.leave(h), self.patch)
+
+    def features(self, x: Tensor, logsnr: Tensor, embeddings: Embeddings | None = None) -> list[Tensor]:
+        """See `Controllable.features`: what each block of the encoder gives, and then the one in the middle."""
+        return self._encoded(x, logsnr, embeddings)[1]
+
+    def encoder_copy(self) -> nn.Module:
+        """See `Controllable.encoder_copy`."""
+        copied = copy.deepcopy(self)
+        del copied.decoder, copied.ups, copied.leave
+        return copied
+
+    def silent_layers(self) -> nn.ModuleList:
+        """See `Controllable.silent_layers`."""
+        blocks = [*(block for level in self.encoder for block in level), self.middle]  # type: ignore[attr-defined]
+        channels = [block.conv_out.out_channels for block in blocks]  # type: ignore[union-attr]
+        return nn.ModuleList(silent(convolution(len(self.shape) - 1, count, count, 1)) for count in channels)
+
+    def _encoded(self, x: Tensor, logsnr: Tensor, embeddings: Embeddings | None) -> tuple[Tensor, list[Tensor]]:
+        check.built_for(x, self.shape, "unet", "examples")
+        vector = F.silu(self.conditioning(logsnr, embeddings))
+        h = self.enter(space_to_depth(x, self.patch))
+        if embeddings is not None and embeddings.map is not None:
+            h = h + embeddings.map
+        features: list[Tensor] = []
+        for level, blocks in enumerate(self.encoder):
+            if level:
+                h = self.downs[level - 1](h)
+            for block in blocks:  # type: ignore[attr-defined]
+                h = block(h, vector, embeddings)
+                features.append(h)
+        return vector, [*features, self.middle(h, vector, embeddings)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -46,8 +46,17 @@ class Conditioned(nn.Module):
                 setattr(self, name, getattr(backbone, name))
         self.register_load_state_dict_pre_hook(_with_current_names)
 
-    def forward(self, x: Tensor, logsnr: Tensor, condition: Condition | None = None) -> Tensor:
-        """As the network; without a condition, or without one of its entries, it is told nothing of that."""
+    def forward(
+        self,
+        x: Tensor,
+        logsnr: Tensor,
+        condition: Condition | None = None,
+        residuals: Sequence[Tensor] | None = None,
+    ) -> Tensor:
+        """As the network; without a condition, or without one of its entries, it is told nothing of that.
+
+        `residuals` are passed on to a network that is `Controllable`.
+        """
         if isinstance(condition, Tensor):
             raise ValueError("a condition says what it is: Condition.of(label=labels) in the place of labels")
         n, parts = len(x), []
@@ -57,7 +66,8 @@ class Conditioned(nn.Module):
             else:
                 entry = self._blank[name].map(lambda value: value.to(x.device).expand(n, *value.shape[1:]))
             parts.append(module(entry))
-        return self.backbone(x, logsnr, Embeddings.together(parts))
+        embeddings = Embeddings.together(parts)
+        return self.backbone(x, logsnr, embeddings, *([] if residuals is None else [residuals]))
 
 
 def conditioned(backbone: nn.Module, conditioners: Mapping[str, Conditioner]) -> nn.Module:

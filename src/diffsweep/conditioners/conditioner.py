@@ -79,6 +79,27 @@ class SendsTokens(Protocol):
     def tokens(self) -> bool: ...
 
 
+@runtime_checkable
+class Verifiable(Protocol):
+    """A conditioner whose entry can be read from samples, so that what they show is compared with what was asked for.
+
+    Attributes:
+        agreement_by: What `agreement` is, in a few words for the record.
+    """
+
+    @property
+    def agreement_by(self) -> str: ...
+
+    def agreement(self, entry: Entry, samples: Tensor) -> Tensor:
+        """How far samples show what they were asked for, float (N,): 1 for exactly that.
+
+        Args:
+            entry: That they were asked for.
+            samples: As stored, (N, ...), on the device of the entry.
+        """
+        ...
+
+
 def prepare(conditioners: Iterable[Conditioner], source: Source) -> None:
     """Let the conditioners make of a split what they need of the whole of it. Raises ValueError."""
     for one in conditioners:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -29,6 +30,8 @@ class Edges:
         ValueError: for data that are no pictures.
     """
 
+    agreement_by: ClassVar[str] = "correlation of a sample's edges with those that it was asked for, mean over samples"
+
     shape: Sequence[int]
     drop: float = 0.1
 
@@ -48,6 +51,10 @@ class Edges:
         """See `Conditioner.module`."""
         return MapInput("edges", doors, 1, len(self.shape) - 1)
 
+    def agreement(self, entry: Entry, samples: Tensor) -> Tensor:
+        """See `Verifiable.agreement`."""
+        return correlation(self.read(Examples(samples)).value, entry.value)
+
 
 @dataclass(frozen=True)
 class LowResolution:
@@ -62,6 +69,8 @@ class LowResolution:
     Raises:
         ValueError: for data that are no pictures, or a factor that does not divide them.
     """
+
+    agreement_by: ClassVar[str] = "correlation of a sample's means over squares with those asked for, mean over samples"
 
     shape: Sequence[int]
     factor: int = 4
@@ -87,6 +96,10 @@ class LowResolution:
         """See `Conditioner.module`."""
         return MapInput("superres", doors, self.shape[0], len(self.shape) - 1)
 
+    def agreement(self, entry: Entry, samples: Tensor) -> Tensor:
+        """See `Verifiable.agreement`."""
+        return correlation(self.read(Examples(samples)).value, entry.value)
+
 
 def unit_interval(x: Tensor) -> Tensor:
     """Stored pictures, uint8 (N, C, H, W), as float in [0, 1]."""
@@ -110,6 +123,18 @@ def edges(x: Tensor) -> Tensor:
 def coarse(x: Tensor, factor: int) -> Tensor:
     """Pictures (N, C, H, W) with every square of `factor` pixels a side at its mean."""
     return F.interpolate(F.avg_pool2d(x, factor), scale_factor=factor, mode="nearest")
+
+
+def correlation(a: Tensor, b: Tensor) -> Tensor:
+    """Pearson's correlation of the values of two maps, (N, ...) each -> (N,); of one without variation it is 0.
+
+    Two that are equal have 1 all the same.
+    """
+    a, b = a.flatten(1).double(), b.flatten(1).double()
+    equal = (a == b).all(1)
+    a, b = a - a.mean(1, keepdim=True), b - b.mean(1, keepdim=True)
+    found = (a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1)).clamp_min(1e-12)
+    return torch.where(equal, 1.0, found).float()
 
 
 class MapInput(nn.Module):

@@ -33,7 +33,7 @@ from diffsweep.mistakes import BadValue, below
 from diffsweep.philox import CounterGenerator
 from diffsweep.ranks import is_first_rank
 from diffsweep.runs.instantiate import checked_arguments, make, make_conditioners, make_denoiser
-from diffsweep.runs.load_fit import finished, weights_choice
+from diffsweep.runs.load_fit import finished, frozen_model, weights_choice
 from diffsweep.runs.pretrained import find
 from diffsweep.scoring.model_metrics import ModelMetric
 from diffsweep.scoring.sampling import Model, Sampling
@@ -73,7 +73,7 @@ class Components:
         sampler: Sampler = make(cfg, "sampler")
         _check_kind(dataset, training)
         torch.manual_seed(cfg.seed)
-        denoiser = make_denoiser(cfg, dataset, schedule, diffuser)
+        denoiser = make_denoiser(cfg, dataset, schedule, diffuser, frozen_model(cfg, cfg.paths.runs))
         model = Model(denoiser, schedule, dataset, make_conditioners(cfg))
         _check_readable(model)
         if isinstance(diffuser, Objective):

@@ -20,6 +20,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from torch import nn
 
 from diffsweep.conditioners.conditioned import conditioned
 from diffsweep.conditioners.conditioner import Conditioner, SendsTokens
@@ -48,22 +49,68 @@ def make(cfg: DictConfig, key: str, **kwargs: Any) -> Any:
         raise _named(error, key) from error
 
 
-def make_denoiser(cfg: DictConfig, dataset: Any, schedule: Schedule, diffuser: Objective | Imported) -> Denoiser:
+def make_denoiser(
+    cfg: DictConfig,
+    dataset: Any,
+    schedule: Schedule,
+    diffuser: Objective | Imported,
+    frozen: Denoiser | None = None,
+) -> Denoiser:
     """The untrained model of a config: a training and whoever reads its weights later must build the same.
 
     A network with settings for the number of its inputs and outputs gets as many as the diffuser asks for, where the
     config leaves them at 1; so diffusers of different needs can be swept side by side. Likewise one that may attend to
     tokens does so if a condition comes as such.
+
+    Args:
+        cfg: The config.
+        dataset: Of its data.
+        schedule: Of its levels.
+        diffuser: What the network predicts.
+        frozen: The finished model that `backbone.frozen` names; None if it names none.
+
+    Raises:
+        ValueError: for what cannot be built, or does not go together.
     """
     conditioners = make_conditioners(cfg)
     needs: dict[str, int | bool] = {"inputs": diffuser.network_inputs, "outputs": diffuser.network_outputs}
     raised = {key: count for key, count in needs.items() if count > 1 and cfg.backbone.get(key) == 1}
     if any(isinstance(one, SendsTokens) and one.tokens for one in conditioners.values()):
         raised |= {"cross_attention": True} if cfg.backbone.get("cross_attention") is False else {}
-    backbone = conditioned(make(cfg, "backbone", **raised), conditioners)
+    if "frozen" in cfg.backbone:
+        backbone = _controlled(cfg, frozen, conditioners)
+    else:
+        backbone = conditioned(make(cfg, "backbone", **raised), conditioners)
     denoiser = diffuser.build(backbone, schedule, dataset.sigma_data)
+    if frozen is not None:
+        _check_alike(denoiser, frozen, str(cfg.backbone.frozen))
     denoiser.conditional = bool(conditioners)
     return denoiser
+
+
+def _controlled(cfg: DictConfig, frozen: Denoiser | None, conditioners: Mapping[str, Conditioner]) -> nn.Module:
+    """The network that steers a frozen one."""
+    network = None if frozen is None else frozen.backbone
+    try:
+        return make(cfg, "backbone", frozen=network)(conditioners=conditioners)
+    except BadValue as error:
+        raise error.below("backbone") from error
+
+
+def _check_alike(denoiser: Denoiser, frozen: Denoiser, name: str) -> None:
+    """Refuse another diffuser or schedule than that of the model whose network goes on being used."""
+    times = [i / 8 for i in range(1, 8)]
+    own, its = ([model.schedule.level(t) for t in times] for model in (denoiser, frozen))
+    parts = {
+        "schedule": own == its,
+        "diffuser": [denoiser.target.skip_out(one) for one in its] == [frozen.target.skip_out(one) for one in its],
+        "dataset": denoiser.sigma_data == frozen.sigma_data,
+    }
+    for group, alike in parts.items():
+        if not alike:
+            raise ValueError(
+                f"backbone.frozen={name} was trained with another {group}: choose the {group} that it was trained with"
+            )
 
 
 def make_conditioners(cfg: DictConfig) -> dict[str, Conditioner]:

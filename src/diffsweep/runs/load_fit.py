@@ -64,8 +64,20 @@ def finished(
     # The first weights are drawn and thrown away; whoever asks must not find the global generator moved by that.
     with torch.random.fork_rng(devices=[]):
         try:
-            denoiser = make_denoiser(cfg, make(cfg, "dataset"), make(cfg, "schedule"), make(cfg, "diffuser"))
+            frozen = frozen_model(cfg, runs)
+            denoiser = make_denoiser(cfg, make(cfg, "dataset"), make(cfg, "schedule"), make(cfg, "diffuser"), frozen)
         except (AttributeError, TypeError, RuntimeError, LookupError, OmegaConfBaseException) as error:
             raise ValueError(f"{record.config_file} describes no model: {' '.join(str(error).split())}") from error
     load_weights(denoiser, record, weights)
     return denoiser.requires_grad_(False).eval()
+
+
+def frozen_model(cfg: DictConfig, runs: str | Path) -> Denoiser | None:
+    """The finished model that ``backbone.frozen`` names, on the CPU; None if it names none. Raises ValueError."""
+    named = cfg.backbone.get("frozen")
+    if named is None:
+        return None
+    try:
+        return finished(runs, named)
+    except ValueError as error:
+        raise ValueError(f"backbone.frozen={named}: {error}") from error

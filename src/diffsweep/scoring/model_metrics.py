@@ -20,11 +20,9 @@ from diffsweep.data.modality import POINTS
 from diffsweep.diffusion import Condition, Denoise, Denoiser, Schedule
 from diffsweep.diffusion.consistency import Consistency
 from diffsweep.diffusion.likelihood import log_likelihood
-from diffsweep.evaluation.features import Features
-from diffsweep.evaluation.interval import Estimate
 from diffsweep.evaluation.metric import settings
 from diffsweep.mistakes import whole
-from diffsweep.scoring.estimate import measure_of
+from diffsweep.scoring.estimate import mean_of
 from diffsweep.sweep.store.result import Measure
 
 
@@ -141,17 +139,5 @@ def measure_model(
             condition = read_condition(conditioners, some)
             told = None if condition is None else condition.to(device)
             values.append(metric.each(denoise, x, schedule, told).double().cpu())
-        measures.append(_mean(metric, torch.cat(values)))
+        measures.append(replace(mean_of(metric.short, torch.cat(values), settings(metric)), examples=len(chosen)))
     return measures
-
-
-def _mean(metric: ModelMetric, values: Tensor) -> Measure:
-    """The mean of a metric's values by example, with its interval."""
-    short, broken = metric.short, int((~values.isfinite()).sum())
-    if broken:
-        reason = f"{broken} of {len(values)} values are not finite"
-        return Measure(short, None, by=settings(metric), reason=reason, examples=len(values))
-    each = Features({"features": values[:, None]})
-    without = [float(each.without(block)["features"].mean()) for block in range(len(each.blocks))]
-    measure = measure_of(short, Estimate(float(values.mean()), without, settings(metric)))
-    return replace(measure, examples=len(values))

@@ -33,6 +33,7 @@ from diffsweep.evaluation.extractor import Extractor
 from diffsweep.evaluation.features import Features
 from diffsweep.philox import CounterGenerator
 from diffsweep.random_streams import generator
+from diffsweep.scoring.agreement import agreement_names, agreements
 from diffsweep.scoring.requests import Requests
 from diffsweep.scoring.saturation import saturated_values
 from diffsweep.settings import TrainerSettings
@@ -177,6 +178,8 @@ class Sampling(LightningModule):
         started = self._now()
         outputs = self.extraction.extractor(samples)
         wanted = {name: outputs[name].cpu() for name in {"features", *self.extraction.outputs}}
+        asked = agreements(self.model.conditioners, self.requests(batch), samples)
+        wanted |= {name: values.cpu() for name, values in asked.items()}
         self.extract_seconds += self._now() - started
         if self.model.dataset.modality.picture is not None:
             samples = samples[: max(0, self.extraction.shown - int(batch[0]))]
@@ -339,7 +342,8 @@ def draw(
     features = None
     if sampling.extraction is not None:
         outputs = (batch.outputs for batch in batches)
-        features = Features.collect(outputs, sampling.known_labels(n), sampling.extraction.outputs)
+        names = [*sampling.extraction.outputs, *agreement_names(sampling.model.conditioners)]
+        features = Features.collect(outputs, sampling.known_labels(n), names)
         features = features if bool(finite.all()) else features.take(finite)
     return SampleSet(
         samples=torch.cat([batch.samples for batch in batches]),

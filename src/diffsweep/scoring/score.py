@@ -14,6 +14,7 @@ from diffsweep.diffusion.guidance import Guidance
 from diffsweep.evaluation.evaluate import Evaluation
 from diffsweep.messages import say
 from diffsweep.ranks import is_first_rank
+from diffsweep.scoring.agreement import measure_agreement
 from diffsweep.scoring.measure import measure
 from diffsweep.scoring.model_metrics import ModelMetric, measure_model
 from diffsweep.scoring.sample_files import GRID, write_samples
@@ -95,9 +96,12 @@ def score(
     measurement = measure(
         model.dataset, there, settings, drawn.features, drawn.broken, saturated=drawn.saturated, show=show
     )
-    trained_on = str(trained.get("data_digest", measurement.reference_digest))[:12]
-    if settings.reference == "train" and trained_on != measurement.reference_digest:
-        now = measurement.reference_digest
+    now = measurement.reference_digest
+    if settings.reference == "train" and settings.reference_samples is not None:
+        # The reference may be a part of the data, which has a digest of its own.
+        now = model.dataset.load("train").digest()[:12]
+    trained_on = str(trained.get("data_digest", now))[:12]
+    if settings.reference == "train" and trained_on != now:
         change = f"the model was trained on other data ({trained_on}) than those that are there now ({now})"
         say(f"fit {run.fit.signature}: {change}")
         measurement = dataclasses.replace(measurement, note="; ".join(filter(None, (measurement.note, change))))
@@ -110,6 +114,7 @@ def score(
         batch_size=settings.batch_size,
         device=drawn.device,
     )
+    of_model += measure_agreement(model.conditioners, drawn.features)
     evaluate_seconds = drawn.extract_seconds + time.monotonic() - started
     write_samples(model.dataset.modality, drawn.samples, cell.samples_file)
     result = Result.of(

@@ -24,6 +24,9 @@ from diffsweep.sweep.store.environment import revealed
 from diffsweep.sweep.store.process import now
 from diffsweep.sweep.store.record import Cell, Fit, Run
 
+# Keys at which a config names another training that it needs: a teacher, a weaker model, the model that is steered.
+NAMED_FITS = (("diffuser", "teacher"), ("guidance", "weak"), ("backbone", "frozen"))
+
 
 @dataclass(frozen=True)
 class Task:
@@ -85,13 +88,13 @@ class Plan:
 
     @cached_property
     def needs(self) -> dict[str, tuple[str, ...]]:
-        """For each fit, the fits of this plan that must be trained first: its teacher, or its guidance's weak model."""
+        """For each fit, the fits of this plan that must be trained first, as its teacher."""
         found: dict[str, tuple[str, ...]] = {}
         for fit, cells in self.fits.items():
             named = {
                 str(self.part(cell, group).get(key))
                 for cell in cells
-                for group, key in (("diffuser", "teacher"), ("guidance", "weak"))
+                for group, key in NAMED_FITS
                 if isinstance(self.part(cell, group), Mapping)
             }
             found[fit] = tuple(sorted(other for other in named if other in self.fits and other != fit))

@@ -33,7 +33,7 @@ Value: TypeAlias = str | int | float | bool | None
 
 # First words of the names of numbers that are better when larger; all others are distances and errors. result.json
 # records no direction, so this table decides for all results.
-_LARGER = ("precision", "recall", "density", "coverage", "accuracy", "score", "inception_score")
+_LARGER = ("precision", "recall", "density", "coverage", "accuracy", "agreement", "score", "inception_score")
 
 _JACKKNIFE, _REASON = "_jackknife", "_reason"
 
@@ -161,7 +161,8 @@ class Measurement:
         extractor_digest: of the extractor's weights.
         resize: how the extractor changes the size of images.
         bits: of a channel of an image; None for points.
-        of_model: numbers that were measured of the model itself, not of its samples.
+        of_model: numbers that lie in no feature space: those of the model itself, and how far samples show what
+            they were asked for.
     """
 
     metric: str
