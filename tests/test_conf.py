@@ -95,6 +95,7 @@ COMPANIONS = {
 
 # Weights that no package carries, checked when the object is made; a finished fit; another metric beside it.
 UNAVAILABLE = {
+    "backbone=controlnet",
     "backbone=module",
     "diffuser=consistency_distillation",
     "extractor=clip",

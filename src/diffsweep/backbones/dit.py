@@ -179,7 +179,7 @@ class DiT(nn.Module):
         self.norm = nn.RMSNorm(width, eps=1e-6, elementwise_affine=False)
         self.modulation = nn.Linear(width, 2 * width)
         self.leave = nn.Linear(width, outputs * pixels)
-        self.joined, self.half = joined, -(-depth // 2)
+        self.joined, self.encoder_depth = joined, -(-depth // 2)
 
         whole, turns = angles(*self.grid, width), angles(*self.grid, width // heads)
         for name, buffer in (
@@ -226,7 +226,7 @@ class DiT(nn.Module):
         """See `Controllable.features`: what each block of the first half gives, (N, tokens, width)."""
         vector, h = self._entered(x, logsnr, embeddings)
         features: list[Tensor] = []
-        for block in self.blocks[: self.half]:
+        for block in self.blocks[: self.encoder_depth]:
             h = block(h, vector, self.cosine, self.sine, None, embeddings)
             features.append(h)
         return features
@@ -234,13 +234,13 @@ class DiT(nn.Module):
     def encoder_copy(self) -> nn.Module:
         """See `Controllable.encoder_copy`."""
         copied = copy.deepcopy(self)
-        del copied.leave, copied.modulation, copied.norm, copied.blocks[self.half :]
+        del copied.leave, copied.modulation, copied.norm, copied.blocks[self.encoder_depth :]
         return copied
 
     def silent_layers(self) -> nn.ModuleList:
         """See `Controllable.silent_layers`."""
         width = self.positions.shape[1]
-        layers = nn.ModuleList(nn.Linear(width, width) for _ in range(self.half))
+        layers = nn.ModuleList(nn.Linear(width, width) for _ in range(self.encoder_depth))
         for weight in layers.parameters():
             nn.init.zeros_(weight)
         return layers

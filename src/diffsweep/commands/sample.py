@@ -28,6 +28,18 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--label", metavar="N", type=whole, nargs="+", default=[], dest="labels", help="what they show, in turn"
     )
     parser.add_argument("--negative-label", metavar="N", type=whole, help="what guidance leads away from")
+    picture = {"metavar": "PICTURE", "nargs": "+", "default": []}
+    parser.add_argument("--like", help="ask for the edges, or the coarser version, of these, in turn", **picture)
+    parser.add_argument("--from", help="start from these under noise, in turn", dest="start", **picture)
+    parser.add_argument(
+        "--strength",
+        metavar="S",
+        type=float,
+        default=0.6,
+        help="with --from: share of the steps, 1 is from noise (0.6)",
+    )
+    parser.add_argument("--inpaint", help="paint a part of these anew, in turn: that which --mask says", **picture)
+    parser.add_argument("--mask", metavar="PICTURE", help="white where --inpaint paints anew")
     parser.add_argument("--out", metavar="DIR", help="where to put them (default: a folder below samples/)")
     parser.add_argument("--gif", action="store_true", help="also how the first of them come about, step by step")
     parser.add_argument(
@@ -48,6 +60,7 @@ def run(options: argparse.Namespace) -> int:
     import_from(Path.cwd())
     from diffsweep import results
     from diffsweep.data.modality import IMAGES
+    from diffsweep.runs.given_pictures import GivenPictures
     from diffsweep.runs.trust import trusting
 
     with trusting(*filter(None, [options.config_dir]), everything=options.trust):
@@ -63,6 +76,7 @@ def run(options: argparse.Namespace) -> int:
             config_dir=options.config_dir,
             labels=options.labels,
             negative_label=options.negative_label,
+            given=GivenPictures(options.like, options.start, options.strength, options.inpaint, options.mask),
         )
         from diffsweep.runs import resample
 
@@ -76,6 +90,7 @@ def run(options: argparse.Namespace) -> int:
             follow=options.gif,
             labels=request.labels,
             negative_label=request.negative_label,
+            given=request.given,
         )
         files = resample.write(drawn, out, request.settings(drawn))
     if drawn.broken:

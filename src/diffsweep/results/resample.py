@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from diffsweep.mistakes import one_line
 from diffsweep.project import main_conf
 from diffsweep.results.lookup import find
+from diffsweep.runs.given_pictures import NO_PICTURES, GivenPictures
 from diffsweep.sweep.store.record import Cell, Fit
 from diffsweep.sweep.store.result import GROUPS
 
@@ -35,6 +36,7 @@ class SampleRequest(NamedTuple):
         choices: options of conf/ by group, as far as they are recorded.
         labels: that the samples are asked for in turn; empty for those of an evaluation.
         negative_label: that guidance leads away from; None for none.
+        given: pictures that samples are made of.
     """
 
     record: Fit | Cell
@@ -44,6 +46,7 @@ class SampleRequest(NamedTuple):
     choices: dict[str, str]
     labels: Sequence[int] = ()
     negative_label: int | None = None
+    given: GivenPictures = NO_PICTURES
 
     @property
     def name(self) -> str:
@@ -52,6 +55,8 @@ class SampleRequest(NamedTuple):
         words = [self.choices.get("sampler", "sampler"), *([guidance] if guidance != "none" else [])]
         words += [f"label{'-'.join(map(str, self.labels))}"] if self.labels else []
         words += [] if self.negative_label is None else [f"not{self.negative_label}"]
+        kinds = {"like": self.given.like, "from": self.given.start, "inpaint": self.given.inpaint}
+        words += ["_".join([kind, *(Path(path).stem for path in paths[:1])]) for kind, paths in kinds.items() if paths]
         return "_".join([self.record.signature, *words, f"nfe{self.cfg.sampler.nfe}", f"seed{self.seed}"])
 
     def settings(self, drawn: FreshSamples) -> dict[str, Any]:
@@ -71,6 +76,7 @@ class SampleRequest(NamedTuple):
             "config": {group: recorded(self.cfg)[group] for group in ("sampler", "guidance")},
             "labels": list(self.labels),
             "negative_label": self.negative_label,
+            **({"pictures": self.given.settings()} if self.given else {}),
             "precision": drawn.precision,
             "device": str(drawn.device),
             "sample_seconds": drawn.seconds,
@@ -92,6 +98,7 @@ def sample_request(
     config_dir: str | Path | None = None,
     labels: Sequence[int] = (),
     negative_label: int | None = None,
+    given: GivenPictures = NO_PICTURES,
 ) -> SampleRequest:
     """The request that `sample` draws: the frozen settings of a cell or training, changed by those that are given.
 
@@ -139,7 +146,7 @@ def sample_request(
     )
     cfg.paths.runs = str(fit.folder.parent.parent)
     return SampleRequest(
-        record, fit, cfg, cfg.evaluation.seed if seed is None else seed, choices, labels, negative_label
+        record, fit, cfg, cfg.evaluation.seed if seed is None else seed, choices, labels, negative_label, given
     )
 
 
@@ -156,6 +163,7 @@ def sample(run: Selector, n: int = 64, *, show: bool = True, trust: bool = False
         settings: ``seed``; ``sampler`` and ``guidance``, options of conf/ (call it in the project's folder, or in one
             with a folder conf/); ``nfe``, network calls, at first those of the cell; ``changes``, as
             ["guidance.scale=2"]; ``labels``, asked for in turn, and ``negative_label``, which guidance leads away from;
+            ``given``, a `GivenPictures`;
             ``device``, auto, cpu or gpu; ``runs``; ``config_dir``, a folder of further options.
             What is not given is as the run was evaluated.
 
@@ -170,9 +178,15 @@ def sample(run: Selector, n: int = 64, *, show: bool = True, trust: bool = False
 
     with trusting(*filter(None, [settings.get("config_dir")]), everything=trust):
         request = sample_request(run, **settings)
-        labels, negative = request.labels, request.negative_label
         drawn = resample(
-            request.cfg, request.fit, n, seed=request.seed, show=show, labels=labels, negative_label=negative
+            request.cfg,
+            request.fit,
+            n,
+            seed=request.seed,
+            show=show,
+            labels=request.labels,
+            negative_label=request.negative_label,
+            given=request.given,
         )
         return drawn.samples
 

@@ -31,6 +31,7 @@ from diffsweep.diffusion.level import Level
 from diffsweep.diffusion.sampler_check import check_sampler
 from diffsweep.messages import say
 from diffsweep.runs.build import evaluation_settings, make_guidance, trainer_settings
+from diffsweep.runs.given_pictures import NO_PICTURES, GivenPictures
 from diffsweep.runs.instantiate import make, make_conditioners
 from diffsweep.runs.load_fit import finished, weights_choice
 from diffsweep.scoring.sample_files import GRID, POINTS, draw_steps, write_one, write_samples
@@ -95,6 +96,7 @@ def resample(
     points: int | None = None,
     labels: Sequence[int] = (),
     negative_label: int | None = None,
+    given: GivenPictures = NO_PICTURES,
 ) -> FreshSamples:
     """Samples 0 ... n - 1 of a finished fit.
 
@@ -109,6 +111,7 @@ def resample(
         points: how many instead of n, if they are points; None for n as well.
         labels: that the samples are asked for in turn; empty for those of an evaluation.
         negative_label: that guidance leads away from; None for none.
+        given: pictures that samples are made of.
 
     Raises:
         ValueError: for a bad value, or choices that do not go together.
@@ -122,6 +125,8 @@ def resample(
         sampler: Sampler = make(cfg, "sampler")
         if (warning := check_sampler(sampler, model.schedule)) is not None:
             say(warning)
+        editing = given.editing(model.dataset)
+        sampler = editing.sampler(sampler)
         guidance = make_guidance(cfg, model, sampler)
         most = POINTS if model.dataset.modality.picture is None else GRID
         n = points if points is not None and model.dataset.modality.picture is None else n
@@ -130,6 +135,8 @@ def resample(
         drawing = cast(Sampler, recording) if follow else sampler
         sampling = Sampling(model, drawing, seed, guidance, trainer=settings.uncompiled())
         sampling.requests = replace(sampling.requests, chosen_labels=labels, negative_label=negative_label)
+        sampling.requests = replace(sampling.requests, pictures=given.liked(model.dataset))
+        sampling.editing = editing
         trainer = functools.partial(make_trainer, settings, runs, exact=False, logger=False)
         batch_size = evaluation_settings(cfg).batch_size
     except (AttributeError, TypeError, RuntimeError, LookupError, OmegaConfBaseException) as error:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from diffsweep.conditioners.conditioned import read_condition
 from diffsweep.conditioners.conditioner import Conditioner, InTurn, prepare
-from diffsweep.data.examples import Dataset
+from diffsweep.data.examples import Dataset, Examples
 from diffsweep.data.source import Source
 from diffsweep.diffusion.condition import Condition
 
@@ -28,6 +28,7 @@ class Requests:
         dataset: Of the held-out examples.
         chosen_labels: Labels that samples are asked for in turn, in the place of their own.
         negative_label: The label that guidance leads away from; None for none.
+        pictures: As stored, (M, ...): what is read from held-out examples is read from these in turn; None for those.
 
     Raises:
         ValueError: for labels that the data do not have, or where nothing is told a label.
@@ -37,9 +38,15 @@ class Requests:
     dataset: Dataset
     chosen_labels: Sequence[int] = ()
     negative_label: int | None = None
+    pictures: Tensor | None = None
 
     def __post_init__(self) -> None:
         negative = () if self.negative_label is None else (self.negative_label,)
+        if self.pictures is not None and all(isinstance(one, InTurn) for one in self.conditioners.values()):
+            raise ValueError(
+                "pictures cannot be asked for: this model is told nothing that is read from a picture, as edges are "
+                "(condition=edges, superres)"
+            )
         for label in (*self.chosen_labels, *negative):
             if "label" not in self.conditioners:
                 raise ValueError(f"label {label} cannot be asked for: this model is told no label (condition=label)")
@@ -75,6 +82,11 @@ class Requests:
         in_turn = {name: one for name, one in self.conditioners.items() if isinstance(one, InTurn)}
         if len(in_turn) == len(self.conditioners):
             return Condition({name: one.in_turn(numbers) for name, one in in_turn.items()})
+        if self.pictures is not None:
+            given = Examples(self.pictures[numbers.cpu() % len(self.pictures)])
+            entries = {name: one.in_turn(numbers) for name, one in in_turn.items()}
+            read = {name: one.read(given) for name, one in self.conditioners.items() if name not in in_turn}
+            return Condition({**entries, **Condition(read).to(numbers.device).entries})
         if not len(self._held_out):
             raise ValueError(f"dataset={self.dataset.name} has no held-out examples to ask for")
         examples = self._held_out.take(numbers.cpu() % len(self._held_out))

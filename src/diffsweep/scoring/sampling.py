@@ -34,6 +34,7 @@ from diffsweep.evaluation.features import Features
 from diffsweep.philox import CounterGenerator
 from diffsweep.random_streams import generator
 from diffsweep.scoring.agreement import agreement_names, agreements
+from diffsweep.scoring.editing import Editing
 from diffsweep.scoring.requests import Requests
 from diffsweep.scoring.saturation import saturated_values
 from diffsweep.settings import TrainerSettings
@@ -101,7 +102,8 @@ class FeatureExtraction:
 class Sampling(LightningModule):
     """Draws numbered samples; Lightning's predict loop shares the numbers out over devices and nodes.
 
-    What each sample is asked for follows from its number, see `Requests`.
+    What each sample is asked for follows from its number, see `Requests`. `editing` may be set to make them of given
+    pictures, with the sampler that it gives.
 
     Args:
         model: What is sampled from.
@@ -132,6 +134,7 @@ class Sampling(LightningModule):
         self.extract_seconds = 0.0
         self.rows = 0
         asked = {name: _LOOKED_AT[name](model.dataset) for name in guidance.reads if name not in model.conditioners}
+        self.editing = Editing()
         self.requests = Requests({**model.conditioners, **asked}, model.dataset)
         self.denoiser = model.denoiser
         if trainer is not None and isinstance(trainer.compile, str):
@@ -199,7 +202,10 @@ class Sampling(LightningModule):
             noise = noise.contiguous(memory_format=torch.channels_last)
         condition, schedule = self.requests(numbers), self.model.schedule
         told = None if condition is None else condition.to(self.device)
-        return self.sampler(self.guided, noise, schedule=schedule, generator=streams, condition=told).float()
+        encode = self.model.dataset.encode
+        begin = self.editing.begin(noise, numbers, self.sampler.levels(schedule), encode)
+        denoise = self.editing.denoise(self.guided, numbers, noise, encode)
+        return self.sampler(denoise, begin, schedule=schedule, generator=streams, condition=told).float()
 
     def known_labels(self, n: int) -> Tensor | None:
         """Labels (n,) of the first n samples on the CPU, if model or guidance was given them; else None."""
