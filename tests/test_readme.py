@@ -32,7 +32,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "benc
 TEXTS = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in PAGES}
 README = "\n".join(TEXTS.values())
 OWN_FILES = ("--config-dir", "extractor=torchvision", "extractor=timm", "extractor=module", "mynets")
-OWN_FILES += ("dataset.path=clips/", "dataset.path=sounds/")
+OWN_FILES += ("dataset.path=clips/", "dataset.path=sounds/", "backbone.frozen=TRAINING")
 # A trainer is asked for its devices when it is built.
 ON_CPU = ["trainer.accelerator=cpu", "trainer.devices=1", "trainer.strategy=auto"]
 FLAGS = {"-m", "--help", "--cfg", "job"}
@@ -114,7 +114,9 @@ def own_pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("line", command_lines())
 def test_every_command_composes_and_builds(line: str, own_pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if any(word in line for word in OWN_FILES):
-        pytest.skip("names files of the user's own: see test_own_dataset, _network and _clips, test_network_features")
+        pytest.skip(
+            "names files of the user's own: test_own_dataset, _network, _clips, test_network_features, test_controlnet"
+        )
     if "dataset=images" in line:
         monkeypatch.chdir(own_pictures)
     for overrides in cells(line):
