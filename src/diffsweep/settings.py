@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from diffsweep.mistakes import BadValue, above, flag, one_of, share, whole
 
@@ -242,3 +242,44 @@ class EvaluationSettings:
     def held_out_split(self) -> Split:
         """The split that is not the reference."""
         return next(split for split in SPLITS if split != self.reference)
+
+
+@dataclass(frozen=True)
+class GivenPictures:
+    """Paths of pictures, and what is done with them; sample i has to do with picture i, then from the first again.
+
+    Attributes:
+        like: whose edges, or coarser version, samples are asked for.
+        start: from which samples start, under noise.
+        strength: share of the sampler's steps that are taken from there, in (0, 1].
+        inpaint: of which a part is kept.
+        mask: that says which: what is white in it is painted anew.
+
+    Raises:
+        ValueError: for a strength out of range, or one of `inpaint` and `mask` without the other.
+    """
+
+    like: Sequence[str] = ()
+    start: Sequence[str] = ()
+    strength: float = 0.6
+    inpaint: Sequence[str] = ()
+    mask: str | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.strength <= 1:
+            raise BadValue("strength", self.strength, "must be above 0 and at most 1 (from pure noise)")
+        if self.inpaint and self.mask is None:
+            raise ValueError("--inpaint needs a mask: give one as --mask PICTURE, in which white is painted anew")
+        if self.mask is not None and not self.inpaint:
+            raise ValueError("--mask says what is painted anew of a picture: give that as --inpaint PICTURE")
+
+    def __bool__(self) -> bool:
+        return bool(self.like or self.start or self.inpaint)
+
+    def settings(self) -> dict[str, Any]:
+        """What is recorded with the samples."""
+        found: dict[str, Any] = {"like": list(self.like), "start": list(self.start), "inpaint": list(self.inpaint)}
+        return found | {"mask": self.mask, "strength": self.strength if self.start else None}
+
+
+NO_PICTURES = GivenPictures()

@@ -60,8 +60,8 @@ def run(options: argparse.Namespace) -> int:
     import_from(Path.cwd())
     from diffsweep import results
     from diffsweep.data.modality import IMAGES
-    from diffsweep.runs.given_pictures import GivenPictures
     from diffsweep.runs.trust import trusting
+    from diffsweep.settings import GivenPictures
 
     with trusting(*filter(None, [options.config_dir]), everything=options.trust):
         request = results.sample_request(

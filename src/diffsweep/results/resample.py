@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from diffsweep.mistakes import one_line
 from diffsweep.project import main_conf
 from diffsweep.results.lookup import find
-from diffsweep.runs.given_pictures import NO_PICTURES, GivenPictures
+from diffsweep.settings import NO_PICTURES, GivenPictures
 from diffsweep.sweep.store.record import Cell, Fit
 from diffsweep.sweep.store.result import GROUPS
 

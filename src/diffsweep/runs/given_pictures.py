@@ -3,86 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import Literal, cast
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
 
 from diffsweep.data.decode import BrokenPictureError, PictureFormat
-from diffsweep.mistakes import BadValue
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
-    from torch import Tensor
-
-    from diffsweep.data.examples import Dataset
-    from diffsweep.scoring.editing import Editing
+from diffsweep.data.examples import Dataset
+from diffsweep.data.modality import IMAGES
+from diffsweep.scoring.editing import Editing
+from diffsweep.settings import GivenPictures
 
 
-@dataclass(frozen=True)
-class GivenPictures:
-    """Paths of pictures, and what is done with them; sample i has to do with picture i, then from the first again.
-
-    Attributes:
-        like: whose edges, or coarser version, samples are asked for.
-        start: from which samples start, under noise.
-        strength: share of the sampler's steps that are taken from there, in (0, 1].
-        inpaint: of which a part is kept.
-        mask: that says which: what is white in it is painted anew.
+def liked(given: GivenPictures, dataset: Dataset) -> Tensor | None:
+    """The pictures whose edges, or coarser version, samples are asked for, as stored (M, C, H, W); None for none.
 
     Raises:
-        ValueError: for a strength out of range, or one of `inpaint` and `mask` without the other.
+        ValueError: for a file that is no picture, or data that are none.
     """
-
-    like: Sequence[str] = ()
-    start: Sequence[str] = ()
-    strength: float = 0.6
-    inpaint: Sequence[str] = ()
-    mask: str | None = None
-
-    def __post_init__(self) -> None:
-        if not 0 < self.strength <= 1:
-            raise BadValue("strength", self.strength, "must be above 0 and at most 1 (from pure noise)")
-        if self.inpaint and self.mask is None:
-            raise ValueError("--inpaint needs a mask: give one as --mask PICTURE, in which white is painted anew")
-        if self.mask is not None and not self.inpaint:
-            raise ValueError("--mask says what is painted anew of a picture: give that as --inpaint PICTURE")
-
-    def __bool__(self) -> bool:
-        return bool(self.like or self.start or self.inpaint)
-
-    def settings(self) -> dict[str, Any]:
-        """What is recorded with the samples."""
-        found: dict[str, Any] = {"like": list(self.like), "start": list(self.start), "inpaint": list(self.inpaint)}
-        return found | {"mask": self.mask, "strength": self.strength if self.start else None}
-
-    def liked(self, dataset: Dataset) -> Tensor | None:
-        """The pictures of `like`, as stored (M, C, H, W); None without any. Raises ValueError."""
-        return _read_all(self.like, dataset)
-
-    def editing(self, dataset: Dataset) -> Editing:
-        """What is done with the others. Raises ValueError for a file that is no picture."""
-        import torch
-
-        from diffsweep.scoring.editing import Editing
-
-        repainted = None
-        if self.mask is not None:
-            pixels = torch.from_numpy(_pixels(self.mask, (1, *dataset.stored[1:])))
-            repainted = pixels[0] >= 128
-            if not repainted.any():
-                raise ValueError(f"{self.mask} has no white, so that nothing would be painted anew")
-        start, known = _read_all(self.start, dataset), _read_all(self.inpaint, dataset)
-        return Editing(start, self.strength, known, repainted)
+    return _read_all(given.like, dataset)
 
 
-NO_PICTURES = GivenPictures()
+def editing(given: GivenPictures, dataset: Dataset) -> Editing:
+    """What is done with the other pictures. Raises ValueError as `liked`, and for a mask that paints nothing anew."""
+    start, known = _read_all(given.start, dataset), _read_all(given.inpaint, dataset)
+    repainted = None
+    if given.mask is not None:
+        repainted = torch.from_numpy(_pixels(given.mask, (1, *dataset.stored[1:])))[0] >= 128
+        if not repainted.any():
+            raise ValueError(f"{given.mask} has no white, so that nothing would be painted anew")
+    return Editing(start, given.strength, known, repainted)
 
 
 def _read_all(paths: Sequence[str], dataset: Dataset) -> Tensor | None:
-    import torch
-
-    from diffsweep.data.modality import IMAGES
-
     if not paths:
         return None
     if not dataset.modality == IMAGES:
@@ -90,10 +46,8 @@ def _read_all(paths: Sequence[str], dataset: Dataset) -> Tensor | None:
     return torch.stack([torch.from_numpy(_pixels(path, dataset.stored)) for path in paths])
 
 
-def _pixels(path: str, shape: Sequence[int]) -> Any:
+def _pixels(path: str, shape: Sequence[int]) -> np.ndarray:
     """A picture's pixels, uint8 (channels, height, width)."""
-    import numpy as np
-
     channels, height, width = shape
     picture_format = PictureFormat(None, cast(Literal[1, 3, 4], channels))
     try:
@@ -106,10 +60,8 @@ def _pixels(path: str, shape: Sequence[int]) -> Any:
     return np.ascontiguousarray(pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1))
 
 
-def _fitted(picture: Image, width: int, height: int) -> Image:
+def _fitted(picture: Image.Image, width: int, height: int) -> Image.Image:
     """The middle of a picture at this size; one whose pixels are to become whole squares is not blurred."""
-    from PIL import Image, ImageOps
-
     if picture.size == (width, height):
         return picture
     across, down = width / picture.width, height / picture.height

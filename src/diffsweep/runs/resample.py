@@ -30,12 +30,13 @@ from diffsweep.diffusion import Denoise, Sampler, Schedule
 from diffsweep.diffusion.level import Level
 from diffsweep.diffusion.sampler_check import check_sampler
 from diffsweep.messages import say
+from diffsweep.runs import given_pictures
 from diffsweep.runs.build import evaluation_settings, make_guidance, trainer_settings
-from diffsweep.runs.given_pictures import NO_PICTURES, GivenPictures
 from diffsweep.runs.instantiate import make, make_conditioners
 from diffsweep.runs.load_fit import finished, weights_choice
 from diffsweep.scoring.sample_files import GRID, POINTS, draw_steps, write_one, write_samples
 from diffsweep.scoring.sampling import Model, Sampling, draw
+from diffsweep.settings import NO_PICTURES, GivenPictures
 from diffsweep.sweep.store.record import Fit
 from diffsweep.trainer import make_trainer
 
@@ -125,7 +126,7 @@ def resample(
         sampler: Sampler = make(cfg, "sampler")
         if (warning := check_sampler(sampler, model.schedule)) is not None:
             say(warning)
-        editing = given.editing(model.dataset)
+        editing = given_pictures.editing(given, model.dataset)
         sampler = editing.sampler(sampler)
         guidance = make_guidance(cfg, model, sampler)
         most = POINTS if model.dataset.modality.picture is None else GRID
@@ -135,7 +136,7 @@ def resample(
         drawing = cast(Sampler, recording) if follow else sampler
         sampling = Sampling(model, drawing, seed, guidance, trainer=settings.uncompiled())
         sampling.requests = replace(sampling.requests, chosen_labels=labels, negative_label=negative_label)
-        sampling.requests = replace(sampling.requests, pictures=given.liked(model.dataset))
+        sampling.requests = replace(sampling.requests, pictures=given_pictures.liked(given, model.dataset))
         sampling.editing = editing
         trainer = functools.partial(make_trainer, settings, runs, exact=False, logger=False)
         batch_size = evaluation_settings(cfg).batch_size
