@@ -26,6 +26,16 @@ CELLS = {
         ["sampler=heun", "schedule=rectified", "sampler/spacing=time"],
         "sampler=heun schedule=rectified sampler/spacing=time: Heun's method cannot start",
     ),
+    "a condition and a guidance": (
+        ["condition=label,none", "guidance=none,cfg"],
+        ["condition=none", "guidance=cfg"],
+        "condition=none guidance=cfg: this guidance compares",
+    ),
+    "a number that the data do not have": (
+        ["condition=number", "condition.number.entry=label,age"],
+        ["condition=number", "condition.number.entry=age"],
+        "condition.number.entry=age names no number of these examples: choose label",
+    ),
     "a setting of a metric": (
         ["metric=[neighbours]", "evaluation.metrics.neighbours.k=3,0"],
         ["metric=[neighbours]", "evaluation.metrics.neighbours.k=0"],

@@ -84,3 +84,10 @@ def test_an_extractor_that_cannot_be_is_refused_in_one_line(folder: Path, words:
     assert said in done.stderr
     assert done.stderr.count("\n") == 1
     assert not (folder / "runs").exists()
+
+
+def test_a_number_that_own_data_do_not_have_is_refused_before_a_training(folder: Path) -> None:
+    done = train(folder, "condition=number", "condition.number.entry=age")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("condition.number.entry=age names no number of these examples")
+    assert "a network of" not in done.stderr

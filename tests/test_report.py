@@ -574,6 +574,30 @@ def test_axes_are_brushed_and_moved_with_a_mouse(browser: Any, tmp_path: Path) -
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("width", [420, 1280])
+def test_titles_of_columns_break_between_words_only(browser: Any, tmp_path: Path, width: int) -> None:
+    results = made(tmp_path, 12)
+    results[0] |= {"saturated": 0.5, "reference_saturated": 0.01}
+    write(comparison("titles", tmp_path, results), tmp_path / "titles.html")
+    browser.set_window_size(width, 900)
+    browser.get((tmp_path / "titles.html").as_uri())
+    wait(browser, "document.querySelectorAll('#table .tabulator-row').length > 3")
+    lines = """[...document.querySelectorAll('#table .tabulator-col-title')].flatMap((title) => {
+      const text = title.firstChild;
+      if (!text || text.nodeType !== 3) return [];
+      return [...text.data.matchAll(/\\S+/g)].map((found) => {
+        const range = document.createRange();
+        range.setStart(text, found.index);
+        range.setEnd(text, found.index + found[0].length);
+        return [found[0], range.getClientRects().length];
+      });
+    })"""
+    words = dict(browser.execute_script(f"return {lines}"))
+    assert "saturated" in words
+    assert {word: parts for word, parts in words.items() if parts != 1} == {}
+
+
+@pytest.mark.slow
 def test_a_page_of_two_protocols_and_of_none_works_as_well(browser: Any, tmp_path: Path) -> None:
     from selenium.webdriver.common.by import By
 

@@ -23,7 +23,7 @@ def parameters() -> dict[int, dict[str, Any]]:
 def parameter(name: str, nfe: object) -> Any:
     """A parameter, by name, at the number of calls of the table that is nearest to ``nfe`` in ratio.
 
-    An ``nfe`` that is no number above 0 is for the sampler to refuse; any row will do for it.
+    An ``nfe`` that is no finite number above 0 is for the sampler to refuse; any row will do for it.
     """
-    number = float(nfe) if isinstance(nfe, (int, float)) and nfe > 0 else 20.0
+    number = float(nfe) if isinstance(nfe, (int, float)) and 0 < nfe < math.inf else 20.0
     return parameters()[min(parameters(), key=lambda calls: abs(math.log(calls / number)))][name]

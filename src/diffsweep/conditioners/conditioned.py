@@ -101,14 +101,19 @@ def example_condition(conditioners: Mapping[str, Conditioner], n: int) -> Condit
     return Condition(entries)
 
 
-_TABLE = "conditioning.labels.weight"
+# Of a network of version 0.1, which had the table of labels in itself.
+FORMER_TABLE = "conditioning.labels.weight"
+
+
+def current_name(former: str) -> str:
+    """Of a weight of a network of version 0.1, today's name in a `Conditioned`."""
+    return "conditioners.label.table.weight" if former == FORMER_TABLE else f"backbone.{former}"
 
 
 def _with_current_names(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
     """Weights of a model of version 0.1, whose network had the table of labels in itself, under the names of today."""
-    if f"{prefix}{_TABLE}" not in state:
+    if f"{prefix}{FORMER_TABLE}" not in state:
         return
     for name in [name for name in state if name.startswith(prefix)]:
         value = state.pop(name)
-        own = name.removeprefix(prefix)
-        state[prefix + ("conditioners.label.table.weight" if own == _TABLE else f"backbone.{own}")] = value
+        state[prefix + current_name(name.removeprefix(prefix))] = value

@@ -56,7 +56,7 @@ class AnalogBits(Dataset):
         fixed(self.name, "shape", self.shape, (8 * channels, *size))
         fixed(self.name, "classes", self.classes, inner.classes)
         fixed(self.name, "sigma_data", self.sigma_data, 1.0)
-        self.inner = inner
+        self.inner, self.only_labels = inner, inner.only_labels
         self.stored, self.modality = inner.stored, inner.modality
         self.encode, self.decode = to_bits, from_bits
 

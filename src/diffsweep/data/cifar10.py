@@ -55,6 +55,7 @@ class CIFAR10(Dataset):
     """
 
     name: ClassVar[str] = "cifar10"
+    only_labels = True
 
     def __init__(
         self,

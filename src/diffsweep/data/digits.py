@@ -25,6 +25,7 @@ class Digits(Dataset):
     """
 
     name: ClassVar[str] = "digits"
+    only_labels = True
 
     def __init__(self, shape: tuple[int, ...] = (1, 8, 8), classes: int = 10, sigma_data: float = 0.847) -> None:
         super().__init__(shape, classes, sigma_data, IMAGES)

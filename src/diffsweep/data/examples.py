@@ -101,6 +101,8 @@ class Dataset(ABC):
 
     Attributes:
         name: short name, as in `dataset=NAME`.
+        only_labels: whether nothing but a label is known of an example, so that a condition of anything else can be
+            refused before the data are read; False if only the data tell.
         shape: of one example as a network sees it, without N: (C, H, W) or (D,).
         stored: its shape as stored; the same, unless `encode` changes it.
         modality: the kind of the stored data.
@@ -112,6 +114,7 @@ class Dataset(ABC):
     """
 
     name: ClassVar[str]
+    only_labels: bool = False
 
     def __init__(
         self, shape: tuple[int, ...], classes: int, sigma_data: float, modality: Modality | None = None

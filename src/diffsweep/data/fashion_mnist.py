@@ -42,6 +42,7 @@ class FashionMNIST(Dataset):
     """
 
     name: ClassVar[str] = "fashion_mnist"
+    only_labels = True
 
     def __init__(
         self,

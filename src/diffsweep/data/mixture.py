@@ -32,6 +32,7 @@ class RingOfGaussians(Dataset):
     """
 
     name: ClassVar[str] = "mixture"
+    only_labels = True
 
     def __init__(
         self,

@@ -40,6 +40,7 @@ class MNIST(Dataset):
     """
 
     name: ClassVar[str] = "mnist"
+    only_labels = True
 
     def __init__(
         self,

@@ -57,6 +57,7 @@ class MovingDigits(Dataset):
     """
 
     name: ClassVar[str] = "moving_digits"
+    only_labels = True
 
     def __init__(
         self,
@@ -91,6 +92,7 @@ class MovingDigitFrames(Dataset):
     """Single frames of these videos as images (1, 16, 16), the first of each: what their classifier is trained on."""
 
     name: ClassVar[str] = "moving_digit_frames"
+    only_labels = True
 
     def __init__(self) -> None:
         self.videos = MovingDigits(copies=12)

@@ -32,6 +32,8 @@ class Plane(Dataset):
         ValueError: for figures out of range, or a `sigma_data` more than 10 % off that formula.
     """
 
+    only_labels = True
+
     def __init__(
         self, classes: int, std: float, size: int, seed: int, shape: tuple[int, ...], sigma_data: float
     ) -> None:

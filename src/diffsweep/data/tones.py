@@ -42,6 +42,7 @@ class Tones(Dataset):
     """
 
     name: ClassVar[str] = "tones"
+    only_labels = True
 
     def __init__(
         self,

@@ -24,7 +24,7 @@ _TOGETHER = (
     ("sampler", "schedule"),
     ("validation", "schedule", "dataset"),
     ("guidance", "sampler", "schedule"),
-    ("guidance", "training", "dataset", "diffuser", "backbone"),
+    ("guidance", "training", "dataset", "diffuser", "backbone", "condition"),
     ("evaluation", "dataset", "diffuser", "backbone"),
     ("trainer", "training"),
     ("weights", "training", "validation"),

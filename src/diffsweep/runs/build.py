@@ -260,11 +260,14 @@ def _check_readable(model: Model) -> None:
                 f"dataset={model.dataset.name}"
             )
     stored = torch.zeros(2, *model.dataset.stored, dtype=model.dataset.modality.dtype)
+    labels = torch.zeros(2, dtype=torch.int64) if model.dataset.classes else None
     for name, one in model.conditioners.items():
         try:
-            found = one.read(Examples(stored)).value.shape
+            found = one.read(Examples(stored, labels)).value.shape
         except ValueError:
-            # What only the data themselves have, as a number of each example.
+            if model.dataset.only_labels:
+                raise
+            # What only the data themselves have, as a number of each example: read before anything is trained.
             continue
         if found != one.blank(2).value.shape:
             raise ValueError(

@@ -13,7 +13,7 @@ from lightning.pytorch.loggers import Logger
 from safetensors.torch import save_file
 from torch import nn
 
-from diffsweep.conditioners.conditioned import example_condition
+from diffsweep.conditioners.conditioned import example_condition, read_condition
 from diffsweep.conditioners.conditioner import prepare
 from diffsweep.data.examples import load_checked
 from diffsweep.data.source import Source
@@ -111,6 +111,8 @@ def fit(fitting: Fitting, record: Fit, mirrors: Sequence[Logger] = (), held: Cal
     held_out = load_checked(model.dataset, "test")
     for split in (train, held_out):
         prepare(model.conditioners.values(), split)
+    # Before anything is written: what a condition needs of the data may be known by the data only.
+    read_condition(model.conditioners, train.take(torch.arange(min(len(train), 2))))
     checkpoint = record.checkpoints / "last.ckpt"
     make_folder(record.checkpoints)
     if checkpoint.exists():

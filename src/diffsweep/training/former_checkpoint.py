@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
-_TABLE = "conditioning.labels.weight"
-_NOW = "conditioners.label.table.weight"
+from diffsweep.conditioners.conditioned import FORMER_TABLE, current_name
+
 _NETWORK = "denoiser.backbone."
 
 
@@ -26,7 +26,7 @@ def with_current_names(
         optimizer: Of it, as it is made anew: which of its groups a parameter is in does not change.
     """
     former = checkpoint["state_dict"]
-    if f"{_NETWORK}{_TABLE}" not in former:
+    if f"{_NETWORK}{FORMER_TABLE}" not in former:
         return
     parameters = dict(module.named_parameters())
     # As they were registered then.
@@ -45,16 +45,15 @@ def with_current_names(
 
 def _current(name: str) -> str:
     prefix = _NETWORK if name.startswith(_NETWORK) else ""
-    own = name.removeprefix(prefix)
-    return prefix + (_NOW if own == _TABLE else f"backbone.{own}")
+    return prefix + current_name(name.removeprefix(prefix))
 
 
 def _renamed(value: Any) -> Any:
     """A copy of nested dictionaries in which those of weights have the names of today."""
     if not isinstance(value, dict):
         return value
-    if f"{_NETWORK}{_TABLE}" in value:
+    if f"{_NETWORK}{FORMER_TABLE}" in value:
         return {_current(name) if name.startswith(_NETWORK) else name: one for name, one in value.items()}
-    if _TABLE in value:
+    if FORMER_TABLE in value:
         return {_current(name): one for name, one in value.items()}
     return {name: _renamed(one) for name, one in value.items()}

@@ -83,7 +83,7 @@ function columns() {
   const main = number === table.metric;
   const formatted = (write) => (
     { ...numeric, formatter: (cell) => make("span", write(cell.getValue(), cell.getData())) });
-  return [
+  const shown = [
     { title: "#", field: "place", width: 44, ...numeric },
     ...(main ? [{ title: "", field: "mark", width: 46, headerSort: false, formatter: (cell) => {
       const mark = cell.getValue();
@@ -105,6 +105,15 @@ function columns() {
     { title: "real against real", field: "floor", width: 96, visible: main, ...formatted((one) => digits(one)) },
     ...(table.rows.some((row) => row.saturated) ? [{ title: "saturated", field: "saturated", width: 96 }] : []),
   ];
+  return shown.map((column) => {
+    const key = column.width ? "width" : "minWidth";
+    return { ...column, [key]: Math.max(column[key], Math.min(240, titleWidth(column.title))) };
+  });
+}
+
+// Pixels of a column whose title breaks between its words only, beside the arrow that sorts.
+function titleWidth(title) {
+  return 38 + 8.5 * Math.max(...title.split(" ").map((word) => word.length));
 }
 
 function differ(field) {
