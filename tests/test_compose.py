@@ -426,7 +426,7 @@ def test_the_grid_is_that_of_hydras_own_sweeper(tree: Path, tmp_path: Path) -> N
     [
         ("seed=interval(0,1)", "seed=interval(0,1): a grid wants single values, as seed=1,2 or seed=range(1,3)"),
         ("net=glob(zz*)", "net=glob(zz*): there is nothing that this matches"),
-        ("seed=[1", "cannot read seed=[1: "),
+        ("seed=[1", "seed=[1 has not as many [ as ]"),
     ],
 )
 def test_a_mistake_in_an_axis_is_one_line(tree: Path, tmp_path: Path, argument: str, says: str) -> None:

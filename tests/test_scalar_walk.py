@@ -126,6 +126,8 @@ def answer(path: Path | None, key: str, kind: str) -> str:
         named = any(name in line for name in (key, key.rpartition(".")[2], *_following(config_of(path), key)))
         # What a sampler does to an exact model is the work of all of its settings.
         named = named or (key.startswith("sampler.") and "with an exact model" in line)
+        # What is wrong in a folder is said of the folder.
+        named = named or (kind == "text" and line.startswith("abc "))
         return "refused" if named and "\n" not in line else f"no name of the key: {line[:200]}"
     is_number = isinstance(before, (int, float)) and not isinstance(before, bool)
     if is_number and kind in NO_NUMBERS:

@@ -211,7 +211,21 @@ def _said(error: BaseException) -> str:
     words = re.split(r"\n(?:Config s|S)earch path:|\nSee https?:|\nTo append to your|\n +full_key: ", str(error))[0]
     line = " ".join(words.split())
     override = getattr(error, "override", None)
-    return f"cannot read {override}: {line}" if override else line
+    return _unreadable(override, line) if override else line
+
+
+def _unreadable(word: str, line: str) -> str:
+    """What is wrong with a word that Hydra's grammar does not know, of which it has said `line`."""
+    key, _, value = word.partition("=")
+    if value.endswith(",") or value.startswith(",") or ",," in value:
+        return f"{word} has a comma without a value on either side: write {key}=A,B, without spaces"
+    for opening, closing in ("()", "[]", "{}"):
+        if value.count(opening) != value.count(closing):
+            return f"{word} has not as many {opening} as {closing}: put the whole word into single quotes"
+    if value.count("'") % 2 or value.count('"') % 2:
+        return f"{word} has a quotation mark without its other one"
+    line = re.sub(r"^Error parsing override '.*?' |,? expecting \{.*", "", line).replace("<EOF>", "its end")
+    return f"cannot read {word}: {line}"
 
 
 # What Hydra says in words of its own, which also recommend to add what nothing reads.
@@ -226,6 +240,7 @@ _REPHRASED = {
     ),
     r"In '.*': Could not (?:load|find) '(.*)/(.*)'": r"\1=\2 does not exist (--help lists all options)",
     r"Could not delete from config\. '(.*)' does not exist": r"there is no key \1 to delete (--cfg job shows all keys)",
+    r"(?s)Ambiguous value for argument '(.*?)'": r"\1 has several values: -m compares them; one list is KEY=[A,B]",
     r"(?s)Error parsing override '(.*?)'\s+missing EQUAL": r"\1 sets nothing: write KEY=VALUE or GROUP=OPTION",
 }
 

@@ -84,7 +84,11 @@ class GridSweeper(Sweeper):
             if override.is_interval_sweep():
                 key = override.key_or_group
                 raise ValueError(f"{override.input_line}: a grid wants single values, as {key}=1,2 or {key}=range(1,3)")
-            if override.is_discrete_sweep() and not any(True for _ in override.sweep_string_iterator()):
+            try:
+                empty = override.is_discrete_sweep() and not any(True for _ in override.sweep_string_iterator())
+            except ValueError as error:
+                raise ValueError(f"{override.input_line}: {error}") from error
+            if empty:
                 raise ValueError(f"{override.input_line}: there is nothing that this matches")
         return grid(overrides)
 

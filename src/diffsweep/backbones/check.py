@@ -69,7 +69,7 @@ def levels(
     """Raise ValueError unless an example can be cut and halved as asked and channels divide into groups and heads."""
     words = " x ".join(map(str, sizes))
     if any(size % patch for size in sizes):
-        raise BadValue("patch", patch, f"does not divide examples of {words}: choose one that does")
+        raise BadValue("patch", patch, f"does not divide examples of shape {words}: choose one that does")
     if not multipliers:
         raise BadValue("multipliers", [], "is empty: give one number per level, such as [1,2]")
     for i, multiplier in enumerate(multipliers):
@@ -81,8 +81,8 @@ def levels(
         raise BadValue(
             "multipliers",
             list(multipliers),
-            f"halves examples of {words} (patch {patch}) {len(multipliers) - 1} times, below one position: give fewer "
-            "multipliers",
+            f"halves examples of shape {words} (patch {patch}) {len(multipliers) - 1} times, below one position: give "
+            "fewer multipliers",
         )
     for level in attention:
         if isinstance(level, bool) or not isinstance(level, int) or not -len(multipliers) <= level < len(multipliers):

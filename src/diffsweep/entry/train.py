@@ -39,7 +39,7 @@ from diffsweep.sweep.plan.folders import refuse_impossible_folders
 from diffsweep.sweep.plan.imported_options import with_imported_options
 from diffsweep.sweep.plan.mode import Mode
 from diffsweep.sweep.plan.sense import doubts
-from diffsweep.sweep.plan.unread_keys import refuse_unread
+from diffsweep.sweep.plan.unread_keys import PARTS, refuse_unread
 from diffsweep.sweep.store.environment import recorded
 from diffsweep.sweep.store.override_words import joined, option_folders
 from diffsweep.sweep.store.process import import_from
@@ -87,6 +87,10 @@ def job(cfg: DictConfig) -> float | None:
         if result is None:
             if single:
                 say(*(f"careful: {text}" for text in doubts(resolved(cfg))))
+            if mode.shows_plan:
+                from diffsweep.runs.stages import build
+
+                build(cfg)
             if not mode.runs_jobs:
                 raise ValueError(f"mode={mode.value} runs nothing: {_missing(run)}")
             if mode.keeps_failures and (reason := run.cell.error()) is not None:
@@ -133,6 +137,8 @@ def run(main: Callable[[], object]) -> None:
     """
     code = 0
     refuse_lost_working_folder()
+    if (mistake := _unknown_option(sys.argv[1:]) or _list_of_options(sys.argv[1:])) is not None:
+        raise SystemExit(_report(mistake))
     # argparse takes overrides from one place only; people write options anywhere among them.
     words = with_joined_folders(sys.argv[1:])
     sys.argv[1:] = cell_configs.take(sorted(words, key=lambda word: not _is_option(word)))
@@ -173,6 +179,28 @@ def _report(error: Exception) -> int:
 def _is_option(word: str) -> bool:
     """Whether it is an option of Hydra's of one word that people write among overrides."""
     return word in ("-m", "--multirun") or word.startswith("--config-dir=")
+
+
+def _unknown_option(words: list[str]) -> ValueError | None:
+    """The mistake of the first word with dashes in front that is none of Hydra's options."""
+    known = [name for action in hydra_utils.get_args_parser()._actions for name in action.option_strings]
+    for word in words:
+        name, equals, _ = word.partition("=")
+        # An option may be cut where it stays unique.
+        if word.startswith("--") and name != "--" and not any(one.startswith(name) for one in known):
+            hint = f": an override has no dashes, as {word[2:]}" if equals else did_you_mean(name, known)
+            return ValueError(f"{name} is no option{hint} (--hydra-help lists them)")
+    return None
+
+
+def _list_of_options(words: list[str]) -> ValueError | None:
+    """The mistake of a word that gives a list to a group of which a run has one: Hydra would mix their settings."""
+    for word in words:
+        group, _, value = word.partition("=")
+        found = re.search(r"\[([^\]]*,[^\]]*)\]", value)
+        if group.partition("/")[0] in PARTS and "." not in group and found:
+            return ValueError(f"{word}: a run has one {group}; to compare several: -m {group}={found[1]}")
+    return None
 
 
 def _no_option(error: Exception) -> ValueError | None:

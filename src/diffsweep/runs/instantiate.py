@@ -205,7 +205,8 @@ def _typed(name: str, value: Any, hint: Any) -> Any:
         origin = get_origin(one) or one
         if origin is Literal:
             known = get_args(one)
-            if value in known:
+            # true equals 1.
+            if any(value == word and isinstance(value, bool) == isinstance(word, bool) for word in known):
                 return value
             words += map(shown, known)
         elif origin in (NoneType, None):

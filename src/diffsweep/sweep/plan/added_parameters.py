@@ -69,7 +69,9 @@ def _absent(key: str, cfg: DictConfig) -> str:
         known = known_keys(cfg)
     if (now := REPLACED_KEYS.get(key)) is not None:
         return f"there is no key {key} any more: {now}"
-    hint = "" if key.startswith("hydra") else did_you_mean(key, known)
+    if key.startswith("hydra."):
+        known = [f"hydra.{name}.{one}" for name in ("sweeper", "launcher") for one in cfg.hydra.get(name) or {}]
+    hint = did_you_mean(key, known)
     return f"there is no key {key}{hint} (--cfg {'hydra' if key.startswith('hydra') else 'job'} shows all keys)"
 
 

@@ -35,9 +35,9 @@ _WHOLE = (
     "trainer",
     "resources",
 )
-_PARTS = ("dataset", "schedule", "diffuser", "backbone", "sampler", "guidance", "optimizer", "validation")
+PARTS = ("dataset", "schedule", "diffuser", "backbone", "sampler", "guidance", "optimizer", "validation")
 SETTINGS: Mapping[str, tuple[str, ...]] = {
-    "": (*_WHOLE, "pretrained", *_PARTS),
+    "": (*_WHOLE, "pretrained", *PARTS),
     "training": _TRAINING,
     "weights": ("ema", "step"),
     "ema": ("decay",),
@@ -64,7 +64,7 @@ SETTINGS: Mapping[str, tuple[str, ...]] = {
     ),
     "trainer.loading": ("resident", "workers", "prefetch"),
     "resources": ("fit", "cells", "finish"),
-    **dict.fromkeys(_PARTS, ()),
+    **dict.fromkeys(PARTS, ()),
     **{f"resources.{job}": _JOB for job in ("fit", "cells", "finish")},
 }
 
@@ -98,7 +98,7 @@ def _refusal(path: str, place: Mapping[str, Any], valid: list[str], plain: Mappi
     value, target = place[key], place.get("_target_")
     shown = "{...}" if isinstance(value, dict) else "null" if value is None else str(value)
     said = f"{path}={shown} is {f'no parameter of {target}' if target else 'read by no part of a run'}"
-    if above in _PARTS and not target:
+    if above in PARTS and not target:
         return f"{said}: choose an option of {above} that has it"
     near = [one for one in (*_keys(plain), *valid, *_ELSEWHERE) if not f"{path}.".startswith(f"{one}.")]
     return said + (did_you_mean(path, near) or f"; valid here: {', '.join(sorted(valid)) or 'nothing'}")

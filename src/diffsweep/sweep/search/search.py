@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -25,7 +25,7 @@ from diffsweep.sweep.store.record import Run
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
-    from optuna.distributions import BaseDistribution
+    from optuna.distributions import BaseDistribution, FloatDistribution
 
 # Of so many combinations of choices each is checked before a search starts.
 _PROBES = 64
@@ -206,7 +206,8 @@ class Search:
     def probes(self) -> list[list[str]]:
         """Overrides of trials that together have what a search can run into: what is checked before it starts.
 
-        Every combination of choices or, where there are too many, every pair; and both ends of every range.
+        Every combination of choices or, where there are too many, every pair; both ends of every range, and
+        of an interval also a number in it that is hardly whole.
         """
         axes = {key: axis(key, one, some=True) for key, one in self.distributions.items()}
         ranges = {key: values for key, values in axes.items() if not self._has_choices(key)}
@@ -219,7 +220,15 @@ class Search:
             for values in itertools.product(*(choices[key] for key in keys))
         ]
         found += [first | {key: high} for key in ranges for high in (self.distributions[key].high,)]  # type: ignore[attr-defined]
+        found += [first | {key: one.low + (one.high - one.low) / math.e} for key, one in self._intervals()]
         return list(map(list, dict.fromkeys(tuple(self.overrides(params)) for params in found)))
+
+    def _intervals(self) -> Iterator[tuple[str, FloatDistribution]]:
+        from optuna.distributions import FloatDistribution
+
+        for key, one in self.distributions.items():
+            if isinstance(one, FloatDistribution) and one.step is None:
+                yield key, one
 
     def _has_choices(self, key: str) -> bool:
         from optuna.distributions import CategoricalDistribution

@@ -140,7 +140,8 @@ class Signer:
         return _digest(fit), _digest(cell)
 
     def _with_signed_keys(self, plain: dict[str, Any]) -> dict[str, Any]:
-        together = [plain.get(key) for key in SIGNED_TOGETHER]
+        # A key that is not there is another thing than null.
+        together = [plain.get(key, _ABSENT) for key in SIGNED_TOGETHER]
         key = tuple(map(id, together))
         if key not in self._former:
             self._former[key] = together, signed_keys(plain)
@@ -154,6 +155,8 @@ class Signer:
             known = self._known[key, id(below)] = below, _texts(key, below)
         return known[1]
 
+
+_ABSENT = object()
 
 # The canonical JSON of what a fit and a cell keep below one top-level key; None if nothing.
 _Texts: TypeAlias = tuple[str | None, str | None]
