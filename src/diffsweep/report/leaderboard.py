@@ -21,6 +21,7 @@ from diffsweep.report.console import lines, show, sign_of
 from diffsweep.report.factors import shown_options
 from diffsweep.report.fill_defaults import fill_defaults
 from diffsweep.report.format import count, duration, listed, number, some, things, with_error
+from diffsweep.report.guidance_strength import strength_notes, strength_text
 from diffsweep.report.overrides import override_values
 from diffsweep.report.saturation import is_saturated, saturation_notes, share_text
 from diffsweep.report.seeds import Row, differences_to_best, rows_of, seeds_note
@@ -113,7 +114,7 @@ def show_group(
         last = ", ranked last" if best_first else ""
         console.print(Text(f"- : no {metric}{last}: {some(list(reasons))}"))
     lines(console, *absent_numbers([result for result in cells if not result.lost]))
-    lines(console, *saturation_notes(cells))
+    lines(console, *saturation_notes(cells), *(strength_notes(cells) if best_first else []))
     lines(console, "")
 
 
@@ -186,6 +187,8 @@ def _columns(
     columns |= standing
     if any(map(is_saturated, shown)):
         columns["saturated"] = [share_text(result.saturated) if is_saturated(result) else "" for result in shown]
+    if any(strengths := [strength_text(result) for result in shown]):
+        columns["strength"] = strengths
     columns |= {name: [text(result) for result in shown] for name, text in _AFTER.items()}
     networks = {name: [text(result) for result in shown] for name, text in _NETWORK.items()}
     return columns | {name: texts for name, texts in networks.items() if len(set(texts)) > 1}

@@ -14,6 +14,7 @@ from diffsweep.report.comparison import Comparison, answer, cell_name, common_op
 from diffsweep.report.factors import effects, factors, shown_factors
 from diffsweep.report.failure import by_reason
 from diffsweep.report.flat_config import flat_config
+from diffsweep.report.guidance_strength import strength_notes, strength_text
 from diffsweep.report.leaderboard import absent_numbers, version_warning
 from diffsweep.report.protocol import TITLES, differing_fields
 from diffsweep.report.saturation import is_saturated, saturation_notes, share_text
@@ -107,8 +108,7 @@ def _table(rows: Sequence[Result], apart: str) -> dict[str, Any]:
         "apart": apart,
         "answer": answer(rows, name, ties, names),
         "common": common_options(rows, varying),
-        "careful": "; ".join(filter(None, [*saturation_notes(rows), version_warning(rows), *absent_numbers(rows)]))
-        or None,
+        "careful": "; ".join(filter(None, _cautions(rows))) or None,
         "rows": [
             {
                 "cell": result.cell,
@@ -137,6 +137,11 @@ def _table(rows: Sequence[Result], apart: str) -> dict[str, Any]:
     }
 
 
+def _cautions(rows: Sequence[Result]) -> list[str | None]:
+    """What a reader of a leaderboard should know before trusting it."""
+    return [*saturation_notes(rows), *strength_notes(rows), version_warning(rows), *absent_numbers(rows)]
+
+
 def _numbers(result: Result, behind: Difference | None, names: Sequence[str]) -> dict[str, Any]:
     """The numbers in a row of a leaderboard; `behind` is the difference to the best."""
     main, measures = result.main, {name: result.measure(name) for name in names}
@@ -154,6 +159,7 @@ def _numbers(result: Result, behind: Difference | None, names: Sequence[str]) ->
         "operations": result.nfe and result.call_flops and result.nfe * result.call_flops,
         "floor": main.floor,
         "saturated": share_text(result.saturated) if is_saturated(result) else "",
+        "strength": strength_text(result),
         "numbers": {
             name: [measure.value, measure.half, measure.floor, verdict(measure)] for name, measure in measures.items()
         },

@@ -15,6 +15,7 @@ from diffsweep.evaluation.evaluate import Evaluation
 from diffsweep.messages import say
 from diffsweep.ranks import is_first_rank
 from diffsweep.scoring.agreement import measure_agreement
+from diffsweep.scoring.guidance_strength import guidance_strength
 from diffsweep.scoring.measure import measure
 from diffsweep.scoring.model_metrics import ModelMetric, measure_model
 from diffsweep.scoring.sample_files import GRID, write_samples
@@ -115,6 +116,7 @@ def score(
         device=drawn.device,
     )
     of_model += measure_agreement(model.conditioners, drawn.features)
+    strength = guidance_strength(sampling, scoring.guidance, scoring.trainer, drawn.samples)
     evaluate_seconds = drawn.extract_seconds + time.monotonic() - started
     write_samples(model.dataset.modality, drawn.samples, cell.samples_file)
     result = Result.of(
@@ -132,6 +134,7 @@ def score(
             steps=scoring.sampler.steps,
             seed=settings.seed,
             seconds=drawn.seconds,
+            guidance_strength=strength,
         ),
         training=TrainingSummary(
             seed=seed,

@@ -214,6 +214,7 @@ class SamplingSummary:
         steps: of the sampler.
         seed: of the starting noise.
         seconds: that it took.
+        guidance_strength: how far guidance moves samples, in units of the data; None without guidance.
     """
 
     nfe: float
@@ -221,6 +222,7 @@ class SamplingSummary:
     steps: int
     seed: int
     seconds: float
+    guidance_strength: float | None = None
 
 
 @dataclass(frozen=True)
@@ -331,6 +333,7 @@ class Result:
         nfe_requested: as the config allows.
         steps: of the sampler.
         sample_seed: of the starting noise.
+        guidance_strength: how far guidance moves samples, in units of the data; None without guidance.
         seed: of the training.
         parameters: of the network.
         call_flops: floating-point operations of a call of the network for one example.
@@ -368,6 +371,7 @@ class Result:
     nfe_requested = _Number("nfe_asked")
     steps = _Number("steps")
     sample_seed = _Number("sample_seed")
+    guidance_strength = _Number("guidance_strength")
     seed = _Number("seed")
     parameters = _Number("parameters")
     call_flops = _Number("call_flops")
@@ -452,6 +456,7 @@ class Result:
                 "nfe_asked": sampling and sampling.nfe_requested,
                 "steps": sampling and sampling.steps,
                 "sample_seed": sampling and sampling.seed,
+                **_strength(sampling),
                 "seed": training and training.seed,
                 "parameters": training and training.parameters,
                 "call_flops": training and training.call_flops,
@@ -549,6 +554,11 @@ class Result:
 # What marks a key as that of a number that was measured.
 _MARKS = ("_low", "_floor", "_by")
 _ALL_MARKS = (*_MARKS, "_high", _JACKKNIFE, _REASON, "_examples")
+
+
+def _strength(sampling: SamplingSummary | None) -> dict[str, Value]:
+    strength = None if sampling is None else sampling.guidance_strength
+    return {} if strength is None else {"guidance_strength": strength}
 
 
 def _merged(measures: Iterable[Measure]) -> dict[str, Value]:
