@@ -67,7 +67,10 @@ COMPANIONS = {
     "backbone=mlp": ["dataset=mixture"],
     **{f"dataset={name}": ["backbone=mlp"] for name in POINTS},
     **{f"extractor={name}": ["backbone=mlp", f"dataset={name}"] for name in POINTS},
-    **{f"extractor={name}": [f"dataset={name}"] for name in ("fashion_mnist", "fashion_mnist_bits")},
+    **{
+        f"extractor={name}": [f"dataset={name}"]
+        for name in ("fashion_mnist", "fashion_mnist_bits", "fashion_mnist_captions")
+    },
     "backbone=jit_b": ["dataset=images", "dataset.size=32", OWN_PICTURES],
     **{f"backbone=unet_{side}": ["dataset=images", f"dataset.size={side}", OWN_PICTURES] for side in (128, 256, 512)},
     **{f"{group}=images": ["dataset=images", "dataset.size=8", OWN_PICTURES] for group in ("dataset", "extractor")},

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
@@ -326,3 +328,135 @@ def test_only_one_process_reads_the_captions(tmp_path: Path, monkeypatch: pytest
     assert said[0].endswith("reads them; waiting for it")
     assert len(list((tmp_path / "text").iterdir())) == 1
     assert embeddings_module.clean(" a  b ") == "a b"
+
+
+# --- prompts ---------------------------------------------------------------------------------------------------------
+
+
+def prompts(path: Path, content: str | bytes) -> Path:
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def test_prompts_change_a_cell_and_are_known_by_what_they_say(tmp_path: Path) -> None:
+    words = [*TINY, "dataset=digits_captions", *text_encoders.words()]
+    here = prompts(tmp_path / "here.txt", "a seven\n\n  the  digit one \n")
+    there = prompts(tmp_path / "there.txt", "﻿a seven\r\nthe digit one")
+    other = prompts(tmp_path / "other.txt", "a seven\nthe digit two\n")
+
+    def signed(*more: str) -> tuple[str, str]:
+        cfg = composed(*words, *more)
+        return fit_signature(cfg), cell_signature(cfg)
+
+    without = signed()
+    named = signed(f"prompts={here}")
+    assert named[0] == without[0]
+    assert named[1] != without[1]
+    assert named == signed(f"prompts={there}") == signed("prompts=[a seven,the digit one]")
+    assert named[1] != signed(f"prompts={other}")[1]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("", "has no prompt: write one a line"),
+        (" \n\n", "has no prompt: write one a line"),
+        (b"\x89PNG\r\n\x1a\n\x00\x00", "is no text file: give one with a prompt a line, in UTF-8"),
+        (b"a\x00b", "is no text file"),
+        (None, "cannot be read (No such file or directory): for a prompt itself write prompts=[...]"),
+    ],
+)
+def test_a_file_without_prompts_is_refused_in_one_line(content: str | bytes | None, said: str, tmp_path: Path) -> None:
+    if content is not None:
+        prompts(tmp_path / "p.txt", content)
+    code, _, err = train(tmp_path, *TINY, "dataset=digits_captions", *text_encoders.words(), "prompts=p.txt")
+    assert code == 2, err
+    assert re.fullmatch(rf"[^\n]*prompts=p.txt {re.escape(said)}[^\n]*\n", err), err
+
+
+def test_prompts_need_a_model_that_is_told_a_text(tmp_path: Path) -> None:
+    code, _, err = train(tmp_path, *TINY, "prompts=[a seven]")
+    assert code == 2, err
+    assert "the prompt 'a seven' cannot be asked for: this model is told no text (condition=text)" in err
+    assert len(err.strip().splitlines()) == 1
+    code, _, err = train(tmp_path, *TINY, "dataset=digits_captions", *text_encoders.words(), "prompts=[]")
+    assert (code, "prompts=[] has no text" in err) == (2, True), err
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with one training of captions, sampled by prompts and by captions of held-out examples."""
+    folder = tmp_path_factory.mktemp("swept")
+    prompts(folder / "p.txt", "the digit <b>one</b>\na handwritten seven\n")
+    words = [*TINY, "training.steps=30", "dataset=digits_captions", *text_encoders.words(), "guidance=cfg"]
+    for more in (["prompts=p.txt"], []):
+        code, _, err = train(folder, *words, *more)
+        assert code == 0, err
+    return folder
+
+
+def cells(folder: Path) -> dict[bool, Path]:
+    """Whether it was asked for prompts -> its folder."""
+    found = {}
+    for path in folder.glob("runs/fits/*/cells/*/requests.json"):
+        found["held_out" not in json.loads(path.read_text())] = path.parent
+    return found
+
+
+def test_a_cell_lists_what_its_samples_were_asked_for(swept: Path) -> None:
+    assert len(list(swept.glob("runs/fits/*"))) == 1
+    by_prompt, by_caption = (json.loads((cells(swept)[one] / "requests.json").read_text()) for one in (True, False))
+    assert by_prompt["text"] == ["the digit <b>one</b>", "a handwritten seven"] * 10
+    held_out = make(composed("dataset=digits_captions"), "dataset").load("test")
+    assert by_caption["held_out"] == list(range(20))
+    assert by_caption["text"] == list(held_out.entries["caption"][:20])
+
+
+def test_the_report_says_above_samples_what_they_were_asked_for(swept: Path) -> None:
+    command = ["-m", "diffsweep", "report", "dataset=digits_captions", "--out", str(swept / "page.html")]
+    done = forked_runs.run(command, swept, os.environ | {"OMP_NUM_THREADS": "1"}, timeout=300)
+    assert done.returncode == 0, done.stderr
+    page = (swept / "page.html").read_text(encoding="utf-8")
+    # Those of one prompt lie beside each other, and nothing of a prompt is markup.
+    assert "<b>one</b>" not in page
+    texts = re.findall(r'"texts": ?(\[[^\]]*\])', page)
+    grouped = next(one for one in map(json.loads, texts) if len(set(one)) == 2)
+    assert grouped == ["the digit <b>one</b>"] * 8 + ["a handwritten seven"] * 8
+
+
+def test_prompts_are_asked_for_and_led_away_from_on_the_command_line(swept: Path, tmp_path: Path) -> None:
+    cell = cells(swept)[False].name
+
+    def drawn(*more: str) -> tuple[int, str, Path]:
+        out = tmp_path / f"drawn{len(list(tmp_path.iterdir()))}"
+        command = ["-m", "diffsweep", "sample", cell, "-n", "4", "--device", "cpu", "--out", str(out), *more]
+        done = forked_runs.run(command, swept, os.environ | {"OMP_NUM_THREADS": "1"}, timeout=300)
+        return done.returncode, done.stderr, out
+
+    asked = ["--prompt", "the digit one", "a handwritten seven"]
+    found = {}
+    for name, more in {
+        "plain": [],
+        "asked": asked,
+        "again": ["--prompt", "the digit one", "a handwritten seven", "the digit one", "zero"],
+        "away": [*asked, "--negative", "eight"],
+        "weak": [*asked, "--negative", "eight", "--set", "guidance.scale=1"],
+        "alone": [*asked, "--set", "guidance.scale=1"],
+    }.items():
+        code, err, out = drawn(*more)
+        assert code == 0, err
+        with np.load(out / "samples.npz") as file:
+            found[name] = file["arr_0"]
+        if more:
+            settings = json.loads((out / "settings.json").read_text())
+            assert settings["requests"]["text"][:2] == ["the digit one", "a handwritten seven"]
+    assert not np.array_equal(found["plain"], found["asked"])
+    # A sample is a function of its own prompt.
+    assert np.array_equal(found["asked"][:3], found["again"][:3])
+    assert not np.array_equal(found["asked"][3], found["again"][3])
+    # negative + scale (positive - negative): of scale 1 nothing of the negative is left.
+    assert not np.array_equal(found["asked"], found["away"])
+    assert np.array_equal(found["weak"], found["alone"])
+    for more, said in ((["--prompt", " "], "a prompt is empty"), (["--negative", ""], "a prompt is empty")):
+        code, err, _ = drawn(*more)
+        assert (code, said in err) == (2, True), err

@@ -208,6 +208,27 @@ DECAYS: dict[str, Callable[[float], float]] = {
 
 
 @dataclass(frozen=True)
+class SampleChoice:
+    """What samples are asked for in turn in the place of what follows from their numbers, and what is led away from.
+
+    Attributes:
+        labels: Classes.
+        negative_label: The class that guidance leads away from; None for none.
+        prompts: Texts.
+        negative_prompt: The text that guidance leads away from; None for none.
+    """
+
+    labels: Sequence[int] = ()
+    negative_label: int | None = None
+    prompts: Sequence[str] = ()
+    negative_prompt: str | None = None
+
+
+# What follows from their numbers.
+NO_CHOICE = SampleChoice()
+
+
+@dataclass(frozen=True)
 class EvaluationSettings:
     """Which samples are drawn of a trained model, and which real data they are compared with.
 
@@ -218,6 +239,7 @@ class EvaluationSettings:
         reference: Split of the real data that samples are compared with; the other one gives the floor.
         reference_samples: How many of them at most, >= 2, chosen at random once and for all; None for all.
         cache: Folder of what is computed of real data.
+        prompts: Texts that samples are asked for in turn; None for what held-out examples show.
 
     Raises:
         ValueError: for a value out of range, or a split that does not exist.
@@ -229,6 +251,7 @@ class EvaluationSettings:
     reference: Split
     cache: Path
     reference_samples: int | None = None
+    prompts: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         whole("evaluation.seed", self.seed)

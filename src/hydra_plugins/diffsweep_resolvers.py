@@ -3,8 +3,8 @@
 `${pictures:FIELD}`, `${videos:FIELD}` and `${sounds:FIELD}` ask the collection of a dataset;
 `${extractor_of:DATASET}` is the option of `extractor` that a dataset has; `${recommended:NAME,NFE}` asks the table of
 the default sampler, `${checkpoint:FIELD}` the model at `pretrained`, `${text_encoder:FIELD}` the language model of
-`condition=text`; `${train_command:}` is how a run is started in the
-working folder.
+`condition=text`, `${prompts:}` are the texts that the key `prompts` names; `${train_command:}` is how a run is started
+in the working folder.
 """
 
 from __future__ import annotations
@@ -56,6 +56,13 @@ def _checkpoint(field: str, *, _root_: DictConfig) -> Any:
     return find(_root_.get("pretrained"), paths.get("runs", "runs")).field(field)
 
 
+def _prompts(*, _root_: DictConfig) -> Any:
+    from diffsweep.data.prompts import prompts_of
+
+    given = _root_.get("prompts")
+    return prompts_of(OmegaConf.to_container(given) if OmegaConf.is_config(given) else given)
+
+
 def _text_encoder(field: str, *, _parent_: DictConfig) -> Any:
     from diffsweep.conditioners.text_encoder import content_of, width_of_tokens
 
@@ -67,5 +74,6 @@ for _name, _decoder in (("pictures", "PictureDecoder"), ("videos", "VideoDecoder
 OmegaConf.register_new_resolver("train_command", _train_command, replace=True)
 OmegaConf.register_new_resolver("recommended", _recommended, replace=True)
 OmegaConf.register_new_resolver("checkpoint", _checkpoint, replace=True)
+OmegaConf.register_new_resolver("prompts", _prompts, replace=True)
 OmegaConf.register_new_resolver("text_encoder", _text_encoder, replace=True)
 resolve_extractors_of_datasets()

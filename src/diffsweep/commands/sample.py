@@ -27,6 +27,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--label", metavar="N", type=whole, nargs="+", default=[], dest="labels", help="what they show, in turn"
     )
+    parser.add_argument(
+        "--prompt", metavar="TEXT", nargs="+", default=[], dest="prompts", help="texts they are asked for, in turn"
+    )
+    parser.add_argument("--negative", metavar="TEXT", help="the text that guidance leads away from")
     parser.add_argument("--negative-label", metavar="N", type=whole, help="what guidance leads away from")
     picture = {"metavar": "PICTURE", "nargs": "+", "default": []}
     parser.add_argument("--like", help="ask for the edges, or the coarser version, of these, in turn", **picture)
@@ -54,8 +58,8 @@ def run(options: argparse.Namespace) -> int:
 
     Image i with seed s is the image i that an evaluation with evaluation.seed=s draws. A sampler that is named gets as
     many network calls as the cell had, unless --nfe says otherwise. DIR gets 000000.png ..., grid.png (the first 100),
-    samples.npz (uint8, and the labels, as other tools and `diffsweep evaluate` read them), settings.json; videos are
-    000000.gif ... and grid.gif, sounds are 000000.wav ... and grid.wav, points are samples.npy.
+    samples.npz (uint8, and the labels, as other tools and `diffsweep evaluate` read them), settings.json with what each
+    was asked for; videos are 000000.gif ... and grid.gif, sounds 000000.wav ... and grid.wav, points samples.npy.
     """
     import_from(Path.cwd())
     from diffsweep import results
@@ -77,6 +81,8 @@ def run(options: argparse.Namespace) -> int:
             labels=options.labels,
             negative_label=options.negative_label,
             given=GivenPictures(options.like, options.start, options.strength, options.inpaint, options.mask),
+            prompts=options.prompts,
+            negative_prompt=options.negative,
         )
         from diffsweep.runs import resample
 
@@ -88,9 +94,8 @@ def run(options: argparse.Namespace) -> int:
             options.count,
             seed=request.seed,
             follow=options.gif,
-            labels=request.labels,
-            negative_label=request.negative_label,
             given=request.given,
+            choice=request.choice,
         )
         files = resample.write(drawn, out, request.settings(drawn))
     if drawn.broken:

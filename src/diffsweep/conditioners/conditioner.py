@@ -66,6 +66,10 @@ class ReadsTexts(Protocol):
         """The entry of texts, on the CPU; "" is "not told". Raises ValueError where they cannot be read."""
         ...
 
+    def texts(self, examples: Examples) -> Sequence[str]:
+        """The texts of examples. Raises ValueError for data that have none."""
+        ...
+
 
 @runtime_checkable
 class SendsTokens(Protocol):

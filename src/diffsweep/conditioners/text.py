@@ -61,17 +61,20 @@ class Text:
         """See `PreparesSource`: all texts of a split are read, or found where they were kept."""
         texts = texts_of(source, self.entry)
         if texts is None:
-            self._refuse(source.take(torch.zeros(min(1, len(source)), dtype=torch.int64)))
-        self._embeddings.keep(texts or ())
+            raise self._absent(source.take(torch.zeros(min(1, len(source)), dtype=torch.int64)))
+        self._embeddings.keep(texts)
 
     def read(self, examples: Examples) -> Entry:
         """See `Conditioner.read`."""
+        entry = self.of_texts(self.texts(examples))
+        return entry.map(lambda value: value.to(examples.x.device, non_blocking=True))
+
+    def texts(self, examples: Examples) -> Sequence[str]:
+        """See `ReadsTexts`."""
         texts = examples.entries.get(self.entry)
         if texts is None or isinstance(texts, Tensor):
-            self._refuse(examples)
-        assert texts is not None
-        assert not isinstance(texts, Tensor)
-        return self.of_texts(texts).map(lambda value: value.to(examples.x.device, non_blocking=True))
+            raise self._absent(examples)
+        return texts
 
     def of_texts(self, texts: Sequence[str]) -> Entry:
         """See `ReadsTexts`: tokens float16 (N, length, width), on the CPU."""
@@ -91,10 +94,10 @@ class Text:
         vector = width_of(doors.vector, "vector", "text", doors)
         return TextInput(self.width, vector, doors.tokens if self.tokens else None)
 
-    def _refuse(self, examples: Examples) -> None:
+    def _absent(self, examples: Examples) -> ValueError:
         known = [name for name, one in examples.entries.items() if not isinstance(one, Tensor)]
         has = f"choose {alternatives(sorted(known))}" if known else "they have none"
-        raise ValueError(f"condition.text.entry={self.entry} names no text of these examples: {has}")
+        return ValueError(f"condition.text.entry={self.entry} names no text of these examples: {has}")
 
 
 class TextInput(nn.Module):

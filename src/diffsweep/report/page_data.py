@@ -17,6 +17,7 @@ from diffsweep.report.flat_config import flat_config
 from diffsweep.report.guidance_strength import strength_notes, strength_text
 from diffsweep.report.leaderboard import absent_numbers, version_warning
 from diffsweep.report.protocol import TITLES, differing_fields
+from diffsweep.report.requests import requested_texts
 from diffsweep.report.saturation import is_saturated, saturation_notes, share_text
 from diffsweep.report.statistics import Difference
 from diffsweep.report.thumbnails import sound, strip
@@ -75,7 +76,7 @@ def page_data(comparison: Comparison, metric: str | None = None) -> dict[str, An
         "strips": {
             result.cell: found
             for result in results
-            if images and (found := strip(Cell.of(result, runs).samples_file, images, lossless))
+            if images and (found := _strip(Cell.of(result, runs), images, lossless))
         },
         "sounds": {
             result.cell: found
@@ -87,6 +88,17 @@ def page_data(comparison: Comparison, metric: str | None = None) -> dict[str, An
         "failures": _failures(comparison),
         "search": comparison.search,
     }
+
+
+def _strip(cell: Cell, count: int, lossless: bool) -> dict[str, Any] | None:
+    """The first samples of a cell; those that were asked for one text lie beside each other, and are said so."""
+    texts = requested_texts(cell)[:count]
+    order = sorted(range(len(texts)), key=lambda i: texts.index(texts[i]))
+    found = strip(cell.samples_file, count, lossless, order or None)
+    if found is not None and found["images"] and texts:
+        shown = order[: found["images"]]
+        found |= {"numbers": shown, "texts": [texts[i] for i in shown]}
+    return found
 
 
 def _table(rows: Sequence[Result], apart: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import io
 import wave
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,14 @@ from diffsweep.grid_geometry import GridGeometry
 FRAME = 120
 
 
-def strip(path: Path, count: int, lossless: bool = True) -> dict[str, Any] | None:
+def strip(path: Path, count: int, lossless: bool = True, order: Sequence[int] | None = None) -> dict[str, Any] | None:
     """The first `count` images of a grid, side by side, each pixel once; or a whole picture, made small.
 
     Args:
         path: a cell's samples.png.
         count: how many, >= 1.
         lossless: whether every pixel is kept as it is; else the picture takes about a third.
+        order: numbers of the images as they are to lie; None for 0, 1, 2 ...
 
     Returns:
         src (a data URI), images (how many lie side by side; 0 for a picture that is no grid), width and height of one
@@ -43,15 +45,16 @@ def strip(path: Path, count: int, lossless: bool = True) -> dict[str, Any] | Non
         picture.thumbnail((300, 300))
         return {"src": _uri(picture, lossless=False), "images": 0, "width": picture.width, "height": picture.height}
     width, height, columns, gap = geometry.width, geometry.height, geometry.columns, geometry.gap
-    count = min(count, geometry.count)
+    numbers = [number for number in (order or range(count)) if number < geometry.count][:count]
+    count = len(numbers)
     try:
         # Nearest of the enlarged pixels: each is one of the original.
         size = picture.width // geometry.factor, picture.height // geometry.factor
         small = picture.resize(size, Image.Resampling.NEAREST)
         wide = geometry.frame_width
         rows = [Image.new(picture.mode, (count * wide, height)) for _ in range(geometry.frames)]
-        for i in range(count):
-            left, top = (i % columns) * (width + gap), (i // columns) * (height + gap)
+        for i, number in enumerate(numbers):
+            left, top = (number % columns) * (width + gap), (number // columns) * (height + gap)
             for frame, row in enumerate(rows):
                 start = left + frame * (wide + 1)
                 row.paste(small.crop((start, top, start + wide, top + height)), (i * wide, 0))

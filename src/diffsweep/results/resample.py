@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from diffsweep.mistakes import one_line
 from diffsweep.project import main_conf
 from diffsweep.results.lookup import find
-from diffsweep.settings import NO_PICTURES, GivenPictures
+from diffsweep.settings import NO_PICTURES, GivenPictures, SampleChoice
 from diffsweep.sweep.store.record import Cell, Fit
 from diffsweep.sweep.store.result import GROUPS
 
@@ -34,8 +36,7 @@ class SampleRequest(NamedTuple):
         cfg: its frozen config, changed as requested.
         seed: sample seed.
         choices: options of conf/ by group, as far as they are recorded.
-        labels: that the samples are asked for in turn; empty for those of an evaluation.
-        negative_label: that guidance leads away from; None for none.
+        choice: what the samples are asked for in the place of what those of an evaluation are.
         given: pictures that samples are made of.
     """
 
@@ -44,8 +45,7 @@ class SampleRequest(NamedTuple):
     cfg: DictConfig
     seed: int
     choices: dict[str, str]
-    labels: Sequence[int] = ()
-    negative_label: int | None = None
+    choice: SampleChoice
     given: GivenPictures = NO_PICTURES
 
     @property
@@ -53,8 +53,12 @@ class SampleRequest(NamedTuple):
         """A name for a folder of the samples."""
         guidance = self.choices.get("guidance", "none")
         words = [self.choices.get("sampler", "sampler"), *([guidance] if guidance != "none" else [])]
-        words += [f"label{'-'.join(map(str, self.labels))}"] if self.labels else []
-        words += [] if self.negative_label is None else [f"not{self.negative_label}"]
+        labels, negative = self.choice.labels, self.choice.negative_label
+        words += [f"label{'-'.join(map(str, labels))}"] if labels else []
+        words += [] if negative is None else [f"not{negative}"]
+        texts = [*self.choice.prompts, self.choice.negative_prompt]
+        # Texts may be of any length and letters.
+        words += [f"prompt{hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:8]}"] if any(texts) else []
         kinds = {"like": self.given.like, "from": self.given.start, "inpaint": self.given.inpaint}
         words += ["_".join([kind, *(Path(path).stem for path in paths[:1])]) for kind, paths in kinds.items() if paths]
         return "_".join([self.record.signature, *words, f"nfe{self.cfg.sampler.nfe}", f"seed{self.seed}"])
@@ -74,8 +78,11 @@ class SampleRequest(NamedTuple):
             "nfe": drawn.nfe,
             "nfe_asked": self.cfg.sampler.nfe,
             "config": {group: recorded(self.cfg)[group] for group in ("sampler", "guidance")},
-            "labels": list(self.labels),
-            "negative_label": self.negative_label,
+            "labels": list(self.choice.labels),
+            "negative_label": self.choice.negative_label,
+            "prompts": list(self.choice.prompts),
+            "negative_prompt": self.choice.negative_prompt,
+            "requests": drawn.requests,
             **({"pictures": self.given.settings()} if self.given else {}),
             "precision": drawn.precision,
             "device": str(drawn.device),
@@ -99,6 +106,8 @@ def sample_request(
     labels: Sequence[int] = (),
     negative_label: int | None = None,
     given: GivenPictures = NO_PICTURES,
+    prompts: Sequence[str] = (),
+    negative_prompt: str | None = None,
 ) -> SampleRequest:
     """The request that `sample` draws: the frozen settings of a cell or training, changed by those that are given.
 
@@ -145,9 +154,9 @@ def sample_request(
         accelerator=kind, devices=f"{number}," if number else 1, num_nodes=1, strategy="auto", threads=None
     )
     cfg.paths.runs = str(fit.folder.parent.parent)
-    return SampleRequest(
-        record, fit, cfg, cfg.evaluation.seed if seed is None else seed, choices, labels, negative_label, given
-    )
+    asked = tuple(prompts or cfg.evaluation.get("prompts") or ())
+    choice = SampleChoice(tuple(labels), negative_label, asked, negative_prompt)
+    return SampleRequest(record, fit, cfg, cfg.evaluation.seed if seed is None else seed, choices, choice, given)
 
 
 def sample(run: Selector, n: int = 64, *, show: bool = True, trust: bool = False, **settings: Any) -> Tensor:
@@ -162,9 +171,9 @@ def sample(run: Selector, n: int = 64, *, show: bool = True, trust: bool = False
         trust: whether the run's config may name any class; else those of diffsweep, torch and your own conf/ only.
         settings: ``seed``; ``sampler`` and ``guidance``, options of conf/ (call it in the project's folder, or in one
             with a folder conf/); ``nfe``, network calls, at first those of the cell; ``changes``, as
-            ["guidance.scale=2"]; ``labels``, asked for in turn, and ``negative_label``, which guidance leads away from;
-            ``given``, a `GivenPictures`;
-            ``device``, auto, cpu or gpu; ``runs``; ``config_dir``, a folder of further options.
+            ["guidance.scale=2"]; ``labels`` or ``prompts``, asked for in turn, and ``negative_label`` or
+            ``negative_prompt``, which guidance leads away from; ``given``, a `GivenPictures`; ``device``, auto, cpu or
+            gpu; ``runs``; ``config_dir``, a folder of further options.
             What is not given is as the run was evaluated.
 
     Returns:
@@ -178,16 +187,8 @@ def sample(run: Selector, n: int = 64, *, show: bool = True, trust: bool = False
 
     with trusting(*filter(None, [settings.get("config_dir")]), everything=trust):
         request = sample_request(run, **settings)
-        drawn = resample(
-            request.cfg,
-            request.fit,
-            n,
-            seed=request.seed,
-            show=show,
-            labels=request.labels,
-            negative_label=request.negative_label,
-            given=request.given,
-        )
+        asked: dict[str, Any] = {"choice": request.choice, "given": request.given}
+        drawn = resample(request.cfg, request.fit, n, seed=request.seed, show=show, **asked)
         return drawn.samples
 
 

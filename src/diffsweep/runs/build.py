@@ -36,9 +36,10 @@ from diffsweep.runs.instantiate import checked_arguments, make, make_conditioner
 from diffsweep.runs.load_fit import finished, frozen_model, weights_choice
 from diffsweep.runs.pretrained import find
 from diffsweep.scoring.model_metrics import ModelMetric
+from diffsweep.scoring.requests import Requests
 from diffsweep.scoring.sampling import Model, Sampling
 from diffsweep.scoring.score import Scoring
-from diffsweep.settings import EvaluationSettings, LoadingSettings, TrainerSettings, TrainingSettings
+from diffsweep.settings import EvaluationSettings, LoadingSettings, SampleChoice, TrainerSettings, TrainingSettings
 from diffsweep.trainer import make_trainer
 from diffsweep.training.activation_checkpointing import check_blocks
 from diffsweep.training.fit import Fitting, OptimizerFactory
@@ -76,6 +77,7 @@ class Components:
         denoiser = make_denoiser(cfg, dataset, schedule, diffuser, frozen_model(cfg, cfg.paths.runs))
         model = Model(denoiser, schedule, dataset, make_conditioners(cfg))
         _check_readable(model)
+        Requests(model.conditioners, dataset, SampleChoice(prompts=settings.prompts or ()))
         if isinstance(diffuser, Objective):
             if trainer.randomness == "device":
                 _check_counter(diffuser, tuple(dataset.shape))
@@ -130,8 +132,11 @@ def training_settings(cfg: DictConfig) -> TrainingSettings:
 def evaluation_settings(cfg: DictConfig) -> EvaluationSettings:
     """Which samples an evaluation of the config draws. Raises ValueError for a bad value."""
     values = {key: cfg.evaluation[key] for key in ("samples", "batch_size", "seed", "reference")}
-    # Runs of version 0.1 have no such key.
+    # Runs of version 0.1 have no such keys.
     values["reference_samples"] = cfg.evaluation.get("reference_samples")
+    values["prompts"] = cfg.evaluation.get("prompts")
+    if OmegaConf.is_list(values["prompts"]):
+        values["prompts"] = OmegaConf.to_container(values["prompts"])
     typed = checked_arguments(EvaluationSettings, values, "evaluation", frozenset({"cache"}))
     return EvaluationSettings(**typed, cache=Path(cfg.paths.cache))
 

@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
@@ -36,7 +36,7 @@ from diffsweep.runs.instantiate import make, make_conditioners
 from diffsweep.runs.load_fit import finished, weights_choice
 from diffsweep.scoring.sample_files import GRID, POINTS, draw_steps, write_one, write_samples
 from diffsweep.scoring.sampling import Model, Sampling, draw
-from diffsweep.settings import NO_PICTURES, GivenPictures
+from diffsweep.settings import NO_CHOICE, NO_PICTURES, GivenPictures, SampleChoice
 from diffsweep.sweep.store.record import Fit
 from diffsweep.trainer import make_trainer
 
@@ -68,6 +68,7 @@ class FreshSamples:
         frames: of the first few samples: the state before each step and the x0 at which the step aims, as `samples`;
             the last frame has the samples on both sides. At most `FRAMES`, evenly over the steps.
         labels: that the samples were asked to show, int64 (N,); None if there were none.
+        requests: what each was asked for, as of `Requests.listed`.
     """
 
     modality: Modality
@@ -79,6 +80,7 @@ class FreshSamples:
     precision: str
     frames: list[tuple[Tensor, Tensor]]
     labels: Tensor | None = None
+    requests: Mapping[str, Any] = field(default_factory=dict)
 
     def pictures(self) -> list[tuple[Tensor, Tensor]]:
         """The frames as pictures of the samples, uint8 (N, 1 or 3, height, width); those of points as they are."""
@@ -95,8 +97,7 @@ def resample(
     follow: bool = False,
     show: bool = True,
     points: int | None = None,
-    labels: Sequence[int] = (),
-    negative_label: int | None = None,
+    choice: SampleChoice = NO_CHOICE,
     given: GivenPictures = NO_PICTURES,
 ) -> FreshSamples:
     """Samples 0 ... n - 1 of a finished fit.
@@ -110,8 +111,7 @@ def resample(
         follow: whether to keep frames of the first samples, 100 images or 2,000 points.
         show: whether to draw a bar when standard error is a terminal.
         points: how many instead of n, if they are points; None for n as well.
-        labels: that the samples are asked for in turn; empty for those of an evaluation.
-        negative_label: that guidance leads away from; None for none.
+        choice: what the samples are asked for in the place of what those of an evaluation are.
         given: pictures that samples are made of.
 
     Raises:
@@ -135,7 +135,7 @@ def resample(
         settings = trainer_settings(cfg)
         drawing = cast(Sampler, recording) if follow else sampler
         sampling = Sampling(model, drawing, seed, guidance, trainer=settings.uncompiled())
-        sampling.requests = replace(sampling.requests, chosen_labels=labels, negative_label=negative_label)
+        sampling.requests = replace(sampling.requests, choice=choice)
         sampling.requests = replace(sampling.requests, pictures=given_pictures.liked(given, model.dataset))
         sampling.editing = editing
         trainer = functools.partial(make_trainer, settings, runs, exact=False, logger=False)
@@ -154,6 +154,7 @@ def resample(
         precision=drawn.precision,
         frames=recording.frames(),
         labels=sampling.known_labels(n),
+        requests=sampling.requests.listed(n),
     )
 
 

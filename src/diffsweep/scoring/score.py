@@ -21,7 +21,7 @@ from diffsweep.scoring.model_metrics import ModelMetric, measure_model
 from diffsweep.scoring.sample_files import GRID, write_samples
 from diffsweep.scoring.sampling import FeatureExtraction, Model, Sampling, draw
 from diffsweep.scoring.weights import WeightsChoice, load_weights
-from diffsweep.settings import EvaluationSettings, TrainerSettings
+from diffsweep.settings import EvaluationSettings, SampleChoice, TrainerSettings
 from diffsweep.sweep.store.lease import LeaseLostError
 from diffsweep.sweep.store.record import CannotWriteError, Run
 from diffsweep.sweep.store.result import Result, SamplingSummary, TrainingSummary
@@ -85,6 +85,7 @@ def score(
         cell.write_status("running", stage="sample")
     extraction = FeatureExtraction(evaluation.extractor, evaluation.outputs, GRID)
     sampling = Sampling(model, scoring.sampler, settings.seed, scoring.guidance, extraction, scoring.trainer)
+    sampling.requests = dataclasses.replace(sampling.requests, choice=SampleChoice(prompts=settings.prompts or ()))
     trainer = functools.partial(make_trainer, scoring.trainer, cell.folder, logger=False)
     show = scoring.trainer.progress and is_first_rank()
     drawn = draw(sampling, trainer, settings.samples, settings.batch_size, show=show)
@@ -119,6 +120,7 @@ def score(
     strength = guidance_strength(sampling, scoring.guidance, scoring.trainer, drawn.samples)
     evaluate_seconds = drawn.extract_seconds + time.monotonic() - started
     write_samples(model.dataset.modality, drawn.samples, cell.samples_file)
+    sampling.requests.write(settings.samples, cell.requests_file)
     result = Result.of(
         cell.signature,
         run.fit.signature,

@@ -188,11 +188,15 @@ function images() {
   find("looking").textContent = several ? "A column is one starting noise: what differs between rows is the choice "
     + "alone. Click to enlarge, then use the arrow keys." : "All from the same starting noises. Click to enlarge, then "
     + "use the arrow keys.";
-  const body = rows.map((row) => {
+  let headed = "";
+  const body = rows.flatMap((row) => {
     const strip = data.strips[row.cell];
     const line = make("tr");
     line.append(make("th", `${row.place}. ${row.name}`, { scope: "row" }));
     const count = Math.max(1, strip.images);
+    // What was asked for stands above the rows that were asked for the same.
+    const heads = strip.texts && headed !== JSON.stringify(strip.texts) ? [requests(strip)] : [];
+    headed = strip.texts ? JSON.stringify(strip.texts) : headed;
     const image = make("img", null, { src: showing(strip), alt: `samples of ${row.name}`, tabindex: "0", role: "button",
       width: strip.width * count * scale(strip), height: strip.height * scale(strip), "data-cell": row.cell });
     apart(image, count);
@@ -208,9 +212,32 @@ function images() {
     cell.append(image);
     if (data.sounds[row.cell]) cell.append(player(row.cell, row.name));
     line.append(cell);
-    return line;
+    return [...heads, line];
   });
   find("strips").replaceChildren(...body);
+}
+
+// The texts that images were asked for, each above its own.
+function requests(strip) {
+  const line = make("tr", null, { class: "requests" });
+  const holder = make("td");
+  for (let from = 0, to; from < strip.texts.length; from = to) {
+    to = from + 1;
+    while (to < strip.texts.length && strip.texts[to] === strip.texts[from]) to += 1;
+    const text = strip.texts[from];
+    const part = make("span", text || "no text", { title: text || "no text" });
+    part.style.width = `${(to - from) * strip.width * scale(strip)}px`;
+    holder.append(part);
+  }
+  line.append(make("th", "asked for", { scope: "row" }), holder);
+  return line;
+}
+
+// Which image of a strip it is, in words.
+function said(strip, image) {
+  if (!strip.images) return "";
+  const number = strip.numbers ? strip.numbers[image] : image;
+  return `starting noise ${number}${strip.texts && strip.texts[image] ? `: ${strip.texts[image]}` : ""}`;
 }
 
 // What moves does so, unless who looks has asked for peace.
@@ -262,7 +289,7 @@ function enlarged(cell, image) {
   // The same noise drawn by the best, to compare with.
   if (table.rows[0].cell !== cell && data.strips[table.rows[0].cell]) pictures.push(picture(table.rows[0].cell, image));
   find("large").replaceChildren(...pictures);
-  find("caption").textContent = data.strips[cell].images ? `starting noise ${image}` : "";
+  find("caption").textContent = said(data.strips[cell], image);
   if (!find("light").open) find("light").showModal();
 }
 

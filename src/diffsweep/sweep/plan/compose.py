@@ -42,14 +42,15 @@ _KEPT = 256
 
 _KEY = re.compile(r"[A-Za-z_][\w-]*(\.[\w-]+)*", re.ASCII)
 
-# Interpolations whose value is a function of the one key that they name (oc.env: of none; pictures, videos and sounds:
-# of where they are; checkpoint: of pretrained). recommended may be round one of them.
+# Interpolations whose value is a function of the one key that they name (oc.env: of none; pictures, videos, sounds and
+# text_encoder: of where they are; checkpoint: of pretrained; prompts: of prompts). recommended may be round one.
 _READABLE = re.compile(
     r"(?:\$\{recommended:\w+,)?"
     r"\$\{(?:(\.*)([A-Za-z_]\w*(?:\.\w+)*)"
     r"|oc\.select:([A-Za-z_]\w*(?:\.\w+)*)(?:,[\w.+-]*)?"
-    r"|(pictures|videos|sounds):\w+"
+    r"|(pictures|videos|sounds|text_encoder):\w+"
     r"|(checkpoint):\w+"
+    r"|(prompts):"
     r"|oc\.env:\w+(?:,[\w./+-]*)?)\}\}?",
     re.ASCII,
 )
@@ -313,6 +314,8 @@ def _mentions(text: str, at: Path = _EVERYWHERE) -> Iterator[Path]:
         elif match[5]:
             yield ("pretrained",)
             yield ("paths", "runs")
+        elif match[6]:
+            yield ("prompts",)
     if "${" in _READABLE.sub("", text):
         yield _EVERYWHERE
 

@@ -37,12 +37,21 @@ _WHOLE = (
 )
 PARTS = ("dataset", "schedule", "diffuser", "backbone", "sampler", "guidance", "optimizer", "validation")
 SETTINGS: Mapping[str, tuple[str, ...]] = {
-    "": (*_WHOLE, "pretrained", *PARTS),
+    "": (*_WHOLE, "pretrained", "prompts", *PARTS),
     "training": _TRAINING,
     "weights": ("ema", "step"),
     "ema": ("decay",),
     "paths": ("runs", "data", "cache", "weights"),
-    "evaluation": ("samples", "batch_size", "seed", "reference", "reference_samples", "extractor", "metrics"),
+    "evaluation": (
+        "samples",
+        "batch_size",
+        "seed",
+        "reference",
+        "reference_samples",
+        "prompts",
+        "extractor",
+        "metrics",
+    ),
     "trainer": (
         "accelerator",
         "devices",

@@ -1,7 +1,8 @@
 """The record of a run is a folder of small files, each with one writer, and each whole or absent.
 
     <runs>/fits/<fit>/                config.yaml, status.json, metrics.jsonl, checkpoints/, done.json
-    <runs>/fits/<fit>/cells/<cell>/   config.yaml, status.json, result.json, samples.png; error.txt on failure
+    <runs>/fits/<fit>/cells/<cell>/   config.yaml, status.json, result.json, samples.png, requests.json; error.txt on
+                                      failure
 
 A fit is finished when its done.json says so, a cell when its result.json says so: those two are written last, by
 one rename. status.json only tells people what goes on; after a kill it may say `running` for ever.
@@ -224,6 +225,11 @@ class Cell(Record):
     def samples_file(self) -> Path:
         """samples.png: the grid."""
         return self.folder / "samples.png"
+
+    @property
+    def requests_file(self) -> Path:
+        """requests.json: what each sample was asked for; of samples that were asked for nothing there is none."""
+        return self.folder / "requests.json"
 
     def result(self) -> Result | None:
         """Its result; None unless the cell is finished and its result can be read."""

@@ -32,6 +32,8 @@ NEUTRAL: tuple[str, ...] = (
     "logger",
     # Known by the content of its weights, in diffuser.weights.
     "pretrained",
+    # Known by its content, in evaluation.prompts.
+    "prompts",
     "dataset.root",
     "dataset.download",
     "dataset.inner.root",
@@ -71,6 +73,7 @@ NEUTRAL: tuple[str, ...] = (
 # Keys that version 0.1 did not have, with the value at which they change nothing: absent and that are one.
 NEUTRAL_AT: Mapping[str, object] = {
     "evaluation.reference_samples": None,
+    "evaluation.prompts": None,
     "training.accumulate": 1,
     "training.averages": None,
     "training.weight_decay": "all",
