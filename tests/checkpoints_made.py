@@ -44,12 +44,26 @@ PIXART: dict[str, Any] = {
     "use_additional_conditions": False,
 }
 
+AUTOENCODER: dict[str, Any] = {
+    "in_channels": 1,
+    "out_channels": 1,
+    "block_out_channels": (8, 8),
+    "down_block_types": ("DownEncoderBlock2D",) * 2,
+    "up_block_types": ("UpDecoderBlock2D",) * 2,
+    "latent_channels": 3,
+    "norm_num_groups": 4,
+    "sample_size": 8,
+    "scaling_factor": 0.5,
+    "shift_factor": 0.25,
+}
+
 
 def network(name: str = "UNet2DModel", **changes: Any) -> Any:
     """A network of diffusers with random weights, none of them zero, in evaluation mode."""
     import diffusers
 
-    base = {"DiTTransformer2DModel": DIT, "PixArtTransformer2DModel": PIXART}.get(name, UNET)
+    known = {"DiTTransformer2DModel": DIT, "PixArtTransformer2DModel": PIXART, "AutoencoderKL": AUTOENCODER}
+    base = known.get(name, UNET)
     generator = torch.random.get_rng_state()
     torch.manual_seed(0)
     model = getattr(diffusers, name)(**(base | changes))
@@ -95,3 +109,11 @@ _KEPT: list[tempfile.TemporaryDirectory[str]] = []
 def rewrite(place: Path, **changes: Any) -> None:
     """Another U-Net in the place of the one in a folder."""
     network(**changes).save_pretrained(place / "unet")
+
+
+@functools.cache
+def autoencoder_kl() -> Path:
+    """A folder of diffusers' AutoencoderKL for grey images of 8 x 8, with a scale and a shift."""
+    place = Path(tempfile.mkdtemp(prefix="autoencoder-"))
+    network("AutoencoderKL").save_pretrained(place)
+    return place

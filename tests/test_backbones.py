@@ -358,7 +358,7 @@ def test_turned_queries_and_keys_meet_by_their_distance_alone() -> None:
 def test_yaml_lists_every_parameter_with_the_constructors_default(name: str, kind: type[nn.Module]) -> None:
     choices = option(name)
     assert choices.pop("_target_") == f"diffsweep.backbones.{kind.__name__}"
-    assert choices.pop("shape") == "${dataset.shape}"
+    assert choices.pop("shape") == "${space:shape}"
     defaults = {key: parameter.default for key, parameter in signature(kind).parameters.items() if key != "shape"}
     assert choices == {key: list(value) if isinstance(value, tuple) else value for key, value in defaults.items()}
 

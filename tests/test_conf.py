@@ -63,7 +63,7 @@ CLIPS = ROOT / "tests" / "data" / "clips"
 VIDEOS, SOUNDS = ["dataset=moving_digits"], ["dataset=tones"]
 
 # What an option needs beside it; without an entry it must go with all the defaults.
-COMPANIONS = {
+COMPANIONS: dict[str, list[str]] = {
     "backbone=mlp": ["dataset=mixture"],
     **{f"dataset={name}": ["backbone=mlp"] for name in POINTS},
     **{f"extractor={name}": ["backbone=mlp", f"dataset={name}"] for name in POINTS},
@@ -140,6 +140,8 @@ def with_option(path: Path) -> DictConfig:
     words = COMPANIONS.get(choice(path), [])
     # Made when it is needed, for that takes diffusers.
     model = [f"pretrained={checkpoints_made.ddpm()}"] if words is IMPORTED else []
+    if choice(path) == "autoencoder=pretrained":
+        model = [f"autoencoder.network.folder={checkpoints_made.autoencoder_kl()}"]
     return composed(choice(path), *model, *words)
 
 

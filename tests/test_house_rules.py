@@ -44,6 +44,7 @@ GROUND = {
 # Folder -> what of ours it may import besides itself and the ground. Below `sweep/`, floor by floor.
 ARROWS = {
     "": {"commands", "results", "sweep"},
+    "autoencoders": {"data"},
     "backbones": {"diffusion"},
     "conditioners": {"backbones", "data", "diffusion", "sweep.store"},
     "commands": {"data", "entry", "report", "results", "runs", "sweep", "tracking"},
@@ -55,6 +56,7 @@ ARROWS = {
     "report": {"sweep"},
     "results": {"diffusion", "interop", "report", "runs", "sweep"},
     "runs": {
+        "autoencoders",
         "conditioners",
         "data",
         "diffusion",
@@ -65,7 +67,7 @@ ARROWS = {
         "tracking",
         "training",
     },
-    "scoring": {"conditioners", "data", "diffusion", "evaluation", "sweep.store"},
+    "scoring": {"autoencoders", "conditioners", "data", "diffusion", "evaluation", "sweep.store"},
     "sweep": set[str](),
     "sweep/execute": {"sweep.plan", "sweep.slurm", "sweep.status", "sweep.store"},
     "sweep/plan": {"sweep.store"},
@@ -74,7 +76,16 @@ ARROWS = {
     "sweep/status": {"sweep.plan", "sweep.slurm", "sweep.store"},
     "sweep/store": set[str](),
     "tracking": {"report", "sweep"},
-    "training": {"conditioners", "data", "diffusion", "evaluation", "scoring", "sweep.store", "tracking"},
+    "training": {
+        "autoencoders",
+        "conditioners",
+        "data",
+        "diffusion",
+        "evaluation",
+        "scoring",
+        "sweep.store",
+        "tracking",
+    },
 }
 
 # What is typed often imports these only where something must be computed.
@@ -152,7 +163,7 @@ def test_plugins_are_thin() -> None:
     for path in paths:
         for name, at_once in imports(path):
             top, _, rest = name.partition(".")
-            lazy = ["conditioners", "data", "recommended", "runs"]
+            lazy = ["autoencoders", "conditioners", "data", "recommended", "runs"]
             allowed = {"entry", "messages", "mistakes", "project", "report", "sweep", *([] if at_once else lazy)}
             assert top != "diffsweep" or rest.split(".")[0] in allowed, f"{path} imports {name}"
 

@@ -101,7 +101,9 @@ def test_every_option_that_there_is_has_only_keys_that_are_read(tmp_path: Path) 
     # Those that choose options of other groups are tried alone.
     alone = [f"experiment={path.stem}" for path in CONF.glob("experiment/*.yaml")]
     alone += [f"+sweeps={path.stem}" for path in CONF.glob("sweeps/*.yaml")]
-    others = ("hydra", "metric", "experiment", "sweeps")
+    # Autoencoders are for images.
+    alone += [f"autoencoder={path.stem}" for path in CONF.glob("autoencoder/*.yaml")]
+    others = ("autoencoder", "hydra", "metric", "experiment", "sweeps")
     groups = sorted(path.name for path in CONF.iterdir() if path.is_dir() and path.name not in others)
     parts = sorted(f"{path.parent.name}/{path.name}" for path in CONF.glob("*/*") if path.is_dir())
     parts = [part for part in parts if part.partition("/")[0] in ("diffuser", "guidance", "sampler")]
@@ -111,13 +113,15 @@ def test_every_option_that_there_is_has_only_keys_that_are_read(tmp_path: Path) 
             # A collection of pictures is nothing without them.
             place = [f"dataset.path={tmp_path}"] if PICTURES & set(chosen) else []
             place += [word for option in chosen for word in COMPANIONS.get(option, ())]
+            if "autoencoder=pretrained" in chosen:
+                place.append(f"autoencoder.network.folder={checkpoints_made.autoencoder_kl()}")
             if any(option.endswith("=imported") for option in chosen):
                 place.append(f"pretrained={checkpoints_made.ddpm()}")
             refuse_unread(compose("config", [*chosen, *place]))
 
 
 def test_what_a_run_reads_itself_is_what_the_configs_have() -> None:
-    cfg = composed("validation=best", "logger=wandb")
+    cfg = composed("validation=best", "logger=wandb", "autoencoder=kl")
     for path, names in SETTINGS.items():
         node = OmegaConf.select(cfg, path) if path else cfg
         if "_target_" not in node:

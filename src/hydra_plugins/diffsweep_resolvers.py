@@ -3,8 +3,9 @@
 `${pictures:FIELD}`, `${videos:FIELD}` and `${sounds:FIELD}` ask the collection of a dataset;
 `${extractor_of:DATASET}` is the option of `extractor` that a dataset has; `${recommended:NAME,NFE}` asks the table of
 the default sampler, `${checkpoint:FIELD}` the model at `pretrained`, `${text_encoder:FIELD}` the language model of
-`condition=text`, `${prompts:}` are the texts that the key `prompts` names; `${train_command:}` is how a run is started
-in the working folder.
+`condition=text`, `${prompts:}` are the texts that the key `prompts` names, `${vae:FIELD}` the autoencoder at
+`autoencoder.network.folder`; `${space:FIELD}` is the shape or sigma_data of what a network sees, data or latents, and
+`${latent_shape:}` the shape of latents; `${train_command:}` is how a run is started in the working folder.
 """
 
 from __future__ import annotations
@@ -69,6 +70,34 @@ def _text_encoder(field: str, *, _parent_: DictConfig) -> Any:
     return {"content": content_of, "width": width_of_tokens}[field](str(_parent_.get("encoder")))
 
 
+def _space(field: str, *, _root_: DictConfig) -> Any:
+    latents = (_root_.get("autoencoder") or {}).get("latent_shape")
+    if latents is None:
+        return OmegaConf.select(_root_, "dataset.shape.1" if field == "height" else f"dataset.{field}", default=64)
+    # Latents are scaled to unit variance.
+    return {"shape": latents, "height": latents[1], "sigma_data": 1.0}[field]
+
+
+def _vae(field: str, *, _root_: DictConfig) -> Any:
+    from diffsweep.autoencoders.vae_folder import vae_config, vae_digest
+
+    network = _root_.autoencoder.network
+    folder = None if OmegaConf.is_missing(network, "folder") else network.folder
+    return {"config": vae_config, "weights": vae_digest}[field](folder)
+
+
+def _latent_shape(*, _root_: DictConfig) -> Any:
+    from diffsweep.autoencoders.latent_shape import latent_shape
+
+    network = OmegaConf.to_container(_root_.autoencoder.network, resolve=True)
+    assert isinstance(network, dict)
+    settings = network.get("config", {})
+    channels = network.get("channels", settings.get("block_out_channels"))
+    return list(
+        latent_shape(network["shape"], network.get("latent_channels", settings.get("latent_channels")), channels)
+    )
+
+
 for _name, _decoder in (("pictures", "PictureDecoder"), ("videos", "VideoDecoder"), ("sounds", "SoundDecoder")):
     OmegaConf.register_new_resolver(_name, _field_of_packed(_decoder), replace=True)
 OmegaConf.register_new_resolver("train_command", _train_command, replace=True)
@@ -76,4 +105,7 @@ OmegaConf.register_new_resolver("recommended", _recommended, replace=True)
 OmegaConf.register_new_resolver("checkpoint", _checkpoint, replace=True)
 OmegaConf.register_new_resolver("prompts", _prompts, replace=True)
 OmegaConf.register_new_resolver("text_encoder", _text_encoder, replace=True)
+OmegaConf.register_new_resolver("space", _space, replace=True)
+OmegaConf.register_new_resolver("vae", _vae, replace=True)
+OmegaConf.register_new_resolver("latent_shape", _latent_shape, replace=True)
 resolve_extractors_of_datasets()

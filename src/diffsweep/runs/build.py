@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
-import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from diffsweep.autoencoders.latent_dataset import LatentDataset
 from diffsweep.conditioners import Label
 from diffsweep.conditioners.conditioned import example_condition
 from diffsweep.data.examples import Dataset, Examples
@@ -32,8 +31,10 @@ from diffsweep.messages import say
 from diffsweep.mistakes import BadValue, below
 from diffsweep.philox import CounterGenerator
 from diffsweep.ranks import is_first_rank
-from diffsweep.runs.instantiate import checked_arguments, make, make_conditioners, make_denoiser
+from diffsweep.runs.autoencoder import given_state, make_dataset, make_fitting, on_one_device
+from diffsweep.runs.instantiate import checked_arguments, make, make_conditioners, make_denoiser, settings_at
 from diffsweep.runs.load_fit import finished, frozen_model, weights_choice
+from diffsweep.runs.optimizer import make_optimizer, settings_line, tried_optimizer
 from diffsweep.runs.pretrained import find
 from diffsweep.scoring.model_metrics import ModelMetric
 from diffsweep.scoring.requests import Requests
@@ -43,6 +44,7 @@ from diffsweep.settings import EvaluationSettings, LoadingSettings, SampleChoice
 from diffsweep.trainer import make_trainer
 from diffsweep.training.activation_checkpointing import check_blocks
 from diffsweep.training.fit import Fitting, OptimizerFactory
+from diffsweep.training.fit_autoencoder import AutoencoderStage
 from diffsweep.training.learning_rate import LearningRateDecay
 from diffsweep.training.validation import Validation
 from diffsweep.training.weight_decay import check_decays, parameters_to_train
@@ -55,10 +57,12 @@ class Components:
     Attributes:
         fitting: How its model is trained, or imported.
         scoring: How the trained model is scored.
+        autoencoder: What makes the latents that the model works in; None if it works on the data.
     """
 
     fitting: Fitting | Import
     scoring: Scoring
+    autoencoder: AutoencoderStage | None = None
 
     @classmethod
     def of(cls, cfg: DictConfig) -> Components:
@@ -68,11 +72,14 @@ class Components:
             ValueError: for a bad value, or choices that do not go together, saying which to change.
         """
         training, trainer, settings = training_settings(cfg), trainer_settings(cfg), evaluation_settings(cfg)
-        dataset: Dataset = make(cfg, "dataset")
+        dataset = make_dataset(cfg)
         schedule: Schedule = make(cfg, "schedule")
         diffuser: Objective | Imported = make(cfg, "diffuser", **_teacher(cfg, dataset))
         sampler: Sampler = make(cfg, "sampler")
         _check_kind(dataset, training)
+        if isinstance(dataset, LatentDataset) and training.flip:
+            rule = "mirrors images, and latents are written once: set autoencoder.training.flip, or leave it out"
+            raise BadValue("training.flip", True, rule)
         torch.manual_seed(cfg.seed)
         denoiser = make_denoiser(cfg, dataset, schedule, diffuser, frozen_model(cfg, cfg.paths.runs))
         model = Model(denoiser, schedule, dataset, make_conditioners(cfg))
@@ -89,7 +96,7 @@ class Components:
         try:
             _warn(check_sampler(sampler, schedule))
         except NoCommonNoiseError as error:
-            raise ValueError(f"{error} (schedule {_settings(cfg.schedule)})") from error
+            raise ValueError(f"{error} (schedule {settings_line(cfg.schedule)})") from error
         if trainer.activation_checkpointing:
             check_blocks(denoiser.backbone)
         guidance = make_guidance(cfg, model, sampler)
@@ -107,14 +114,24 @@ class Components:
             kept = (None, ()) if imported else (training.averages, training.keep)
             weights.check(*kept, training.steps, best=best)
         scoring = Scoring(model, sampler, guidance, evaluation, model_metrics, settings, trainer, weights)
+        stage = None
+        if isinstance(dataset, LatentDataset):
+            stage = AutoencoderStage(
+                dataset,
+                make_fitting(cfg, dataset),
+                given_state(dataset),
+                evaluation,
+                settings,
+                on_one_device(trainer),
+            )
         if isinstance(diffuser, Imported):
-            return cls(_importing(cfg, denoiser, diffuser), scoring)
-        return cls(Fitting(diffuser, optimizer, training, scoring, validation), scoring)
+            return cls(_importing(cfg, denoiser, diffuser), scoring, stage)
+        return cls(Fitting(diffuser, optimizer, training, scoring, validation), scoring, stage)
 
 
 def trainer_settings(cfg: DictConfig) -> TrainerSettings:
     """Where and how a run of the config computes. Raises ValueError for a bad value."""
-    given = _arguments(TrainerSettings, cfg, "trainer")
+    given = settings_at(TrainerSettings, cfg, "trainer")
     # Runs that were recorded before there was this key have the defaults, which change no result.
     loading = checked_arguments(LoadingSettings, given.pop("loading", {}), "trainer.loading")
     return TrainerSettings(**given, loading=LoadingSettings(**loading))
@@ -126,7 +143,7 @@ def training_settings(cfg: DictConfig) -> TrainingSettings:
     given = {"ema_decay": cfg.ema.decay, "seed": seed}
     if OmegaConf.is_dict(cfg.training.decay):
         given["decay"] = LearningRateDecay(make(cfg, "training.decay"), cfg.training.steps)
-    return TrainingSettings(**_arguments(TrainingSettings, cfg, "training", *given), **given)
+    return TrainingSettings(**settings_at(TrainingSettings, cfg, "training", *given), **given)
 
 
 def evaluation_settings(cfg: DictConfig) -> EvaluationSettings:
@@ -139,13 +156,6 @@ def evaluation_settings(cfg: DictConfig) -> EvaluationSettings:
         values["prompts"] = OmegaConf.to_container(values["prompts"])
     typed = checked_arguments(EvaluationSettings, values, "evaluation", frozenset({"cache"}))
     return EvaluationSettings(**typed, cache=Path(cfg.paths.cache))
-
-
-def _arguments(settings: type, cfg: DictConfig, key: str, *given: str) -> dict[str, Any]:
-    found = OmegaConf.to_container(cfg[key], resolve=True)
-    assert isinstance(found, dict)
-    values = {str(name): value for name, value in found.items()}
-    return checked_arguments(settings, values, key, frozenset(given))
 
 
 class Data(Protocol):
@@ -327,28 +337,12 @@ def _check_counter(objective: Objective, shape: tuple[int, ...]) -> None:
 def _make_optimizer(
     cfg: DictConfig, denoiser: Denoiser, training: TrainingSettings, *, fused: bool
 ) -> OptimizerFactory:
-    made: Any = make(cfg, "optimizer")
-    fusible = fused and "fused" in inspect.signature(made).parameters
-    optimizer: OptimizerFactory = functools.partial(made, fused=True) if fusible else made
-    made_of_all = _tried(cfg, optimizer, denoiser.parameters())
+    optimizer = make_optimizer(cfg, "optimizer", fused=fused)
+    made_of_all = tried_optimizer(cfg, "optimizer", optimizer, denoiser.parameters())
     if training.weight_decay != "all":
         check_decays(made_of_all, training.weight_decay)
-        _tried(cfg, optimizer, parameters_to_train(denoiser, training.weight_decay))
+        tried_optimizer(cfg, "optimizer", optimizer, parameters_to_train(denoiser, training.weight_decay))
     return optimizer
-
-
-def _tried(cfg: DictConfig, optimizer: OptimizerFactory, parameters: Any) -> torch.optim.Optimizer:
-    try:
-        return optimizer(parameters)
-    except BadValue as error:
-        raise error.below("optimizer") from error
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"optimizer {_settings(cfg.optimizer)}: {error}") from error
-
-
-def _settings(part: DictConfig) -> str:
-    """The settings of a part in one line, for what is the work of all of them."""
-    return " ".join(f"{key}={value}" for key, value in part.items() if not str(key).startswith("_"))
 
 
 def _check_kind(dataset: Dataset, training: TrainingSettings) -> None:

@@ -191,6 +191,18 @@ def checked_arguments(
     }
 
 
+def settings_at(settings: type, cfg: DictConfig, key: str, *given: str) -> dict[str, Any]:
+    """The arguments of a class of settings that a config has at a dotted key, but for those that are `given` elsewhere.
+
+    Raises:
+        ValueError: as `checked_arguments`.
+    """
+    found = OmegaConf.to_container(OmegaConf.select(cfg, key), resolve=True)
+    assert isinstance(found, dict)
+    values = {str(name): value for name, value in found.items()}
+    return checked_arguments(settings, values, key, frozenset(given))
+
+
 _BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 

@@ -12,6 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from diffsweep.diffusion import Denoiser
 from diffsweep.mistakes import below
+from diffsweep.runs.autoencoder import make_dataset
 from diffsweep.runs.instantiate import checked_arguments, make, make_denoiser
 from diffsweep.runs.trust import check_targets
 from diffsweep.scoring.weights import WeightsChoice, load_weights
@@ -65,7 +66,7 @@ def finished(
     with torch.random.fork_rng(devices=[]):
         try:
             frozen = frozen_model(cfg, runs)
-            denoiser = make_denoiser(cfg, make(cfg, "dataset"), make(cfg, "schedule"), make(cfg, "diffuser"), frozen)
+            denoiser = make_denoiser(cfg, make_dataset(cfg), make(cfg, "schedule"), make(cfg, "diffuser"), frozen)
         except (AttributeError, TypeError, RuntimeError, LookupError, OmegaConfBaseException) as error:
             raise ValueError(f"{record.config_file} describes no model: {' '.join(str(error).split())}") from error
     load_weights(denoiser, record, weights)

@@ -31,6 +31,7 @@ from diffsweep.diffusion.level import Level
 from diffsweep.diffusion.sampler_check import check_sampler
 from diffsweep.messages import say
 from diffsweep.runs import given_pictures
+from diffsweep.runs.autoencoder import finished_dataset
 from diffsweep.runs.build import evaluation_settings, make_guidance, trainer_settings
 from diffsweep.runs.instantiate import make, make_conditioners
 from diffsweep.runs.load_fit import finished, weights_choice
@@ -122,7 +123,7 @@ def resample(
     runs = fit.folder.parent.parent
     denoiser = finished(runs, fit.signature, weights=weights_choice(cfg))
     try:
-        model = Model(denoiser, denoiser.schedule, make(cfg, "dataset"), make_conditioners(cfg))
+        model = Model(denoiser, denoiser.schedule, finished_dataset(cfg, runs), make_conditioners(cfg))
         sampler: Sampler = make(cfg, "sampler")
         if (warning := check_sampler(sampler, model.schedule)) is not None:
             say(warning)

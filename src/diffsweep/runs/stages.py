@@ -1,13 +1,14 @@
-"""The three stages of a run, fit -> sample -> evaluate; each is done once, by one process group, whoever asks.
+"""The stages of a run, (autoencoder ->) fit -> cell; each is done once, by one process group, whoever asks.
 
-A lease on the fit's folder and one on the cell's keep two processes from doing the same work; what is finished is
-read back. So a sweep needs no knowledge of what its runs share.
+A lease on the folder of each keeps two processes from doing the same work; what is finished is read back. So a sweep
+needs no knowledge of what its runs share.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
@@ -19,8 +20,9 @@ from omegaconf.errors import OmegaConfBaseException
 from diffsweep.compilation import keep_compiled
 from diffsweep.interop.imported import Import
 from diffsweep.messages import say
-from diffsweep.mistakes import is_from_own_code
+from diffsweep.mistakes import is_from_own_code, one_of
 from diffsweep.ranks import is_first_rank
+from diffsweep.runs.autoencoder import latent_source, load_autoencoder
 from diffsweep.runs.build import Components
 from diffsweep.runs.instantiate import make
 from diffsweep.scoring.score import score as score_model
@@ -28,19 +30,23 @@ from diffsweep.sweep.store.blocked import BlockedError
 from diffsweep.sweep.store.environment import recorded
 from diffsweep.sweep.store.lease import Lease, LeaseLostError
 from diffsweep.sweep.store.process import Process
-from diffsweep.sweep.store.record import CannotWriteError, Cell, Fit, Record, Run, make_folder
+from diffsweep.sweep.store.record import CannotWriteError, Cell, Fit, Record, Run, TrainingRecord, make_folder
 from diffsweep.sweep.store.result import Result
 from diffsweep.tracking import loggers
 from diffsweep.tracking.run_info import RunInfo
 from diffsweep.trainer import Interrupted
 from diffsweep.training.fit import fit as train_model
+from diffsweep.training.fit_autoencoder import fit_autoencoder
 from diffsweep.training.scoring_callbacks import PruningPolicy, TrainingPruned
+
+# In their order: how far a single run may go.
+STAGES = ("autoencoder", "fit", "cell")
 
 
 def complete(
     cfg: DictConfig, run: Run, overrides: list[str], sweep: str | None = None, pruning: PruningPolicy | None = None
 ) -> Result | None:
-    """The result of a run, doing what is missing of it: `train`, then `score`.
+    """The result of a run, doing what is missing of it: `encode`, `train`, then `score`.
 
     Args:
         cfg: The composed config.
@@ -50,7 +56,8 @@ def complete(
         pruning: When and by whom the training may be stopped.
 
     Returns:
-        The result; None on ranks other than the first, which only lend a hand.
+        The result; None on ranks other than the first, which only lend a hand, and if the config's `stage` is another
+        than the cell.
 
     Raises:
         ValueError: for a bad value or choices that do not go together, before anything is written.
@@ -58,14 +65,42 @@ def complete(
         TrainingPruned: likewise, if `pruning` stopped it.
     """
     components = build(cfg)
-    with _recorded(run.cell):
+    last = one_of("stage", cfg.get("stage", "cell"), STAGES)
+    with _recorded(_record_of(run, last)):
+        _make_autoencoder(cfg, components, run, sweep)
+        if last == "autoencoder":
+            return None
         _train(cfg, components, run, sweep, pruning)
-        return _score(cfg, components, run, overrides, sweep)
+        return _score(cfg, components, run, overrides, sweep) if last == "cell" else None
+
+
+def _record_of(run: Run, stage: str) -> Record:
+    """Where a failure on the way to a stage is recorded."""
+    if stage == "autoencoder":
+        if run.autoencoder is None:
+            raise ValueError("stage=autoencoder, and this run has none: choose autoencoder=kl, vq or pretrained")
+        return run.autoencoder
+    return run.fit if stage == "fit" else run.cell
+
+
+def make_autoencoder(cfg: DictConfig, run: Run, sweep: str | None = None) -> None:
+    """Make the autoencoder of a run and the latents of its data, unless that is done.
+
+    Arguments and errors as `complete`.
+    """
+    assert run.autoencoder is not None
+    with _recorded(run.autoencoder):
+        _make_autoencoder(cfg, build(cfg), run, sweep)
 
 
 def train(cfg: DictConfig, run: Run, sweep: str | None = None) -> None:
-    """Train the fit of a run, unless that is done; arguments and errors as `complete`."""
+    """Train the fit of a run whose autoencoder, if it has one, is finished; arguments and errors as `complete`.
+
+    Raises:
+        ValueError: also if the autoencoder is not finished.
+    """
     with _recorded(run.fit):
+        _refuse_unfinished(run.autoencoder)
         _train(cfg, build(cfg), run, sweep)
 
 
@@ -76,9 +111,14 @@ def score(cfg: DictConfig, run: Run, overrides: list[str], sweep: str | None = N
         ValueError: also if the fit is not trained.
     """
     with _recorded(run.cell):
-        if not run.fit.done:
-            raise BlockedError(run.fit.signature, run.fit.error() or "it was never trained")
+        _refuse_unfinished(run.autoencoder)
+        _refuse_unfinished(run.fit)
         return _score(cfg, build(cfg), run, overrides, sweep)
+
+
+def _refuse_unfinished(record: TrainingRecord | None) -> None:
+    if record is not None and not record.done:
+        raise BlockedError(record.signature, record.error() or "it was never trained", record.noun)
 
 
 def build(cfg: DictConfig) -> Components:
@@ -95,18 +135,42 @@ def build(cfg: DictConfig) -> Components:
         raise ValueError(f"this configuration cannot be built: {' '.join(str(error).split())}") from error
 
 
+def _make_autoencoder(cfg: DictConfig, components: Components, run: Run, sweep: str | None) -> None:
+    """Make the autoencoder unless that is done, or there is none, and load it."""
+    stage, record = components.autoencoder, run.autoencoder
+    if stage is None or record is None:
+        return
+    if not is_first_rank():
+        # It takes one device; its weights are needed by all.
+        while not record.done:
+            time.sleep(0.5)
+    with _alone(record, "trained") as held:
+        if not record.done:
+            record.write_config(cfg)
+            fit_autoencoder(stage, record, held=held)
+    load_autoencoder(stage.dataset, record)
+
+
 def _train(
     cfg: DictConfig, components: Components, run: Run, sweep: str | None, pruning: PruningPolicy | None = None
 ) -> None:
     with _alone(run.fit, "trained") as held:
         if not run.fit.done:
+            _load_autoencoder(components, run)
             fit(cfg, components, run, held, sweep, pruning)
 
 
 def _score(cfg: DictConfig, components: Components, run: Run, overrides: list[str], sweep: str | None) -> Result | None:
     with _alone(run.cell, "evaluated") as held:
         done = run.cell.result()
+        if done is None:
+            _load_autoencoder(components, run)
         return done if done is not None else evaluate(cfg, components, run, overrides, sweep, held)
+
+
+def _load_autoencoder(components: Components, run: Run) -> None:
+    if components.autoencoder is not None and run.autoencoder is not None:
+        load_autoencoder(components.autoencoder.dataset, run.autoencoder)
 
 
 @contextlib.contextmanager
@@ -118,7 +182,7 @@ def _recorded(record: Record) -> Iterator[None]:
         # What another process works on now is its to record.
         if is_first_rank() and not isinstance(error, LeaseLostError):
             with contextlib.suppress(OSError, CannotWriteError):
-                blocked = {"blocked_by": error.fit} if isinstance(error, BlockedError) else {}
+                blocked = {"blocked_by": error.needed} if isinstance(error, BlockedError) else {}
                 record.write_status("failed", reason=record.write_error(error), **blocked)
         raise
 
@@ -149,7 +213,11 @@ def fit(
             if is_first_rank():
                 components.fitting(run.fit)
             return
-        train_model(dataclasses.replace(components.fitting, pruning=pruning), run.fit, mirrors, held)
+        latents = None
+        if components.autoencoder is not None and run.autoencoder is not None:
+            latents = latent_source(components.autoencoder.dataset, run.autoencoder)
+        fitting = dataclasses.replace(components.fitting, pruning=pruning, latents=latents)
+        train_model(fitting, run.fit, mirrors, held)
 
 
 def evaluate(
@@ -181,8 +249,7 @@ def _alone(record: Record, verb: str) -> Iterator[Callable[[], bool]]:
         return
 
     def waiting(holder: Process | None) -> None:
-        kind = type(record).__name__.lower()
-        say(f"{kind} {record.signature} is being {verb} by {holder}; waiting for it (Ctrl-C leaves it alone)")
+        say(f"{record.noun} {record.signature} is being {verb} by {holder}; waiting for it (Ctrl-C leaves it alone)")
 
     make_folder(record.folder)
     with Lease(record.folder).acquire(on_wait=waiting) as lease:

@@ -25,7 +25,17 @@ from diffsweep.former_names import with_current_targets
 # Folders of this package that have parts of a run, and packages of torch that have networks and optimizers.
 _PARTS = tuple(
     f"diffsweep.{folder}."
-    for folder in ("backbones", "conditioners", "data", "diffusion", "evaluation", "interop", "scoring", "training")
+    for folder in (
+        "autoencoders",
+        "backbones",
+        "conditioners",
+        "data",
+        "diffusion",
+        "evaluation",
+        "interop",
+        "scoring",
+        "training",
+    )
 )
 _TORCH = ("torch.nn.", "torch.optim.")
 

@@ -9,12 +9,22 @@ from diffsweep.evaluation.interval import Estimate
 from diffsweep.sweep.store.result import Measure
 
 
-def measure_of(name: str, estimate: Estimate, floor: float | None = None) -> Measure:
-    """The number `name` with its interval; `floor` is that of real samples. Fewer than two blocks give no interval."""
+def measure_of(
+    name: str, estimate: Estimate, floor: float | None = None, reconstruction: float | None = None
+) -> Measure:
+    """The number `name` with its interval; fewer than two blocks give no interval.
+
+    Args:
+        name: Of the number.
+        estimate: It, and what it would be without each block of samples.
+        floor: That of real samples.
+        reconstruction: That of real samples after an autoencoder.
+    """
+    known = {"floor": floor, "by": estimate.by or None, "reconstruction": reconstruction}
     if len(estimate.without) < 2:
-        return Measure(name, estimate.value, floor=floor, by=estimate.by or None)
+        return Measure(name, estimate.value, **known)
     low, high = estimate.interval
-    return Measure(name, estimate.value, low, high, floor, estimate.by or None, tuple(estimate.without))
+    return Measure(name, estimate.value, low, high, jackknife=tuple(estimate.without), **known)
 
 
 def mean_of(name: str, values: Tensor, by: str, floor: float | None = None) -> Measure:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 import torch
 
+from diffsweep.autoencoders.latent_dataset import LatentDataset, ReconstructedSource
 from diffsweep.data.examples import Split
 from diffsweep.data.modality import Modality
 from diffsweep.evaluation.evaluate import Evaluation
@@ -56,12 +57,15 @@ class Baseline:
             where that split is empty.
         held_out: how many those are; None where that split is empty.
         saturated: share of the values of the reference that are at an end of their range; None for real numbers.
+        reconstruction: the numbers of the real samples of `floor` after both ways through the autoencoder of a latent
+            model, which a perfect model of its latents would have; none where there is no autoencoder.
     """
 
     reference: Reference
     floor: Mapping[str, float]
     held_out: int | None
     saturated: float | None
+    reconstruction: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -93,14 +97,22 @@ class Baseline:
         if not len(held_out):
             return cls(reference, {}, None, saturated)
 
-        def floor() -> dict[str, float]:
-            chosen = library.held_out(held_out, settings.samples, settings.seed, balanced=balanced)
-            return evaluation.values(chosen, reference)
-
-        key = [held_out.digest(), settings.samples, settings.seed, balanced]
         metrics = [(metric_settings(metric), _code(metric)) for metric in evaluation.metrics]
-        numbers = reference.keep(json.dumps(["floor", key, metrics]), floor)
-        return cls(reference, numbers, min(settings.samples, len(held_out)), saturated)
+
+        def numbers(real: RealData) -> Mapping[str, float]:
+            """What as many of the held-out data as there are samples are worth."""
+
+            def compute() -> dict[str, float]:
+                chosen = library.held_out(real, settings.samples, settings.seed, balanced=balanced)
+                return evaluation.values(chosen, reference)
+
+            key = [real.digest(), settings.samples, settings.seed, balanced]
+            return reference.keep(json.dumps(["floor", key, metrics]), compute)
+
+        floor, reconstruction = numbers(held_out), {}
+        if isinstance(dataset, LatentDataset):
+            reconstruction = numbers(ReconstructedSource(dataset.load(settings.held_out_split), dataset.space))
+        return cls(reference, floor, min(settings.samples, len(held_out)), saturated, reconstruction)
 
 
 def _saturated(reference: Reference, real: RealData) -> float | None:
@@ -147,7 +159,10 @@ def measure(
     real = Baseline.of(dataset, evaluation, settings, balanced=balanced, show=show)
     main, total = evaluation.main, len(drawn) + broken
     estimates = {} if broken else evaluation.measure(drawn, real.reference)
-    measures = [measure_of(name, estimate, real.floor.get(name)) for name, estimate in estimates.items()]
+    measures = [
+        measure_of(name, estimate, real.floor.get(name), real.reconstruction.get(name))
+        for name, estimate in estimates.items()
+    ]
     # A number that was asked for and cannot be given is recorded with the reason.
     for metric in evaluation.metrics:
         name = evaluation.extractor.called(metric.short)

@@ -146,6 +146,8 @@ def score(
             kept_step=scoring.weights.resolved_step(trained),
             seconds=trained["seconds"],
             imported_from=trained.get("imported_from"),
+            autoencoder=None if run.autoencoder is None else run.autoencoder.signature,
+            autoencoder_seconds=None if run.autoencoder is None else (run.autoencoder.result() or {}).get("seconds"),
         ),
         sweep=sweep,
     )

@@ -29,10 +29,14 @@ class Checkpoints(Callback):
         path: The checkpoint file; each save replaces it whole.
         seconds: Time between saves, > 0.
         held: Whether this process still has the right to write it; asked before every save.
+        last: Step after which it is saved whatever the time, for work that comes after a training; None for none.
     """
 
-    def __init__(self, path: Path, seconds: float, held: Callable[[], bool] = lambda: True) -> None:
+    def __init__(
+        self, path: Path, seconds: float, held: Callable[[], bool] = lambda: True, last: int | None = None
+    ) -> None:
         self.path = path
+        self.last = last
         self.seconds = seconds
         self.held = held
         self.stopped_by: int | None = None
@@ -51,7 +55,8 @@ class Checkpoints(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        due = self.stopped_by is not None or time.monotonic() - self._last >= self.seconds
+        late = time.monotonic() - self._last >= self.seconds
+        due = late or self.stopped_by is not None or trainer.global_step == self.last
         if trainer.world_size > 1:
             # All ranks must save at the same step; asking them at every step would cost more than the step.
             if trainer.global_step % 20:

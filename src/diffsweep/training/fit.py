@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from lightning import LightningDataModule
 from lightning.pytorch.loggers import Logger
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from diffsweep.conditioners.conditioned import example_condition, read_condition
 from diffsweep.conditioners.conditioner import prepare
@@ -21,18 +19,19 @@ from diffsweep.diffusion.objective import Objective
 from diffsweep.messages import say
 from diffsweep.ranks import is_first_rank
 from diffsweep.scoring.score import Scoring
-from diffsweep.settings import LoadingSettings, TrainingSettings
+from diffsweep.settings import TrainingSettings
 from diffsweep.sweep.store.lease import LeaseLostError
-from diffsweep.sweep.store.record import CannotWriteError, Fit, atomic, make_folder, provenance, read_metrics
+from diffsweep.sweep.store.record import Fit, atomic, provenance, read_metrics
 from diffsweep.tracking import loggers
-from diffsweep.trainer import Interrupted, make_trainer
-from diffsweep.training.batches import Batches, resident
+from diffsweep.trainer import make_trainer
+from diffsweep.training.batches import Batches
 from diffsweep.training.checkpoint import Checkpoints
 from diffsweep.training.cost import call_flops, parameters
 from diffsweep.training.ema import Averaging
 from diffsweep.training.module import Training
 from diffsweep.training.power_average import KeptAverages
 from diffsweep.training.progress import Progress
+from diffsweep.training.run_training import checked_checkpoint, run_training
 from diffsweep.training.sample_pictures import SamplePictures
 from diffsweep.training.scoring_callbacks import (
     IntermediateEvaluation,
@@ -42,6 +41,7 @@ from diffsweep.training.scoring_callbacks import (
     ValidationCallback,
     WeightsEvaluator,
 )
+from diffsweep.training.training_data import TrainingData
 from diffsweep.training.validation import Validation
 
 OptimizerFactory = Callable[[Iterator[nn.Parameter]], torch.optim.Optimizer]
@@ -59,6 +59,7 @@ class Fitting:
             the training are made likewise.
         validation: Evaluations during the training; None for none.
         pruning: When and by whom the training may be stopped; None for never.
+        latents: What is trained on in place of the stored data: the same examples as the network sees them.
     """
 
     objective: Objective
@@ -67,28 +68,11 @@ class Fitting:
     scoring: Scoring
     validation: Validation | None = None
     pruning: PruningPolicy | None = None
+    latents: Source | None = None
 
 
-class _Data(LightningDataModule):
-    """Puts the data on the device, if they fit there, and starts the batches at the checkpoint's step."""
-
-    def __init__(self, batches: functools.partial[Batches], source: Source, loading: LoadingSettings) -> None:
-        super().__init__()
-        self.batches, self.source, self.loading = batches, source, loading
-
-    def train_dataloader(self) -> Batches:
-        trainer = self.trainer
-        assert trainer is not None
-        device = trainer.strategy.root_device
-        here = resident(self.source, device, self.loading)
-        return self.batches(
-            self.source if here is None else here,
-            start=trainer.global_step,
-            rank=trainer.global_rank,
-            ranks=trainer.world_size,
-            device=device,
-            loading=self.loading if here is None else None,
-        )
+def _as_it_is(x: Tensor) -> Tensor:
+    return x
 
 
 def fit(fitting: Fitting, record: Fit, mirrors: Sequence[Logger] = (), held: Callable[[], bool] = lambda: True) -> None:
@@ -113,17 +97,7 @@ def fit(fitting: Fitting, record: Fit, mirrors: Sequence[Logger] = (), held: Cal
         prepare(model.conditioners.values(), split)
     # Before anything is written: what a condition needs of the data may be known by the data only.
     read_condition(model.conditioners, train.take(torch.arange(min(len(train), 2))))
-    checkpoint = record.checkpoints / "last.ckpt"
-    make_folder(record.checkpoints)
-    if checkpoint.exists():
-        say(f"fit {record.signature}: going on from its checkpoint")
-        try:
-            torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
-        except OSError as error:
-            raise ValueError(f"{checkpoint} cannot be read: {error.strerror or error}") from error
-        except Exception as error:
-            line = " ".join(str(error).split())
-            raise ValueError(f"{checkpoint} is damaged ({line}): move it away to train from the start") from error
+    checkpoint = checked_checkpoint(record)
     batches = functools.partial(
         Batches,
         draw=fitting.objective.draw,
@@ -135,7 +109,7 @@ def fit(fitting: Fitting, record: Fit, mirrors: Sequence[Logger] = (), held: Cal
     module = Training(
         model.denoiser,
         fitting.objective,
-        model.dataset.encode,
+        _as_it_is if fitting.latents is not None else model.dataset.encode,
         fitting.optimizer,
         settings,
         trainer=run_trainer,
@@ -188,25 +162,9 @@ def fit(fitting: Fitting, record: Fit, mirrors: Sequence[Logger] = (), held: Cal
         logger=list(mirrors),
         callbacks=[callback for callback in callbacks if callback is not None],
     )
-    try:
-        trainer.fit(
-            module,
-            datamodule=_Data(batches, train, run_trainer.loading),
-            ckpt_path=str(checkpoint) if checkpoint.exists() else None,
-            weights_only=True,
-        )
-    except Exception as error:
-        # What another process works on now is its to record.
-        if is_first_rank() and not isinstance(error, LeaseLostError):
-            with contextlib.suppress(OSError, CannotWriteError):
-                record.write_status("failed", reason=record.write_error(error))
-        raise
-    if checkpoints.stopped_by is not None:
-        if is_first_rank():
-            step = trainer.global_step
-            record.write_status("waiting", step=step, steps=settings.steps, reason="interrupted")
-            say(f"stopped at step {step} of {settings.steps}, which is saved: the same command goes on from there")
-        raise Interrupted(checkpoints.stopped_by)
+    run_training(
+        trainer, module, TrainingData(batches, fitting.latents or train, run_trainer.loading), record, checkpoints
+    )
     if pruning is not None and pruning.stopped:
         if is_first_rank():
             record.write_status("waiting", step=trainer.global_step, steps=settings.steps, reason="pruned")

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from diffsweep.files import CannotWriteError
 from diffsweep.messages import say
-from diffsweep.sweep.store.record import Fit, Metrics, read_metrics
+from diffsweep.sweep.store.record import Metrics, TrainingRecord, read_metrics
 
 
 @dataclass(frozen=True)
@@ -61,20 +61,20 @@ class Progress(Callback):
     """Records and shows a training; only the first rank does.
 
     Args:
-        fit: Its record.
+        record: Where it is recorded.
         steps: Length of the training.
         batch_size: Images per step.
         every: Steps between lines of metrics.jsonl, >= 1.
         show: Whether to draw a bar when standard error is a terminal.
     """
 
-    def __init__(self, fit: Fit, steps: int, batch_size: int, every: int, *, show: bool = True) -> None:
-        self.fit = fit
+    def __init__(self, record: TrainingRecord, steps: int, batch_size: int, every: int, *, show: bool = True) -> None:
+        self.record = record
         self.steps = steps
         self.batch_size = batch_size
         self.every = every
         self.show = show
-        self.metrics = Metrics(fit.metrics_file)
+        self.metrics = Metrics(record.metrics_file)
         self.seconds = 0.0
         self.loss = math.nan
         self._window: list[Tensor] = []
@@ -110,7 +110,7 @@ class Progress(Callback):
         if not trainer.is_global_zero:
             return
         self.metrics.resume(self._first)
-        for line in read_metrics(self.fit.metrics_file):
+        for line in read_metrics(self.record.metrics_file):
             step, values = line["step"], {key: line[key] for key in line if key != "step" and line[key] is not None}
             for logger in trainer.loggers:
                 logger.log_metrics(values, step=step)
@@ -134,7 +134,8 @@ class Progress(Callback):
             mean = trainer.strategy.reduce(torch.stack([x.to(device) for x in self._window]).mean(), reduce_op="mean")
             self._window.clear()
             numbers = torch.stack([mean, pl_module.gradient_norm.to(mean)])
-            rates = pl_module.optimizers().param_groups[0]["lr"], float(pl_module.lr_schedulers().get_last_lr()[0])
+            schedule = trainer.lr_scheduler_configs[0].scheduler
+            rates = trainer.optimizers[0].param_groups[0]["lr"], float(schedule.get_last_lr()[0])
             self._unread = _Line.of(step, numbers, rates, round(self._speed(step), 1))
             if not self._late or step == self.steps:
                 self._read()
@@ -216,7 +217,7 @@ class Progress(Callback):
     def _tell(self, step: int) -> None:
         speed = self._speed(step)
         try:
-            self.fit.write_status(
+            self.record.write_status(
                 "running",
                 step=step,
                 steps=self.steps,
@@ -227,5 +228,5 @@ class Progress(Callback):
         except (CannotWriteError, OSError) as error:
             # The status only tells people how far it is: without it the training goes on.
             if not self._refused:
-                say(f"fit {self.fit.signature} goes on, though its status cannot be written: {error}")
+                say(f"{self.record.noun} {self.record.signature} goes on, though its status cannot be written: {error}")
             self._refused = True

@@ -43,7 +43,8 @@ _KEPT = 256
 _KEY = re.compile(r"[A-Za-z_][\w-]*(\.[\w-]+)*", re.ASCII)
 
 # Interpolations whose value is a function of the one key that they name (oc.env: of none; pictures, videos, sounds and
-# text_encoder: of where they are; checkpoint: of pretrained; prompts: of prompts). recommended may be round one.
+# text_encoder: of where they are; checkpoint: of pretrained; prompts: of prompts; space, latent_shape and vae: of the
+# dataset and the autoencoder). recommended may be round one.
 _READABLE = re.compile(
     r"(?:\$\{recommended:\w+,)?"
     r"\$\{(?:(\.*)([A-Za-z_]\w*(?:\.\w+)*)"
@@ -51,6 +52,7 @@ _READABLE = re.compile(
     r"|(pictures|videos|sounds|text_encoder):\w+"
     r"|(checkpoint):\w+"
     r"|(prompts):"
+    r"|(space|latent_shape|vae):\w*"
     r"|oc\.env:\w+(?:,[\w./+-]*)?)\}\}?",
     re.ASCII,
 )
@@ -316,6 +318,9 @@ def _mentions(text: str, at: Path = _EVERYWHERE) -> Iterator[Path]:
             yield ("paths", "runs")
         elif match[6]:
             yield ("prompts",)
+        elif match[7]:
+            yield ("dataset",)
+            yield ("autoencoder",)
     if "${" in _READABLE.sub("", text):
         yield _EVERYWHERE
 

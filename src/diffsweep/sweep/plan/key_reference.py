@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _SETTINGS = "diffsweep.settings."
 READERS: Mapping[str, str] = {
     "training": f"{_SETTINGS}TrainingSettings",
+    "autoencoder.training": f"{_SETTINGS}TrainingSettings",
     "weights": "diffsweep.scoring.weights.WeightsChoice",
     "trainer": f"{_SETTINGS}TrainerSettings",
     "trainer.loading": f"{_SETTINGS}LoadingSettings",
@@ -66,7 +67,7 @@ class Setting:
     def meaning(self) -> str:
         """What it is: the docstring's entry of its reader, and the comment if that says more; empty if none does."""
         if self.is_place:
-            return documentation(self.reader)[0] if self.reader else self.comment
+            return (documentation(self.reader)[0] if self.reader else "") or self.comment
         said = self.parameter.meaning if self.parameter is not None else ""
         return said or self.comment
 

@@ -20,6 +20,7 @@ DECIDES: Mapping[str, str] = {
     "sampler": "how it is integrated back, at a cost of `sampler.nfe` network calls",
     "schedule": "alpha and sigma as functions of time",
     "condition": "what the model is told beside the noise level; a list for several",
+    "autoencoder": "the space that a model works in: the data, or latents of an autoencoder",
     "backbone": "the network",
     "dataset": "the data",
     "sampler/spacing": "which noise levels are visited",

@@ -1,11 +1,13 @@
 """The record of a run is a folder of small files, each with one writer, and each whole or absent.
 
+    <runs>/autoencoders/<name>/       config.yaml, status.json, metrics.jsonl, checkpoints/, latents/, pictures.png,
+                                      done.json
     <runs>/fits/<fit>/                config.yaml, status.json, metrics.jsonl, checkpoints/, done.json
     <runs>/fits/<fit>/cells/<cell>/   config.yaml, status.json, result.json, samples.png, requests.json; error.txt on
                                       failure
 
-A fit is finished when its done.json says so, a cell when its result.json says so: those two are written last, by
-one rename. status.json only tells people what goes on; after a kill it may say `running` for ever.
+A fit or autoencoder is finished when its done.json says so, a cell when its result.json says so: those are written
+last, by one rename. status.json only tells people what goes on; after a kill it may say `running` for ever.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from diffsweep.files import CannotWriteError, atomic, make_folder, read_bytes, read_json, write_atomic, write_json
 from diffsweep.former_names import with_current_keys, with_current_targets
@@ -24,18 +26,20 @@ from diffsweep.sweep.store.metrics_log import Metrics, read_metrics
 from diffsweep.sweep.store.process import Process
 from diffsweep.sweep.store.provenance import provenance
 from diffsweep.sweep.store.result import CHOICES, Result, finite_record
-from diffsweep.sweep.store.signature import cell_signature, fit_signature, resolved
+from diffsweep.sweep.store.signature import Signer, resolved
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 __all__ = [
     "CHOICES",
+    "AutoencoderRecord",
     "CannotWriteError",
     "Cell",
     "Fit",
     "Metrics",
     "Run",
+    "TrainingRecord",
     "atomic",
     "make_folder",
     "provenance",
@@ -50,8 +54,12 @@ State = Literal["running", "waiting", "done", "failed"]
 
 @dataclass(frozen=True)
 class Record:
-    """What a fit and a cell have in common: a folder that tells its config, its state, its failure."""
+    """What all stages have in common: a folder that tells its config, its state, its failure.
 
+    `noun` is what messages call it.
+    """
+
+    noun: ClassVar[str]
     folder: Path
 
     @property
@@ -144,8 +152,8 @@ class Record:
 
 
 @dataclass(frozen=True)
-class Fit(Record):
-    """The folder of one training."""
+class TrainingRecord(Record):
+    """The folder of what is trained: the numbers of its steps, its checkpoints, and that it is finished."""
 
     @property
     def metrics_file(self) -> Path:
@@ -174,6 +182,35 @@ class Fit(Record):
     def write_done(self, record: Mapping[str, Any]) -> None:
         """Declare the training finished, with `record` as in `Cell.write_result`; an earlier error.txt goes."""
         _finish(self.done_file, self.error_file, record)
+
+
+@dataclass(frozen=True)
+class AutoencoderRecord(TrainingRecord):
+    """The folder of one autoencoder: its training, pictures, and the latents of the data that it was trained on."""
+
+    noun: ClassVar[str] = "autoencoder"
+
+    @classmethod
+    def named(cls, signature: str | None, runs: str | Path) -> AutoencoderRecord | None:
+        """That of this signature below the folder `runs`; None for None."""
+        return None if signature is None else cls(Path(runs) / "autoencoders" / signature)
+
+    @property
+    def latents(self) -> Path:
+        """The folder of latents."""
+        return self.folder / "latents"
+
+    @property
+    def pictures_file(self) -> Path:
+        """pictures.png: images, their reconstructions, and what the decoder makes of the prior."""
+        return self.folder / "pictures.png"
+
+
+@dataclass(frozen=True)
+class Fit(TrainingRecord):
+    """The folder of one training of a diffusion model."""
+
+    noun: ClassVar[str] = "fit"
 
     def cell(self, signature: str) -> Cell:
         """The cell of this training with that signature, whether it exists or not."""
@@ -205,6 +242,8 @@ class Signatures(Protocol):
 @dataclass(frozen=True)
 class Cell(Record):
     """The folder of one training as seen by one sampler and one evaluation."""
+
+    noun: ClassVar[str] = "cell"
 
     @classmethod
     def of(cls, named: Signatures, runs: str | Path) -> Cell:
@@ -252,11 +291,15 @@ class Cell(Record):
 
 @dataclass(frozen=True)
 class Run:
-    """Where one composed config has its record, and which options it was composed of."""
+    """Where one composed config has its record, and which options it was composed of.
+
+    `autoencoder` is that in whose latents its model works; None if it works on the data.
+    """
 
     fit: Fit
     cell: Cell
     choices: Mapping[str, str] = field(default_factory=dict)
+    autoencoder: AutoencoderRecord | None = None
 
     @classmethod
     def of(
@@ -276,8 +319,10 @@ class Run:
             runs = paths.get("runs") if isinstance(paths, Mapping) else None
         if runs is None:
             raise ValueError("no folder for runs: set paths.runs=...")
-        fit = Fit(Path(runs) / "fits" / fit_signature(plain))
-        return cls(fit, fit.cell(cell_signature(plain)), dict(choices or {}))
+        signer = Signer()
+        (fit_name, cell_name), autoencoder = signer.sign(plain), signer.sign_autoencoder(plain)
+        fit = Fit(Path(runs) / "fits" / fit_name)
+        return cls(fit, fit.cell(cell_name), dict(choices or {}), AutoencoderRecord.named(autoencoder, runs))
 
 
 def _finish(path: Path, error_file: Path, record: Mapping[str, Any]) -> None:

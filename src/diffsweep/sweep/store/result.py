@@ -4,6 +4,7 @@ result.json is one flat JSON object. A measured number NAME takes the key NAME a
 
     NAME_low, NAME_high   ends of its 95 % interval
     NAME_floor            the same number of real samples, which a perfect model would have
+    NAME_reconstruction   the same number of those samples after an autoencoder, which perfect latents would have
     NAME_by               what measured it, with its settings: numbers of other settings cannot be compared
     NAME_jackknife        the number without each block of samples, as text, with nine digits
     NAME_examples         how many held-out examples it is the mean of, where it is measured of the model itself
@@ -35,7 +36,7 @@ Value: TypeAlias = str | int | float | bool | None
 # records no direction, so this table decides for all results.
 _LARGER = ("precision", "recall", "density", "coverage", "accuracy", "agreement", "score", "inception_score")
 
-_JACKKNIFE, _REASON = "_jackknife", "_reason"
+_JACKKNIFE, _REASON, _RECONSTRUCTION = "_jackknife", "_reason", "_reconstruction"
 
 
 def is_jackknife(key: str) -> bool:
@@ -82,6 +83,8 @@ class Measure:
         jackknife: the number without each block of samples; empty if unknown.
         reason: why there is no value; None if there is one.
         examples: how many held-out examples it is the mean of, if it was measured of the model itself.
+        reconstruction: the number that the samples of `floor` have after the autoencoder of a latent model; None if the
+            model is none.
     """
 
     name: str
@@ -93,6 +96,7 @@ class Measure:
     jackknife: tuple[float, ...] = ()
     reason: str | None = None
     examples: int | None = None
+    reconstruction: float | None = None
 
     @property
     def half(self) -> float | None:
@@ -117,6 +121,7 @@ class Measure:
             f"{name}_low": self.low,
             f"{name}_high": self.high,
             f"{name}_floor": self.floor,
+            name + _RECONSTRUCTION: self.reconstruction,
             f"{name}_by": self.by or None,
             name + _JACKKNIFE: " ".join(f"{value:.9g}" for value in self.jackknife) or None,
             f"{name}_examples": self.examples,
@@ -137,6 +142,7 @@ class Measure:
             _numbers(record.get(name + _JACKKNIFE)),
             None if reason is None else str(reason),
             examples if isinstance(examples, int) else None,
+            _number(record.get(name + _RECONSTRUCTION)),
         )
 
 
@@ -237,6 +243,8 @@ class TrainingSummary:
         kept_step: whose weights are used; None likewise.
         seconds: that it took; 0 if it was elsewhere.
         imported_from: where the model was found, if it was trained elsewhere.
+        autoencoder: signature of the autoencoder in whose latents it works; None if it works on the data.
+        autoencoder_seconds: that its training and its latents took.
     """
 
     seed: int | None
@@ -246,6 +254,8 @@ class TrainingSummary:
     kept_step: int | None
     seconds: float
     imported_from: str | None = None
+    autoencoder: str | None = None
+    autoencoder_seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -341,6 +351,8 @@ class Result:
         fit_kept_step: training step whose weights are used.
         fit_seconds: of the training.
         imported_from: where its model was found; None if it was trained here.
+        autoencoder: signature of the autoencoder in whose latents its model works; None if it works on the data.
+        autoencoder_seconds: that the autoencoder took, which all fits with it share.
         sample_seconds: of sampling.
         evaluate_seconds: of the evaluation.
         git_commit: of this package.
@@ -379,6 +391,8 @@ class Result:
     fit_kept_step = _Number("fit_kept_step")
     fit_seconds = _Number("fit_seconds")
     imported_from = _Text("imported_from")
+    autoencoder = _Text("autoencoder")
+    autoencoder_seconds = _Number("autoencoder_seconds")
     sample_seconds = _Number("sample_seconds")
     evaluate_seconds = _Number("evaluate_seconds")
     git_commit = _Text("git_commit")
@@ -464,6 +478,11 @@ class Result:
                 "fit_kept_step": training and training.kept_step,
                 "fit_seconds": training and training.seconds,
                 **({"imported_from": training.imported_from} if training and training.imported_from else {}),
+                **(
+                    {"autoencoder": training.autoencoder, "autoencoder_seconds": training.autoencoder_seconds}
+                    if training and training.autoencoder
+                    else {}
+                ),
                 "sample_seconds": sampling and sampling.seconds,
                 "evaluate_seconds": evaluate_seconds,
                 "extract_seconds": extract_seconds,
@@ -553,7 +572,7 @@ class Result:
 
 # What marks a key as that of a number that was measured.
 _MARKS = ("_low", "_floor", "_by")
-_ALL_MARKS = (*_MARKS, "_high", _JACKKNIFE, _REASON, "_examples")
+_ALL_MARKS = (*_MARKS, "_high", _JACKKNIFE, _REASON, _RECONSTRUCTION, "_examples")
 
 
 def _strength(sampling: SamplingSummary | None) -> dict[str, Value]:

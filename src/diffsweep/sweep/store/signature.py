@@ -30,8 +30,12 @@ NEUTRAL: tuple[str, ...] = (
     "resources",
     "paths",
     "logger",
+    "stage",
     # Known by the content of its weights, in diffuser.weights.
     "pretrained",
+    # Likewise, in autoencoder.network.weights.
+    "autoencoder.network.folder",
+    "autoencoder.batch_size",
     # Known by its content, in evaluation.prompts.
     "prompts",
     "dataset.root",
@@ -80,6 +84,7 @@ NEUTRAL_AT: Mapping[str, object] = {
     "training.snapshots": 16,
     "training.keep": [],
     "condition": {},
+    "autoencoder": {},
     "backbone.cross_attention": False,
     "weights.ema": None,
     "weights.step": None,
@@ -92,6 +97,9 @@ NEUTRAL_AT: Mapping[str, object] = {
 
 # What is done with finished weights: it can change a cell, never a fit.
 INFERENCE: tuple[str, ...] = ("sampler", "guidance", "evaluation", "weights")
+
+# What shapes an autoencoder and the latents of a dataset.
+AUTOENCODER: tuple[str, ...] = ("autoencoder", "dataset", "trainer")
 
 # Stands for a key of whatever value.
 _ANY = object()
@@ -114,6 +122,15 @@ def fit_signature(cfg: Mapping[str, Any] | DictConfig) -> str:
 def cell_signature(cfg: Mapping[str, Any] | DictConfig) -> str:
     """Name of the evaluated run that `cfg` asks for: 12 lower-case hex characters; errors as `fit_signature`."""
     return Signer().sign(cfg)[1]
+
+
+def autoencoder_signature(cfg: Mapping[str, Any] | DictConfig) -> str | None:
+    """Name of the autoencoder in whose latents `cfg` works: 12 lower-case hex characters; None if in none.
+
+    Equal for two configs exactly if they agree on every key below `AUTOENCODER` that is not in `NEUTRAL`; errors as
+    `fit_signature`.
+    """
+    return Signer().sign_autoencoder(cfg)
 
 
 class Signer:
@@ -141,6 +158,15 @@ class Signer:
                 if text is not None:
                     parts.append(f"{json.dumps(key)}:{text}")
         return _digest(fit), _digest(cell)
+
+    def sign_autoencoder(self, cfg: Mapping[str, Any] | DictConfig) -> str | None:
+        """`autoencoder_signature` of `cfg`; errors as its."""
+        plain = resolved(cfg)
+        if not plain.get("autoencoder"):
+            return None
+        # As of a cell: nothing of these keys is left to inference.
+        texts = {key: self._texts(key, plain[key])[1] for key in AUTOENCODER if key in plain}
+        return _digest(f"{json.dumps(key)}:{text}" for key, text in sorted(texts.items()) if text is not None)
 
     def _with_signed_keys(self, plain: dict[str, Any]) -> dict[str, Any]:
         # A key that is not there is another thing than null.
