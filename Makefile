@@ -7,12 +7,13 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
 COMPILE := $(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint packages clean
+.PHONY: help demo test lint docs packages clean
 
 help:
 	@echo 'make demo    environment in $(VENV), install, then the main job: python train.py (2 minutes after installing)'
 	@echo 'make test    everything the tests need, then lint and the whole test suite'
 	@echo 'make lint    ruff and pyright only'
+	@echo 'make docs    the pages of docs/ as a site, in site/'
 	@echo 'make clean   remove $(VENV) and caches; runs/ and data/ stay'
 
 demo: $(VENV)/.installed
@@ -27,6 +28,13 @@ lint: $(VENV)/.installed-test
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/pyright --pythonpath $(BIN)/python
+
+docs: $(VENV)/.installed-docs
+	$(BIN)/mkdocs build --strict
+
+$(VENV)/.installed-docs: pyproject.toml | $(VENV)/.installed
+	$(PIP) install --editable '.[docs]'
+	@touch $@
 
 # torch and torchvision come from one resolution: builds that do not match each other fail only when imported.
 $(VENV)/.installed: pyproject.toml | $(BIN)/python
@@ -52,5 +60,5 @@ packages:
 	@.ci/packages
 
 clean:
-	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) site build dist src/*.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import json
 import re
@@ -21,6 +22,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import instantiate
 
 from collections_made import as_folder, as_zip
+from diffsweep import commands
 from diffsweep.diffusion import CLEAN, GaussianMixture
 from diffsweep.diffusion.schedules import Cosine
 from diffsweep.runs.build import Components
@@ -124,9 +126,43 @@ def test_every_command_composes_and_builds(line: str, own_pictures: Path, monkey
         Components.of(config([*overrides, *on_cpu]))
 
 
+def test_the_readme_can_be_read_at_once() -> None:
+    lines = TEXTS["README.md"].splitlines()
+    assert len(lines) <= 150
+    (picture,) = [number for number, line in enumerate(lines) if line.startswith("![")]
+    assert picture < 15
+
+
+def tool_lines() -> list[str]:
+    """The lines of code blocks that are commands of `diffsweep`."""
+    code = "\n".join([*blocks("sh"), *re.findall(r"^ {4}.*$", README, re.MULTILINE)])
+    return sorted(set(re.findall(r"^ *(diffsweep [a-z].*)$", code, re.MULTILINE)))
+
+
+@pytest.mark.parametrize("line", tool_lines())
+def test_every_command_of_diffsweep_has_the_arguments_that_are_written(
+    line: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = shlex.split(line, comments=True)[1:]
+    if words[0] == "train":
+        assert cells(line.replace("diffsweep", "python", 1))
+        return
+    done: list[str] = []
+
+    def run(options: Any) -> int:
+        """Does nothing."""
+        done.append(words[0])
+        return 0
+
+    assert words[0] in commands.COMMANDS
+    monkeypatch.setattr(importlib.import_module(f"diffsweep.commands.{words[0].replace('-', '_')}"), "run", run)
+    assert commands.main(words) == 0
+    assert done == [words[0]]
+
+
 def test_commands_are_found_and_swept_as_hydra_sweeps_them() -> None:
     assert len(command_lines()) >= 8
-    assert make_targets() == ["demo", "test"]
+    assert make_targets() == ["demo", "docs", "test"]
     sweep = cells("python train.py sampler=ddim,heun schedule=cosine,linear -m  # a comment")
     assert sweep == [[f"sampler={a}", f"schedule={b}"] for a in ("ddim", "heun") for b in ("cosine", "linear")]
     with pytest.raises(AssertionError, match="-m is missing"):
