@@ -108,6 +108,7 @@ UNAVAILABLE = {
     "extractor=torchvision",
     "guidance=autoguidance",
     "metric=likelihood",
+    "metric=retrieval",
     "metric=spatial",
 }
 

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -15,7 +15,7 @@ from diffsweep.autoencoders.latent_dataset import LatentDataset
 from diffsweep.conditioners import Label
 from diffsweep.conditioners.conditioned import example_condition
 from diffsweep.data.examples import Dataset, Examples
-from diffsweep.data.modality import Modality
+from diffsweep.data.modality import POINTS, Modality
 from diffsweep.diffusion import Denoiser, Sampler, Schedule
 from diffsweep.diffusion.guidance import Guidance
 from diffsweep.diffusion.objective import Objective
@@ -38,6 +38,7 @@ from diffsweep.runs.optimizer import make_optimizer, settings_line, tried_optimi
 from diffsweep.runs.pretrained import find
 from diffsweep.scoring.model_metrics import ModelMetric
 from diffsweep.scoring.requests import Requests
+from diffsweep.scoring.retrieval import TextMetric
 from diffsweep.scoring.sampling import Model, Sampling
 from diffsweep.scoring.score import Scoring
 from diffsweep.settings import EvaluationSettings, LoadingSettings, SampleChoice, TrainerSettings, TrainingSettings
@@ -102,7 +103,7 @@ class Components:
         guidance = make_guidance(cfg, model, sampler)
         optimizer = _make_optimizer(cfg, denoiser, training, fused=trainer.fused)
         make_trainer(trainer, Path(), logger=False)
-        evaluation, model_metrics = make_measures(cfg, dataset)
+        evaluation, model_metrics, text_metrics = make_measures(cfg, dataset)
         _check_extractor(evaluation.extractor, dataset)
         for metric in model_metrics:
             metric.check(dataset, diffuser, denoiser)
@@ -113,7 +114,7 @@ class Components:
             best = validation is not None and validation.keep == "best" and not imported
             kept = (None, ()) if imported else (training.averages, training.keep)
             weights.check(*kept, training.steps, best=best)
-        scoring = Scoring(model, sampler, guidance, evaluation, model_metrics, settings, trainer, weights)
+        scoring = Scoring(model, sampler, guidance, evaluation, model_metrics, text_metrics, settings, trainer, weights)
         stage = None
         if isinstance(dataset, LatentDataset):
             stage = AutoencoderStage(
@@ -175,11 +176,19 @@ class Data(Protocol):
 
 def make_evaluation(cfg: DictConfig, data: Data) -> Evaluation:
     """What the config measures of samples; errors as `make_measures`."""
-    return make_measures(cfg, data)[0]
+    return make_measures(cfg, data).evaluation
 
 
-def make_measures(cfg: DictConfig, data: Data) -> tuple[Evaluation, list[ModelMetric]]:
-    """What the config measures of samples of such data, and of the model itself.
+class Measures(NamedTuple):
+    """What a config measures: of samples, of the model itself, of samples and the texts that they were asked for."""
+
+    evaluation: Evaluation
+    of_model: list[ModelMetric]
+    of_texts: list[TextMetric]
+
+
+def make_measures(cfg: DictConfig, data: Data) -> Measures:
+    """What the config measures of samples of such data, of the model itself, and of samples beside their texts.
 
     Raises:
         ValueError: for values that make no extractor or no metric, or metrics that do not go with the extractor.
@@ -187,19 +196,22 @@ def make_measures(cfg: DictConfig, data: Data) -> tuple[Evaluation, list[ModelMe
     given: Extractor | ByKind = make(cfg, "evaluation.extractor")
     extractor = _extractor(given, cfg, data)
     entries = cfg.evaluation.get("metrics") or {}
-    metrics: list[Metric | ModelMetric] = [
+    metrics: list[Metric | ModelMetric | TextMetric] = [
         make(cfg, f"evaluation.metrics.{name}") for name, entry in entries.items() if entry
     ]
-    of_samples = [metric for metric in metrics if not isinstance(metric, ModelMetric)]
+    of_model = [metric for metric in metrics if isinstance(metric, ModelMetric)]
+    of_texts = [metric for metric in metrics if isinstance(metric, TextMetric)]
+    of_samples = [metric for metric in metrics if not isinstance(metric, (ModelMetric, TextMetric))]
     if isinstance(given, ByKind) and not of_samples:
         of_samples = list(given.metrics(data.modality.name))
     if metrics and not of_samples:
+        what, first = "of the model" if of_model else "beside others", next(iter(entries))
         raise ValueError(
-            f"{metrics[0].short} is measured of the model, and cells are ranked by their samples: choose a metric of "
-            "samples too, as metric=[wasserstein,likelihood]"
+            f"{metrics[0].short} is measured {what}, and cells are ranked by their samples: choose a metric of "
+            f"samples too, as metric=[{'wasserstein' if data.modality == POINTS else 'frechet'},{first}]"
         )
     _check_samples(extractor, of_samples, cfg.evaluation.samples)
-    return Evaluation(extractor, of_samples), [metric for metric in metrics if isinstance(metric, ModelMetric)]
+    return Measures(Evaluation(extractor, of_samples), of_model, of_texts)
 
 
 def _check_samples(extractor: Extractor, metrics: Sequence[Metric], samples: object) -> None:

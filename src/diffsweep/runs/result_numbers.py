@@ -51,8 +51,8 @@ def number_keys(cfg: DictConfig) -> set[str]:
 
     The metrics are asked, with random features. Raises ValueError for a config that measures nothing sensible.
     """
-    evaluation, model_metrics = make_measures(cfg, make(cfg, "dataset"))
-    names = _names(evaluation) | {metric.short for metric in model_metrics}
+    evaluation, model_metrics, text_metrics = make_measures(cfg, make(cfg, "dataset"))
+    names = _names(evaluation) | {metric.short for metric in (*model_metrics, *text_metrics)}
     return {*_ALWAYS, *names, *(f"{name}_{end}" for name in names for end in ("low", "high"))}
 
 

@@ -73,6 +73,11 @@ class Requests:
     def _texts(self) -> dict[str, ReadsTexts]:
         return {name: one for name, one in self.conditioners.items() if isinstance(one, ReadsTexts)}
 
+    @property
+    def reader(self) -> ReadsTexts | None:
+        """What is told the texts; None where nothing is."""
+        return next(iter(self._texts.values()), None)
+
     @cached_property
     def _held_out(self) -> Source:
         held_out = self.dataset.load("test")
@@ -151,7 +156,7 @@ class Requests:
 
     def texts(self, numbers: Tensor) -> list[str] | None:
         """The texts that samples are asked for, "" where there is none; None where nothing is told a text."""
-        reader = next(iter(self._texts.values()), None)
+        reader = self.reader
         if reader is None:
             return None
         if self.choice.prompts:

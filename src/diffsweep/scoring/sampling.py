@@ -36,6 +36,7 @@ from diffsweep.random_streams import generator
 from diffsweep.scoring.agreement import agreement_names, agreements
 from diffsweep.scoring.editing import Editing
 from diffsweep.scoring.requests import Requests
+from diffsweep.scoring.retrieval import TextScore
 from diffsweep.scoring.saturation import saturated_values
 from diffsweep.settings import TrainerSettings
 from diffsweep.trainer import Interrupted
@@ -135,6 +136,7 @@ class Sampling(LightningModule):
         self.rows = 0
         asked = {name: _LOOKED_AT[name](model.dataset) for name in guidance.reads if name not in model.conditioners}
         self.editing = Editing()
+        self.text_scores: dict[str, TextScore] = {}
         self.requests = Requests({**model.conditioners, **asked}, model.dataset)
         self.denoiser = model.denoiser
         if trainer is not None and isinstance(trainer.compile, str):
@@ -182,6 +184,9 @@ class Sampling(LightningModule):
         outputs = self.extraction.extractor(samples)
         wanted = {name: outputs[name].cpu() for name in {"features", *self.extraction.outputs}}
         asked = agreements(self.model.conditioners, self.requests(batch), samples)
+        texts = self.requests.texts(batch) if self.text_scores else None
+        if texts is not None:
+            asked |= {name: one.score(samples, batch, texts)[:, None] for name, one in self.text_scores.items()}
         wanted |= {name: values.cpu() for name, values in asked.items()}
         self.extract_seconds += self._now() - started
         if self.model.dataset.modality.picture is not None:
@@ -348,7 +353,7 @@ def draw(
     features = None
     if sampling.extraction is not None:
         outputs = (batch.outputs for batch in batches)
-        names = [*sampling.extraction.outputs, *agreement_names(sampling.model.conditioners)]
+        names = [*sampling.extraction.outputs, *agreement_names(sampling.model.conditioners), *sampling.text_scores]
         features = Features.collect(outputs, sampling.known_labels(n), names)
         features = features if bool(finite.all()) else features.take(finite)
     return SampleSet(

@@ -18,6 +18,7 @@ from diffsweep.scoring.agreement import measure_agreement
 from diffsweep.scoring.guidance_strength import guidance_strength
 from diffsweep.scoring.measure import measure
 from diffsweep.scoring.model_metrics import ModelMetric, measure_model
+from diffsweep.scoring.retrieval import TextMetric, measure_texts
 from diffsweep.scoring.sample_files import GRID, write_samples
 from diffsweep.scoring.sampling import FeatureExtraction, Model, Sampling, draw
 from diffsweep.scoring.weights import WeightsChoice, load_weights
@@ -38,6 +39,7 @@ class Scoring:
         guidance: Where the denoiser is made to aim.
         evaluation: What is measured of samples.
         model_metrics: What is measured of the model itself.
+        text_metrics: What is measured of samples and the texts that they were asked for.
         settings: Which samples are drawn.
         trainer: Where they are drawn.
         weights: Which weights of the training are used.
@@ -48,6 +50,7 @@ class Scoring:
     guidance: Guidance
     evaluation: Evaluation
     model_metrics: Sequence[ModelMetric]
+    text_metrics: Sequence[TextMetric]
     settings: EvaluationSettings
     trainer: TrainerSettings
     weights: WeightsChoice = field(default_factory=WeightsChoice)
@@ -86,6 +89,11 @@ def score(
     extraction = FeatureExtraction(evaluation.extractor, evaluation.outputs, GRID)
     sampling = Sampling(model, scoring.sampler, settings.seed, scoring.guidance, extraction, scoring.trainer)
     sampling.requests = dataclasses.replace(sampling.requests, choice=SampleChoice(prompts=settings.prompts or ()))
+    sampling.text_scores = {
+        metric.short: metric.ready(sampling.requests, settings.cache)
+        for metric in scoring.text_metrics
+        if metric.absence(sampling.requests) is None
+    }
     trainer = functools.partial(make_trainer, scoring.trainer, cell.folder, logger=False)
     show = scoring.trainer.progress and is_first_rank()
     drawn = draw(sampling, trainer, settings.samples, settings.batch_size, show=show)
@@ -117,6 +125,7 @@ def score(
         device=drawn.device,
     )
     of_model += measure_agreement(model.conditioners, drawn.features)
+    of_model += measure_texts(scoring.text_metrics, sampling.text_scores, sampling.requests, drawn.features)
     strength = guidance_strength(sampling, scoring.guidance, scoring.trainer, drawn.samples)
     evaluate_seconds = drawn.extract_seconds + time.monotonic() - started
     write_samples(model.dataset.modality, drawn.samples, cell.samples_file)

@@ -34,7 +34,17 @@ Value: TypeAlias = str | int | float | bool | None
 
 # First words of the names of numbers that are better when larger; all others are distances and errors. result.json
 # records no direction, so this table decides for all results.
-_LARGER = ("precision", "recall", "density", "coverage", "accuracy", "agreement", "score", "inception_score")
+_LARGER = (
+    "precision",
+    "recall",
+    "density",
+    "coverage",
+    "accuracy",
+    "agreement",
+    "retrieval",
+    "score",
+    "inception_score",
+)
 
 _JACKKNIFE, _REASON, _RECONSTRUCTION = "_jackknife", "_reason", "_reconstruction"
 
