@@ -80,7 +80,7 @@ def fit(x: Tensor, texts: Sequence[str], steps: int) -> PictureTextEncoder:
             batch = torch.randint(len(x), (min(BATCH, len(x)),), generator=stream)
             pictures = network.pictures(_shifted(x[batch].float(), stream))
             same = numbers[batch, None] == numbers[batch]
-            scores = network.sharpness.exp() * pictures @ network.texts([texts[i] for i in batch.tolist()]).T
+            scores = network.sharpness.exp() * pictures @ network.texts([texts[int(i)] for i in batch.tolist()]).T
             scores = scores.masked_fill(same & ~torch.eye(len(batch), dtype=torch.bool), -torch.inf)
             right = torch.arange(len(batch))
             loss = (F.cross_entropy(scores, right) + F.cross_entropy(scores.T, right)) / 2
