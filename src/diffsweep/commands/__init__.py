@@ -40,12 +40,17 @@ COMMANDS = {
     "sample": "new images of a finished run: another sampler, guidance, nfe or seed",
     "wandb-sync": "W&B runs of a sweep, fit, cell or of everything, from our own files",
     "gc": "what could be freed; frees it with --yes",
+    "completion": "what completes words in bash, zsh or fish: commands, options, keys, sweeps, cells",
 }
 
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run the command that `words` (default: those of the command line) name, and return the exit code."""
     mistakes.refuse_lost_working_folder()
+    if words is None and "_ARGCOMPLETE" in os.environ:
+        from diffsweep.commands import completion
+
+        completion.answer(command_parser)
     words = sys.argv[1:] if words is None else list(words)
     # Argparse takes the first word for the command.
     words = sorted(with_joined_folders(words), key=lambda word: word.startswith("--config-dir="))
@@ -53,20 +58,7 @@ def main(words: Sequence[str] | None = None) -> int:
         from diffsweep.commands import train
 
         return train.run(words[1:])
-    parser = argparse.ArgumentParser(
-        prog="diffsweep",
-        description="Which choice is better? Train each model once, evaluate it with every sampler.",
-    )
-    parser.add_argument("--version", action="version", version=f"%(prog)s {metadata.version('diffsweep')}")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for name, summary in COMMANDS.items():
-        added = commands.add_parser(name, help=summary, formatter_class=argparse.RawDescriptionHelpFormatter)
-        if words[:1] == [name]:
-            command = importlib.import_module(f"diffsweep.commands.{name.replace('-', '_')}")
-            added.description = inspect.getdoc(command.run)
-            added.add_argument("--runs", metavar="DIR", default="runs", help="folder of the runs (default: runs)")
-            command.arguments(added)
-            added.set_defaults(run=command.run)
+    parser = command_parser(words)
     options, rest = parser.parse_known_args(words)
     # argparse takes positional words from one place only; people write them between options as well.
     if "filters" in options and not any(word.startswith("-") for word in rest):
@@ -88,3 +80,22 @@ def main(words: Sequence[str] | None = None) -> int:
         return 130
     except Exception as error:
         return mistakes.report(error, "diffsweep: ")
+
+
+def command_parser(words: Sequence[str]) -> argparse.ArgumentParser:
+    """The parser of all commands, with the arguments of the one that `words` begin with."""
+    parser = argparse.ArgumentParser(
+        prog="diffsweep",
+        description="Which choice is better? Train each model once, evaluate it with every sampler.",
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {metadata.version('diffsweep')}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for name, summary in COMMANDS.items():
+        added = commands.add_parser(name, help=summary, formatter_class=argparse.RawDescriptionHelpFormatter)
+        if words[:1] == [name] and name != "train":
+            command = importlib.import_module(f"diffsweep.commands.{name.replace('-', '_')}")
+            added.description = inspect.getdoc(command.run)
+            added.add_argument("--runs", metavar="DIR", default="runs", help="folder of the runs (default: runs)")
+            command.arguments(added)
+            added.set_defaults(run=command.run)
+    return parser
