@@ -112,12 +112,19 @@ def killed_in_the_middle(cfg: Any, run: Run) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["training/decay=one_cycle", "training.decay.pct_start=2"], "training.decay: OneCycleLR cannot be made"),
-        (["training/decay=exponential", "training.decay.gamma=-1"], "training.decay=-1.0 is the rate at step 1"),
-        (["training/decay=restarts", "training.decay.T_0=0"], "training.decay: CosineAnnealingWarmRestarts cannot be"),
+        (["training/decay=one_cycle", "training.decay.pct_start=2"], "training.decay: OneCycleLR(max_lr=1.0, "),
+        (
+            ["training/decay=exponential", "training.decay.gamma=-1"],
+            "gives the rate -1 at step 1",
+        ),
+        (["training/decay=restarts", "training.decay.T_0=0"], "training.decay: CosineAnnealingWarmRestarts(T_0=0, "),
+        (["training/decay=one_cycle", "training.decay.max_lr=-1"], "max_lr=-1"),
+        (["training/decay=one_cycle", "training.decay.div_factor=0"], "div_factor=0"),
+        (["training/decay=steps", "training.decay.gamma=x"], "training.decay.gamma=x must be a finite number"),
+        (["training/decay=steps", "training.decay.gamma=true"], "training.decay.gamma=true must be a finite number"),
         (["training/decay=inverse_sqrt", "training.decay.lr_lambda.constant=0"], "lr_lambda.constant=0 must be a"),
         (["training.decay=fast"], "training.decay=fast is unknown: must be constant, linear or cosine"),
-        (["training/decay=one_cycle", "training.decay.total_steps=9"], "training.decay: Tried to step 10 times"),
+        (["training/decay=one_cycle", "training.decay.total_steps=9"], "Tried to step 10 times"),
         (["training.weight_decay=some"], "training.weight_decay=some must be all or matrices"),
         (["training.weight_decay=matrices", "optimizer=muon"], "decays weights, and Muon has no weight_decay: choose"),
         (["training.weight_decay=matrices", "optimizer=adam"], "decays weights, and Adam has weight_decay=0: choose"),

@@ -574,6 +574,42 @@ def test_axes_are_brushed_and_moved_with_a_mouse(browser: Any, tmp_path: Path) -
 
 
 @pytest.mark.slow
+def test_one_picture_slides_over_that_of_another_cell(browser: Any, tmp_path: Path) -> None:
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.common.keys import Keys
+
+    results = made(tmp_path, 6)
+    write(comparison("slide", tmp_path, results), tmp_path / "slide.html")
+    browser.set_window_size(1280, 1000)
+    browser.get((tmp_path / "slide.html").as_uri())
+    wait(browser, "document.querySelectorAll('.strips img').length > 2")
+    names = "[...document.querySelectorAll('#large figcaption')].map((one) => one.textContent.split('.')[0])"
+    browser.execute_script("document.querySelectorAll('.strips img')[2].click()")
+    wait(browser, names, ["3", "1"])
+    # Beside another than the best.
+    browser.find_elements(By.CSS_SELECTOR, "#beside option")[1].click()
+    wait(browser, names, ["3", "2"])
+    assert not browser.find_element(By.ID, "slide").is_displayed()
+    browser.find_element(By.ID, "sliding").click()
+    wait(browser, "document.querySelectorAll('#large .over canvas').length", 2)
+    slider = browser.find_element(By.ID, "slide")
+    clip = "document.querySelector('#large .over').lastChild.style.clipPath"
+    wait(browser, clip, "inset(0px 0px 0px 50%)")
+    box = "document.querySelector('#large .over').{}.getBoundingClientRect().toJSON()"
+    boxes = [browser.execute_script(f"return {box.format(child)}") for child in ("firstChild", "lastChild")]
+    assert boxes[0] == boxes[1]
+    slider.send_keys(Keys.ARROW_RIGHT)
+    wait(browser, clip, "inset(0px 0px 0px 51%)")
+    wait(browser, names, ["3", "2"])
+    slider.send_keys(Keys.HOME)
+    wait(browser, clip, "inset(0px 0px 0px 0%)")
+    # Arrows elsewhere go to other cells, and the choice stays.
+    browser.find_element(By.CSS_SELECTOR, "#light form button").send_keys(Keys.ARROW_DOWN)
+    wait(browser, names, ["4", "2"])
+    assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [420, 1280])
 def test_titles_of_columns_break_between_words_only(browser: Any, tmp_path: Path, width: int) -> None:
     results = made(tmp_path, 12)

@@ -77,6 +77,26 @@ def test_each_objective_has_its_importance(tmp_path: Path) -> None:
     assert found is not None
     assert found["objectives"] == [{"name": "fd_digits", "larger": False}, {"name": "nfe", "larger": True}]
     assert len(found["importance"]) == 2
+    values = {trial["number"]: trial["values"] for trial in found["trials"]}
+    # Here the one objective is the other with its sign turned, and both ask for less of it: a lone trial is best.
+    best = [trial["number"] for trial in found["trials"] if trial["in_front"]]
+    assert best == sorted(
+        one
+        for one, (a, b) in values.items()
+        if not any(c <= a and d >= b and (c, d) != (a, b) for c, d in values.values())
+    )
+
+
+def test_the_front_of_objectives_that_disagree_is_all_that_no_trial_beats(tmp_path: Path) -> None:
+    objectives = Objectives(("fd_digits", "nfe"), ("minimize", "minimize"))
+    found = search_data(searched(tmp_path / "sweeps" / "s", tmp_path, objectives=objectives).folder)
+    assert found is not None
+    # What the one gains the other loses: no trial beats another.
+    assert all(trial["in_front"] for trial in found["trials"])
+    alone = search_data(searched(tmp_path / "sweeps" / "alone", tmp_path).folder)
+    assert alone is not None
+    (best,) = [trial for trial in alone["trials"] if trial["in_front"]]
+    assert best["values"] == min(trial["values"] for trial in alone["trials"])
 
 
 def test_a_search_that_has_just_begun_says_nothing_of_importance(tmp_path: Path) -> None:
@@ -99,6 +119,7 @@ def test_a_reader_sees_history_importance_and_slices(browser: Any, tmp_path: Pat
     results = [Result.parse(one) for one in made(tmp_path, 6, pictures=False)]
     objectives = Objectives(("fd_digits", "nfe"), ("minimize", "maximize"))
     found = search_data(searched(tmp_path / "sweeps" / "s", tmp_path, objectives=objectives).folder)
+    assert found is not None
     about = Comparison("search", tmp_path, results, search=found)
     page.write(about, tmp_path / "report.html")
     browser.get(f"file://{tmp_path}/report.html")
@@ -113,6 +134,11 @@ def test_a_reader_sees_history_importance_and_slices(browser: Any, tmp_path: Pat
     browser.execute_script("find('objective').value = 'nfe'; find('objective').dispatchEvent(new Event('change'))")
     best = browser.execute_script("return find('history').data[1].y")
     assert best == sorted(best)
+    assert browser.execute_script("return find('front').data[0].x.length") == 24
+    assert browser.execute_script("return find('front').data.map((trace) => trace.name)") == ["trial", "Pareto front"]
+    front = [trial["values"][::-1] for trial in found["trials"] if trial["in_front"]]
+    drawn = browser.execute_script("const front = find('front').data[1]; return front.x.map((x, i) => [x, front.y[i]])")
+    assert sorted(drawn) == sorted(front)
     assert not browser.execute_script("return document.querySelector('#search b')")
     page.write(replace(about, search=None), tmp_path / "grid.html")
     browser.get(f"file://{tmp_path}/grid.html")

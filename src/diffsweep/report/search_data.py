@@ -34,6 +34,8 @@ def search_data(folder: Path) -> dict[str, Any] | None:
     if not complete:
         return None
     names = search.objectives.named(str(complete[0].user_attrs.get("metric", "value")))
+    # Of one objective there is a best trial, of several a front.
+    front = {trial.number for trial in study.study.best_trials}
     counts = {state: len(study.trials(state)) for state in TrialState}
     return {
         "objectives": [
@@ -47,6 +49,7 @@ def search_data(folder: Path) -> dict[str, Any] | None:
                 "values": list(trial.values),
                 "params": {key: _plain(value) for key, value in trial.params.items()},
                 "cell": trial.user_attrs.get("cell"),
+                "in_front": trial.number in front,
             }
             for trial in complete
         ],

@@ -7,14 +7,15 @@ goes on from a checkpoint needs the number of its step only.
 
 from __future__ import annotations
 
+import inspect
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch.optim.lr_scheduler import LRScheduler
 
-from diffsweep.mistakes import BadValue, whole
+from diffsweep.mistakes import BadValue, number, shown, whole
 
 KEY = "training.decay"
 # So many steps are tried before a training, which takes a tenth of a second.
@@ -36,17 +37,25 @@ class LearningRateDecay:
         self.steps = steps
         # SGD with momentum: some schedulers move that too, which the real optimizer does not follow.
         self._optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0, momentum=0.9)
+        self._factors: list[float] = []
         name = getattr(getattr(scheduler, "func", scheduler), "__name__", "?")
+        # torch names none of them in what it raises.
+        given: Mapping[str, object] = getattr(scheduler, "keywords", {})
+        self._named = f"{name}({', '.join(f'{key}={shown(value)}' for key, value in given.items())})"
+        for key, parameter in inspect.signature(getattr(scheduler, "func", scheduler)).parameters.items():
+            # torch's own annotations are text that cannot be evaluated.
+            if parameter.annotation in (float, "float") and key in given:
+                number(f"{KEY}.{key}", given[key])
         try:
             self._scheduler = scheduler(self._optimizer)
         except (TypeError, ValueError, ZeroDivisionError, AttributeError) as error:
-            raise ValueError(f"{KEY}: {name} cannot be made: {' '.join(str(error).split())}") from error
+            raise ValueError(f"{KEY}: {self._named} cannot be made: {' '.join(str(error).split())}") from error
         if not isinstance(self._scheduler, LRScheduler) or isinstance(
             self._scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau
         ):
             raise BadValue(KEY, name, "is no scheduler of torch that needs the number of the step only")
         self._optimizer.step()
-        self._factors = [self._rate()]
+        self._factors.append(self._rate())
         self(min(steps, _TRIED) - 1)
 
     def __call__(self, step: int) -> float:
@@ -60,7 +69,7 @@ class LearningRateDecay:
                 except ValueError as error:
                     # What has no rate for so many steps keeps its last one: only the step after the last is asked.
                     if len(self._factors) < self.steps:
-                        raise ValueError(f"{KEY}: {' '.join(str(error).split())}") from error
+                        raise ValueError(f"{KEY}: {self._named}: {' '.join(str(error).split())}") from error
                     self._factors.append(self._factors[-1])
                     continue
             self._factors.append(self._rate())
@@ -69,7 +78,8 @@ class LearningRateDecay:
     def _rate(self) -> float:
         rate = float(self._optimizer.param_groups[0]["lr"])
         if not (math.isfinite(rate) and rate >= 0):
-            raise BadValue(KEY, rate, f"is the rate at step {len(self._factors)}: it must be finite, 0 or more")
+            where = f"{self._named} gives the rate {rate:g} at step {len(self._factors)}"
+            raise ValueError(f"{KEY}: {where}: it must be finite, 0 or more")
         return rate
 
 

@@ -46,6 +46,8 @@ class EachCondition:
 
     def __post_init__(self) -> None:
         check_scale(self.scale)
+        if not isinstance(self.scales, Mapping | None):
+            raise BadValue("scales", self.scales, "must name conditions, as {label: 3, edges: 1}")
         for name, scale in (self.scales or {}).items():
             check_scale(scale, f"scales.{name}")
 

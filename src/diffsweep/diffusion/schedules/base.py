@@ -10,6 +10,9 @@ from torch import Tensor
 
 from diffsweep.diffusion.level import Level
 
+# Largest sigma of a schedule whose noise grows: powers of it must be numbers in single precision.
+MOST_NOISE = 1e9
+
 
 class Schedule(ABC):
     """A decreasing, invertible curve logsnr(t) on a path.

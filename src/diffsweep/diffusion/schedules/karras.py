@@ -7,7 +7,7 @@ import math
 from torch import Tensor
 
 from diffsweep.diffusion.level import Level, exploding
-from diffsweep.diffusion.schedules.base import Schedule
+from diffsweep.diffusion.schedules.base import MOST_NOISE, Schedule
 from diffsweep.mistakes import BadValue, above
 
 
@@ -27,6 +27,8 @@ class Karras(Schedule):
         above("rho", rho)
         if not 0 < sigma_min < sigma_max < math.inf:
             raise BadValue("sigma_min", sigma_min, f"must be above 0 and below sigma_max={sigma_max}")
+        if sigma_max > MOST_NOISE:
+            raise BadValue("sigma_max", sigma_max, f"must be at most {MOST_NOISE:g}: single precision holds no more")
         self.rho = rho
         self.start = sigma_min ** (1 / rho)
         self.stop = sigma_max ** (1 / rho)

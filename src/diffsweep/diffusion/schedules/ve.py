@@ -7,7 +7,7 @@ import math
 from torch import Tensor
 
 from diffsweep.diffusion.level import Level, exploding
-from diffsweep.diffusion.schedules.base import Schedule
+from diffsweep.diffusion.schedules.base import MOST_NOISE, Schedule
 from diffsweep.mistakes import BadValue
 
 
@@ -25,6 +25,8 @@ class VE(Schedule):
     def __init__(self, sigma_min: float = 0.002, sigma_max: float = 80.0) -> None:
         if not 0 < sigma_min < sigma_max < math.inf:
             raise BadValue("sigma_min", sigma_min, f"must be above 0 and below sigma_max={sigma_max}")
+        if sigma_max > MOST_NOISE:
+            raise BadValue("sigma_max", sigma_max, f"must be at most {MOST_NOISE:g}: single precision holds no more")
         self.start = -2 * math.log(sigma_min)
         self.stop = -2 * math.log(sigma_max)
 

@@ -283,22 +283,51 @@ function picture(cell, image) {
   return figure;
 }
 
+const pictured = () => table.rows.filter((row) => data.strips[row.cell]);
+// The cell that a reader has chosen to stand beside; the best where there is none.
+let beside = null;
+
 function enlarged(cell, image) {
   place = { cell, image };
+  const rows = pictured(), names = rows.map((row) => `${row.place}. ${row.name}`);
+  const other = rows.find((row) => row.cell === beside) || rows[0];
+  options(find("beside"), names, names[rows.indexOf(other)]);
   const pictures = [picture(cell, image)];
-  // The same noise drawn by the best, to compare with.
-  if (table.rows[0].cell !== cell && data.strips[table.rows[0].cell]) pictures.push(picture(table.rows[0].cell, image));
-  find("large").replaceChildren(...pictures);
+  // The same noise drawn by another, to compare with.
+  if (other.cell !== cell) pictures.push(picture(other.cell, image));
+  const sliding = find("sliding").checked && pictures.length === 2;
+  find("slide").hidden = !sliding;
+  if (sliding) {
+    const over = make("div", null, { class: "over" });
+    over.append(...pictures.map((figure) => figure.firstChild));
+    find("large").replaceChildren(over, ...pictures);
+    slid();
+  } else {
+    find("large").replaceChildren(...pictures);
+  }
   find("caption").textContent = said(data.strips[cell], image);
   if (!find("light").open) find("light").showModal();
 }
 
+// What is left of the slider shows the one picture, what is right of it the other.
+function slid() {
+  const over = document.querySelector("#large .over");
+  if (over) over.lastChild.style.clipPath = `inset(0 0 0 ${find("slide").value}%)`;
+}
+
+find("slide").addEventListener("input", slid);
+find("sliding").addEventListener("change", () => enlarged(place.cell, place.image));
+find("beside").addEventListener("change", () => {
+  beside = pictured()[find("beside").selectedIndex].cell;
+  enlarged(place.cell, place.image);
+});
 find("light").addEventListener("keydown", (event) => {
+  // Arrows move what has the focus.
+  if (event.target.closest(".controls")) return;
   const step = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] }[event.key];
   if (!step) return;
   event.preventDefault();
-  const rows = table.rows.filter((row) => data.strips[row.cell]);
-  const at = rows.findIndex((row) => row.cell === place.cell);
+  const rows = pictured(), at = rows.findIndex((row) => row.cell === place.cell);
   const next = rows[Math.min(rows.length - 1, Math.max(0, at + step[0]))].cell;
   const count = Math.max(1, data.strips[next].images);
   enlarged(next, Math.min(count - 1, Math.max(0, place.image + step[1])));
@@ -730,6 +759,7 @@ function search() {
     { x: order, y: reached, mode: "lines", name: "best so far", hoverinfo: "skip",
       line: { shape: "hv", color: PALETTE[4], width: 2 } },
   ], { xaxis: { title: { text: "trial" } }, yaxis: axis(said, numbers, 3), height: 340 });
+  front(known, at, words);
   const shares = Object.entries(known.importance[at]).reverse();
   find("matters").textContent = shares.length ? `Share of what the parameters explain of ${name}, by Optuna's fANOVA. `
     + "Few trials make it rough." : "Too few trials, or all alike: nothing can be said.";
@@ -753,6 +783,26 @@ function search() {
       marker: { size: 8, color: having.map((trial) => trial.number), colorscale: [[0, "#b9d3ea"], [1, PALETTE[0]]] } }],
     { xaxis: along, yaxis: axis(name, numbers, 3), height: 280 });
   });
+}
+
+// Two objectives against each other; a trial is in the front if none is better in one and as good in all.
+function front(known, at, words) {
+  const others = known.objectives.filter((_, i) => i !== at);
+  find("front-of").hidden = !others.length;
+  if (!others.length) return;
+  const chosen = others.find((one) => one.name === find("against").value) || others[0];
+  options(find("against"), others.map((one) => one.name), chosen.name);
+  const to = known.objectives.indexOf(chosen), best = known.trials.filter((trial) => trial.in_front);
+  best.sort((a, b) => a.values[at] - b.values[at]);
+  const trace = (trials, rest) => ({ x: trials.map((one) => one.values[at]), y: trials.map((one) => one.values[to]),
+    hoverinfo: "text", text: trials.map(words), ...rest });
+  const said = ({ name, larger: up }) => `${name}, ${up ? "larger" : "smaller"} is better`;
+  const along = (objective, i) => axis(said(objective), known.trials.map((one) => one.values[i]), 30);
+  draw("front", [
+    trace(known.trials, { mode: "markers", name: "trial", marker: { color: PALETTE[0], size: 7, opacity: 0.5 } }),
+    trace(best, { mode: known.objectives.length === 2 ? "lines+markers" : "markers", name: "Pareto front",
+      marker: { color: PALETTE[4], size: 10 }, line: { color: PALETTE[4], width: 1, dash: "dot" } }),
+  ], { xaxis: along(known.objectives[at], at), yaxis: along(chosen, to), height: 380 });
 }
 
 // --- one cell --------------------------------------------------------------------------------------------------------
@@ -937,6 +987,7 @@ find("which").addEventListener("change", (event) => {
 });
 find("number").addEventListener("change", (event) => { number = event.target.value; everything(); });
 find("objective").addEventListener("change", search);
+find("against").addEventListener("change", search);
 find("against").addEventListener("change", pareto);
 for (const id of ["across", "down"]) find(id).addEventListener("change", heat);
 find("cell").addEventListener("change", (event) => choose(event.target.value));
