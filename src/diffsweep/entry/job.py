@@ -1,4 +1,4 @@
-"""A job of a sweep: trains one fit, or evaluates cells of one, and leaves the reasons of failures in their records."""
+"""A job of a sweep: trains an autoencoder or a fit, or evaluates cells of a fit; reasons of failures are in records."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SendEvent = Callable[[dict[str, Any]], None]
 
 
 def run_job(folder: Path, job: Job, send: SendEvent) -> int:
-    """Run a job: train its fit, or evaluate its cells, one after the other.
+    """Run a job: train its autoencoder or fit, or evaluate its cells, one after the other.
 
     `send` is called with `{"cell": ..., "done": ...}` as each cell is over. Returns the exit code: 0, or 1 if
     anything failed; the reasons are in the records.
@@ -27,10 +27,10 @@ def run_job(folder: Path, job: Job, send: SendEvent) -> int:
     plan = Plan.read(folder)
     os.chdir(plan.hydra["runtime"]["cwd"])
     import_user_modules(Path.cwd())
-    return _fit(plan, job) if job.kind == "fit" else _cells(plan, job, send)
+    return _train(plan, job) if job.trains else _cells(plan, job, send)
 
 
-def _fit(plan: Plan, job: Job) -> int:
+def _train(plan: Plan, job: Job) -> int:
     from omegaconf import OmegaConf
 
     from diffsweep.runs import stages
@@ -43,7 +43,8 @@ def _fit(plan: Plan, job: Job) -> int:
             cell = one
             break
     try:
-        stages.train(OmegaConf.create(plan.config(cell)), plan.run(cell), plan.name)
+        train = stages.train if job.kind == "fit" else stages.make_autoencoder
+        train(OmegaConf.create(plan.config(cell)), plan.run(cell), plan.name)
     except Exception as error:
         report(error)
         return 1

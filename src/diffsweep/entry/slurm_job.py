@@ -60,11 +60,11 @@ class SlurmJob:
             rest = retry_policy.remaining_job(rest, code, finished_cells)
             if together and code < 0:
                 raise RuntimeError(f"task {os.environ.get('SLURM_PROCID')} of this job was {exit_reason(code)}")
-        runs = [plan.run(cell) for cell in self.job.cells]
-        failed = [run for run in runs if not (run.fit.done if self.job.kind == "fit" else run.cell.done)]
+        trained = [plan.training(self.job.fit)] if self.job.trains else []
+        failed = [one for one in trained or map(plan.cell, self.job.cells) if not one.done]
         if failed and is_first_rank():
-            reason = failed[0].fit.error() if self.job.kind == "fit" else failed[0].cell.error()
-            raise RuntimeError(f"{self.job.kind} of fit {self.job.fit}: {reason}")
+            noun = plan.training(self.job.fit).noun
+            raise RuntimeError(f"{self.job.kind} of {noun} {self.job.fit}: {failed[0].error()}")
 
     def _run_fork(self, folder: Path, job: Job) -> tuple[int, dict[str, bool]]:
         reading, writing = os.pipe()
@@ -99,9 +99,8 @@ class SlurmJob:
             say(f"to be queued again: {times + 1} of {self.requeues} times")
             if subprocess.run(["scontrol", "requeue", slurm_job() or ""], check=False).returncode == 0:
                 _wait_for_slurm()
-        reason = f"came to its time limit {times + 1} times: raise resources.{self.job.kind}.time"
-        run = plan.run(self.job.cells[0])
-        record = run.fit if self.job.kind == "fit" else run.cell
+        reason = f"came to its time limit {times + 1} times: raise {self.job.resources_key}.time"
+        record = plan.training(self.job.fit) if self.job.trains else plan.cell(self.job.cells[0])
         record.write_status("failed", reason=record.write_error(TimeoutError(reason)))
         raise TimeoutError(reason)
 

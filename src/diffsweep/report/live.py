@@ -53,10 +53,12 @@ class Names:
         common = {word for word, times in counts.items() if times == len(tasks) > 1}
         cells = {task.cell: [word for word in task.overrides if word not in common] for task in tasks}
         fits = {}
-        for fit, members in plan.fits.items():
+        for fit, members in plan.trainings.items():
             kept = [word for word in cells[members[0]] if all(word in cells[cell] for cell in members[1:])]
             # The only cell of its fit says more than it need: which of its words are the sampler's is not known here.
             fits[fit] = " ".join(kept) or fit
+            if fit in plan.autoencoders:
+                fits[fit] = f"autoencoder {fits[fit]}"
         shared = " ".join(word for word in tasks[0].overrides if word in common) if tasks else ""
         return cls(fits, {cell: " ".join(words) or cell for cell, words in cells.items()}, shared)
 
@@ -99,6 +101,12 @@ def _head(plan: Plan, names: Names, look: SweepState) -> list[Text]:
     if names.shared:
         lines.append(Text(f"all: {names.shared}", style="dim"))
     return lines
+
+
+def _trainings(plan: Plan) -> str:
+    """How many fits a sweep has, and how many autoencoders if it has any."""
+    encoders = f" and {things(len(plan.autoencoders), 'autoencoder')}" if plan.autoencoders else ""
+    return f"{things(len(plan.fits), 'training')}{encoders}"
 
 
 def standing(look: SweepState, plan: Plan) -> str:
@@ -324,7 +332,7 @@ class LiveView:
         total, done = len(look.cells), look.counts["done"]
         if before is None:
             already = f", {done} done already" if done else ""
-            yield f"sweep {self.plan.name}: {things(total, 'cell')} of {things(len(look.fits), 'training')}{already}"
+            yield f"sweep {self.plan.name}: {things(total, 'cell')} of {_trainings(self.plan)}{already}"
         else:
             done = before.counts["done"]
         for fit, item in look.fits.items():
@@ -343,7 +351,7 @@ class LiveView:
             elif item.state == "done":
                 yield f"done {name}" + (f" in {duration(item.seconds)}" if item.seconds is not None else "")
             elif item.state == "failed" and self._is_news(fit, item):
-                hit = sum(look.cells[cell].state == "blocked" for cell in self.plan.fits[fit])
+                hit = sum(look.cells[cell].state == "blocked" for cell in self.plan.trainings[fit])
                 behind = f"; {things(hit, 'cell')} not run" if hit else ""
                 yield f"failed {name}: {item.reason}{_see(item)}{behind}"
         for cell, item in look.cells.items():

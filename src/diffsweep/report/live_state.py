@@ -107,7 +107,7 @@ class LiveSweep:
 
     def _curves(self, look: SweepState) -> list[dict[str, Any]]:
         going = [fit for fit, item in look.fits.items() if item.state != "done"][:_RUNNING]
-        fits = {fit: self.plan.run(self.plan.fits[fit][0]).fit for fit in going}
+        fits = {fit: self.plan.training(fit) for fit in going}
         found = [curve(fits[fit], self._names.fits[fit]) for fit in going]
         return [one for one in found if one is not None]
 

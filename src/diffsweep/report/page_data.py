@@ -24,7 +24,7 @@ from diffsweep.report.thumbnails import sound, strip
 from diffsweep.report.verdict import verdict
 from diffsweep.sweep.plan.jobs import LaunchRecord
 from diffsweep.sweep.store.override_words import split
-from diffsweep.sweep.store.record import Cell, Fit, read_metrics
+from diffsweep.sweep.store.record import Cell, Fit, TrainingRecord, read_metrics
 from diffsweep.sweep.store.result import Result, larger_is_better
 from diffsweep.sweep.store.signature import INFERENCE
 
@@ -262,7 +262,7 @@ def _fits(results: Sequence[Result], runs: Path) -> list[dict[str, Any]]:
     return found
 
 
-def curve(fit: Fit, name: str, points: int = _POINTS) -> dict[str, Any] | None:
+def curve(fit: TrainingRecord, name: str, points: int = _POINTS) -> dict[str, Any] | None:
     """The training curve of a fit that is called `name`, in about so many points; None if nothing is recorded."""
     try:
         lines = read_metrics(fit.metrics_file)

@@ -34,10 +34,12 @@ def show_plan(plan: Plan, todo: RemainingWork, console: Console | None = None) -
         if index == _SHOWN:
             _line(console, f"  ... and {len(todo.fits) - _SHOWN} more trainings")
             break
-        chosen = plan.run(plan.fits[fit][0]).choices
-        shown = " ".join(f"{group}={chosen.get(group)}" for group in ("diffuser", "schedule", "backbone", "dataset"))
+        chosen = plan.run(plan.trainings[fit][0]).choices
+        encoder = fit in plan.autoencoders
+        groups = ("autoencoder", "dataset") if encoder else ("diffuser", "schedule", "backbone", "dataset")
+        shown = " ".join(f"{group}={chosen.get(group)}" for group in groups)
         cost = f", about {duration(seconds)}" if seconds is not None else ""
-        cells = sum(plan.cells[cell].fit == fit for cell in todo.cells)
+        cells = sum(fit in (plan.cells[cell].fit, plan.cells[cell].autoencoder) for cell in todo.cells)
         # What tells it from the others: two learning rates have the same options.
         own = "" if names.fits[fit] == fit else f"  ({names.fits[fit]})"
         _line(console, f"  train {fit}  {shown}{own}  for {cells} cell{'' if cells == 1 else 's'}{cost}")
@@ -62,6 +64,8 @@ class Costs:
 
     def training(self, plan: Plan, fit: str) -> float | None:
         """Seconds that a training is likely to take; None if nothing like it is recorded."""
+        if fit in plan.autoencoders:
+            return None
         cell = plan.fits[fit][0]
         each, steps = self._step.get(_key(plan, cell)), (plan.part(cell, "training") or {}).get("steps")
         return each * steps if each is not None and isinstance(steps, int) else None

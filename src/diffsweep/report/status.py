@@ -176,7 +176,7 @@ def _cancel_local(plan: Plan, launched: LaunchRecord, console: Console) -> bool:
 
 def _orphans(plan: Plan) -> list[Process]:
     """Living processes on this machine that hold a lease of this sweep's records, and work for this sweep."""
-    records = [plan.run(cells[0]).fit.folder for cells in plan.fits.values()]
+    records = [plan.training(signature).folder for signature in plan.trainings]
     records += [plan.cell(cell).folder for cell in plan.cells]
     found = {holder.pid: holder for folder in records if (holder := Lease(folder).holder()) and holder.alive()}
     return [process for pid, process in found.items() if pid != os.getpid() and _works_for(plan, pid)]

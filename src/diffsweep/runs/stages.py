@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from lightning.pytorch.loggers import Logger
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from diffsweep.compilation import keep_compiled
@@ -89,7 +89,10 @@ def make_autoencoder(cfg: DictConfig, run: Run, sweep: str | None = None) -> Non
     Arguments and errors as `complete`.
     """
     assert run.autoencoder is not None
+    # A job of its own has one device, however many a fit has; no result depends on that.
+    alone = {"devices": 1, "num_nodes": 1, "strategy": "auto"}
     with _recorded(run.autoencoder):
+        cfg = OmegaConf.create({**cfg, "trainer": {**cfg.trainer, **alone}})
         _make_autoencoder(cfg, build(cfg), run, sweep)
 
 
@@ -138,8 +141,9 @@ def build(cfg: DictConfig) -> Components:
 def _make_autoencoder(cfg: DictConfig, components: Components, run: Run, sweep: str | None) -> None:
     """Make the autoencoder unless that is done, or there is none, and load it."""
     stage, record = components.autoencoder, run.autoencoder
-    if stage is None or record is None:
+    if stage is None:
         return
+    assert record is not None
     if not is_first_rank():
         # It takes one device; its weights are needed by all.
         while not record.done:
@@ -169,7 +173,8 @@ def _score(cfg: DictConfig, components: Components, run: Run, overrides: list[st
 
 
 def _load_autoencoder(components: Components, run: Run) -> None:
-    if components.autoencoder is not None and run.autoencoder is not None:
+    if components.autoencoder is not None:
+        assert run.autoencoder is not None
         load_autoencoder(components.autoencoder.dataset, run.autoencoder)
 
 

@@ -97,7 +97,7 @@ class LocalPool:
         self.max_jobs = max_jobs
         self._cores = resources.cores
         self._gpus = dict.fromkeys(resources.gpus, resources.jobs_per_gpu)
-        widths = {kind: sum(job.kind == kind for job in jobs) or 1 for kind in ("fit", "cells")}
+        widths = {kind: sum(job.kind == kind for job in jobs) or 1 for kind in ("autoencoder", "fit", "cells")}
         at_once = min(resources.cores, max_jobs or resources.cores)
         self._share = {kind: max(1, resources.cores // min(at_once, width)) for kind, width in widths.items()}
         self._demands = [self._demand(job) for job in jobs]
@@ -151,14 +151,17 @@ class LocalPool:
             waiting[one.index] = rest
         else:
             done = event["exit"] not in INTERRUPTED
-            if one.job.kind == "fit":
-                done = self.plan.run(one.job.cells[0]).fit.done
+            if one.job.trains:
+                done = self.plan.training(one.job.fit).done
             over[one.index] = done
 
     def _demand(self, job: Job) -> tuple[int, int]:
         """Cores and GPUs of a job. Raises ValueError if the machine does not have them."""
         trainer = self.plan.part(job.cells[0], "trainer") or {}
         devices = trainer.get("devices", 1)
+        if job.kind == "autoencoder":
+            # It is trained on one device, however many a fit has.
+            devices = 1
         if trainer.get("accelerator") in ("gpu", "cuda"):
             gpus = len(self.resources.gpus) if devices in ("auto", -1, "-1") else _device_count(devices)
             if not 0 < gpus <= len(self.resources.gpus):

@@ -44,16 +44,16 @@ class RetryPolicy:
         """
         if code in INTERRUPTED:
             return None
-        if job.kind == "fit":
-            run = self.plan.run(job.cells[0])
-            if run.fit.done:
+        if job.trains:
+            record = self.plan.training(job.fit)
+            if record.done:
                 return None
             if code < 0 and self._may_retry(job.fit):
                 # With another cell's config, if there is one: it trains the same fit, but may not kill its process.
                 return replace(job, cells=(*job.cells[1:], job.cells[0]))
             # Another process may have taken it over; that one records how it ends.
-            if (code <= 0 or run.fit.error() is None) and Lease(run.fit.folder).holder() is None:
-                _record_failure(run.fit, code)
+            if (code <= 0 or record.error() is None) and Lease(record.folder).holder() is None:
+                _record_failure(record, code)
             return None
         left = tuple(cell for cell in job.cells if cell not in finished_cells)
         if not left:

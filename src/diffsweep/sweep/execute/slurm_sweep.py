@@ -76,16 +76,16 @@ def submit(
     queued = queued or QueuedJobs()
     folder = plan.folder.absolute()
     jobs = [*remaining.jobs(plan, settings.cells_per_job), Job("finish")]
-    new = {job.fit for job in jobs if job.kind == "fit"}
+    new = {job.fit for job in jobs if job.trains}
 
     def work(job: Job) -> slurm.Work:
         if job.kind == "finish":
             earlier = tuple(queued.ids)
         else:
-            wanted = (*plan.needs[job.fit], *((job.fit,) if job.kind == "cells" else ()))
+            wanted = (*plan.earlier(job.fit), *((job.fit,) if job.kind == "cells" else ()))
             earlier = tuple(queued.fits[fit].id for fit in wanted if fit in queued.fits and fit not in new)
         call, name = make_call(str(folder), job, settings), f"{job.kind}-{job.fit}"
-        return slurm.Work(call, name, resources(plan, job), job.after, earlier, f"resources.{job.kind}")
+        return slurm.Work(call, name, resources(plan, job), job.after, earlier, job.resources_key)
 
     works = [work(job) for job in jobs]
     before = LaunchRecord.read(plan.folder)
@@ -133,7 +133,7 @@ def resources(plan: Plan, job: Job) -> slurm.Resources:
     Raises ValueError for a bad value, or a number of devices that is not said.
     """
     cell = job.cells[0] if job.cells else next(iter(plan.cells))
-    block: dict[str, Any] = dict((plan.part(cell, "resources") or {}).get(job.kind) or {})
+    block: dict[str, Any] = dict((plan.part(cell, "resources") or {}).get(job.resources_key.rpartition(".")[2]) or {})
     if job.kind == "finish":
         return slurm.Resources.of(block)
     trainer = plan.part(cell, "trainer") or {}
@@ -142,6 +142,9 @@ def resources(plan: Plan, job: Job) -> slurm.Resources:
         raise ValueError(
             f"trainer.devices={devices}: on a cluster say how many devices a job has on each node, as trainer.devices=4"
         )
+    if job.kind == "autoencoder":
+        # It is trained on one device, however many a fit has.
+        devices, trainer = 1, {**trainer, "num_nodes": 1}
     if gpu and block.get("gres") is None:
         block["gres"] = f"gpu:{devices}"
     return slurm.Resources.of({**block, "nodes": trainer.get("num_nodes", 1), "tasks_per_node": devices})
@@ -222,7 +225,7 @@ class QueuedJobs:
         found_cells: dict[str, Job] = {}
         for job in candidates:
             if job.id in queue:
-                if job.kind == "fit" and job.fit in fits:
+                if job.trains and job.fit in fits:
                     found_fits.setdefault(job.fit, job)
                 if job.kind == "cells":
                     found_cells |= {cell: job for cell in job.cells if cell in cells and cell not in found_cells}

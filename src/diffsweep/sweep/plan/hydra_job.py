@@ -68,6 +68,7 @@ def failure_reason(run: Run) -> str:
     error = run.cell.error()
     if error is not None:
         return error
-    if not run.fit.done:
-        return blocked_reason(run.fit.signature, run.fit.error() or "it was never trained")
+    for record in (run.autoencoder, run.fit):
+        if record is not None and not record.done:
+            return blocked_reason(record.signature, record.error() or "it was never trained", record.noun)
     return "it was never evaluated"

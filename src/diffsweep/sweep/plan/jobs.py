@@ -1,7 +1,8 @@
 """The jobs of a sweep: which are needed, and which were started under what name (jobs.json).
 
-A job trains one fit, or evaluates cells of one fit in sequence, so that imports, weights and the extractor are paid for
-once. A job of cells comes after the job of its fit, a job of a fit after the jobs of its teachers.
+A job trains one autoencoder or fit, or evaluates cells of one fit in sequence, so that imports, weights and the
+extractor are paid for once. A job of cells comes after the job of its fit, a job of a fit after those of its
+autoencoder and its teachers.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from diffsweep.files import read_json, write_json
 from diffsweep.sweep.plan.mode import Mode
 from diffsweep.sweep.plan.plan import Plan
 from diffsweep.sweep.store.process import Process
+from diffsweep.sweep.store.record import TrainingRecord
 
-Kind = Literal["fit", "cells", "finish", "worker"]
+Kind = Literal["autoencoder", "fit", "cells", "finish", "worker"]
 
 
 @dataclass(frozen=True)
@@ -24,10 +26,10 @@ class Job:
     """One job of a sweep.
 
     Attributes:
-        kind: "fit" trains; "cells" evaluates; "finish" writes the table after all others; "worker" runs trials of a
-            search.
-        fit: The fit that it trains, or whose cells it evaluates.
-        cells: The cells that it evaluates; of a job that trains, all cells of the fit.
+        kind: "fit" and "autoencoder" train; "cells" evaluates; "finish" writes the table after all others;
+            "worker" runs trials of a search.
+        fit: The fit or autoencoder that it trains, or the fit whose cells it evaluates.
+        cells: The cells that it evaluates; of a job that trains, all cells of what it trains.
         after: Indices, in the same list, of earlier jobs that must have succeeded.
         id: Its name once it is launched: the SLURM job (`812_3`), or a name on this machine.
         log: The file of its output, relative to the sweep's folder.
@@ -42,6 +44,16 @@ class Job:
     log: str = ""
     sweep: str = ""
 
+    @property
+    def trains(self) -> bool:
+        """Whether it trains something, be it a fit or an autoencoder."""
+        return self.kind in ("autoencoder", "fit")
+
+    @property
+    def resources_key(self) -> str:
+        """The block of the group `resources` that it asks for: an autoencoder is a training as a fit is."""
+        return f"resources.{'fit' if self.trains else self.kind}"
+
     @classmethod
     def parse(cls, content: Mapping[str, Any]) -> Job:
         """The job that `content`, as `dataclasses.asdict` gives it, describes."""
@@ -52,8 +64,8 @@ class Job:
 class RemainingWork:
     """The part of a plan that is still to be done.
 
-    `fits` to train and `cells` to evaluate; `done` are finished cells, `failed` cells that failed before and are left
-    so.
+    `fits` to train, autoencoders among them, and `cells` to evaluate; `done` are finished cells, `failed` cells that
+    failed before and are left so.
     """
 
     fits: tuple[str, ...]
@@ -69,15 +81,20 @@ class RemainingWork:
             run = plan.run(cell)
             if not mode.forces and run.cell.done:
                 done.append(cell)
-            elif mode.keeps_failures and (run.cell.error() or (not run.fit.done and run.fit.error())):
+            elif mode.keeps_failures and (run.cell.error() or any(map(_failed, (run.fit, run.autoencoder)))):
                 failed.append(cell)
             else:
                 cells.append(cell)
         wanted = dict.fromkeys(plan.cells[cell].fit for cell in cells)
         for fit in list(wanted):
-            wanted |= dict.fromkeys(plan.needs[fit])
-        done_already = {fit for fit in wanted if not mode.forces and plan.run(plan.fits[fit][0]).fit.done}
-        ordered = _teachers_first([fit for fit in wanted if fit not in done_already], plan)
+            wanted |= dict.fromkeys(plan.earlier(fit))
+        # A teacher may have an autoencoder of its own.
+        for fit in list(wanted):
+            wanted |= dict.fromkeys(plan.earlier(fit))
+        done_already = {fit for fit in wanted if not mode.forces and plan.training(fit).done}
+        # Level by level, as far as fits do not need one another.
+        levels = sorted(wanted, key=lambda fit: fit not in plan.autoencoders)
+        ordered = _teachers_first([fit for fit in levels if fit not in done_already], plan)
         return cls(tuple(ordered), tuple(cells), tuple(done), tuple(failed))
 
     def jobs(self, plan: Plan, cells_per_job: int | None = None) -> list[Job]:
@@ -86,16 +103,21 @@ class RemainingWork:
         index_of: dict[str, int] = {}
         for fit in self.fits:
             index_of[fit] = len(jobs)
-            after = tuple(index_of[other] for other in plan.needs[fit] if other in index_of)
-            jobs.append(Job("fit", fit, tuple(plan.fits[fit]), after))
+            after = tuple(index_of[other] for other in plan.earlier(fit) if other in index_of)
+            kind = "autoencoder" if fit in plan.autoencoders else "fit"
+            jobs.append(Job(kind, fit, tuple(plan.trainings[fit]), after))
         wanted = set(self.cells)
         for fit, all_cells in plan.fits.items():
             cells = [cell for cell in all_cells if cell in wanted]
             size = cells_per_job or len(cells) or 1
-            after = tuple(index_of[other] for other in (fit, *plan.needs[fit]) if other in index_of)
+            after = tuple(index_of[other] for other in (fit, *plan.earlier(fit)) if other in index_of)
             for first in range(0, len(cells), size):
                 jobs.append(Job("cells", fit, tuple(cells[first : first + size]), after))
         return jobs
+
+
+def _failed(record: TrainingRecord | None) -> bool:
+    return record is not None and not record.done and record.error() is not None
 
 
 def _teachers_first(fits: Sequence[str], plan: Plan) -> list[str]:
@@ -104,7 +126,7 @@ def _teachers_first(fits: Sequence[str], plan: Plan) -> list[str]:
     def add(fit: str, above: tuple[str, ...] = ()) -> None:
         if fit in ordered or fit not in wanted or fit in above:
             return
-        for other in plan.needs[fit]:
+        for other in plan.earlier(fit):
             add(other, (*above, fit))
         ordered[fit] = None
 

@@ -22,7 +22,7 @@ from diffsweep.former_names import with_current_keys, with_current_targets
 from diffsweep.sweep.plan.option_keys import dropped_keys
 from diffsweep.sweep.store.environment import revealed
 from diffsweep.sweep.store.process import now
-from diffsweep.sweep.store.record import Cell, Fit, Run
+from diffsweep.sweep.store.record import AutoencoderRecord, Cell, Fit, Run, TrainingRecord
 
 # Keys at which a config names another training that it needs: a teacher, a weaker model, the model that is steered.
 NAMED_FITS = (("diffuser", "teacher"), ("guidance", "weak"), ("backbone", "frozen"))
@@ -32,7 +32,7 @@ NAMED_FITS = (("diffuser", "teacher"), ("guidance", "weak"), ("backbone", "froze
 class Task:
     """One set of overrides of a sweep, and the cell that it asks for; two tasks may ask for the same cell.
 
-    `choices` and the values of `config` are keys of `Plan.parts`.
+    `choices` and the values of `config` are keys of `Plan.parts`; `autoencoder` is that of the fit, if it has one.
     """
 
     num: int
@@ -41,6 +41,7 @@ class Task:
     cell: str
     choices: str
     config: Mapping[str, str]
+    autoencoder: str | None = None
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,33 @@ class Plan:
         for task in self.cells.values():
             found.setdefault(task.fit, []).append(task.cell)
         return found
+
+    @cached_property
+    def autoencoders(self) -> dict[str, list[str]]:
+        """Every autoencoder with the cells whose models work in its latents."""
+        found: dict[str, list[str]] = {}
+        for task in self.cells.values():
+            if task.autoencoder is not None:
+                found.setdefault(task.autoencoder, []).append(task.cell)
+        return found
+
+    @cached_property
+    def trainings(self) -> dict[str, list[str]]:
+        """Everything that is trained, with its cells: autoencoders, then fits."""
+        return {**self.autoencoders, **self.fits}
+
+    def training(self, signature: str) -> TrainingRecord:
+        """The record of one of `trainings`."""
+        folder = "autoencoders" if signature in self.autoencoders else "fits"
+        kind = AutoencoderRecord if signature in self.autoencoders else Fit
+        return kind(self.runs / folder / signature)
+
+    def earlier(self, training: str) -> tuple[str, ...]:
+        """The trainings of this plan that must be finished before one of `trainings` begins."""
+        if training in self.autoencoders:
+            return ()
+        autoencoder = self.cells[self.fits[training][0]].autoencoder
+        return (*([] if autoencoder is None else [autoencoder]), *self.needs[training])
 
     @cached_property
     def needs(self) -> dict[str, tuple[str, ...]]:
@@ -132,7 +160,8 @@ class Plan:
         """Where a cell has its record."""
         task = self.cells[cell]
         fit = Fit(self.runs / "fits" / task.fit)
-        return Run(fit, fit.cell(cell), self.parts[task.choices])
+        autoencoder = AutoencoderRecord.named(task.autoencoder, self.runs)
+        return Run(fit, fit.cell(cell), self.parts[task.choices], autoencoder)
 
     def cell(self, cell: str) -> Cell:
         """The record of a cell."""
@@ -155,7 +184,15 @@ class Plan:
             raise ValueError(f"{folder} holds no sweep: there is no plan.json")
         try:
             tasks = tuple(
-                Task(task["num"], tuple(task["overrides"]), task["fit"], task["cell"], task["choices"], task["config"])
+                Task(
+                    task["num"],
+                    tuple(task["overrides"]),
+                    task["fit"],
+                    task["cell"],
+                    task["choices"],
+                    task["config"],
+                    task.get("autoencoder"),
+                )
                 for task in content["tasks"]
             )
             if not isinstance(content["parts"], dict) or not isinstance(content["hydra"], dict):
@@ -197,6 +234,7 @@ class Plan:
                 one.cell,
                 keep(one.choices),
                 {str(key): keep(part) for key, part in one.config.items()},
+                one.autoencoder,
             )
             for index, one in enumerate(signed)
         ]
@@ -213,6 +251,7 @@ class SignedConfig:
     choices: Mapping[str, str | None]
     fit: str
     cell: str
+    autoencoder: str | None = None
 
 
 def warnings(tasks: Sequence[Task]) -> list[str]:

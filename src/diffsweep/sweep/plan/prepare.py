@@ -48,10 +48,16 @@ def make_plan(loader: ConfigLoader, master: DictConfig, batch: Sequence[Sequence
     else:
         command = train_command(*sys.argv[1:])
         plan = Plan(folder, runs, command, hydra=hydra_node(master))
-    sign, hide = Signer().sign, Hider()
+    signer, hide = Signer(), Hider()
     plan = plan.with_tasks(
         (
-            SignedConfig(cell.overrides, hide(cell.config, cell.environment), cell.choices, *sign(cell.config))
+            SignedConfig(
+                cell.overrides,
+                hide(cell.config, cell.environment),
+                cell.choices,
+                *signer.sign(cell.config),
+                signer.sign_autoencoder(cell.config),
+            )
             for cell in compose(loader, master, batch, refuse_unread)
         ),
         first,
@@ -84,24 +90,35 @@ def reset(plan: Plan, remaining: RemainingWork) -> None:
 
 def reset_run(run: Run) -> None:
     """Make a run unfinished, so that it is done again; what a process works on now stays as it is."""
-    fit, cell = run.fit, run.cell
+    fit, cell, autoencoder = run.fit, run.cell, run.autoencoder
+    encoded = (
+        [(autoencoder, (autoencoder.done_file, autoencoder.error_file, autoencoder.checkpoints / "last.ckpt"))]
+        if autoencoder is not None
+        else []
+    )
     for record, files in (
+        *encoded,
         (fit, (fit.done_file, fit.error_file, fit.checkpoints / "last.ckpt")),
         (cell, (cell.result_file, cell.error_file)),
     ):
         with suppress(Busy), Lease(record.folder).acquire(wait=False):
             for path in files:
                 path.unlink(missing_ok=True)
+            if autoencoder is not None and record is autoencoder:
+                # What another network has written is none of the new one's.
+                shutil.rmtree(autoencoder.latents, ignore_errors=True)
 
 
 def heading(plan: Plan, remaining: RemainingWork) -> str:
     """The size of a sweep and how much of it is done, in one line."""
     imported = [fit for fit, cells in plan.fits.items() if plan.part(cells[0], "pretrained") is not None]
-    kinds = ((len(plan.fits) - len(imported), "training"), (len(imported), "imported model"))
-    fits = " and ".join(_counted(amount, kind) for amount, kind in kinds if amount)
+    own = len(plan.fits) - len(imported)
+    kinds = ((own, "training"), (len(imported), "imported model"), (len(plan.autoencoders), "autoencoder"))
+    counted = [_counted(amount, kind) for amount, kind in kinds if amount]
+    fits = " and ".join(filter(None, (", ".join(counted[:-1]), *counted[-1:])))
     line = f"sweep {plan.name}: {_counted(len(plan.cells), 'cell')} of {fits}"
     if remaining.done:
-        todo = [fit for fit in remaining.fits if fit not in imported]
+        todo = [fit for fit in remaining.fits if fit not in imported and fit not in plan.autoencoders]
         trained = f"; {_counted(len(todo), 'training')} to do" if todo else ", every training is done"
         trained = "" if len(imported) == len(plan.fits) else trained
         line += f"; {len(remaining.done)} done already, {len(remaining.cells)} to do{trained}"

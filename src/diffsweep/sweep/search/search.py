@@ -290,7 +290,12 @@ class Search:
         found = self.compose(self.overrides(params))
         run = Run.of(found.config)
         return SignedConfig(
-            found.overrides, recorded(found.config), found.choices, run.fit.signature, run.cell.signature
+            found.overrides,
+            recorded(found.config),
+            found.choices,
+            run.fit.signature,
+            run.cell.signature,
+            None if run.autoencoder is None else run.autoencoder.signature,
         )
 
 

@@ -98,7 +98,7 @@ class JobMonitor:
         self._queue_time = -float("inf")
         self.job_of = {}
         for job in self.launch.jobs if self.launch else ():
-            if job.kind == "fit":
+            if job.trains:
                 self.job_of[job.fit] = job
             elif job.kind == "cells":
                 self.job_of |= dict.fromkeys(job.cells, job)
@@ -196,7 +196,7 @@ class JobMonitor:
             if entry is not None and word not in _ENDED:
                 from diffsweep.sweep import slurm
 
-                hint = slurm.waiting_reason(reason, f"resources.{job.kind}")
+                hint = slurm.waiting_reason(reason, job.resources_key)
                 return JobState("waiting", reason if reason != "None" else "", hint=hint)
             # Its last files may need a moment to be seen from here.
             if now - self._left_queue.get(job.id, -float("inf")) < self._poll_seconds:

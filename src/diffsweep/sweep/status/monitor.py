@@ -52,9 +52,10 @@ class Monitor:
         self._root = os.path.join(plan.runs, "fits")  # noqa: PTH118 - strings: a Path for each of 10,000 cells costs a second
         self._fits: dict[str, ItemState] = {}
         self._cells: dict[str, ItemState] = {}
-        self._fits_left = dict.fromkeys(plan.fits)
+        self._fits_left = dict.fromkeys(plan.trainings)
         self._cells_left = {fit: list(cells) for fit, cells in plan.fits.items()}
         self._begun: Set[str] = frozenset()
+        self._encoders = plan.autoencoders.keys()
         self._jobs = JobMonitor(plan.folder, query_queue, query_history, poll_seconds)
         self._folder_reader = FolderReader(self._jobs.is_running)
         self._untouched_items: dict[int, tuple[JobState, ItemState]] = {}
@@ -76,9 +77,9 @@ class Monitor:
         """Remember what has become done since the last call."""
         left = self._fits_left.keys() | self._cells_left.keys()
         # One listing costs less than thousands of failed opens.
-        self._begun = left & names(self._root) if len(left) > 20 else left
+        self._begun = (left & names(self._root)) | self.plan.autoencoders.keys() if len(left) > 20 else left
         for fit in list(self._fits_left):
-            path = f"{self._root}/{fit}"
+            path = self._path(fit)
             item = self._finished.get(path)
             if item is None and fit in self._begun:
                 item = _finished_fit(read_object(f"{path}/done.json"))
@@ -111,11 +112,13 @@ class Monitor:
                     self._fits[fit] = ItemState("done")
                     del self._fits_left[fit]
 
+    def _path(self, training: str) -> str:
+        return str(self.plan.training(training).folder) if training in self._encoders else f"{self._root}/{training}"
+
     def _folder_states(self) -> tuple[dict[str, FolderState], dict[str, FolderState]]:
         begun = self._begun
         fits = {
-            fit: self._folder_reader.read(f"{self._root}/{fit}") if fit in begun else UNTOUCHED
-            for fit in self._fits_left
+            fit: self._folder_reader.read(self._path(fit)) if fit in begun else UNTOUCHED for fit in self._fits_left
         }
         cells: dict[str, FolderState] = {}
         for fit, left in self._cells_left.items():
@@ -166,7 +169,7 @@ class Monitor:
         start = self._jobs.launch_time or self.plan.created
         going = launcher in ("live", "detached")
         return SweepState(
-            {fit: every_fit[fit] for fit in self.plan.fits},
+            {fit: every_fit[fit] for fit in self.plan.trainings},
             {cell: every_cell[cell] for cell in self.plan.cells},
             launcher,
             launch.launcher if launch else None,
@@ -202,7 +205,7 @@ class Monitor:
             if launch is not None and launch.kind == "slurm":
                 if job_state.state == "running" and failed is not None and folder.failed_job == name:
                     return failed
-                at_once = job_state.state == "running" and job is not None and job.kind == "fit"
+                at_once = job_state.state == "running" and job is not None and job.trains
                 return replace(
                     seen,
                     state="running" if at_once else "waiting",
@@ -229,10 +232,13 @@ class Monitor:
             return replace(seen, reason=f"ask on {launcher.host}, where its launcher is or was")
         return replace(seen, reason="interrupted" if folder.status else "never begun")
 
+    def _blocked_reason(self, training: str, reason: str) -> str:
+        return blocked_reason(training, reason, "autoencoder" if training in self._encoders else "fit")
+
     def _block(self, fits: dict[str, ItemState], cells: dict[str, ItemState]) -> None:
         """Mark, in place, what needs a failed fit as blocked, with the fit's reason and log."""
         bad: dict[str, dict[str, Any]] = {
-            fit: {"state": "blocked", "reason": blocked_reason(fit, item.reason), "log": item.log}
+            fit: {"state": "blocked", "reason": self._blocked_reason(fit, item.reason), "log": item.log}
             for fit, item in fits.items()
             if item.state == "failed"
         }
@@ -244,7 +250,7 @@ class Monitor:
             more = False
             for fit, item in fits.items():
                 if fit not in bad and item.state != "running":
-                    why = next((bad[other] for other in self.plan.needs[fit] if other in bad), None)
+                    why = next((bad[other] for other in self.plan.earlier(fit) if other in bad), None)
                     if why is not None:
                         bad[fit], more = why, True
                         fits[fit] = replace(item, **why)

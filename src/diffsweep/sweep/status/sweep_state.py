@@ -44,7 +44,7 @@ class ItemState:
 
 @dataclass(frozen=True)
 class SweepState:
-    """The state of a sweep at one moment: its fits and cells by signature, in the order of the plan.
+    """The state of a sweep at one moment: its trainings (`fits`, autoencoders first) and cells, by signature.
 
     `launcher`: "live"; "detached" (its SLURM jobs go on alone); "elsewhere" (its launcher, `process`, is on another
     host and nothing shows whether it lives); "interrupted"; "finished" (all jobs are over, some may have failed);

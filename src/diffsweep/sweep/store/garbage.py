@@ -41,7 +41,8 @@ _LEASE = re.compile(r"lease-\d{6,}\.json")
 # Files of a training and of its cells, relative to its folder, and folders whose files are all a logger's.
 _RECORD = r"config\.yaml|status\.json|error\.txt|samples\.(png|gif|wav)"
 _OURS = re.compile(
-    rf"{_RECORD}|metrics\.jsonl|checkpoints/[^/]+\.(ckpt|safetensors)|samples/\d+\.png"
+    rf"{_RECORD}|metrics\.jsonl|checkpoints/[^/]+\.(ckpt|safetensors)|samples/\d+\.png|pictures\.png"
+    r"|latents/(index\.json|shard-\d+\.npy)"
     rf"|(cells/[^/]+/)?((csv|tensorboard|wandb)/.+|{_LEASE.pattern}|(.+/)?{_TEMPORARY.pattern})|cells/[^/]+/({_RECORD})"
 )
 # What a training says that its search has stopped, see `runs.stages`.
@@ -74,8 +75,9 @@ def garbage(runs: str | Path, older_than: float = 7 * DAY) -> list[Garbage]:
     runs = Path(runs)
     planned = _planned(runs)
     found: list[Garbage] = []
-    fits = runs / "fits"
-    for fit in (Fit(path) for path in _folders(fits) if not fits.is_symlink()):
+    # An autoencoder is a training as a fit is, without cells.
+    places = [place for place in (runs / "fits", runs / "autoencoders") if not place.is_symlink()]
+    for fit in (Fit(path) for place in places for path in _folders(place)):
         tree = _tree(fit.folder)
         if not _is_training(fit, tree):
             continue
@@ -93,7 +95,7 @@ def garbage(runs: str | Path, older_than: float = 7 * DAY) -> list[Garbage]:
         if files and not _at_work(tree):
             found += files
     for folder in _folders(runs):
-        if folder.name != "fits":
+        if folder.name not in ("fits", "autoencoders"):
             found += _temporaries(_tree(folder))
     return found
 
@@ -184,7 +186,7 @@ def _planned_in(planned: _Planned, fit: Fit) -> bool:
 def _fits_of_plan(path: Path, *stamp: int) -> frozenset[str]:
     content = read_json(path) or {"tasks": []}
     try:
-        return frozenset(str(task["fit"]) for task in content["tasks"])
+        return frozenset(str(task.get(key)) for task in content["tasks"] for key in ("fit", "autoencoder"))
     except (KeyError, TypeError) as error:
         raise ValueError(f"{path} is corrupt ({error!r}) and might name any training: move it away first") from error
 
