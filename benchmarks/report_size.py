@@ -10,6 +10,7 @@ import argparse
 import itertools
 import json
 import random
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -90,11 +91,27 @@ def results(runs: Path, cells: int, configs: dict[str, dict[str, Any]], search: 
         yield result
 
 
+def seconds_in_browser(file: Path) -> float:
+    """From the opening of a page to its table and plots being there, in headless Chromium."""
+    sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+    from browsers import headless, wait
+
+    with headless() as browser:
+        browser.get("about:blank")
+        clock = time.perf_counter()
+        browser.get(file.as_uri())
+        wait(browser, "document.querySelectorAll('#table .tabulator-row').length > 3", seconds=300)
+        wait(browser, "document.querySelectorAll('.js-plotly-plot').length > 3", seconds=300)
+        return time.perf_counter() - clock
+
+
 def main() -> None:
     """Print a line for each size."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cells", type=int, nargs="+", default=[24, 500, 10_000])
-    for cells in parser.parse_args().cells:
+    parser.add_argument("--browser", action="store_true", help="also the seconds until Chromium shows table and plots")
+    options = parser.parse_args()
+    for cells in options.cells:
         with tempfile.TemporaryDirectory() as folder:
             runs = Path(folder)
             configs: dict[str, dict[str, Any]] = {}
@@ -108,6 +125,9 @@ def main() -> None:
                 f"{cells:>6,} cells  {len(text.encode()) / 1e6:6.2f} MB  {spent:6.2f} CPU s  "
                 f"{time.perf_counter() - clock:6.2f} s"
             )
+            if options.browser:
+                (runs / "page.html").write_text(text, encoding="utf-8")
+                print(f"{'':>12}  {seconds_in_browser(runs / 'page.html'):6.2f} s in the browser", flush=True)
 
 
 if __name__ == "__main__":

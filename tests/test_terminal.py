@@ -132,6 +132,7 @@ def test_one_run() -> None:
     ]
     assert table["network calls"] == "20 a sample, 20 steps"
     assert table["fd_digits"] == "12.35  (real against real: 1.234 with 800 samples)"
+    assert table["verdict"] == "10.0 times what real data reach, 1.234: undertrained, or too few steps"
     assert table["samples"] == "1,000 in 3.2 s"
     assert table["training"] == "5,000 steps in 1 min 42 s"
     assert table["pictures"] == "/data/runs/fits/f0/cells/c0/samples.png"

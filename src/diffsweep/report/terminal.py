@@ -31,6 +31,7 @@ from diffsweep.report.protocol import (
 )
 from diffsweep.report.saturation import is_saturated, saturation_text, share_text
 from diffsweep.report.seeds import rows_of
+from diffsweep.report.verdict import verdict
 from diffsweep.sweep.store.record import Cell
 from diffsweep.sweep.store.result import CHOICES, Measure, Result
 
@@ -63,6 +64,8 @@ def show_result(result: Result, console: Console | None = None, runs: str | Path
     sign, metric = sign_of(console), result.metric or "metric"
     floor_samples = result.floor_samples if result.floor_samples != result.samples else None
     table.add_row(Text(metric), Text(_number(result.measure(metric), sign) + _floor(result.main, floor_samples)))
+    if said := verdict(result.main):
+        table.add_row("verdict", Text(said))
     others = [result.measure(name) for name in result.measured if name != metric]
     for measure in others[:_NUMBERS]:
         table.add_row(Text(measure.name), Text(_number(measure, sign) + _floor(measure)))
