@@ -21,6 +21,7 @@ from diffsweep.conditioners.picture_map import correlation, edges
 from diffsweep.data.examples import Examples
 from diffsweep.diffusion import Condition
 from diffsweep.sweep.store.record import Fit
+from prerequisites import need_module
 
 ROOT = Path(__file__).parent.parent
 SMALL = [
@@ -178,6 +179,19 @@ def test_conditions_are_swept_over_one_frozen_model(project: Path) -> None:
     assert code == 0, err
     assert out.count("  train ") == 2
     assert "evaluation: 4 to do" in out
+
+
+def test_thin_edges_are_those_of_scikit_image() -> None:
+    feature = need_module("skimage.feature")
+    torch.manual_seed(0)
+    picture = torch.randint(0, 256, (3, 3, 20, 16), dtype=torch.uint8)
+    found = Edges((3, 20, 16), detector="canny", sigma=1.5).read(Examples(picture)).value
+    assert found.shape == (3, 1, 20, 16)
+    for one, pixels in zip(found, picture.float() / 255, strict=True):
+        assert torch.equal(one[0].bool(), torch.from_numpy(feature.canny(pixels.mean(0).numpy(), 1.5)))
+    assert found.unique().tolist() == [0, 1]
+    with pytest.raises(ValueError, match="detector=cany is unknown: did you mean canny"):
+        Edges((3, 20, 16), detector="cany")  # type: ignore[arg-type]
 
 
 def test_agreement_is_a_correlation() -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -15,33 +16,43 @@ from diffsweep.backbones.unet import convolution, space_to_depth
 from diffsweep.conditioners.conditioner import width_of
 from diffsweep.data.examples import Examples
 from diffsweep.diffusion.condition import Entry
-from diffsweep.mistakes import BadValue, share, whole
+from diffsweep.mistakes import BadValue, above, one_of, share, whole
 
 
 @dataclass(frozen=True)
 class Edges:
-    """Tells a model where the edges of a picture are, as a map: the magnitude of its Sobel gradient.
+    """Tells a model where the edges of a picture are, as a map.
 
     Args:
         shape: (channels, height, width) of the data.
         drop: Share of the examples that are trained without it, in [0, 1).
+        detector: "sobel", the magnitude of Sobel's gradient, or "canny", thin lines (A Computational Approach to Edge
+            Detection, doi 10.1109/TPAMI.1986.4767851), by scikit-image.
+        sigma: Of the Gaussian that smooths a picture before Canny's detector, in pixels, > 0.
 
     Raises:
-        ValueError: for data that are no pictures.
+        ValueError: for data that are no pictures, or where scikit-image is needed and not installed.
     """
 
     agreement_by: ClassVar[str] = "correlation of a sample's edges with those that it was asked for, mean over samples"
 
     shape: Sequence[int]
     drop: float = 0.1
+    detector: Literal["sobel", "canny"] = "sobel"
+    sigma: float = 1.0
 
     def __post_init__(self) -> None:
         _check_pictures("edges", self.shape)
         share("drop", self.drop, one=False)
+        one_of("detector", self.detector, ("sobel", "canny"))
+        above("sigma", self.sigma)
+        if self.detector == "canny" and importlib.util.find_spec("skimage") is None:
+            raise BadValue("detector", "canny", "needs scikit-image: pip install 'diffsweep[edges]'")
 
     def read(self, examples: Examples) -> Entry:
         """See `Conditioner.read`: a value in [0, 1], (N, 1, height, width)."""
-        return _whole(edges(unit_interval(examples.x)))
+        x = unit_interval(examples.x)
+        return _whole(edges(x) if self.detector == "sobel" else thin_edges(x, self.sigma))
 
     def blank(self, n: int) -> Entry:
         """See `Conditioner.blank`."""
@@ -118,6 +129,15 @@ def edges(x: Tensor) -> Tensor:
     rows = F.conv2d(grey, (slope[:, None] * smooth)[None, None])
     columns = F.conv2d(grey, (smooth[:, None] * slope)[None, None])
     return ((rows.square() + columns.square()) / 2).sqrt()
+
+
+def thin_edges(x: Tensor, sigma: float) -> Tensor:
+    """Canny's edges of pictures in [0, 1], 0 or 1: (N, C, H, W) -> (N, 1, H, W). Channels are averaged first."""
+    from skimage.feature import canny
+
+    grey = x.mean(1).cpu().numpy()
+    found = [torch.from_numpy(canny(one, sigma)) for one in grey]
+    return torch.stack(found)[:, None].to(x) if found else x[:, :1]
 
 
 def coarse(x: Tensor, factor: int) -> Tensor:

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diffsweep.evaluation.extractor import CPU_BATCH, Extractor, sha256
+from diffsweep.evaluation.opacity import over_white
 from diffsweep.evaluation.pretrained import File, find
 from diffsweep.mistakes import whole
 
@@ -101,13 +102,14 @@ def resized(x: Tensor, size: int, mode: str) -> Tensor:
     pixels happen to be hit ("On Aliased Resizing and Surprising Subtleties in GAN Evaluation", arXiv 2104.11222).
 
     Args:
-        x: uint8 (N, 1 or 3, H, W); grey images are shown as three equal channels.
+        x: uint8 (N, 1, 3 or 4, H, W); grey images are shown as three equal channels, a fourth is opacity over white.
         size: of the square's side, in pixels.
         mode: bilinear, or bicubic (which is cut off at 0 and 255).
 
     Raises:
         ValueError: for another dtype or shape.
     """
+    x = over_white(x)
     if x.dtype != torch.uint8 or x.ndim != 4 or x.shape[1] not in (1, 3):
         raise ValueError(f"this extractor takes uint8 (N, 1 or 3, H, W), not {x.dtype} {tuple(x.shape)}")
     x = x.expand(-1, 3, -1, -1).float()

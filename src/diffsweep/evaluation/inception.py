@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from diffsweep.evaluation.extractor import CPU_BATCH, Extractor, sha256
+from diffsweep.evaluation.opacity import over_white
 from diffsweep.evaluation.pretrained import File, find
 
 FILE = File(
@@ -53,11 +54,12 @@ class Inception(nn.Module):
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """`features` (N, 2048), `logits` (N, 1008) and `spatial` (N, 2023) of uint8 (N, 1 or 3, H, W).
 
-        Grey images are shown as three equal channels.
+        Grey images are shown as three equal channels, and a fourth channel is opacity over white.
 
         Raises:
             ValueError: for another dtype or shape.
         """
+        x = over_white(x)
         if x.dtype != torch.uint8 or x.ndim != 4 or x.shape[1] not in (1, 3):
             raise ValueError(f"inception takes uint8 (N, 1 or 3, H, W), not {x.dtype} {tuple(x.shape)}")
         seen: list[Any] = []

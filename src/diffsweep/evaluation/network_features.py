@@ -21,6 +21,7 @@ from diffsweep.evaluation.efficientnet import described
 from diffsweep.evaluation.extractor import CPU_BATCH, Extractor
 from diffsweep.evaluation.extractor import sha256 as digest_of
 from diffsweep.evaluation.network_weights import Weights, loaded
+from diffsweep.evaluation.opacity import over_white
 from diffsweep.mistakes import BadValue, did_you_mean, one_line, one_of, whole
 
 # Of ImageNet's pictures in 0..1, which most networks were trained with.
@@ -65,7 +66,7 @@ class Preprocessed(nn.Module):
         Raises:
             ValueError: for another dtype or shape.
         """
-        channels = self.mean.shape[1]
+        channels, x = self.mean.shape[1], over_white(x)
         if x.dtype != torch.uint8 or x.ndim != 4 or x.shape[1] not in (1, channels):
             raise ValueError(f"this extractor takes uint8 (N, {channels}, H, W), not {x.dtype} {tuple(x.shape)}")
         pixels = x.expand(-1, channels, -1, -1).float()
