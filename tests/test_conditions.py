@@ -39,7 +39,7 @@ from settings import training_settings
 ROOT = Path(__file__).parent.parent
 CONF = ROOT / "conf"
 # Of the shipped options; one more is tested unasked.
-OPTIONS = sorted({path.stem for path in (CONF / "condition").glob("*.yaml")} - {"none", "imported"})
+OPTIONS = sorted({path.stem for path in (CONF / "condition").glob("*.yaml")} - {"none", "imported", "imported_text"})
 IMAGES = ["dataset=digits", "training.steps=3", "training.warmup=0", "evaluation.samples=20", "trainer.progress=false"]
 SMALL = {
     "unet": ["backbone.width=8"],

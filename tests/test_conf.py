@@ -19,6 +19,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 import checkpoints_made
 import forked_runs
+import pipelines_made
 from diffsweep.diffusion.times import LogNormal
 from diffsweep.diffusion.weight import EDM
 from diffsweep.former_names import FORMER
@@ -76,6 +77,8 @@ COMPANIONS: dict[str, list[str]] = {
     **{f"{group}=images": ["dataset=images", "dataset.size=8", OWN_PICTURES] for group in ("dataset", "extractor")},
     **{f"dataset={name}": ["dataset.size=8", OWN_PICTURES] for name in ("celeba", "emoji", "imagenet")},
     **{f"{group}=imported": IMPORTED for group in ("schedule", "diffuser", "backbone", "condition", "guidance/output")},
+    "condition=text": ["dataset=digits_captions"],
+    "condition=imported_text": ["dataset=digits_captions", *IMPORTED[:3], "guidance/output=imported"],
     "metric=spatial": ["extractor=inception"],
     **{
         f"extractor={name}": [f"evaluation.extractor.model={model}", "evaluation.extractor.weights=w.safetensors"]
@@ -143,6 +146,8 @@ def with_option(path: Path) -> DictConfig:
     model = [f"pretrained={checkpoints_made.ddpm()}"] if words is IMPORTED else []
     if choice(path) == "autoencoder=pretrained":
         model = [f"autoencoder.network.folder={checkpoints_made.autoencoder_kl()}"]
+    if choice(path) == "condition=imported_text":
+        model = [f"pretrained={pipelines_made.of_digits()}"]
     return composed(choice(path), *model, *words)
 
 

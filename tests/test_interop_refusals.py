@@ -181,9 +181,10 @@ BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
     "text of the wrong type": (network(layers_per_block="two"), "UNet2DModel"),
     "needs a text": (
         text(
-            "unet/config.json", '{"_class_name": "UNet2DConditionModel", "down_block_types": ["CrossAttnDownBlock2D"]}'
+            "unet/config.json",
+            '{"_class_name": "UNet2DConditionModel", "addition_embed_type": "text_time"}',
         ),
-        "only models without text are read",
+        "addition_embed_type=text_time needs more than x, a level and one text",
     ),
     "other data": (network(in_channels=3, out_channels=3), "conv_in.weight"),
     "labels unlike the data's": (

@@ -34,6 +34,8 @@ class Text:
         tokens: Whether a network that can attend to tokens does.
         drop: Share of the examples that are trained without it, in [0, 1).
         cache: Folder of what was made of texts once.
+        filled: Whether a text is filled up to `length` before it is read, and all tokens of that count, as in Stable
+            Diffusion.
 
     Raises:
         ValueError: for a value out of range.
@@ -47,14 +49,16 @@ class Text:
     tokens: bool
     drop: float
     cache: str | Path
+    filled: bool = False
     _embeddings: TextEmbeddings = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         whole("length", self.length, 3, 512)
         whole("width", self.width, 1)
         flag("tokens", self.tokens)
+        flag("filled", self.filled)
         share("drop", self.drop, one=False)
-        encoder = TextEncoder(self.encoder, self.content, self.length, self.width)
+        encoder = TextEncoder(self.encoder, self.content, self.length, self.width, self.filled)
         object.__setattr__(self, "_embeddings", TextEmbeddings(encoder, Path(self.cache)))
 
     def prepare(self, source: Source) -> None:

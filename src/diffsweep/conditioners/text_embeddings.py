@@ -1,6 +1,6 @@
 """What a frozen language model makes of texts, computed once and kept by content:
 
-    <cache>/text/<key>.safetensors    tokens float16 (N, length, width), mask bool (N, length) of N texts in their order
+    <cache>/text/<key>.safetensors    tokens (N, length, width), mask bool (N, length) of N texts in their order
 
 The key is a hash of the encoder's content, the length and the texts, so the same captions in another dataset, or in
 another order, are read from the same file. Whoever finds it needs no language model.
@@ -59,7 +59,7 @@ class TextEmbeddings:
                 self._add(wanted, self._kept(wanted))
 
     def __call__(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Tokens float16 (N, length, width) and mask bool (N, length) of texts; errors as `TextEncoder`."""
+        """Tokens (N, length, width) and mask bool (N, length) of texts; errors as `TextEncoder`."""
         wanted = [clean(text) for text in texts]
         if any(text not in self._places for text in wanted):
             with self._lock:
@@ -67,7 +67,7 @@ class TextEmbeddings:
                 if missing:
                     self._add(missing, self.encoder(missing))
         places = torch.tensor([self._places[text] for text in wanted], dtype=torch.int64).view(-1, 2)
-        tokens = torch.zeros(len(wanted), self.encoder.length, self.encoder.width, dtype=torch.float16)
+        tokens = torch.zeros(len(wanted), self.encoder.length, self.encoder.width, dtype=self.encoder.dtype)
         mask = torch.zeros(len(wanted), self.encoder.length, dtype=torch.bool)
         for number in places[:, 0].unique().tolist():
             here = places[:, 0] == number
@@ -83,15 +83,16 @@ class TextEmbeddings:
 
     def _kept(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         encoder = self.encoder
-        identity = json.dumps([_VERSION, encoder.content, encoder.length, list(texts)])
+        kind = ["filled"] if encoder.filled else []
+        identity = json.dumps([_VERSION, encoder.content, encoder.length, *kind, list(texts)])
         path = self.folder / f"{hashlib.sha256(identity.encode(errors='surrogatepass')).hexdigest()[:24]}.safetensors"
         shape = (len(texts), encoder.length, encoder.width)
-        found = _read(path, shape)
+        found = _read(path, shape, encoder.dtype)
         if found is not None:
             return found
         with alone(path.with_suffix(".lease"), "captions", "reads them"):
             # Whoever had to wait finds what the other has made.
-            found = _read(path, shape)
+            found = _read(path, shape, encoder.dtype)
             if found is None:
                 found = self._computed(texts)
                 try:
@@ -115,7 +116,7 @@ def clean(text: str) -> str:
     return " ".join(text.split())
 
 
-def _read(path: Path, shape: tuple[int, int, int]) -> tuple[Tensor, Tensor] | None:
+def _read(path: Path, shape: tuple[int, int, int], dtype: torch.dtype) -> tuple[Tensor, Tensor] | None:
     """What the file holds, mapped into memory; None if it is not there or not as it must be."""
     try:
         found = load_file(path)
@@ -123,4 +124,4 @@ def _read(path: Path, shape: tuple[int, int, int]) -> tuple[Tensor, Tensor] | No
     except (OSError, SafetensorError, KeyError):
         return None
     right = (tuple(tokens.shape), tuple(mask.shape)) == (shape, shape[:2])
-    return (tokens, mask) if right and (tokens.dtype, mask.dtype) == (torch.float16, torch.bool) else None
+    return (tokens, mask) if right and (tokens.dtype, mask.dtype) == (dtype, torch.bool) else None

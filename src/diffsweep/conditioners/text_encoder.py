@@ -18,6 +18,7 @@ from diffsweep.messages import say
 from diffsweep.mistakes import BadValue, one_line
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 MINILM = "minilm"
@@ -53,9 +54,16 @@ def folder_of(encoder: str) -> Path:
         pickled = any(folder.glob("*.bin")) or any(folder.glob("*.pt"))
         why = "has its weights as a pickle, which could run any code" if pickled else "has no weights"
         raise BadValue(name, encoder, f"{why}: they must be safetensors (save_pretrained writes them)")
-    if not any((folder / one).is_file() for one in _TOKENIZER):
+    if not any((_tokenizer_of(folder) / one).is_file() for one in _TOKENIZER):
         raise BadValue(name, encoder, "has no tokenizer: save that of the model there too (tokenizer.save_pretrained)")
     return folder
+
+
+def _tokenizer_of(folder: Path) -> Path:
+    """Where the tokenizer of a language model lies: with it, or beside it as in a pipeline of diffusers."""
+    beside = folder.parent / "tokenizer"
+    alone = not any((folder / one).is_file() for one in _TOKENIZER)
+    return beside if alone and beside.is_dir() else folder
 
 
 def content_of(encoder: str) -> str:
@@ -65,7 +73,9 @@ def content_of(encoder: str) -> str:
         ValueError: as `folder_of`.
     """
     folder = folder_of(encoder)
-    files = sorted({*folder.glob("*.safetensors"), *(path for one in _READ if (path := folder / one).is_file())})
+    places = dict.fromkeys([folder, _tokenizer_of(folder)])
+    read = {path for place in places for one in _READ if (path := place / one).is_file()}
+    files = sorted({*folder.glob("*.safetensors"), *read})
     sha = hashlib.sha256()
     for path in files:
         about = path.stat()
@@ -103,15 +113,25 @@ class TextEncoder:
         content: Identity that it must have, as of `content_of`.
         length: Tokens of a text at most, >= 3, those that begin and end it included; the rest is cut.
         width: Numbers of a token.
+        filled: Whether a text is filled up to `length` before it is read, and all tokens of that count, as in Stable
+            Diffusion.
     """
 
     encoder: str
     content: str
     length: int
     width: int
+    filled: bool = False
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the tokens: float32 where they must be those of another program."""
+        import torch
+
+        return torch.float32 if self.filled else torch.float16
 
     def __call__(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Tokens float16 (N, length, width) of its last layer, and which of them count, bool (N, length).
+        """Tokens (N, length, width) of its last layer, and which of them count, bool (N, length).
 
         Raises:
             ValueError: in one line, if it cannot be loaded, or is another than `content` says.
@@ -125,8 +145,17 @@ class TextEncoder:
                 f"{self.content} and is {found} now"
             )
         tokenizer, model = _loaded(folder_of(self.encoder), found)
-        tokens = torch.zeros(len(texts), self.length, self.width, dtype=torch.float16)
-        mask = torch.zeros(len(texts), self.length, dtype=torch.bool)
+        tokens = torch.zeros(len(texts), self.length, self.width, dtype=self.dtype)
+        mask = torch.full((len(texts), self.length), self.filled)
+        if self.filled:
+            for start in range(0, len(texts), _BATCH):
+                part = list(texts[start : start + _BATCH])
+                given = tokenizer(
+                    part, padding="max_length", truncation=True, max_length=self.length, return_tensors="pt"
+                )
+                with torch.inference_mode(), torch.autocast("cpu", enabled=False):
+                    tokens[start : start + len(part)] = model(input_ids=given["input_ids"]).last_hidden_state
+            return tokens, mask
         ids = tokenizer(list(texts), truncation=True, max_length=self.length)["input_ids"] if len(texts) else []
         # Texts of about one length beside each other: what is only filled up costs as much as what is said.
         order = sorted(range(len(texts)), key=lambda i: len(ids[i]))
@@ -165,7 +194,7 @@ def _loaded(folder: Path, content: str) -> tuple[Any, Any]:
     try:
         # What is drawn for weights must not move anybody's random numbers.
         with torch.random.fork_rng(devices=[]):
-            tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), **local)
+            tokenizer = transformers.AutoTokenizer.from_pretrained(str(_tokenizer_of(folder)), **local)
             config = transformers.AutoConfig.from_pretrained(str(folder), **local)
             known = type(config) in transformers.MODEL_FOR_TEXT_ENCODING_MAPPING
             kind = transformers.AutoModelForTextEncoding if known else transformers.AutoModel

@@ -18,6 +18,21 @@ INSIDE = "network.model."
 
 
 @dataclass(frozen=True)
+class TextReader:
+    """The language model of a pipeline, which gives tokens of a fixed number for any text.
+
+    Attributes:
+        folder: Of the language model; its tokenizer is beside it.
+        length: Number of tokens.
+        width: Numbers of each.
+    """
+
+    folder: Path
+    length: int
+    width: int
+
+
+@dataclass(frozen=True)
 class Checkpoint:
     """What a foreign folder or file describes; nothing in it has been run.
 
@@ -30,6 +45,7 @@ class Checkpoint:
         classes: How many labels it is told; 0 for none.
         notes: What was understood, for people, beside that of the process.
         licence: As its model card names it; None if it does not say.
+        text: What reads the text that the network is told; None if it is told none.
     """
 
     source: Path
@@ -40,6 +56,7 @@ class Checkpoint:
     classes: int
     notes: tuple[str, ...] = ()
     licence: str | None = None
+    text: TextReader | None = None
 
     @property
     def fields(self) -> dict[str, Callable[[], Any]]:
@@ -55,7 +72,16 @@ class Checkpoint:
             "classes": lambda: self.classes,
             "output": lambda: process.output,
             "weights": self.weights.digest,
+            "text_shape": lambda: [] if self.text is None else [self.text.length, self.text.width],
+            "text_encoder": lambda: str(self._reader.folder),
+            "text_length": lambda: self._reader.length,
         }
+
+    @property
+    def _reader(self) -> TextReader:
+        if self.text is None:
+            raise ValueError(f"{self.source} has no language model: the network is told no text")
+        return self.text
 
     def state(self) -> dict[str, Tensor]:
         """The weights by their names in a `DenoisingNetwork`. Raises ValueError."""

@@ -9,7 +9,7 @@ network's own. With (skip, out) of its target at its own level:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,17 @@ from diffsweep.diffusion.schedules.base import Schedule
 from diffsweep.diffusion.target import Target
 from diffsweep.interop.levels import LevelInput
 from diffsweep.mistakes import BadValue, above, one_of, whole
+
+
+@runtime_checkable
+class TextNetwork(Protocol):
+    """A network that may attend to a text, then called with its tokens (N, L, width) as a fourth argument.
+
+    Attributes:
+        text: Numbers of each of those tokens; None if it attends to none.
+    """
+
+    text: int | None
 
 
 class LabelledNetwork(Protocol):
@@ -54,10 +65,13 @@ class DenoisingNetwork(nn.Module):
         network_classes: How many labels the network is told, 0 for none; one more than the data have where the last
             means none.
         shape: Of the data.
+        text_shape: (tokens, numbers of each) of a text that the network is told; empty for none.
 
     Raises:
-        ValueError: for a shape or a number of labels that the network does not take.
+        ValueError: for a shape, a number of labels or a text that the network does not take.
     """
+
+    empty_text: Tensor
 
     def __init__(
         self,
@@ -70,6 +84,7 @@ class DenoisingNetwork(nn.Module):
         classes: int = 0,
         network_classes: int = 0,
         shape: Sequence[int] = (),
+        text_shape: Sequence[int] = (),
     ) -> None:
         super().__init__()
         one_of("scale", scale, ("path", "unit", "data"))
@@ -84,6 +99,10 @@ class DenoisingNetwork(nn.Module):
         if network.classes and classes not in (0, network.classes, absent):
             raise ValueError(f"this network is told one of {network.classes} labels, not of {classes}")
         _check_shape(network, tuple(shape))
+        width = network.text if isinstance(network, TextNetwork) else None
+        if (tuple(text_shape)[1:] or (None,))[0] != width:
+            rule = "none" if width is None else f"(tokens, {width})"
+            raise BadValue("text_shape", list(text_shape), f"is not that of the text that the network is told: {rule}")
         self.network = network
         self.target = target
         self.level = level
@@ -92,6 +111,10 @@ class DenoisingNetwork(nn.Module):
         self.sigma_data = sigma_data
         self.classes = classes
         self.absent = absent
+        self.told_text = width is not None
+        if width is not None:
+            # What its language model makes of no words, which comes with the weights.
+            self.register_buffer("empty_text", torch.zeros(*text_shape))
 
     def forward(self, x: Tensor, logsnr: Tensor, condition: Condition | None = None) -> Tensor:
         """x0, of the shape of `x` (N, ...); `logsnr` (N,) may be -inf, `condition` has labels, or is None."""
@@ -110,23 +133,33 @@ class DenoisingNetwork(nn.Module):
         told = self.level(exact, self.schedule)
         if told.is_floating_point():
             told = told.to(torch.promote_types(x.dtype, torch.float32))
-        predicted = self.network(seen, told, self._labels(condition, x))
+        text = [self._text(condition, x)] if self.told_text else []
+        predicted = self.network(seen, told, self._labels(condition, x), *text)
         skip, out = self.target.skip_out(path)
         coefficients = Level(torch.as_tensor(skip).expand(len(x)), torch.as_tensor(out).expand(len(x))).like(x)
         return coefficients.alpha * x + coefficients.sigma * predicted.to(level.alpha.dtype)
 
     def check_condition(self, condition: Condition | None) -> None:
         """Raise ValueError unless the network is told just such a condition: labels, or nothing."""
-        others = [name for name in condition or () if name != "label"]
+        knows = {"label", "text"} if self.told_text else {"label"}
+        others = [name for name in condition or () if name not in knows]
         if others:
-            raise ValueError(f"condition={others[0]}: this network was trained elsewhere, and is told labels at most")
-        if condition is not None and not self.network.classes:
+            told = "a text" if self.told_text else "labels at most"
+            raise ValueError(f"condition={others[0]}: this network was trained elsewhere, and is told {told}")
+        if condition is not None and "label" in condition and not self.network.classes:
             raise ValueError("condition=label: this network was trained without labels; leave it out")
         if condition is None and self.network.classes and self.absent is None:
             raise ValueError(
                 f"this network must be told one of its {self.network.classes} labels: choose a dataset with as many, "
                 "and leave out condition=none"
             )
+
+    def _text(self, condition: Condition | None, x: Tensor) -> Tensor:
+        """Tokens (N, L, width): of no words where there is no text."""
+        if condition is None or "text" not in condition:
+            return self.empty_text.to(x.dtype).expand(len(x), -1, -1)
+        entry = condition["text"]
+        return torch.where(entry.present[:, None, None], entry.value, self.empty_text).to(x.dtype)
 
     def _labels(self, condition: Condition | None, x: Tensor) -> Tensor | None:
         if not self.network.classes:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from diffsweep.interop import diffusers_network
-from diffsweep.interop.checkpoint import Checkpoint, check_weights
+from diffsweep.interop.checkpoint import Checkpoint, TextReader, check_weights
 from diffsweep.interop.configuration import read_object
 from diffsweep.interop.diffusers_scheduler import read_scheduler
 from diffsweep.interop.weights import of_folder
@@ -48,6 +48,7 @@ def read(folder: Path) -> Checkpoint:
     try:
         classes = diffusers_network.labels(name, config)
         shapes = diffusers_network.shapes(name, config)
+        width = diffusers_network.text_width(name, config)
     except ValueError as error:
         raise ValueError(f"{network / NETWORK}: {error}") from error
     weights = of_folder(network, WEIGHTS)
@@ -70,7 +71,9 @@ def read(folder: Path) -> Checkpoint:
     channels, outputs = config.get("in_channels"), config.get("out_channels")
     if isinstance(channels, int) and outputs == 2 * channels:
         notes.append("its learned variance is left out")
+    text = None if width is None else _text(folder, width)
     told = f", told one of {classes} labels" if classes else ""
+    told += f", told a text of {text.length} tokens" if text is not None else ""
     return Checkpoint(
         source=folder,
         format="diffusers",
@@ -80,6 +83,7 @@ def read(folder: Path) -> Checkpoint:
         classes=classes,
         notes=(f"{name} of {size:,} parameters{told}", *notes),
         licence=licence(folder / "README.md"),
+        text=text,
     )
 
 
@@ -104,6 +108,21 @@ def _part(index: Path) -> tuple[str, list[str]]:
     if any(name in parts for name in ("vae", "vqvae", "movq", "vqmodel")):
         notes.append("careful: it works in the latent space of the folder's autoencoder, so its data are latents")
     return found[0], notes
+
+
+def _text(folder: Path, width: int) -> TextReader:
+    """The language model of a pipeline. Raises ValueError if it is missing, or gives tokens of another width."""
+    encoder = folder / "text_encoder"
+    if not (encoder / NETWORK).is_file() or not (folder / "tokenizer").is_dir():
+        raise ValueError(
+            f"{folder} has no text_encoder and tokenizer, and its network is told a text: name the folder of the whole "
+            "pipeline"
+        )
+    config = read_object(encoder / NETWORK)
+    own, length = config.get("hidden_size", config.get("d_model")), config.get("max_position_embeddings", 77)
+    if own != width or not isinstance(length, int):
+        raise ValueError(f"{encoder / NETWORK}: its tokens have {shown(own)} numbers, and the network takes {width}")
+    return TextReader(encoder, length, width)
 
 
 def licence(card: Path) -> str | None:

@@ -1,4 +1,4 @@
-"""Networks of the package diffusers, called with (x, level input, labels); diffusers is imported when it is needed."""
+"""Networks of the package diffusers, called with (x, level input, labels, text); diffusers is imported when needed."""
 
 from __future__ import annotations
 
@@ -40,14 +40,26 @@ def _unet(config: Mapping[str, Any]) -> tuple[int, int | None]:
 
 
 def _conditional_unet(config: Mapping[str, Any]) -> tuple[int, int | None]:
-    named = (config.get("down_block_types") or (), config.get("up_block_types") or (), [config.get("mid_block_type")])
-    attends = [word for words in named for word in words if "CrossAttn" in str(word)]
-    if attends:
-        raise ValueError(f"it needs a text beside x ({attends[0]} attends to one): only models without text are read")
     for key in ("addition_embed_type", "encoder_hid_dim_type", "time_cond_proj_dim"):
         if config.get(key) is not None:
-            raise ValueError(f"{key}={config[key]} needs more than x and a level: only models without text are read")
+            raise ValueError(f"{key}={config[key]} needs more than x, a level and one text")
     return _unet(config)
+
+
+def _no_text(config: Mapping[str, Any]) -> int | None:
+    return None
+
+
+def _attended_text(config: Mapping[str, Any]) -> int | None:
+    # What is not said of blocks is as in Stable Diffusion: they attend.
+    named = [config.get(key) for key in ("down_block_types", "up_block_types", "mid_block_type")]
+    kinds = [word for words in named for word in (words if isinstance(words, (list, tuple)) else [words])]
+    if None not in kinds and not any("CrossAttn" in str(kind) for kind in kinds):
+        return None
+    width = config.get("cross_attention_dim", 1280)
+    if not isinstance(width, int):
+        raise ValueError(f"cross_attention_dim={shown(width)} is not one number: a network of one text has one")
+    return width
 
 
 def _dit(config: Mapping[str, Any]) -> tuple[int, int | None]:
@@ -65,35 +77,43 @@ def _pixart(config: Mapping[str, Any]) -> tuple[int, int | None]:
     return 0, None
 
 
-def _call_unet(model: nn.Module, x: Tensor, level: Tensor, labels: Tensor | None) -> Tensor:
+def _call_unet(model: nn.Module, x: Tensor, level: Tensor, labels: Tensor | None, text: Tensor | None) -> Tensor:
     return model(x, level, class_labels=labels, return_dict=False)[0]
 
 
-def _call_conditional(model: nn.Module, x: Tensor, level: Tensor, labels: Tensor | None) -> Tensor:
-    return model(x, level, encoder_hidden_states=None, class_labels=labels, return_dict=False)[0]
+def _call_conditional(model: nn.Module, x: Tensor, level: Tensor, labels: Tensor | None, text: Tensor | None) -> Tensor:
+    return model(x, level, encoder_hidden_states=text, class_labels=labels, return_dict=False)[0]
 
 
-def _call_dit(model: nn.Module, x: Tensor, level: Tensor, labels: Tensor | None) -> Tensor:
+def _call_dit(model: nn.Module, x: Tensor, level: Tensor, labels: Tensor | None, text: Tensor | None) -> Tensor:
     return model(x, timestep=level, class_labels=labels, return_dict=False)[0]
 
 
-def _call_pixart(model: nn.Module, x: Tensor, level: Tensor, labels: Tensor | None) -> Tensor:
+def _call_pixart(model: nn.Module, x: Tensor, level: Tensor, labels: Tensor | None, text: Tensor | None) -> Tensor:
     conditions = {"resolution": None, "aspect_ratio": None}
     return model(x, timestep=level, added_cond_kwargs=conditions, return_dict=False)[0]
 
 
 @dataclass(frozen=True)
 class _Kind:
-    """How a class of diffusers is used: `labels` gives (classes, label that means none) or refuses a config."""
+    """How a class of diffusers is used.
+
+    Attributes:
+        labels: from its config, (classes, label that means none); raises ValueError for one that cannot be used.
+        call: (model, x, level, labels, tokens of a text) -> its output.
+        fixed_size: whether it takes data of one size only.
+        text: from its config, numbers of each token of the text that it attends to; None if it attends to none.
+    """
 
     labels: Callable[[Mapping[str, Any]], tuple[int, int | None]]
-    call: Callable[[nn.Module, Tensor, Tensor, Tensor | None], Tensor]
+    call: Callable[[nn.Module, Tensor, Tensor, Tensor | None, Tensor | None], Tensor]
     fixed_size: bool
+    text: Callable[[Mapping[str, Any]], int | None] = _no_text
 
 
 _KINDS = {
     "UNet2DModel": _Kind(_unet, _call_unet, False),
-    "UNet2DConditionModel": _Kind(_conditional_unet, _call_conditional, False),
+    "UNet2DConditionModel": _Kind(_conditional_unet, _call_conditional, False, _attended_text),
     "DiTTransformer2DModel": _Kind(_dit, _call_dit, True),
     "PixArtTransformer2DModel": _Kind(_pixart, _call_pixart, True),
 }
@@ -114,6 +134,7 @@ class DiffusersNetwork(nn.Module):
         super().__init__()
         kind, arguments = _known(name, config)
         self.classes, self.absent = kind.labels(arguments)
+        self.text = kind.text(arguments)
         size = arguments.get("sample_size")
         sides: Sequence[int | None] = (None, None)
         if kind.fixed_size:
@@ -129,9 +150,9 @@ class DiffusersNetwork(nn.Module):
             except (RuntimeError, TypeError, ValueError) as error:
                 raise ValueError(f"{name} cannot be built of its config.json: {_line(error)}") from error
 
-    def forward(self, x: Tensor, level: Tensor, labels: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, level: Tensor, labels: Tensor | None = None, text: Tensor | None = None) -> Tensor:
         """The network's own output, of `x`'s shape; a learned variance, its second half, is left out."""
-        y = self._call(self.model, x, level, labels)
+        y = self._call(self.model, x, level, labels, text)
         return y[:, : x.shape[1]]
 
 
@@ -166,6 +187,12 @@ def labels(name: str, config: Mapping[str, Any]) -> int:
     """How many labels such a network is told. Raises ValueError as the class does."""
     kind, arguments = _known(name, config)
     return kind.labels(arguments)[0]
+
+
+def text_width(name: str, config: Mapping[str, Any]) -> int | None:
+    """Numbers of each token of the text that such a network attends to; None for none. Raises ValueError likewise."""
+    kind, arguments = _known(name, config)
+    return kind.text(arguments)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from diffsweep.conditioners.text_encoder import TextEncoder, content_of
 from diffsweep.hub import repository, snapshot
 from diffsweep.interop import checkpoint
 from diffsweep.mistakes import did_you_mean, shown
@@ -49,7 +50,11 @@ class _Foreign:
         return self.found.understood()
 
     def content(self) -> tuple[str, str, Mapping[str, Tensor]]:
-        return self.found.format, self.found.digest(), self.found.state()
+        state = self.found.state()
+        if (text := self.found.text) is not None:
+            encoder = TextEncoder(str(text.folder), content_of(str(text.folder)), text.length, text.width, filled=True)
+            state["empty_text"] = encoder([""])[0][0]
+        return self.found.format, self.found.digest(), state
 
 
 @dataclass(frozen=True)
@@ -66,11 +71,17 @@ class _Fit:
             "schedule": "backbone.schedule",
             "weights": "diffuser.weights",
             "output": "guidance.output",
+            "text_shape": "backbone.text_shape",
+            "text_encoder": "condition.text.encoder",
+            "text_length": "condition.text.length",
         }
         try:
             found = OmegaConf.select(self.cfg, _one(name, places))
         except OmegaConfBaseException as error:
             raise ValueError(f"{self.fit.config_file} is not the config of an imported fit") from error
+        if name == "text_shape":
+            # Fits of version 0.1 were told no text.
+            return [] if found is None else OmegaConf.to_container(found)
         if name == "output":
             # What samplers do with x0 is the run's choice; "imported" alone tells what the scheduler did.
             found = found.output if OmegaConf.is_dict(found) and "output" in found else _KEEP

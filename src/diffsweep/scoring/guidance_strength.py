@@ -34,6 +34,7 @@ def guidance_strength(
     dataset = sampling.model.dataset
     numbers = torch.arange(min(SAMPLES, len(samples)))
     free = Sampling(sampling.model, sampling.sampler, sampling.seed, trainer=trainer.uncompiled())
+    free.requests = sampling.requests
     device = cast(Tensor, next(sampling.model.denoiser.parameters())).device
     free.to(device)
     with torch.no_grad():

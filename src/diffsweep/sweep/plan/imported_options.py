@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 # What a model that is there already decides by itself, or has behind it: keys and groups by their first word.
 _DECIDED = ("backbone", "diffuser")
@@ -37,4 +38,13 @@ def with_imported_options(words: Sequence[str]) -> list[str]:
         if first in _TRAINING:
             raise ValueError(f"{word}: {named[0]} is not trained, so leave this out")
     chosen = set(keys.values())
-    return [*words, *(f"{group}={option}" for group, option in _OPTIONS.items() if group not in chosen)]
+    options = {**_OPTIONS, **_options_of_folder(Path(named[-1].partition("=")[2]))}
+    return [*words, *(f"{group}={option}" for group, option in options.items() if group not in chosen)]
+
+
+def _options_of_folder(folder: Path) -> dict[str, str]:
+    """Further options that a whole pipeline of diffusers calls for, by the folders of its parts."""
+    found = {"condition": "imported_text"} if (folder / "text_encoder" / "config.json").is_file() else {}
+    if (folder / "vae" / "config.json").is_file():
+        found |= {"autoencoder": "pretrained", "autoencoder.network.folder": str(folder)}
+    return found

@@ -1,0 +1,173 @@
+"""Text-to-image pipelines of diffusers: their network, language model and autoencoder are used as they are there."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from PIL import Image
+
+import forked_runs
+import pipelines_made
+from diffsweep import commands
+from diffsweep.interop.imported import Import
+from diffsweep.random_streams import generator
+from diffsweep.runs.build import Components
+from diffsweep.runs.instantiate import make
+from diffsweep.scoring.requests import Requests
+from diffsweep.settings import SampleChoice
+from diffsweep.sweep.plan.imported_options import with_imported_options
+from prerequisites import need_module
+
+ROOT = Path(__file__).parent.parent
+PROMPTS = ["a red heart", "cat", "zebra on the moon"]
+# Divides 1000: else the scheduler of diffusers does not end at clean data.
+STEPS = 8
+
+
+@pytest.fixture(scope="module", params=["epsilon", "v_prediction"])
+def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    need_module("transformers")
+    folder = tmp_path_factory.mktemp("pipeline") / "sd"
+    return folder, pipelines_made.stable_diffusion(folder, request.param)
+
+
+def composed(folder: Path, *words: str) -> Any:
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        return compose("config", overrides=with_imported_options([f"pretrained={folder}", *words]))
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 24 pictures of 16 pixels."""
+    folder = tmp_path_factory.mktemp("pictures") / "photos"
+    folder.mkdir()
+    generator = np.random.default_rng(0)
+    for number in range(24):
+        pixels = generator.integers(0, 256, (4, 4, 3), np.uint8).repeat(4, 0).repeat(4, 1)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    return folder
+
+
+def latents(count: int, seed: int = 3) -> torch.Tensor:
+    return torch.randn(count, 4, 8, 8, generator=torch.Generator().manual_seed(seed))
+
+
+@torch.no_grad()
+def test_latents_are_those_of_the_pipeline_from_the_same_noise(
+    made: tuple[Path, Any], pictures: Path, tmp_path: Path
+) -> None:
+    folder, pipeline = made
+    settings = [f"paths.runs={tmp_path}", "trainer.threads=null"]
+    cfg = composed(folder, *words_of(folder, pictures)[1:], *settings)
+    components = Components.of(cfg)
+    fitting, model = components.fitting, components.scoring.model
+    assert isinstance(fitting, Import)
+    fitting.load()
+    requests = Requests(model.conditioners, model.dataset, SampleChoice(prompts=PROMPTS, negative_prompt="noise"))
+    sampler = components.scoring.sampler
+    guided = components.scoring.guidance(fitting.denoiser.eval(), sampler.levels(model.schedule))
+    noise = latents(3)
+    theirs = pipeline(
+        PROMPTS,
+        negative_prompt=["noise"] * 3,
+        guidance_scale=3.0,
+        num_inference_steps=STEPS,
+        latents=noise * model.schedule.level(1.0).sigma,
+        output_type="latent",
+    ).images
+    mine = sampler(guided, noise, schedule=model.schedule, condition=requests(torch.arange(3)))
+    assert float((mine - theirs).abs().max() / theirs.abs().max()) < 1e-4
+    # A text matters, and without a negative one it is compared with no words at all.
+    assert not torch.allclose(theirs[0], theirs[2], atol=1e-2)
+    free = Requests(model.conditioners, model.dataset, SampleChoice(prompts=PROMPTS))(torch.arange(3))
+    theirs = pipeline(
+        PROMPTS,
+        guidance_scale=3.0,
+        num_inference_steps=STEPS,
+        latents=noise * model.schedule.level(1.0).sigma,
+        output_type="latent",
+    ).images
+    mine = sampler(guided, noise, schedule=model.schedule, condition=free)
+    assert float((mine - theirs).abs().max() / theirs.abs().max()) < 1e-4
+
+
+def words_of(folder: Path, pictures: Path) -> list[str]:
+    return [
+        f"pretrained={folder}",
+        "dataset=images",
+        f"dataset.path={pictures}",
+        "dataset.size=16",
+        "sampler=ddim",
+        f"sampler.nfe={STEPS}",
+        "guidance=cfg",
+        "guidance.scale=3",
+        "evaluation.samples=8",
+        "trainer.progress=false",
+    ]
+
+
+@pytest.mark.slow
+def test_one_command_samples_a_pipeline_and_its_pictures_are_those_of_the_pipeline(
+    made: tuple[Path, Any],
+    pictures: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder, pipeline = made
+    (tmp_path / "prompts.txt").write_text("\n".join(PROMPTS))
+    arguments = [str(ROOT / "train.py"), *words_of(folder, pictures), "prompts=prompts.txt"]
+    done = forked_runs.run(arguments, tmp_path, os.environ | {"OMP_NUM_THREADS": "1"}, timeout=300)
+    assert done.returncode == 0, done.stderr
+    (found,) = [json.loads(path.read_text()) for path in tmp_path.glob("runs/fits/*/cells/*/result.json")]
+    assert found["imported_from"] == str(folder)
+    assert found["nfe"] == 2 * STEPS
+    monkeypatch.chdir(tmp_path)
+    assert commands.main(["sample", found["cell"], "-n", "3", "--out", "drawn", "--device", "cpu"]) == 0
+    mine = np.load("drawn/samples.npz")["arr_0"].astype(float)
+    noise = torch.stack([torch.randn(4, 8, 8, generator=generator(0, "image", number)) for number in range(3)])
+    cfg = composed(folder, *words_of(folder, pictures)[1:], f"paths.runs={tmp_path / 'runs'}")
+    schedule = make(cfg, "schedule")
+    with torch.no_grad():
+        theirs = pipeline(
+            PROMPTS,
+            guidance_scale=3.0,
+            num_inference_steps=STEPS,
+            latents=noise * schedule.level(1.0).sigma,
+            output_type="np",
+        ).images
+    # They are rounded once.
+    assert np.abs(mine - 255 * theirs).max() <= 0.6
+    assert np.abs(mine[0] - mine[2]).mean() > 5
+
+
+def test_refusals_are_one_line(pictures: Path, tmp_path: Path) -> None:
+    need_module("transformers")
+    whole = tmp_path / "sd"
+    pipelines_made.stable_diffusion(whole)
+    for place, part in (("no_tokenizer", "tokenizer"), ("no_encoder", "text_encoder")):
+        shutil.copytree(whole, tmp_path / place)
+        shutil.rmtree(tmp_path / place / part)
+    narrow = tmp_path / "narrow"
+    shutil.copytree(whole, narrow)
+    config = json.loads((narrow / "text_encoder/config.json").read_text())
+    (narrow / "text_encoder/config.json").write_text(json.dumps(config | {"hidden_size": 32}))
+    for folder, words, line in (
+        (tmp_path / "no_tokenizer", [], "no_tokenizer has no text_encoder and tokenizer"),
+        (tmp_path / "no_encoder", [], "no_encoder has no text_encoder and tokenizer"),
+        (narrow, [], "its tokens have 32 numbers, and the network takes 16"),
+        (whole, ["condition=edges"], "condition=edges: this network was trained elsewhere, and is told a text"),
+    ):
+        arguments = [str(ROOT / "train.py"), *words_of(folder, pictures), *words]
+        done = forked_runs.run(arguments, tmp_path, os.environ | {"OMP_NUM_THREADS": "1"}, timeout=300)
+        assert done.returncode == 2, (folder.name, words, done.stderr)
+        assert line in done.stderr.strip().splitlines()[-1], (folder.name, words, done.stderr)
+        assert "Traceback" not in done.stderr
