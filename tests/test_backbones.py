@@ -262,7 +262,7 @@ def test_features_of_any_level_are_finite_and_single_precision_at_least() -> Non
     [
         (unet, (2,), {}, r"data are points of shape \(2,\): choose backbone=mlp or an image dataset"),
         (unet, (1, 2, 2, 2, 2), {}, r"one to three sizes, but the data are examples of shape \(1, 2, 2, 2, 2\)"),
-        (unet, (1, 8, 6, 6), {"patch": 4}, "^patch=4 does not divide examples of 8 x 6 x 6"),
+        (unet, (1, 8, 6, 6), {"patch": 4}, "^patch=4 does not divide examples of shape 8 x 6 x 6"),
         (mlp, (1, 8, 8), {}, r"data are examples of shape \(1, 8, 8\): choose backbone=unet or a dataset of points"),
         (unet, (1, 8, 8), {"width": 0}, "^width=0 must be a whole number, 1 or more"),
         (unet, (1, 8, 8), {"width": -4}, "width=-4 must be a whole number"),
@@ -270,7 +270,7 @@ def test_features_of_any_level_are_finite_and_single_precision_at_least() -> Non
         (unet, (1, 8, 8), {"width": 10}, "^width=10 is not a multiple of groups=4"),
         (unet, (1, 8, 8), {"blocks": 0}, "^blocks"),
         (unet, (1, 8, 8), {"dropout": 1.0}, "^dropout"),
-        (unet, (1, 28, 28), {"patch": 3}, "^patch=3 does not divide examples of 28 x 28"),
+        (unet, (1, 28, 28), {"patch": 3}, "^patch=3 does not divide examples of shape 28 x 28"),
         (unet, (1, 8, 8), {"multipliers": []}, "^multipliers=.. is empty"),
         (unet, (1, 8, 8), {"multipliers": [1, 0]}, "^multipliers"),
         (unet, (1, 8, 8), {"multipliers": [1, 1, 1, 1, 1]}, "below one position: give fewer multipliers"),

@@ -260,7 +260,7 @@ def test_a_training_that_was_killed_goes_on_bit_for_bit(kind: str, tmp_path: Pat
         (["dataset=tones", "dataset.sample_rate=100"], "dataset.sample_rate=100 must be a whole number, 4000 or more"),
         (["dataset=tones", "evaluation.extractor.bands=300"], "needs sounds of 4800 samples or more, not 2048"),
         (["dataset=tones", "metric=[frames]"], "metric fd_frames needs frames, which extractor mel does not give"),
-        (["dataset=tones", "backbone.patch=3"], "backbone.patch=3 does not divide examples of 2048"),
+        (["dataset=tones", "backbone.patch=3"], "backbone.patch=3 does not divide examples of shape 2048"),
         (["training.flip=true", "dataset=moons", "backbone=mlp"], "has points, which have no left"),
     ],
 )

@@ -42,12 +42,14 @@ class LearningRateDecay:
         # torch names none of them in what it raises.
         given: Mapping[str, object] = getattr(scheduler, "keywords", {})
         self._named = f"{name}({', '.join(f'{key}={shown(value)}' for key, value in given.items())})"
-        for key, parameter in inspect.signature(getattr(scheduler, "func", scheduler)).parameters.items():
-            # torch's own annotations are text that cannot be evaluated.
-            if parameter.annotation in (float, "float") and key in given:
-                number(f"{KEY}.{key}", given[key])
         try:
+            for key, parameter in inspect.signature(getattr(scheduler, "func", scheduler)).parameters.items():
+                # torch's own annotations are text that cannot be evaluated.
+                if parameter.annotation in (float, "float") and key in given:
+                    number(f"{KEY}.{key}", given[key])
             self._scheduler = scheduler(self._optimizer)
+        except BadValue:
+            raise
         except (TypeError, ValueError, ZeroDivisionError, AttributeError) as error:
             raise ValueError(f"{KEY}: {self._named} cannot be made: {' '.join(str(error).split())}") from error
         if not isinstance(self._scheduler, LRScheduler) or isinstance(
