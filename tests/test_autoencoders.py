@@ -254,6 +254,7 @@ REFUSED = {
     "autoencoder.discriminator.layers=3": "autoencoder.discriminator does not take images (1, 8, 8)",
     "autoencoder.batch_size=0": "autoencoder.batch_size=0 must be a whole number, 1 or more",
     "autoencoder.latent_shape=[4,2,2]": "autoencoder.latent_shape=[4, 2, 2] must be [4, 4, 4]",
+    "condition=edges": "condition=edges has the size of the images, and this model works in latents",
     "autoencoder.optimizer.lr=-1": "autoencoder.optimizer lr=-1",
 }
 

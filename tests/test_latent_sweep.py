@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,11 +15,13 @@ import psutil
 import pytest
 
 import forked_runs
+import slurm_sweeps
 from diffsweep.sweep.plan.jobs import Job, RemainingWork
 from diffsweep.sweep.plan.plan import Plan, SignedConfig
 from diffsweep.sweep.status.monitor import Monitor
 from diffsweep.sweep.store.garbage import free, garbage
 from diffsweep.sweep.store.record import AutoencoderRecord, Fit
+from slurm import Cluster
 from test_autoencoders import TINY
 
 ROOT = Path(__file__).parent.parent
@@ -125,6 +130,42 @@ def test_killed_in_every_level_a_sweep_ends_with_the_bits_of_an_undisturbed_one(
     ]
     assert values[0] == values[1]
     assert len(values[0]) == 12
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_on_a_cluster_each_level_waits_for_the_one_before_and_survives_a_kill(
+    calm: tuple[Path, str], cluster: Cluster, tmp_path: Path
+) -> None:
+    """The process of a job is killed in the first and in the second level: the job begins it again."""
+    slurm = ["hydra/launcher=slurm", "hydra.launcher.poll_seconds=1", "resources.finish.memory=400MB"]
+    words = [sys.executable, *train(*AXES, *slurm, "trainer.checkpoint_seconds=0.01")]
+    process = subprocess.Popen(
+        words,
+        env=slurm_sweeps.environment(cluster),
+        cwd=tmp_path,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    runs = tmp_path / "runs"
+    for level in ("autoencoders", "fits"):
+        slurm_sweeps.wait_for(lambda level=level: stamps(tmp_path, f"{level}/*/checkpoints/last.ckpt"), level)
+        checkpoint = next(runs.glob(f"{level}/*/checkpoints/last.ckpt"))
+        status = json.loads((checkpoint.parent.parent / "status.json").read_text())
+        os.kill(status["pid"], signal.SIGKILL)
+    printed, errors = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, errors
+    assert "12 runs of 4 trainings" in printed
+    jobs = slurm_sweeps.jobs(runs)
+    kinds = [job["kind"] for job in jobs]
+    assert (kinds.count("autoencoder"), kinds.count("fit"), kinds.count("cells")) == (2, 4, 4)
+    # Those that wait for nothing are one array.
+    assert len({job["id"].partition("_")[0] for job in jobs if job["kind"] == "autoencoder"}) == 1
+    for job in jobs:
+        earlier = [jobs[index]["kind"] for index in job["after"]]
+        assert earlier == {"fit": ["autoencoder"], "cells": ["fit", "autoencoder"]}.get(job["kind"], [])
+    assert files(tmp_path) == files(calm[0])
 
 
 @pytest.mark.slow

@@ -37,7 +37,7 @@ class LatentDataset(Dataset):
                 f"this autoencoder is built for images {space.autoencoder.shape}, and dataset={inner.name} has "
                 f"{inner.stored}"
             )
-        self.inner, self.space = inner, space
+        self.inner, self.space, self.only_labels = inner, space, inner.only_labels
         self.stored, self.modality = inner.stored, inner.modality
         self.encode, self.decode = space.encode, space.decode
 

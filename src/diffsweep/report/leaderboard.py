@@ -30,7 +30,7 @@ from diffsweep.sweep.store.record import Cell
 from diffsweep.sweep.store.result import CHOICES, Result, larger_is_better
 
 # What a narrow terminal goes without, first to last.
-_DISPENSABLE = ("parameters", "GFLOP", "steps", "sampling", "training", "floor", "behind best")
+_DISPENSABLE = ("parameters", "GFLOP", "steps", "sampling", "training", "after autoencoder", "floor", "behind best")
 
 # The columns behind choices and overrides, before and after that of the metric.
 _BEFORE: dict[str, Callable[[Result], str]] = {
@@ -43,6 +43,8 @@ _AFTER: dict[str, Callable[[Result], str]] = {
     "training": lambda result: duration(result.fit_seconds),
     "sampling": lambda result: duration(result.sample_seconds),
 }
+# Beside the floor, where there are autoencoders: what real samples are worth after one.
+_RECONSTRUCTION = "after autoencoder"
 # Only where they differ.
 _NETWORK: dict[str, Callable[[Result], str]] = {
     "parameters": lambda result: count(result.parameters),
@@ -190,6 +192,8 @@ def _columns(
     if any(strengths := [strength_text(result) for result in shown]):
         columns["strength"] = strengths
     columns |= {name: [text(result) for result in shown] for name, text in _AFTER.items()}
+    if any(result.main.reconstruction is not None for result in shown):
+        columns[_RECONSTRUCTION] = [number(result.main.reconstruction) for result in shown]
     networks = {name: [text(result) for result in shown] for name, text in _NETWORK.items()}
     return columns | {name: texts for name, texts in networks.items() if len(set(texts)) > 1}
 

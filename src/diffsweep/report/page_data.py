@@ -170,6 +170,7 @@ def _numbers(result: Result, behind: Difference | None, names: Sequence[str]) ->
         "parameters": result.parameters,
         "operations": result.nfe and result.call_flops and result.nfe * result.call_flops,
         "floor": main.floor,
+        "reconstruction": main.reconstruction,
         "saturated": share_text(result.saturated) if is_saturated(result) else "",
         "strength": strength_text(result),
         "numbers": {

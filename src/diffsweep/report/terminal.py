@@ -85,6 +85,8 @@ def show_result(result: Result, console: Console | None = None, runs: str | Path
         kept = result.fit_kept_step
         best = f", weights of step {count(kept)}" if kept not in (None, result.fit_steps) else ""
         table.add_row("training", f"{count(result.fit_steps)} steps in {duration(result.fit_seconds)}{best}")
+    if result.autoencoder is not None:
+        table.add_row("autoencoder", Text(f"{result.autoencoder}, made in {duration(result.autoencoder_seconds)}"))
     if result.reference_samples is not None:
         split = f", split {result.reference_split}" if result.reference_split else ""
         table.add_row("reference", f"{count(result.reference_samples)} real samples{split}")
@@ -165,11 +167,16 @@ def _number(measure: Measure, sign: str = "+-") -> str:
 
 
 def _floor(measure: Measure, samples: float | None = None) -> str:
-    """The floor of a number; of so many real samples, if they are not as many as the samples."""
+    """The floor of a number; of so many real samples, if they are not as many as the samples.
+
+    With that of an autoencoder, below which no model of its latents comes.
+    """
     if measure.floor is None:
         return ""
     of = f" with {count(samples)} samples" if samples is not None else ""
-    return f"  (real against real: {number(measure.floor)}{of})"
+    known = measure.reconstruction
+    after = "" if known is None else f", after the autoencoder: {number(known)}"
+    return f"  (real against real: {number(measure.floor)}{of}{after})"
 
 
 def _calls(result: Result) -> str:

@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from diffsweep.autoencoders.latent_dataset import LatentDataset
 from diffsweep.conditioners import Label
 from diffsweep.conditioners.conditioned import example_condition
+from diffsweep.conditioners.conditioner import Verifiable
 from diffsweep.data.examples import Dataset, Examples
 from diffsweep.data.modality import POINTS, Modality
 from diffsweep.diffusion import Denoiser, Sampler, Schedule
@@ -285,6 +286,11 @@ def _check_readable(model: Model) -> None:
             raise ValueError(
                 f"condition.{name}.classes={one.classes} must be {model.dataset.classes}, the number of labels of "
                 f"dataset={model.dataset.name}"
+            )
+        if isinstance(one, Verifiable) and isinstance(model.dataset, LatentDataset):
+            raise ValueError(
+                f"condition={name} has the size of the images, and this model works in latents: leave it out, or "
+                "choose autoencoder=none"
             )
     stored = torch.zeros(2, *model.dataset.stored, dtype=model.dataset.modality.dtype)
     labels = torch.zeros(2, dtype=torch.int64) if model.dataset.classes else None

@@ -103,6 +103,8 @@ function columns() {
       { title: "GFLOP a sample", field: "operations", width: 106,
         ...formatted((one) => (one === null ? "" : digits(one / 1e9, 3))) }] : []),
     { title: "real against real", field: "floor", width: 96, visible: main, ...formatted((one) => digits(one)) },
+    ...(main && table.rows.some((row) => typeof row.reconstruction === "number") ? [
+      { title: "after the autoencoder", field: "reconstruction", width: 96, ...formatted((one) => digits(one)) }] : []),
     ...(table.rows.some((row) => row.strength) ? [{ title: "guidance strength", field: "strength", width: 96 }] : []),
     ...(table.rows.some((row) => row.saturated) ? [{ title: "saturated", field: "saturated", width: 96 }] : []),
   ];
