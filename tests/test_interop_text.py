@@ -115,6 +115,32 @@ def words_of(folder: Path, pictures: Path) -> list[str]:
 
 
 @pytest.mark.slow
+def test_a_sweep_of_a_pipeline_trains_nothing_and_its_autoencoder_serves_a_training(
+    pictures: Path, tmp_path: Path
+) -> None:
+    need_module("transformers")
+    folder = tmp_path / "sd"
+    pipelines_made.stable_diffusion(folder)
+    (tmp_path / "prompts.txt").write_text("\n".join(PROMPTS))
+    sweep = [word for word in words_of(folder, pictures) if not word.startswith(("sampler", "guidance.scale"))]
+    sweep += ["-m", "prompts=prompts.txt", "sampler=ddim,dpmpp_2m", "guidance.scale=1.5,3", "sampler.nfe=4"]
+    data = [word for word in sweep if word.startswith(("dataset", "evaluation", "trainer"))]
+    training = [f"autoencoder.network.folder={folder}", "training.steps=2", "training.warmup=0", "backbone.width=8"]
+    for words in (sweep, ["autoencoder=pretrained", *data, *training]):
+        arguments = [str(ROOT / "train.py"), *words]
+        done = forked_runs.run(arguments, tmp_path, os.environ | {"OMP_NUM_THREADS": "1"}, timeout=400)
+        assert done.returncode == 0, done.stderr
+    found = [json.loads(path.read_text()) for path in tmp_path.glob("runs/fits/*/cells/*/result.json")]
+    imported = [one for one in found if "imported_from" in one]
+    assert len(imported) == 4
+    assert len({one["fit"] for one in imported}) == 1
+    assert len({one["guidance_strength"] for one in imported}) == 4
+    (autoencoder,) = tmp_path.glob("runs/autoencoders/*")
+    assert (autoencoder / "latents/index.json").is_file()
+    assert len(found) == 5
+
+
+@pytest.mark.slow
 def test_one_command_samples_a_pipeline_and_its_pictures_are_those_of_the_pipeline(
     made: tuple[Path, Any],
     pictures: Path,
@@ -130,6 +156,10 @@ def test_one_command_samples_a_pipeline_and_its_pictures_are_those_of_the_pipeli
     (found,) = [json.loads(path.read_text()) for path in tmp_path.glob("runs/fits/*/cells/*/result.json")]
     assert found["imported_from"] == str(folder)
     assert found["nfe"] == 2 * STEPS
+    # Nothing is trained in its latents: those of the pictures are not written.
+    (autoencoder,) = tmp_path.glob("runs/autoencoders/*")
+    assert (autoencoder / "done.json").is_file()
+    assert not (autoencoder / "latents").exists()
     monkeypatch.chdir(tmp_path)
     assert commands.main(["sample", found["cell"], "-n", "3", "--out", "drawn", "--device", "cpu"]) == 0
     mine = np.load("drawn/samples.npz")["arr_0"].astype(float)

@@ -125,12 +125,18 @@ def load_autoencoder(dataset: LatentDataset, record: AutoencoderRecord) -> None:
         weights = load_file(path)
     except (OSError, SafetensorError) as error:
         raise ValueError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
-    dataset.space.load(weights, _shards(record).scale, record.signature)
+    scale = dataset.space.autoencoder.given_scale or _shards(record).scale
+    dataset.space.load(weights, scale, record.signature)
 
 
 def latent_source(dataset: LatentDataset, record: AutoencoderRecord, split: Split = "train") -> LatentSource:
     """A split of a dataset in the latents that a finished autoencoder has written. Raises ValueError."""
     return LatentSource(_shards(record), dataset.load(split))
+
+
+def has_latents(record: AutoencoderRecord) -> bool:
+    """Whether a finished autoencoder has written the latents of all images."""
+    return LatentShards.read(record.latents) is not None
 
 
 def _shards(record: AutoencoderRecord) -> LatentShards:

@@ -125,6 +125,7 @@ class Components:
                 evaluation,
                 settings,
                 on_one_device(trainer),
+                for_training=not imported,
             )
         if isinstance(diffuser, Imported):
             return cls(_importing(cfg, denoiser, diffuser), scoring, stage)

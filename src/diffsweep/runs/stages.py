@@ -22,7 +22,7 @@ from diffsweep.interop.imported import Import
 from diffsweep.messages import say
 from diffsweep.mistakes import is_from_own_code, one_of
 from diffsweep.ranks import is_first_rank
-from diffsweep.runs.autoencoder import latent_source, load_autoencoder
+from diffsweep.runs.autoencoder import has_latents, latent_source, load_autoencoder
 from diffsweep.runs.build import Components
 from diffsweep.runs.instantiate import make
 from diffsweep.scoring.score import score as score_model
@@ -30,13 +30,22 @@ from diffsweep.sweep.store.blocked import BlockedError
 from diffsweep.sweep.store.environment import recorded
 from diffsweep.sweep.store.lease import Lease, LeaseLostError
 from diffsweep.sweep.store.process import Process
-from diffsweep.sweep.store.record import CannotWriteError, Cell, Fit, Record, Run, TrainingRecord, make_folder
+from diffsweep.sweep.store.record import (
+    AutoencoderRecord,
+    CannotWriteError,
+    Cell,
+    Fit,
+    Record,
+    Run,
+    TrainingRecord,
+    make_folder,
+)
 from diffsweep.sweep.store.result import Result
 from diffsweep.tracking import loggers
 from diffsweep.tracking.run_info import RunInfo
 from diffsweep.trainer import Interrupted
 from diffsweep.training.fit import fit as train_model
-from diffsweep.training.fit_autoencoder import fit_autoencoder
+from diffsweep.training.fit_autoencoder import AutoencoderStage, fit_autoencoder, write_latents
 from diffsweep.training.scoring_callbacks import PruningPolicy, TrainingPruned
 
 # In their order: how far a single run may go.
@@ -220,9 +229,20 @@ def fit(
             return
         latents = None
         if components.autoencoder is not None and run.autoencoder is not None:
+            _complete_latents(components.autoencoder, run.autoencoder)
             latents = latent_source(components.autoencoder.dataset, run.autoencoder)
         fitting = dataclasses.replace(components.fitting, pruning=pruning, latents=latents)
         train_model(fitting, run.fit, mirrors, held)
+
+
+def _complete_latents(stage: AutoencoderStage, record: AutoencoderRecord) -> None:
+    """Write the latents that an autoencoder lacks which was finished for models that are not trained in them."""
+    if is_first_rank() and not has_latents(record):
+        with _alone(record, "completed"):
+            if not has_latents(record):
+                write_latents(stage, record)
+    while not has_latents(record):
+        time.sleep(0.5)
 
 
 def evaluate(

@@ -68,6 +68,7 @@ class AutoencoderStage:
         evaluation: What reconstructions are measured by.
         settings: How many of them, and compared with which data.
         trainer: Where it computes.
+        for_training: Whether a model is trained in its latents, for which those of all images are written.
     """
 
     dataset: LatentDataset
@@ -76,6 +77,7 @@ class AutoencoderStage:
     evaluation: Evaluation
     settings: EvaluationSettings
     trainer: TrainerSettings
+    for_training: bool = True
 
 
 class _Terms(Callback):
@@ -98,6 +100,8 @@ def fit_autoencoder(
     held: Callable[[], bool] = lambda: True,
 ) -> None:
     """Train, from the last checkpoint if there is one; write weights, latents, pictures and done.json.
+
+    Latents are left out where nothing is trained in them and their scale is known.
 
     Args:
         stage: What is made, and how.
@@ -125,13 +129,12 @@ def fit_autoencoder(
     with atomic(record.checkpoints / "ema.safetensors") as temporary:
         kept = space.autoencoder.state_dict()
         save_file({name: value.detach().cpu().clone().contiguous() for name, value in kept.items()}, temporary)
-    record.write_status("running", stage="latents")
-    device = trainer.strategy.root_device
-    shown = stage.trainer.progress
-    bar = tqdm(desc="latents", total=len(train), unit="img", disable=None if shown else True, leave=False)
-    with bar, trainer.precision_plugin.forward_context():
-        shards = LatentShards.write(record.latents, space, train, device, bar.update)
-    space.scale = shards.scale
+    device, shown = trainer.strategy.root_device, stage.trainer.progress
+    given = space.autoencoder.given_scale
+    if stage.for_training or given is None:
+        record.write_status("running", stage="latents")
+        given = _write_latents(stage, record, trainer, train).scale
+    space.scale = given
     encoded = time.monotonic()
     record.write_status("running", stage="evaluate")
     with trainer.precision_plugin.forward_context():
@@ -159,6 +162,20 @@ def fit_autoencoder(
     record.write_status("done")
     # Weights and latents are saved and nothing can resume a finished training.
     (record.checkpoints / "last.ckpt").unlink(missing_ok=True)
+
+
+def write_latents(stage: AutoencoderStage, record: AutoencoderRecord) -> None:
+    """Write the latents of all images, as of an autoencoder that was finished without. Raises ValueError."""
+    _write_latents(stage, record, _trainer(stage, record), load_checked(stage.dataset, "train"))
+
+
+def _write_latents(
+    stage: AutoencoderStage, record: AutoencoderRecord, trainer: Trainer, images: Source
+) -> LatentShards:
+    device, shown = trainer.strategy.root_device, stage.trainer.progress
+    bar = tqdm(desc="latents", total=len(images), unit="img", disable=None if shown else True, leave=False)
+    with bar, trainer.precision_plugin.forward_context():
+        return LatentShards.write(record.latents, stage.dataset.space, images, device, bar.update)
 
 
 def _trainer(stage: AutoencoderStage, record: AutoencoderRecord, **more: Any) -> Trainer:
