@@ -348,7 +348,10 @@ class Cluster:
         self._wait_for_daemon("munged", (folder / "socket").exists)
 
     def _start_database(self, port: int) -> None:
-        where = ("--no-defaults", "--user=root", f"--datadir={self.folder}/database")
+        # Of its own: a server that starts deletes the temporary tables that it finds, another cluster's too.
+        temporary = self.folder / "temporary"
+        temporary.mkdir()
+        where = ("--no-defaults", "--user=root", f"--datadir={self.folder}/database", f"--tmpdir={temporary}")
         self.run("mariadb-install-db", *where, "--auth-root-authentication-method=normal", "--skip-test-db")
         sql = self.folder / "accounts.sql"
         # MariaDB takes each line as one statement.

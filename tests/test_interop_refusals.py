@@ -184,7 +184,7 @@ BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
             "unet/config.json",
             '{"_class_name": "UNet2DConditionModel", "addition_embed_type": "text_time"}',
         ),
-        "addition_embed_type=text_time needs more than x, a level and one text",
+        "projection_class_embeddings_input_dim=null is no text and six sizes",
     ),
     "other data": (network(in_channels=3, out_channels=3), "conv_in.weight"),
     "labels unlike the data's": (

@@ -99,6 +99,44 @@ def test_latents_are_those_of_the_pipeline_from_the_same_noise(
     assert float((mine - theirs).abs().max() / theirs.abs().max()) < 1e-4
 
 
+@torch.no_grad()
+def test_latents_of_several_language_models_are_those_of_the_pipeline(pictures: Path, tmp_path: Path) -> None:
+    need_module("transformers")
+    for kind in ("xl", "3", "3 without T5"):
+        folder = tmp_path / kind
+        words = ["sampler=ddim"]
+        if kind == "xl":
+            pipeline = pipelines_made.stable_diffusion_xl(folder)
+        else:
+            pipeline = pipelines_made.stable_diffusion_3(folder, t5=kind == "3")
+            # Its scheduler shifts its last time twice, see test_interop_samplers.
+            words = ["sampler=euler", "sampler/spacing=linspace", f"sampler.spacing.last={3 * 0.001 / (1 + 2 * 0.001)}"]
+        given = [word for word in words_of(folder, pictures)[1:] if not word.startswith("sampler=")]
+        cfg = composed(folder, *given, *words, f"paths.runs={tmp_path}", "trainer.threads=null")
+        components = Components.of(cfg)
+        fitting, model = components.fitting, components.scoring.model
+        assert isinstance(fitting, Import)
+        fitting.load()
+        sampler = components.scoring.sampler
+        guided = components.scoring.guidance(fitting.denoiser.eval(), sampler.levels(model.schedule))
+        noise = latents(3)
+        for negative in (None, "noise"):
+            requests = Requests(
+                model.conditioners, model.dataset, SampleChoice(prompts=PROMPTS, negative_prompt=negative)
+            )
+            theirs = pipeline(
+                PROMPTS,
+                negative_prompt=None if negative is None else [negative] * 3,
+                guidance_scale=3.0,
+                num_inference_steps=STEPS,
+                latents=noise,
+                output_type="latent",
+            ).images
+            mine = sampler(guided, noise, schedule=model.schedule, condition=requests(torch.arange(3)))
+            assert float((mine - theirs).abs().max() / theirs.abs().max()) < 1e-3, (kind, negative)
+        assert not torch.allclose(theirs[0], theirs[2], atol=1e-2)
+
+
 def words_of(folder: Path, pictures: Path) -> list[str]:
     return [
         f"pretrained={folder}",

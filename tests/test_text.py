@@ -281,7 +281,7 @@ def test_a_folder_that_holds_no_model_is_refused_in_one_line(kind: str, said: st
     [
         (["dataset=digits"], "condition.text.entry=caption names no text of these examples: they have none"),
         (["condition.text.entry=title"], "condition.text.entry=title names no text of these examples: choose caption"),
-        (["condition.text.length=2"], "condition.text.length=2 must be a whole number from 3 to 512"),
+        (["condition.text.length=2"], "condition.text.length=2 must be a whole number from 3 to 1024"),
         (["condition.text.tokens=maybe"], "condition.text.tokens=maybe must be true or false"),
         (["dataset.templates=[seven]"], "must be texts with one {} for the name of the class"),
         (["dataset.names=[zero]"], "must be 10, one for each class of digits"),

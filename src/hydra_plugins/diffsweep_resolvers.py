@@ -65,9 +65,10 @@ def _prompts(*, _root_: DictConfig) -> Any:
 
 
 def _text_encoder(field: str, *, _parent_: DictConfig) -> Any:
-    from diffsweep.conditioners.text_encoder import content_of, width_of_tokens
+    from diffsweep.conditioners.text_encoder import pipeline_content, width_of_tokens
 
-    return {"content": content_of, "width": width_of_tokens}[field](str(_parent_.get("encoder")))
+    encoder = str(_parent_.get("encoder"))
+    return width_of_tokens(encoder) if field == "width" else pipeline_content(encoder, _parent_.get("pipeline"))
 
 
 def _space(field: str, *, _root_: DictConfig) -> Any:

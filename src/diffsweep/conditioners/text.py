@@ -11,12 +11,13 @@ from torch import Tensor, nn
 
 from diffsweep.backbones.doors import Doors, Embeddings
 from diffsweep.conditioners.conditioner import width_of
+from diffsweep.conditioners.pipeline_text import PipelineTextEncoder
 from diffsweep.conditioners.text_embeddings import TextEmbeddings, clean
-from diffsweep.conditioners.text_encoder import TextEncoder
+from diffsweep.conditioners.text_encoder import PIPELINES, TextEncoder
 from diffsweep.data.examples import Examples
 from diffsweep.data.source import Source, texts_of
 from diffsweep.diffusion.condition import Entry
-from diffsweep.mistakes import alternatives, flag, share, whole
+from diffsweep.mistakes import alternatives, flag, one_of, share, whole
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,9 @@ class Text:
         tokens: Whether a network that can attend to tokens does.
         drop: Share of the examples that are trained without it, in [0, 1).
         cache: Folder of what was made of texts once.
-        filled: Whether a text is filled up to `length` before it is read, and all tokens of that count, as in Stable
-            Diffusion.
+        pipeline: The kind of text-to-image pipeline as which a text is read, filled up to `length`: stable_diffusion,
+            stable_diffusion_xl or stable_diffusion_3, of which the last two have several language models; `encoder` is
+            the pipeline's folder then. None for a language model alone.
 
     Raises:
         ValueError: for a value out of range.
@@ -49,16 +51,17 @@ class Text:
     tokens: bool
     drop: float
     cache: str | Path
-    filled: bool = False
+    pipeline: str | None = None
     _embeddings: TextEmbeddings = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        whole("length", self.length, 3, 512)
+        whole("length", self.length, 3, 1024)
         whole("width", self.width, 1)
         flag("tokens", self.tokens)
-        flag("filled", self.filled)
         share("drop", self.drop, one=False)
-        encoder = TextEncoder(self.encoder, self.content, self.length, self.width, self.filled)
+        if self.pipeline is not None:
+            one_of("pipeline", self.pipeline, PIPELINES)
+        encoder = text_encoder(self.encoder, self.pipeline, self.content, self.length, self.width)
         object.__setattr__(self, "_embeddings", TextEmbeddings(encoder, Path(self.cache)))
 
     def prepare(self, source: Source) -> None:
@@ -102,6 +105,15 @@ class Text:
         known = [name for name, one in examples.entries.items() if not isinstance(one, Tensor)]
         has = f"choose {alternatives(sorted(known))}" if known else "they have none"
         return ValueError(f"condition.text.entry={self.entry} names no text of these examples: {has}")
+
+
+def text_encoder(
+    encoder: str, pipeline: str | None, content: str, length: int, width: int
+) -> TextEncoder | PipelineTextEncoder:
+    """What reads texts, loaded when it is first asked; arguments as of `Text`."""
+    if pipeline is None or len(PIPELINES[pipeline]) == 1:
+        return TextEncoder(encoder, content, length, width, filled=pipeline is not None)
+    return PipelineTextEncoder(encoder, pipeline, content, length, width)
 
 
 class TextInput(nn.Module):

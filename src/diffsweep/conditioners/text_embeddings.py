@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
+from diffsweep.conditioners.pipeline_text import PipelineTextEncoder
 from diffsweep.conditioners.text_encoder import TextEncoder
 from diffsweep.files import CannotWriteError, atomic
 from diffsweep.messages import say
@@ -39,7 +40,7 @@ class TextEmbeddings:
         cache: Folder of what is kept.
     """
 
-    def __init__(self, encoder: TextEncoder, cache: Path) -> None:
+    def __init__(self, encoder: TextEncoder | PipelineTextEncoder, cache: Path) -> None:
         self.encoder = encoder
         self.folder = cache / "text"
         self._tables: list[tuple[Tensor, Tensor]] = []

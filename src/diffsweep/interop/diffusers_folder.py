@@ -48,7 +48,7 @@ def read(folder: Path) -> Checkpoint:
     try:
         classes = diffusers_network.labels(name, config)
         shapes = diffusers_network.shapes(name, config)
-        width = diffusers_network.text_width(name, config)
+        width, kind = diffusers_network.text_width(name, config), diffusers_network.pipeline_of(name, config)
     except ValueError as error:
         raise ValueError(f"{network / NETWORK}: {error}") from error
     weights = of_folder(network, WEIGHTS)
@@ -71,13 +71,18 @@ def read(folder: Path) -> Checkpoint:
     channels, outputs = config.get("in_channels"), config.get("out_channels")
     if isinstance(channels, int) and outputs == 2 * channels:
         notes.append("its learned variance is left out")
-    text = None if width is None else _text(folder, width)
+    text = None if width is None else _text(folder, kind, width)
     told = f", told one of {classes} labels" if classes else ""
-    told += f", told a text of {text.length} tokens" if text is not None else ""
+    told += f", told a text of {text.length} rows" if text is not None else ""
     return Checkpoint(
         source=folder,
         format="diffusers",
-        network={"_target_": "diffsweep.interop.diffusers_network.DiffusersNetwork", "name": name, "config": plain},
+        network={
+            "_target_": "diffsweep.interop.diffusers_network.DiffusersNetwork",
+            "name": name,
+            "config": plain,
+            **({"pixels": _pixels(folder)} if text is not None and text.pipeline == _SIZED else {}),
+        },
         process=process,
         weights=weights,
         classes=classes,
@@ -110,19 +115,51 @@ def _part(index: Path) -> tuple[str, list[str]]:
     return found[0], notes
 
 
-def _text(folder: Path, width: int) -> TextReader:
-    """The language model of a pipeline. Raises ValueError if it is missing, or gives tokens of another width."""
-    encoder = folder / "text_encoder"
-    if not (encoder / NETWORK).is_file() or not (folder / "tokenizer").is_dir():
+# Tokens of the third language model of Stable Diffusion 3.
+_T5_TOKENS = 256
+# Kinds of pipelines whose networks are told a text as a whole too, and the size of images or a third text.
+_SIZED, _JOINT = "stable_diffusion_xl", "stable_diffusion_3"
+
+
+def _text(folder: Path, kind: str, width: int) -> TextReader:
+    """The language models of a pipeline.
+
+    Args:
+        folder: Of the pipeline.
+        kind: Of the pipeline, as of condition.text.pipeline.
+        width: Numbers of each row that the network is told.
+
+    Raises:
+        ValueError: if one is missing, or gives tokens of another width.
+    """
+    joint, alone = kind == _JOINT, kind not in (_JOINT, _SIZED)
+    parts = ["text_encoder"] if alone else ["text_encoder", "text_encoder_2"]
+    for part in parts:
+        tokenizer = part.replace("text_encoder", "tokenizer")
+        if not (folder / part / NETWORK).is_file() or not (folder / tokenizer).is_dir():
+            raise ValueError(
+                f"{folder} has no {part} and {tokenizer}, and its network is told a text: name the folder of the whole "
+                "pipeline"
+            )
+    configs = [read_object(folder / part / NETWORK) for part in parts]
+    own = sum(size for config in configs if isinstance(size := config.get("hidden_size", config.get("d_model")), int))
+    length = configs[0].get("max_position_embeddings", 77)
+    if (own > width if joint else own != width) or not isinstance(length, int):
         raise ValueError(
-            f"{folder} has no text_encoder and tokenizer, and its network is told a text: name the folder of the whole "
-            "pipeline"
+            f"{folder / parts[0] / NETWORK}: its tokens have {shown(own)} numbers, and the network takes {width}"
         )
-    config = read_object(encoder / NETWORK)
-    own, length = config.get("hidden_size", config.get("d_model")), config.get("max_position_embeddings", 77)
-    if own != width or not isinstance(length, int):
-        raise ValueError(f"{encoder / NETWORK}: its tokens have {shown(own)} numbers, and the network takes {width}")
-    return TextReader(encoder, length, width)
+    if alone:
+        return TextReader(folder / parts[0], kind, length, width)
+    index = read_object(folder / INDEX)
+    zero = not joint and index.get("force_zeros_for_empty_prompt", True) is True
+    return TextReader(folder, kind, length + (_T5_TOKENS if joint else 0) + 1, width, zero)
+
+
+def _pixels(folder: Path) -> int:
+    """Pixels, each way, that become one position of a pipeline's latents."""
+    config = folder / "vae" / NETWORK
+    blocks = read_object(config).get("block_out_channels") if config.is_file() else None
+    return 2 ** (len(blocks) - 1) if isinstance(blocks, list) else 8
 
 
 def licence(card: Path) -> str | None:

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -39,11 +39,49 @@ def _unet(config: Mapping[str, Any]) -> tuple[int, int | None]:
     return config.get("num_class_embeds") or 0, None
 
 
+class ToldText(NamedTuple):
+    """What a network is told of texts: tokens (N, L, width), each whole text (N, width), and sizes of images (N, 6).
+
+    The last two are None for a network that is not told them. Sizes are in pixels: of the original, of what was cut off
+    at the top and left, of the image that is wanted.
+    """
+
+    tokens: Tensor
+    whole: Tensor | None
+    sizes: Tensor | None
+
+
 def _conditional_unet(config: Mapping[str, Any]) -> tuple[int, int | None]:
-    for key in ("addition_embed_type", "encoder_hid_dim_type", "time_cond_proj_dim"):
+    if config.get("addition_embed_type") not in (None, "text_time"):
+        raise ValueError(f"addition_embed_type={config['addition_embed_type']} needs more than x, a level and a text")
+    for key in ("encoder_hid_dim_type", "time_cond_proj_dim"):
         if config.get(key) is not None:
-            raise ValueError(f"{key}={config[key]} needs more than x, a level and one text")
+            raise ValueError(f"{key}={config[key]} needs more than x, a level and a text")
     return _unet(config)
+
+
+def _sized_text(config: Mapping[str, Any]) -> int | None:
+    """Numbers of the whole text, beside which six sizes are told."""
+    if config.get("addition_embed_type") is None:
+        return None
+    whole, sizes = config.get("projection_class_embeddings_input_dim"), config.get("addition_time_embed_dim")
+    if not isinstance(whole, int) or not isinstance(sizes, int) or whole <= 6 * sizes:
+        raise ValueError(
+            f"projection_class_embeddings_input_dim={shown(whole)} is no text and six sizes of {shown(sizes)} numbers"
+        )
+    return whole - 6 * sizes
+
+
+def _joint_text(config: Mapping[str, Any]) -> int | None:
+    return int(config.get("joint_attention_dim", 4096))
+
+
+def _joint_whole(config: Mapping[str, Any]) -> int | None:
+    return int(config.get("pooled_projection_dim", 2048))
+
+
+def _no_labels(config: Mapping[str, Any]) -> tuple[int, int | None]:
+    return 0, None
 
 
 def _no_text(config: Mapping[str, Any]) -> int | None:
@@ -77,19 +115,31 @@ def _pixart(config: Mapping[str, Any]) -> tuple[int, int | None]:
     return 0, None
 
 
-def _call_unet(model: nn.Module, x: Tensor, level: Tensor, labels: Tensor | None, text: Tensor | None) -> Tensor:
+def _call_unet(model: nn.Module, x: Tensor, level: Tensor, labels: Tensor | None, text: ToldText | None) -> Tensor:
     return model(x, level, class_labels=labels, return_dict=False)[0]
 
 
-def _call_conditional(model: nn.Module, x: Tensor, level: Tensor, labels: Tensor | None, text: Tensor | None) -> Tensor:
-    return model(x, level, encoder_hidden_states=text, class_labels=labels, return_dict=False)[0]
+def _call_conditional(
+    model: nn.Module, x: Tensor, level: Tensor, labels: Tensor | None, text: ToldText | None
+) -> Tensor:
+    tokens = None if text is None else text.tokens
+    more: dict[str, Any] = {}
+    if text is not None and text.whole is not None:
+        more = {"added_cond_kwargs": {"text_embeds": text.whole, "time_ids": text.sizes}}
+    return model(x, level, encoder_hidden_states=tokens, class_labels=labels, return_dict=False, **more)[0]
 
 
-def _call_dit(model: nn.Module, x: Tensor, level: Tensor, labels: Tensor | None, text: Tensor | None) -> Tensor:
+def _call_joint(model: nn.Module, x: Tensor, level: Tensor, labels: Tensor | None, text: ToldText | None) -> Tensor:
+    assert text is not None
+    given = {"encoder_hidden_states": text.tokens, "pooled_projections": text.whole}
+    return model(x, timestep=level, **given, return_dict=False)[0]
+
+
+def _call_dit(model: nn.Module, x: Tensor, level: Tensor, labels: Tensor | None, text: ToldText | None) -> Tensor:
     return model(x, timestep=level, class_labels=labels, return_dict=False)[0]
 
 
-def _call_pixart(model: nn.Module, x: Tensor, level: Tensor, labels: Tensor | None, text: Tensor | None) -> Tensor:
+def _call_pixart(model: nn.Module, x: Tensor, level: Tensor, labels: Tensor | None, text: ToldText | None) -> Tensor:
     conditions = {"resolution": None, "aspect_ratio": None}
     return model(x, timestep=level, added_cond_kwargs=conditions, return_dict=False)[0]
 
@@ -103,19 +153,24 @@ class _Kind:
         call: (model, x, level, labels, tokens of a text) -> its output.
         fixed_size: whether it takes data of one size only.
         text: from its config, numbers of each token of the text that it attends to; None if it attends to none.
+        whole: likewise, numbers of the text as a whole.
+        joint: whether its text is read by three language models, whose tokens lie one after another.
     """
 
     labels: Callable[[Mapping[str, Any]], tuple[int, int | None]]
-    call: Callable[[nn.Module, Tensor, Tensor, Tensor | None, Tensor | None], Tensor]
+    call: Callable[[nn.Module, Tensor, Tensor, Tensor | None, ToldText | None], Tensor]
     fixed_size: bool
     text: Callable[[Mapping[str, Any]], int | None] = _no_text
+    whole: Callable[[Mapping[str, Any]], int | None] = _no_text
+    joint: bool = False
 
 
 _KINDS = {
     "UNet2DModel": _Kind(_unet, _call_unet, False),
-    "UNet2DConditionModel": _Kind(_conditional_unet, _call_conditional, False, _attended_text),
+    "UNet2DConditionModel": _Kind(_conditional_unet, _call_conditional, False, _attended_text, _sized_text),
     "DiTTransformer2DModel": _Kind(_dit, _call_dit, True),
     "PixArtTransformer2DModel": _Kind(_pixart, _call_pixart, True),
+    "SD3Transformer2DModel": _Kind(_no_labels, _call_joint, False, _joint_text, _joint_whole, True),
 }
 
 
@@ -125,16 +180,17 @@ class DiffusersNetwork(nn.Module):
     Args:
         name: Of its class, one of a list.
         config: The arguments of its constructor.
+        pixels: Of an image, each way, that become one position of `x`: for networks that are told its size.
 
     Raises:
         ValueError: for another class, a key that it does not take, a network that needs a text.
     """
 
-    def __init__(self, name: str, config: Mapping[str, Any]) -> None:
+    def __init__(self, name: str, config: Mapping[str, Any], pixels: int = 1) -> None:
         super().__init__()
         kind, arguments = _known(name, config)
         self.classes, self.absent = kind.labels(arguments)
-        self.text = kind.text(arguments)
+        self.text, self.whole, self.pixels = kind.text(arguments), kind.whole(arguments), pixels
         size = arguments.get("sample_size")
         sides: Sequence[int | None] = (None, None)
         if kind.fixed_size:
@@ -152,8 +208,16 @@ class DiffusersNetwork(nn.Module):
 
     def forward(self, x: Tensor, level: Tensor, labels: Tensor | None = None, text: Tensor | None = None) -> Tensor:
         """The network's own output, of `x`'s shape; a learned variance, its second half, is left out."""
-        y = self._call(self.model, x, level, labels, text)
+        y = self._call(self.model, x, level, labels, None if text is None else self._told(text, x))
         return y[:, : x.shape[1]]
+
+    def _told(self, text: Tensor, x: Tensor) -> ToldText:
+        """Of rows (N, L, width), whose last one is the whole text if the network is told that."""
+        if self.whole is None:
+            return ToldText(text, None, None)
+        height, width = (side * self.pixels for side in x.shape[2:])
+        sizes = text.new_tensor([height, width, 0, 0, height, width]).expand(len(x), -1)
+        return ToldText(text[:, :-1], text[:, -1, : self.whole], sizes)
 
 
 def _line(error: Exception) -> str:
@@ -193,6 +257,14 @@ def text_width(name: str, config: Mapping[str, Any]) -> int | None:
     """Numbers of each token of the text that such a network attends to; None for none. Raises ValueError likewise."""
     kind, arguments = _known(name, config)
     return kind.text(arguments)
+
+
+def pipeline_of(name: str, config: Mapping[str, Any]) -> str:
+    """How the text of such a network is read, as of condition.text.pipeline. Raises ValueError likewise."""
+    kind, arguments = _known(name, config)
+    if kind.joint:
+        return "stable_diffusion_3"
+    return "stable_diffusion" if kind.whole(arguments) is None else "stable_diffusion_xl"
 
 
 @contextmanager

@@ -8,11 +8,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+import torch
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from diffsweep.conditioners.text_encoder import TextEncoder, content_of
+from diffsweep.conditioners.text import text_encoder
+from diffsweep.conditioners.text_encoder import pipeline_content
 from diffsweep.hub import repository, snapshot
 from diffsweep.interop import checkpoint
 from diffsweep.mistakes import did_you_mean, shown
@@ -52,8 +54,7 @@ class _Foreign:
     def content(self) -> tuple[str, str, Mapping[str, Tensor]]:
         state = self.found.state()
         if (text := self.found.text) is not None:
-            encoder = TextEncoder(str(text.folder), content_of(str(text.folder)), text.length, text.width, filled=True)
-            state["empty_text"] = encoder([""])[0][0]
+            state["empty_text"] = torch.zeros(text.length, text.width) if text.zero_if_empty else _empty_text(text)
         return self.found.format, self.found.digest(), state
 
 
@@ -74,6 +75,8 @@ class _Fit:
             "text_shape": "backbone.text_shape",
             "text_encoder": "condition.text.encoder",
             "text_length": "condition.text.length",
+            "text_width": "condition.text.width",
+            "text_pipeline": "condition.text.pipeline",
         }
         try:
             found = OmegaConf.select(self.cfg, _one(name, places))
@@ -99,6 +102,12 @@ class _Fit:
             return str((self.fit.result() or {}).get("format")), self.field("weights"), load_file(path)
         except (OSError, SafetensorError) as error:
             raise ValueError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
+
+
+def _empty_text(text: checkpoint.TextReader) -> Tensor:
+    folder = str(text.folder)
+    content = pipeline_content(folder, text.pipeline)
+    return text_encoder(folder, text.pipeline, content, text.length, text.width)([""])[0][0]
 
 
 _KEEP = {"_target_": "diffsweep.diffusion.guidance.Keep"}
