@@ -124,7 +124,8 @@ COUPLED = [
     "training.steps=20,30",
     "training.warmup=${training.steps}",
     "evaluation.seed=${seed}",
-    "dataset.size=${oc.env:SIZE}",
+    "training.clip=0.5",
+    "dataset.size='${oc.decode:${oc.env:SIZE}}'",
     "training.batch_size=${.steps}",
     "seed=0,4",
     "++ema.decay=0.9,'${oc.select:training.clip}'",
@@ -137,7 +138,8 @@ STUDY = """
           training.steps: 20,30
           training.warmup: ${training.steps}
           evaluation.seed: ${seed}
-          dataset.size: ${oc.env:SIZE}
+          training.clip: 0.5
+          dataset.size: '"${oc.decode:${oc.env:SIZE}}"'
           training.batch_size: '"${training.steps}"'
           seed: 0,4
           ema.decay: 0.9,"${training.clip}"
@@ -186,7 +188,13 @@ def test_a_search_tries_what_a_single_run_is(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("SIZE", "900")
     params = "{training.warmup: '${training.steps}', training.batch_size: '${.steps},16'}"
     words = [f"hydra.sweeper.params={params}", "hydra.sweeper.sampler.name=grid", "hydra.sweeper.n_trials=8"]
-    fixed = ["dataset=mixture", "dataset.size=${oc.env:SIZE}", "backbone=mlp", "sampler=ddim", "sampler={nfe:9}"]
+    fixed = [
+        "dataset=mixture",
+        "dataset.size='${oc.decode:${oc.env:SIZE}}'",
+        "backbone=mlp",
+        "sampler=ddim",
+        "sampler={nfe:9}",
+    ]
     axes = {"training.steps": ["20", "30"], "training.warmup": ["${training.steps}"]}
     axes |= {"training.batch_size": ["${.steps}", "16"], "seed": ["1", "${training.steps}"]}
     expected = set()

@@ -318,9 +318,19 @@ def test_grey_pictures_are_three_equal_channels_and_anything_else_is_refused(lit
     three = lite0(grey.repeat(1, 3, 1, 1))
     for name, output in lite0(grey).items():
         assert torch.equal(output, three[name])
-    for wrong in (noise(2, 2, 8, 8), noise(2, 4, 8, 8), torch.zeros(2, 3, 8, 8), noise(3, 8, 8)):
+    for wrong in (noise(2, 2, 8, 8), noise(2, 5, 8, 8), torch.zeros(2, 3, 8, 8), noise(3, 8, 8)):
         assert str(tuple(wrong.shape)) in refusal(lambda wrong=wrong: lite0(wrong))
     assert "uint8" in refusal(lambda: resized(torch.zeros(1, 3, 8, 8), 8, "bilinear"))
+
+
+def test_a_fourth_channel_is_opacity_over_white(lite0: Extractor) -> None:
+    colours = noise(2, 3, 8, 8)
+    seen, half = torch.full((2, 1, 8, 8), 255, dtype=torch.uint8), torch.full((2, 1, 8, 8), 51, dtype=torch.uint8)
+    for name, output in lite0(torch.cat([colours, seen], 1)).items():
+        assert torch.equal(output, lite0(colours)[name])
+    # A fifth of the colour over four fifths of white.
+    over = ((colours.int() * 51 + 255 * 204 + 127) // 255).to(torch.uint8)
+    assert torch.equal(lite0(torch.cat([colours, half], 1))["features"], lite0(over)["features"])
 
 
 def test_another_size_is_another_space(lite0: Extractor) -> None:

@@ -89,10 +89,10 @@ def _no_text(config: Mapping[str, Any]) -> int | None:
 
 
 def _attended_text(config: Mapping[str, Any]) -> int | None:
-    # What is not said of blocks is as in Stable Diffusion: they attend.
-    named = [config.get(key) for key in ("down_block_types", "up_block_types", "mid_block_type")]
+    # What is not said of blocks is as in Stable Diffusion: they attend. None is no block.
+    named = [config.get(key, "CrossAttn") for key in ("down_block_types", "up_block_types", "mid_block_type")]
     kinds = [word for words in named for word in (words if isinstance(words, (list, tuple)) else [words])]
-    if None not in kinds and not any("CrossAttn" in str(kind) for kind in kinds):
+    if not any("CrossAttn" in str(kind) for kind in kinds):
         return None
     width = config.get("cross_attention_dim", 1280)
     if not isinstance(width, int):

@@ -265,7 +265,11 @@ def _typed(name: str, value: Any, hint: Any) -> Any:
             return value
         else:
             objects.append("an object, which has a _target_")
-    raise BadValue(name, value, f"must be {alternatives(dict.fromkeys(words or objects))}")
+    hint = ""
+    if isinstance(value, str) and re.fullmatch(r"[-+]?\d+(\.\d*)?(e[-+]?\d+)?", value):
+        # Whatever looks like a number: quoted, or from the environment.
+        hint = ", and it is text: leave out its quotes, or read it as '${oc.decode:${oc.env:NAME}}'"
+    raise BadValue(name, value, f"must be {alternatives(dict.fromkeys(words or objects))}{hint}")
 
 
 _SEQUENCES = (list, tuple, Sequence, Iterable, Collection)

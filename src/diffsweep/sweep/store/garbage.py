@@ -187,7 +187,7 @@ def _fits_of_plan(path: Path, *stamp: int) -> frozenset[str]:
     content = read_json(path) or {"tasks": []}
     try:
         return frozenset(str(task.get(key)) for task in content["tasks"] for key in ("fit", "autoencoder"))
-    except (KeyError, TypeError) as error:
+    except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is corrupt ({error!r}) and might name any training: move it away first") from error
 
 
