@@ -18,6 +18,7 @@ from PIL import Image
 
 import checkpoints_made
 import forked_runs
+import pipelines_made
 from diffsweep.sweep.plan.added_parameters import accept_added_parameters
 from diffsweep.sweep.plan.constructor import parameters
 from diffsweep.sweep.plan.unread_keys import SETTINGS, refuse_unread
@@ -115,7 +116,9 @@ def test_every_option_that_there_is_has_only_keys_that_are_read(tmp_path: Path) 
             place += [word for option in chosen for word in COMPANIONS.get(option, ())]
             if "autoencoder=pretrained" in chosen:
                 place.append(f"autoencoder.network.folder={checkpoints_made.autoencoder_kl()}")
-            if any(option.endswith("=imported") for option in chosen):
+            if "condition=imported_text" in chosen:
+                place.append(f"pretrained={pipelines_made.of_digits()}")
+            elif any(option.endswith("=imported") for option in chosen):
                 place.append(f"pretrained={checkpoints_made.ddpm()}")
             refuse_unread(compose("config", [*chosen, *place]))
 
