@@ -85,6 +85,11 @@ def test_a_sweep_that_is_finished_is_not_checked_and_a_fit_that_it_trains_itself
     assert re.match("diffuser.teacher=000000000000", unknown.stderr)
 
 
+def test_a_sweep_goes_to_its_cells(tmp_path: Path) -> None:
+    said = said_by(tmp_path, "-m", "sampler.nfe=4,5", "stage=fit")
+    assert said.endswith("stage=fit is how far a single run goes, and a sweep goes to its cells: leave it out")
+
+
 def test_a_folder_that_can_be_made_is_none_to_refuse(tmp_path: Path) -> None:
     refuse_impossible_folders({"runs": str(tmp_path / "a" / "b"), "cache": str(tmp_path), "data": "/nowhere/yet"})
     for value, says in (

@@ -28,6 +28,7 @@ _TOGETHER = (
     ("evaluation", "dataset", "diffuser", "backbone"),
     ("trainer", "training"),
     ("weights", "training", "validation"),
+    ("autoencoder", "dataset", "backbone", "training"),
 )
 # Building one takes some 50 ms: whoever waits for many is told.
 _MANY = 100
@@ -41,6 +42,7 @@ def refuse_impossible(plan: Plan, cells: Sequence[str], *, devices: bool) -> Non
     for cell in cells:
         try:
             refuse_impossible_folders(plan.part(cell, "paths") or {})
+            _refuse_part(plan.part(cell, "stage"))
         except ValueError as error:
             raise ValueError(_about(plan, cell, str(error))) from error
     wanted = _representatives(plan, cells)
@@ -49,6 +51,12 @@ def refuse_impossible(plan: Plan, cells: Sequence[str], *, devices: bool) -> Non
     found = _first_refused(plan, wanted, devices=devices) if wanted else None
     if found is not None:
         raise ValueError(_about(plan, *found))
+
+
+def _refuse_part(stage: object) -> None:
+    """A sweep is about its cells: how far a run goes is a choice of single runs."""
+    if stage not in (None, "cell"):
+        raise ValueError(f"stage={stage} is how far a single run goes, and a sweep goes to its cells: leave it out")
 
 
 def _representatives(plan: Plan, cells: Sequence[str]) -> list[str]:
