@@ -34,7 +34,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "benc
 TEXTS = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in PAGES}
 README = "\n".join(TEXTS.values())
 OWN_FILES = ("--config-dir", "extractor=torchvision", "extractor=timm", "extractor=module", "mynets")
-OWN_FILES += ("dataset.path=clips/", "dataset.path=sounds/", "backbone.frozen=TRAINING")
+OWN_FILES += ("dataset.path=clips/", "dataset.path=sounds/", "backbone.frozen=TRAINING", "pretrained=sd-folder/")
 # A trainer is asked for its devices when it is built.
 ON_CPU = ["trainer.accelerator=cpu", "trainer.devices=1", "trainer.strategy=auto"]
 FLAGS = {"-m", "--help", "--cfg", "job"}
