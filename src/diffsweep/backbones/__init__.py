@@ -1,7 +1,8 @@
-"""Networks: `backbone(x, logsnr, condition=None)` -> a tensor of the shape of the data.
+"""Networks: `backbone(x, logsnr, embeddings=None)` -> a tensor of the shape of the data.
 
-x is scaled to about unit variance, logsnr is (N,) and may be infinite, condition is None or int64 labels (N,). x and
-the result have `inputs` and `outputs` times the channels of the data, once unless more is asked for.
+x is scaled to about unit variance, logsnr is (N,) and may be infinite, embeddings are what conditions bring to the
+network's doors (see `doors`). x and the result have `inputs` and `outputs` times the channels of the data, once unless
+more is asked for.
 """
 
 from diffsweep.backbones.dit import DiT
