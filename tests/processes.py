@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from diffsweep.sweep.store.process import Process
 
@@ -42,6 +45,19 @@ def end(process: subprocess.Popen[str]) -> None:
     """Kill a program, if it still runs, and close its pipes."""
     process.kill()
     process.communicate()
+
+
+def kill_with_children(pid: int) -> list[psutil.Process]:
+    """Kill the process `pid` and all that it has started; returns those children, which may need a moment to be gone.
+
+    What ends by itself meanwhile, or when its parent does, is none to complain of.
+    """
+    parent = psutil.Process(pid)
+    children = parent.children(recursive=True)
+    for process in (parent, *children):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    return children
 
 
 def dead() -> Process:

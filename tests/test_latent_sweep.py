@@ -21,6 +21,7 @@ from diffsweep.sweep.plan.plan import Plan, SignedConfig
 from diffsweep.sweep.status.monitor import Monitor
 from diffsweep.sweep.store.garbage import free, garbage
 from diffsweep.sweep.store.record import AutoencoderRecord, Fit
+from processes import kill_with_children
 from slurm import Cluster
 from test_autoencoders import TINY
 
@@ -104,10 +105,7 @@ def test_killed_in_every_level_a_sweep_ends_with_the_bits_of_an_undisturbed_one(
         while not true():
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < end
-        family = psutil.Process(process.pid).children(recursive=True)
-        for one in [psutil.Process(process.pid), *family]:
-            one.kill()
-        psutil.wait_procs(family)
+        psutil.wait_procs(kill_with_children(process.pid))
         process.communicate()
 
     pace = "trainer.checkpoint_seconds=0.01"

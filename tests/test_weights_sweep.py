@@ -7,10 +7,10 @@ import json
 import re
 from pathlib import Path
 
-import psutil
 import pytest
 
 import brake
+from processes import kill_with_children
 from test_sweep import command, gone, last_sweep, results, resume, run, start, wait_for
 from tiny import TINY
 
@@ -50,9 +50,7 @@ def test_a_sweep_over_averages_and_steps_trains_once_and_goes_on_after_a_kill(tm
     process = start(rough, command("-m", *SWEEP), **pace)
     wait_for(lambda: list(rough.glob("runs/fits/*/checkpoints/average-20.*")) or process.poll() is not None, "step 20")
     assert process.poll() is None, process.communicate()
-    family = psutil.Process(process.pid).children(recursive=True)
-    for each in (psutil.Process(process.pid), *family):
-        each.kill()
+    family = kill_with_children(process.pid)
     wait_for(lambda: gone(family), "the end of all processes")
     assert not list(rough.glob("runs/fits/*/checkpoints/average-30.*"))
     (rough / "brake").unlink()
