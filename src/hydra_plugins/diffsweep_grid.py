@@ -52,7 +52,7 @@ class GridSweeper(Sweeper):
         """
         from diffsweep.entry import cell_configs
         from diffsweep.mistakes import compact
-        from diffsweep.sweep.plan.folders import runs_folder
+        from diffsweep.sweep.plan.folders import runs_folder, sweep_name
         from diffsweep.sweep.plan.mode import Mode
 
         assert self.config is not None
@@ -63,6 +63,7 @@ class GridSweeper(Sweeper):
             # Another program that sweeps by this grid has no folder of runs.
             if "paths" in self.config:
                 runs_folder(self.config)
+                sweep_name(self.config)
             batch = self._batch(arguments)
             if cell_configs.wanted():
                 cell_configs.show(self.hydra_context.config_loader, self.config, batch)
@@ -81,8 +82,10 @@ class GridSweeper(Sweeper):
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         overrides = parser.parse_overrides([*params_text(self.params), *arguments])
         for override in overrides:
+            key = override.key_or_group
+            if key == "sweep.name" and override.is_sweep_override():
+                raise ValueError(f"{override.input_line}: a sweep has one name")
             if override.is_interval_sweep():
-                key = override.key_or_group
                 raise ValueError(f"{override.input_line}: a grid wants single values, as {key}=1,2 or {key}=range(1,3)")
             try:
                 empty = override.is_discrete_sweep() and not any(True for _ in override.sweep_string_iterator())

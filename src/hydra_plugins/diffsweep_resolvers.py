@@ -5,7 +5,8 @@
 the default sampler, `${checkpoint:FIELD}` the model at `pretrained`, `${text_encoder:FIELD}` the language model of
 `condition=text`, `${prompts:}` are the texts that the key `prompts` names, `${vae:FIELD}` the autoencoder at
 `autoencoder.network.folder`; `${space:FIELD}` is the shape or sigma_data of what a network sees, data or latents, and
-`${latent_shape:}` the shape of latents; `${train_command:}` is how a run is started in the working folder.
+`${latent_shape:}` the shape of latents; `${sweep_name:NAME,TIME}` is what a sweep is called, by its time if it has no
+name; `${train_command:}` is how a run is started in the working folder.
 """
 
 from __future__ import annotations
@@ -42,6 +43,10 @@ def _train_command() -> str:
     from diffsweep.project import train_command
 
     return train_command()
+
+
+def _sweep_name(name: Any, time: str) -> str:
+    return time if name is None else str(name)
 
 
 def _recommended(name: str, nfe: Any) -> Any:
@@ -101,6 +106,7 @@ def _latent_shape(*, _root_: DictConfig) -> Any:
 
 for _name, _decoder in (("pictures", "PictureDecoder"), ("videos", "VideoDecoder"), ("sounds", "SoundDecoder")):
     OmegaConf.register_new_resolver(_name, _field_of_packed(_decoder), replace=True)
+OmegaConf.register_new_resolver("sweep_name", _sweep_name, replace=True)
 OmegaConf.register_new_resolver("train_command", _train_command, replace=True)
 OmegaConf.register_new_resolver("recommended", _recommended, replace=True)
 OmegaConf.register_new_resolver("checkpoint", _checkpoint, replace=True)

@@ -35,7 +35,7 @@ from diffsweep.ranks import check_environment
 from diffsweep.report import terminal
 from diffsweep.sweep.plan import prepare
 from diffsweep.sweep.plan.added_parameters import accept_added_parameters
-from diffsweep.sweep.plan.folders import refuse_impossible_folders
+from diffsweep.sweep.plan.folders import refuse_impossible_folders, sweep_name
 from diffsweep.sweep.plan.imported_options import with_imported_options
 from diffsweep.sweep.plan.mode import Mode
 from diffsweep.sweep.plan.sense import doubts
@@ -72,6 +72,8 @@ def job(cfg: DictConfig) -> float | None:
             cell_configs.show_one(overrides, recorded(cfg))
             return None
         refuse_impossible_folders(cfg.paths)
+        if single and sweep_name(cfg) is not None:
+            raise ValueError(f"sweep.name={cfg.sweep.name} names a sweep, and this is a single run: add -m")
         run = Run.of(cfg, OmegaConf.to_container(node.runtime.choices))  # type: ignore[arg-type]
         if single:
             runs = Path(cfg.paths.runs).absolute()

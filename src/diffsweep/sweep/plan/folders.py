@@ -1,20 +1,41 @@
-"""Whether the folders of a run can be: a cache that cannot be written must not be found out after a training."""
+"""Folders of runs and names of sweeps, refused where they cannot be: not found out after a training."""
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from diffsweep.mistakes import shown
+
 # Data may lie where only others write.
 _WRITABLE = ("runs", "cache")
 _FOLDERS = (*_WRITABLE, "data")
+# `diffsweep status last` is about the newest sweep.
+_LAST = "last"
 
 
 def runs_folder(config: Mapping[str, Any]) -> Path:
     """The folder of runs of a config. Raises ValueError, in one line, if it has no value."""
     return Path(str(config["paths"]["runs"]))
+
+
+def sweep_name(config: Mapping[str, Any]) -> str | None:
+    """What a config calls its sweep, `sweep.name`; None if nothing. Raises ValueError if it cannot name a folder."""
+    name = (config.get("sweep") or {}).get("name")
+    return None if name is None else valid_name(name, "sweep.name")
+
+
+def valid_name(name: object, key: str) -> str:
+    """The name at `key`, which is to name a folder. Raises ValueError if it cannot, or is what commands call `last`."""
+    text = shown(name)
+    if not isinstance(name, (str, int)) or isinstance(name, bool) or not re.fullmatch(r"\w[\w.+-]{0,99}", text):
+        raise ValueError(f"{key}={text} must be letters, digits and . _ + - only, at most 100: it names a folder")
+    if text == _LAST:
+        raise ValueError(f"{key}={text} means the newest sweep in commands: choose another name")
+    return text
 
 
 def refuse_impossible_folders(paths: Mapping[str, Any]) -> None:

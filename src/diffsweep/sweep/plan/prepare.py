@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from diffsweep.project import train_command
 from diffsweep.sweep.plan import snapshot
 from diffsweep.sweep.plan.compose import compose
+from diffsweep.sweep.plan.folders import sweep_name
 from diffsweep.sweep.plan.hydra_job import hydra_node
 from diffsweep.sweep.plan.jobs import Job, LaunchRecord, RemainingWork
 from diffsweep.sweep.plan.mode import Mode
@@ -31,17 +32,19 @@ if TYPE_CHECKING:
     from hydra.core.config_loader import ConfigLoader
     from omegaconf import DictConfig
 
-# Folders of sweeps that this process has planned: a sweeper may hand its overrides over in several batches.
-_planned: set[Path] = set()
+# Folders of sweeps that this process has planned, with the plan that was there before: a sweeper may hand its overrides
+# over in several batches.
+_planned: dict[Path, Plan | None] = {}
 
 
 def make_plan(loader: ConfigLoader, master: DictConfig, batch: Sequence[Sequence[str]], first: int) -> Plan:
     """Compose and sign `batch`, whose first task has the number `first`, and write the plan.
 
     Raises ValueError for a config that cannot be signed or a bad `mode`, Hydra's exception for one that cannot be
-    composed, CannotWriteError; before anything runs.
+    composed, CannotWriteError; for a name, `sweep.name`, that stands for a search, for a sweep of other cells, or for
+    one that is being run; before anything runs.
     """
-    mode = Mode.of(master)
+    mode, name = Mode.of(master), sweep_name(master)
     folder, runs = Path(str(master.hydra.sweep.dir)), Path(str(master.paths.runs))
     if folder in _planned:
         plan = Plan.read(folder)
@@ -65,14 +68,41 @@ def make_plan(loader: ConfigLoader, master: DictConfig, batch: Sequence[Sequence
     # Absolute, as the jobs will read it.
     plan = replace(plan, runs=plan.runs.absolute())
     if mode.writes_plan:
+        if folder not in _planned:
+            before = Plan.read(folder) if (folder / "plan.json").exists() else None
+            if name is not None:
+                _refuse_another(name, folder, plan, before)
+            _planned[folder] = before
         plan.write()
-        _planned.add(folder)
     return plan
 
 
+def _refuse_another(name: str, folder: Path, plan: Plan, before: Plan | None) -> None:
+    """Raise ValueError if `name` is that of something else than an earlier part of `plan`: `before`, in its folder."""
+    if (folder / "search.json").exists():
+        raise ValueError(f"sweep.name={name} is the name of a search: choose another")
+    if before is None:
+        return
+    launched = LaunchRecord.read(folder)
+    if launched is not None and launched.launcher is not None and launched.launcher.alive():
+        raise ValueError(f"sweep.name={name} is being run by {launched.launcher}: {before.command_for('status')}")
+    missing = [cell for cell in before.cells if cell not in plan.cells]
+    if missing:
+        raise ValueError(
+            f"sweep.name={name} is a sweep with {_counted(len(missing), 'cell')} that this one has not: choose another "
+            f"name, or ask for those too; it was {before.command}"
+        )
+
+
 def withdraw(plan: Plan) -> None:
-    """Remove what `make_plan` and a launcher wrote for a sweep that was refused; one with launched jobs stays."""
-    if (plan.folder / "jobs.json").exists():
+    """Remove what `make_plan` and a launcher wrote for a sweep that was refused; one with launched jobs stays.
+
+    What went on with an earlier sweep leaves that one as it was.
+    """
+    before = _planned.get(plan.folder)
+    if before is not None:
+        before.write()
+    if before is not None or (plan.folder / "jobs.json").exists():
         return
     for path in (plan.file, plan.folder / "multirun.yaml"):
         path.unlink(missing_ok=True)

@@ -39,7 +39,8 @@ _WHOLE = (
 )
 PARTS = ("dataset", "schedule", "diffuser", "backbone", "sampler", "guidance", "optimizer", "validation")
 SETTINGS: Mapping[str, tuple[str, ...]] = {
-    "": (*_WHOLE, "pretrained", "prompts", *PARTS),
+    "": (*_WHOLE, "pretrained", "prompts", "sweep", *PARTS),
+    "sweep": ("name",),
     "training": _TRAINING,
     "weights": ("ema", "step"),
     "autoencoder": (

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -322,13 +321,6 @@ def _checked(name: str, overrides: list[str]) -> tuple[DictConfig, dict[str, str
 def is_search(folder: str | Path) -> bool:
     """Whether a sweep's folder holds a search, which `supervisor.resume` resumes."""
     return (Path(folder) / "search.json").exists()
-
-
-def valid_name(name: str) -> str:
-    """A study's name, which names a folder. Raises ValueError if it cannot."""
-    if not re.fullmatch(r"[\w][\w.+-]{0,99}", name):
-        raise ValueError(f"study_name={name} must be letters, digits and . _ + - only: it names a folder")
-    return name
 
 
 def _text(value: Any) -> str:

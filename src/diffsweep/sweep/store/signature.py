@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 NEUTRAL: tuple[str, ...] = (
     "hydra",
     "mode",
+    "sweep",
     "resources",
     "paths",
     "logger",
