@@ -95,6 +95,8 @@ def test_while_a_sweep_is_run_its_name_is_taken(named: Path) -> None:
         (["-m", "sweep.name=last"], "sweep.name=last means the newest sweep in commands"),
         (["-m", "sweep.name=a,b"], "sweep.name=a,b: a sweep has one name"),
         (["sweep.name=a"], "sweep.name=a names a sweep, and this is a single run: add -m"),
+        (["-m", "+sweep=few_steps"], "sweep is there already: write sweep=VALUE"),
+        (["-m", "sweep=few_steps"], "sweep=few_steps is no name: sweep.name=NAME names a sweep, and +sweeps=NAME"),
         (["-m", "sweep.nmae=a"], "there is no key sweep.nmae: did you mean sweep.name"),
     ],
 )

@@ -34,7 +34,7 @@ UNREAD = {
     "+training.stpes=3": "training.stpes=3 is read by no part of a run: did you mean training.steps",
     "+evaluation.sampels=3": "evaluation.sampels=3 is read by no part of a run: did you mean evaluation.samples",
     "+trainer.limit_train_batches=2": "trainer.limit_train_batches=2 is read by no part of a run",
-    "+sweep=few_steps": "sweep=few_steps is read by no part of a run: did you mean sweeps",
+    "+sweeep=few_steps": "sweeep=few_steps is read by no part of a run: did you mean",
     "+experiments=toy": "experiments=toy is read by no part of a run: did you mean experiment?",
     "+optimizer.lrr=1": "optimizer.lrr=1 is no parameter of torch.optim.AdamW: did you mean optimizer.lr",
     "+sampler.nfee=3": "sampler.nfee=3 is no parameter of diffsweep.diffusion.sampler.Sampler: did you mean sampler.nf",

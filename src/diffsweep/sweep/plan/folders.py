@@ -24,7 +24,12 @@ def runs_folder(config: Mapping[str, Any]) -> Path:
 
 def sweep_name(config: Mapping[str, Any]) -> str | None:
     """What a config calls its sweep, `sweep.name`; None if nothing. Raises ValueError if it cannot name a folder."""
-    name = (config.get("sweep") or {}).get("name")
+    node = config.get("sweep")
+    if not isinstance(node, Mapping) and node is not None:
+        raise ValueError(
+            f"sweep={shown(node)} is no name: sweep.name=NAME names a sweep, and +sweeps=NAME runs a study of sweeps/"
+        )
+    name = (node or {}).get("name")
     return None if name is None else valid_name(name, "sweep.name")
 
 
