@@ -34,7 +34,7 @@ REFUSED = {
     "sampler.nfee=3": r"there is no key sampler.nfee: did you mean sampler.nfe, .*\? \(--cfg job shows all keys\)",
     "-m training.stpes=3,4": r"there is no key training.stpes: did you mean training.steps, .* shows all keys\)",
     "optimizer.amsgrd=true": "there is no key optimizer.amsgrd: did you mean optimizer.amsgrad.*",
-    "sweep=few_steps": r"sweep=few_steps is no name: sweep.name=NAME names a sweep, and \+sweeps=NAME runs a study of .*",
+    "sweep=few_steps": r"sweep=few_steps is no name: sweep.name=NAME names a sweep, and \+sweeps=NAME .*",
     "-m hydra.launcher.jobz=3": r"there is no key hydra.launcher.jobz: did you mean hydra.launcher.jobs.*",
     "sampler=ddim,heun": r"sampler=ddim,heun has several values: -m compares them; one list is KEY=\[A,B\]",
     "sampler=[ddim,heun]": "sampler=.ddim,heun.: a run has one sampler; to compare several: -m sampler=ddim,heun",
