@@ -31,6 +31,7 @@ GROUND = {
     "former_names",
     "grid_geometry",
     "hub",
+    "lazy_torchmetrics",
     "messages",
     "mistakes",
     "philox",

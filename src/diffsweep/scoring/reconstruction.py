@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
 from diffsweep.autoencoders.latent_dataset import LatentDataset
 from diffsweep.autoencoders.perceptual import PerceptualDistance, perceptual_installed
@@ -68,6 +67,9 @@ def _similarities(
     dataset: LatentDataset, x: Tensor, again: Tensor, perceptual: PerceptualDistance | None
 ) -> dict[str, Tensor]:
     """One number for each image, by name."""
+    # With it all of torchmetrics is imported, which takes two seconds.
+    from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
+
     first, second = again.float(), x.float()
     axes = (1, 2, 3)
     numbers: dict[str, Any] = {
