@@ -20,6 +20,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 import checkpoints_made
 import forked_runs
 import pipelines_made
+import text_encoders
 from diffsweep.diffusion.times import LogNormal
 from diffsweep.diffusion.weight import EDM
 from diffsweep.former_names import FORMER
@@ -110,6 +111,7 @@ UNAVAILABLE = {
     "extractor=timm",
     "extractor=torchvision",
     "guidance=autoguidance",
+    "metric=clip_score",
     "metric=likelihood",
     "metric=retrieval",
     "metric=spatial",
@@ -148,6 +150,8 @@ def with_option(path: Path) -> DictConfig:
         model = [f"autoencoder.network.folder={checkpoints_made.autoencoder_kl()}"]
     if choice(path) == "condition=imported_text":
         model = [f"pretrained={pipelines_made.of_digits()}"]
+    if choice(path) == "metric=clip_score":
+        model = [f"evaluation.metrics.clip_score.folder={text_encoders.clip()}"]
     return composed(choice(path), *model, *words)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import os
 import tempfile
 from pathlib import Path
@@ -50,3 +51,35 @@ def words(**settings: object) -> list[str]:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     given = {"encoder": tiny(), "length": 12} | settings
     return ["condition=text", *(f"condition.text.{key}={value}" for key, value in given.items())]
+
+
+@functools.cache
+def clip(seed: int = 0) -> Path:
+    """The folder of a CLIP of two layers each, of random numbers, that knows small letters, in this process."""
+    transformers = need_module("transformers")
+    import torch
+
+    folder = Path(tempfile.mkdtemp(prefix="clip-"))
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    words = [*letters, *(f"{one}</w>" for one in letters), "<|startoftext|>", "<|endoftext|>"]
+    (folder / "vocab.json").write_text(json.dumps({word: i for i, word in enumerate(words)}))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    tokenizer = transformers.CLIPTokenizer(
+        str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=20, pad_token="<|endoftext|>"
+    )
+    tokenizer.save_pretrained(folder)
+    marks = {"bos_token_id": len(words) - 2, "eos_token_id": len(words) - 1, "pad_token_id": len(words) - 1}
+    small = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        config = transformers.CLIPConfig(
+            text_config={"vocab_size": len(words), "max_position_embeddings": 20, **small, **marks},
+            vision_config={"image_size": 16, "patch_size": 8, **small},
+            projection_dim=8,
+            # Of the usual 1 all texts would be nearly the same.
+            initializer_factor=5.0,
+        )
+        transformers.CLIPModel(config).eval().save_pretrained(folder)
+    sizes = {"size": {"shortest_edge": 16}, "crop_size": {"height": 16, "width": 16}}
+    transformers.CLIPImageProcessor(**sizes).save_pretrained(folder)
+    return folder

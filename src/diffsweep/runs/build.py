@@ -39,9 +39,9 @@ from diffsweep.runs.optimizer import make_optimizer, settings_line, tried_optimi
 from diffsweep.runs.pretrained import find
 from diffsweep.scoring.model_metrics import ModelMetric
 from diffsweep.scoring.requests import Requests
-from diffsweep.scoring.retrieval import TextMetric
 from diffsweep.scoring.sampling import Model, Sampling
 from diffsweep.scoring.score import Scoring
+from diffsweep.scoring.text_metrics import TextMetric
 from diffsweep.settings import EvaluationSettings, LoadingSettings, SampleChoice, TrainerSettings, TrainingSettings
 from diffsweep.trainer import make_trainer
 from diffsweep.training.activation_checkpointing import check_blocks

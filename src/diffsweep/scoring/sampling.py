@@ -36,8 +36,8 @@ from diffsweep.random_streams import generator
 from diffsweep.scoring.agreement import agreement_names, agreements
 from diffsweep.scoring.editing import Editing
 from diffsweep.scoring.requests import Requests
-from diffsweep.scoring.retrieval import TextScore
 from diffsweep.scoring.saturation import saturated_values
+from diffsweep.scoring.text_metrics import TEXT_SCORES, TextScore, score_texts
 from diffsweep.settings import TrainerSettings
 from diffsweep.trainer import Interrupted
 
@@ -186,7 +186,7 @@ class Sampling(LightningModule):
         asked = agreements(self.model.conditioners, self.requests(batch), samples)
         texts = self.requests.texts(batch) if self.text_scores else None
         if texts is not None:
-            asked |= {name: one.score(samples, batch, texts)[:, None] for name, one in self.text_scores.items()}
+            asked[TEXT_SCORES] = score_texts(self.text_scores, samples, batch, texts)
         wanted |= {name: values.cpu() for name, values in asked.items()}
         self.extract_seconds += self._now() - started
         if self.model.dataset.modality.picture is not None:
@@ -353,7 +353,8 @@ def draw(
     features = None
     if sampling.extraction is not None:
         outputs = (batch.outputs for batch in batches)
-        names = [*sampling.extraction.outputs, *agreement_names(sampling.model.conditioners), *sampling.text_scores]
+        names = [*sampling.extraction.outputs, *agreement_names(sampling.model.conditioners)]
+        names += [TEXT_SCORES] if sampling.text_scores else []
         features = Features.collect(outputs, sampling.known_labels(n), names)
         features = features if bool(finite.all()) else features.take(finite)
     return SampleSet(

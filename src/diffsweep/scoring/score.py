@@ -18,9 +18,9 @@ from diffsweep.scoring.agreement import measure_agreement
 from diffsweep.scoring.guidance_strength import guidance_strength
 from diffsweep.scoring.measure import measure
 from diffsweep.scoring.model_metrics import ModelMetric, measure_model
-from diffsweep.scoring.retrieval import TextMetric, measure_texts
 from diffsweep.scoring.sample_files import GRID, write_samples
 from diffsweep.scoring.sampling import FeatureExtraction, Model, Sampling, draw
+from diffsweep.scoring.text_metrics import TextMetric, measure_texts
 from diffsweep.scoring.weights import WeightsChoice, load_weights
 from diffsweep.settings import EvaluationSettings, SampleChoice, TrainerSettings
 from diffsweep.sweep.store.lease import LeaseLostError

@@ -42,14 +42,14 @@ _KEPT = 256
 
 _KEY = re.compile(r"[A-Za-z_][\w-]*(\.[\w-]+)*", re.ASCII)
 
-# Interpolations whose value is a function of the one key that they name (oc.env: of none; pictures, videos, sounds and
-# text_encoder: of where they are; checkpoint: of pretrained; prompts: of prompts; space, latent_shape and vae: of the
-# dataset and the autoencoder). recommended may be round one.
+# Interpolations whose value is a function of the one key that they name (oc.env: of none; pictures, videos, sounds,
+# text_encoder and clip: of where they are; checkpoint: of pretrained; prompts: of prompts; space, latent_shape and vae:
+# of the dataset and the autoencoder). recommended may be round one.
 _READABLE = re.compile(
     r"(?:\$\{recommended:\w+,)?"
     r"\$\{(?:(\.*)([A-Za-z_]\w*(?:\.\w+)*)"
     r"|oc\.select:([A-Za-z_]\w*(?:\.\w+)*)(?:,[\w.+-]*)?"
-    r"|(pictures|videos|sounds|text_encoder):\w+"
+    r"|(pictures|videos|sounds|text_encoder|clip):\w+"
     r"|(checkpoint):\w+"
     r"|(prompts):"
     r"|(space|latent_shape|vae):\w*"

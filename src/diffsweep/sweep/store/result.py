@@ -42,6 +42,7 @@ _LARGER = (
     "accuracy",
     "agreement",
     "retrieval",
+    "clip_score",
     "score",
     "inception_score",
 )

@@ -52,6 +52,8 @@ NEUTRAL: tuple[str, ...] = (
     # Language models are known by condition.text.content.
     "condition.text.encoder",
     "condition.text.cache",
+    # Likewise, by evaluation.metrics.clip_score.content.
+    "evaluation.metrics.clip_score.folder",
     "trainer.accelerator",
     "trainer.devices",
     "trainer.num_nodes",
