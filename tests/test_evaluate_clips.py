@@ -59,7 +59,9 @@ def measured(dataset: Dataset, x: Tensor, *words: str) -> dict[str, Any]:
         cfg = compose("config", overrides=[f"dataset={dataset.name}", f"evaluation.samples={len(x)}", *words])
     evaluation = make_evaluation(cfg, dataset)
     features = Features.collect(evaluation.extractor.batches(x, 250), None, evaluation.outputs)
-    return measure(dataset, evaluation, evaluation_settings(cfg), features, 0, saturated=None, show=False).flat()
+    return measure(
+        dataset, evaluation, evaluation_settings(cfg), features, 0, balanced=False, saturated=None, show=False
+    ).flat()
 
 
 @pytest.mark.parametrize(

@@ -87,8 +87,10 @@ def measured(x: Tensor, cache: Path, *overrides: str, labels: Tensor | None = No
         cfg = compose("config", overrides=["dataset=digits", *asked])
     evaluation = make_evaluation(cfg, Digits())
     features = Features.collect(evaluation.extractor.batches(x, 250), labels, evaluation.outputs)
+    saturated, settings = saturated_share([x]), evaluation_settings(cfg)
+    labelled = labels is not None
     return measure(
-        Digits(), evaluation, evaluation_settings(cfg), features, 0, saturated=saturated_share([x]), show=False
+        Digits(), evaluation, settings, features, 0, balanced=labelled, saturated=saturated, show=False
     ).flat()
 
 
@@ -343,8 +345,8 @@ def test_a_number_that_was_asked_for_and_cannot_be_given_says_why(tmp_path: Path
     assert found["fd_digits"] is not None
     assert (found["fd_digits_infinity"], found["accuracy_digits"], found["fd_digits_within"]) == (None, None, None)
     assert "it needs 256 samples in 64 dimensions, and there are 200" in found["fd_digits_infinity_reason"]
-    assert "the samples were drawn without labels" in found["accuracy_digits_reason"]
-    assert "the samples were drawn without labels" in found["fd_digits_within_reason"]
+    assert "it is not known which class each sample was to show" in found["accuracy_digits_reason"]
+    assert "it is not known which class each sample was to show" in found["fd_digits_within_reason"]
     result = Result.parse(found)
     assert set(result.measured) >= {"fd_digits", "fd_digits_infinity", "accuracy_digits", "fd_digits_within"}
     lines = leaderboard.absent_numbers([result, result])

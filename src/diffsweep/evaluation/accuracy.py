@@ -41,7 +41,7 @@ class Accuracy:
     def absence(self, drawn: Features, real: Real) -> str:
         """See `ExplainsAbsence`."""
         if drawn.labels is None:
-            return "the samples were drawn without labels"
+            return "it is not known which class each sample was to show"
         return "the classifier of the extractor does not know the labels of the data"
 
 

@@ -77,7 +77,7 @@ class Classwise:
     def absence(self, drawn: Features, real: Real) -> str:
         """See `ExplainsAbsence`."""
         if drawn.labels is None:
-            return "the samples were drawn without labels"
+            return "it is not known which class each sample was to show"
         if real.features.labels is None:
             return "the real samples have no labels"
         return "some class has too few samples, drawn or real, for a distance"

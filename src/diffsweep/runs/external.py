@@ -207,7 +207,10 @@ class External:
         features = Features.collect(self._batches(there.extractor, show), class_labels, there.outputs)
         extracted = time.monotonic()
         saturated = saturated_share(self.images.x[part] for part in self.order.split(self.settings.batch_size))
-        measurement = measure(self.dataset, there, self.settings, features, 0, saturated=saturated, show=show)
+        labelled = class_labels is not None
+        measurement = measure(
+            self.dataset, there, self.settings, features, 0, balanced=labelled, saturated=saturated, show=show
+        )
         finished = time.monotonic()
         if isinstance(self.dataset, Pictures):
             notes = [measurement.note] if measurement.note else []

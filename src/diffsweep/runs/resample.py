@@ -154,7 +154,7 @@ def resample(
         device=drawn.device,
         precision=drawn.precision,
         frames=recording.frames(),
-        labels=sampling.known_labels(n),
+        labels=sampling.requests.labels(n),
         requests=sampling.requests.listed(n),
     )
 

@@ -138,6 +138,7 @@ def measure(
     drawn: Features,
     broken: int,
     *,
+    balanced: bool,
     saturated: float | None = None,
     show: bool = True,
 ) -> Measurement:
@@ -149,13 +150,13 @@ def measure(
         settings: Which split of the data is the reference.
         drawn: Features of the samples that are finite.
         broken: How many more there were that are not. The main number is then null, with the reason beside it.
+        balanced: Whether they were asked for labels in turn, so that the floor must be of as many of each.
         saturated: Share of the values of those samples that are at an end of their range; None for real numbers.
         show: Whether to draw bars when standard error is a terminal.
 
     Raises:
         ValueError: if the data cannot be read.
     """
-    balanced = drawn.labels is not None
     real = Baseline.of(dataset, evaluation, settings, balanced=balanced, show=show)
     main, total = evaluation.main, len(drawn) + broken
     estimates = {} if broken else evaluation.measure(drawn, real.reference)

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from diffsweep.conditioners.conditioned import read_condition
 from diffsweep.conditioners.conditioner import Conditioner, InTurn, ReadsTexts, prepare
+from diffsweep.conditioners.text_embeddings import clean
 from diffsweep.data.examples import Dataset, Examples
-from diffsweep.data.source import Source
+from diffsweep.data.source import Source, in_memory
 from diffsweep.diffusion.condition import Condition, Entry
 from diffsweep.files import write_json
 from diffsweep.settings import NO_CHOICE, SampleChoice
@@ -153,6 +154,37 @@ class Requests:
             assert condition is not None
             found.append(condition["label"].value)
         return torch.cat(found)
+
+    def classes(self, n: int) -> Tensor | None:
+        """The classes int64 (n,) of what the first n samples are asked for, on the CPU; None where they are not known.
+
+        That is the label of a sample that is told one, else that of the held-out example that its request is read from.
+        A prompt has the class of the held-out examples with that caption, if there are any and all are of one class.
+        """
+        if "label" in self.conditioners:
+            return self.labels(n)
+        read = {name: one for name, one in self.conditioners.items() if not isinstance(one, InTurn)}
+        if not read or not self.dataset.classes or self.pictures is not None:
+            return None
+        if not self.choice.prompts:
+            return self._held_out.labels[self._examples_of(torch.arange(n))]
+        if any(name not in self._texts for name in read):
+            return None
+        of_prompts = [self._class_of_caption.get(clean(prompt)) for prompt in self.choice.prompts]
+        known = [label for label in of_prompts if label is not None]
+        if len(known) < len(of_prompts):
+            return None
+        return torch.tensor(known)[torch.arange(n) % len(known)]
+
+    @cached_property
+    def _class_of_caption(self) -> dict[str, int | None]:
+        """The class of all held-out examples with a caption; None where they are of several."""
+        assert self.reader is not None
+        held_out = in_memory(self._held_out, torch.device("cpu"))
+        found: dict[str, int | None] = {}
+        for text, label in zip(map(clean, self.reader.texts(held_out)), held_out.labels.tolist(), strict=True):
+            found[text] = label if found.get(text, label) == label else None
+        return found
 
     def texts(self, numbers: Tensor) -> list[str] | None:
         """The texts that samples are asked for, "" where there is none; None where nothing is told a text."""

@@ -212,10 +212,6 @@ class Sampling(LightningModule):
         denoise = self.editing.denoise(self.guided, numbers, noise, encode)
         return self.sampler(denoise, begin, schedule=schedule, generator=streams, condition=told).float()
 
-    def known_labels(self, n: int) -> Tensor | None:
-        """Labels (n,) of the first n samples on the CPU, if model or guidance was given them; else None."""
-        return self.requests.labels(n)
-
     def _now(self) -> float:
         # Work is only queued on a GPU: without this the extractor would be charged for the sampler's.
         if self.device.type == "cuda":
@@ -355,7 +351,7 @@ def draw(
         outputs = (batch.outputs for batch in batches)
         names = [*sampling.extraction.outputs, *agreement_names(sampling.model.conditioners)]
         names += [TEXT_SCORES] if sampling.text_scores else []
-        features = Features.collect(outputs, sampling.known_labels(n), names)
+        features = Features.collect(outputs, sampling.requests.classes(n), names)
         features = features if bool(finite.all()) else features.take(finite)
     return SampleSet(
         samples=torch.cat([batch.samples for batch in batches]),

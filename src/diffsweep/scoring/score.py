@@ -104,7 +104,14 @@ def score(
     cell.write_status("running", stage="evaluate")
     there = dataclasses.replace(evaluation, extractor=evaluation.extractor.to(drawn.device))
     measurement = measure(
-        model.dataset, there, settings, drawn.features, drawn.broken, saturated=drawn.saturated, show=show
+        model.dataset,
+        there,
+        settings,
+        drawn.features,
+        drawn.broken,
+        balanced="label" in sampling.requests.conditioners,
+        saturated=drawn.saturated,
+        show=show,
     )
     now = measurement.reference_digest
     if settings.reference == "train" and settings.reference_samples is not None:

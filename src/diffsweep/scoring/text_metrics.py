@@ -124,7 +124,7 @@ def score_texts(scores: Mapping[str, TextScore], samples: Tensor, numbers: Tenso
     found = torch.zeros(len(texts), len(scores) + 1)
     found[:, -1] = told
     if told.any():
-        rows = told.nonzero()[:, 0].tolist()
+        rows: list[int] = told.nonzero()[:, 0].tolist()
         asked = [texts[i] for i in rows]
         for column, one in enumerate(scores.values()):
             found[told, column] = one.score(samples[told.to(samples.device)], numbers.cpu()[told], asked).float().cpu()

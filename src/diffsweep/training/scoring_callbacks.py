@@ -146,7 +146,7 @@ class WeightsEvaluator:
         numbers = torch.arange(settings.samples).split(settings.batch_size)
         batches = [sampling.predict_step(chunk, 0) for chunk in numbers]
         outputs = (batch.outputs for batch in batches)
-        features = Features.collect(outputs, sampling.known_labels(settings.samples), evaluation.outputs)
+        features = Features.collect(outputs, sampling.requests.classes(settings.samples), evaluation.outputs)
         finite = all(bool(batch.finite.all()) for batch in batches)
         return features if finite and all(bool(features[name].isfinite().all()) for name in features.outputs) else None
 
