@@ -29,8 +29,12 @@ def train(folder: Path, *words: str, expect: int = 0) -> subprocess.CompletedPro
 def named(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a sweep of the name `solvers`: one training, two cells."""
     folder = tmp_path_factory.mktemp("named")
-    said = train(folder, "-m", "sweep.name=solvers", "sampler=ddim,heun").stderr
-    assert "sweep solvers: 2 cells of 1 training" in said
+    done = train(folder, "-m", "sweep.name=solvers", "sampler=ddim,heun")
+    assert "sweep solvers: 2 cells of 1 training" in done.stderr
+    # What comes next is another run, and no part of this sweep.
+    _, _, commands = done.stdout.partition("\nnext:\n")
+    assert "sampler.nfe=" in commands
+    assert "sweep.name" not in commands
     return folder
 
 

@@ -82,6 +82,9 @@ def _of_consistency_model(result: Result, command: Callable[..., str]) -> list[t
 
 
 def _is_needed(word: str) -> bool:
+    """Whether an override of a cell belongs to another run of its kind: not how it was launched, and in which sweep."""
+    if word.startswith("sweep.name="):
+        return False
     return not word.startswith("hydra") or word.startswith("hydra.searchpath=")
 
 
