@@ -593,7 +593,7 @@ def test_a_weaker_model_is_a_finished_fit(runs: Path) -> None:
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
-        (["guidance=autoguidance"], "guidance.weak=None"),
+        (["guidance=autoguidance"], "guidance.weak=null must name a finished fit"),
         (["guidance=autoguidance", "guidance.weak=abcdefabcdef"], "no finished fit 'abcdefabcdef': choose one of"),
         (["guidance=autoguidance", "guidance.weak=123456789012"], "in quotes"),
         (["guidance=cfg", "condition=none"], "choose condition=label"),

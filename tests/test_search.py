@@ -764,7 +764,7 @@ def test_as_a_user_starts_it(tmp_path: Path) -> None:
     other = run("optimizer.weight_decay=interval(0,1)")
     assert other.returncode == 2
     assert (
-        "study_name=rates is another search: optimizer.weight_decay was not searched, now interval(0.0,1.0): choose"
+        "rates is the name of another search: optimizer.weight_decay was not searched, now interval(0.0,1.0): choose"
         in other.stderr
     )
     assert "Traceback" not in other.stderr

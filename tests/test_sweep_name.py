@@ -58,7 +58,7 @@ def test_a_name_trains_no_model_anew(named: Path) -> None:
         (["sampler=ddim,euler"], "sweep.name=solvers is a sweep with 1 cell that this one has not"),
         # That the second cell cannot be is found when the plan is there already.
         (["sampler=ddim,heun", "sampler.nfe=20,0"], "sampler.nfe=0"),
-        (["sampler=ddim,heun", "hydra/sweeper=optuna"], "study_name=solvers is the name of a sweep"),
+        (["sampler=ddim,heun", "hydra/sweeper=optuna"], "solvers is the name of a sweep"),
     ],
 )
 def test_what_is_refused_leaves_the_sweep_of_that_name_as_it_was(named: Path, words: list[str], message: str) -> None:

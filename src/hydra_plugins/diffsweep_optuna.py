@@ -25,7 +25,7 @@ class OptunaSweeper(Sweeper):
         objective: Keys of result.json; null for the run's main metric.
         n_trials: Trials in the end, >= 1.
         n_workers: Processes that work at once, >= 1; null for one per GPU, or one.
-        study_name: Folder below sweeps/, by default `sweep.name`; null for the time.
+        study_name: Folder below sweeps/; null for `sweep.name`, or the time.
         storage: A journal file; null for journal.log in that folder.
         sampler: A name, or a mapping with `name` and what Optuna's class takes.
         pruner: Likewise.
@@ -113,7 +113,7 @@ class OptunaSweeper(Sweeper):
 
         from diffsweep.project import train_command
         from diffsweep.sweep.execute.local_pool import MachineResources
-        from diffsweep.sweep.plan.folders import valid_name
+        from diffsweep.sweep.plan.folders import sweep_name, valid_name
         from diffsweep.sweep.plan.hydra_job import hydra_node
         from diffsweep.sweep.plan.override_text import params_text
         from diffsweep.sweep.search.objectives import Objectives
@@ -127,6 +127,7 @@ class OptunaSweeper(Sweeper):
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         distributions, fixed = space(parser.parse_overrides([*params_text(self.params), *arguments]))
         runs, folder = Path(self.config.paths.runs).absolute(), Path(self.config.hydra.sweep.dir).absolute()
+        sweep_name(self.config)
         if self.study_name is not None:
             folder = runs / "sweeps" / valid_name(self.study_name, "study_name")
         shown = tuple(option_folders(self.config.hydra))

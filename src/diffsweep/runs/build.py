@@ -34,7 +34,7 @@ from diffsweep.philox import CounterGenerator
 from diffsweep.ranks import is_first_rank
 from diffsweep.runs.autoencoder import given_state, make_dataset, make_fitting, on_one_device
 from diffsweep.runs.instantiate import checked_arguments, make, make_conditioners, make_denoiser, settings_at
-from diffsweep.runs.load_fit import finished, frozen_model, weights_choice
+from diffsweep.runs.load_fit import named_model, weights_choice
 from diffsweep.runs.optimizer import make_optimizer, settings_line, tried_optimizer
 from diffsweep.runs.pretrained import find
 from diffsweep.scoring.model_metrics import ModelMetric
@@ -83,7 +83,7 @@ class Components:
             rule = "mirrors images, and latents are written once: set autoencoder.training.flip, or leave it out"
             raise BadValue("training.flip", True, rule)
         torch.manual_seed(cfg.seed)
-        denoiser = make_denoiser(cfg, dataset, schedule, diffuser, frozen_model(cfg, cfg.paths.runs))
+        denoiser = make_denoiser(cfg, dataset, schedule, diffuser, named_model(cfg, "backbone.frozen"))
         model = Model(denoiser, schedule, dataset, make_conditioners(cfg))
         _check_readable(model)
         Requests(model.conditioners, dataset, SampleChoice(prompts=settings.prompts or ()))
@@ -232,25 +232,20 @@ def _check_samples(extractor: Extractor, metrics: Sequence[Metric], samples: obj
 
 def _teacher(cfg: DictConfig, dataset: Dataset) -> dict[str, Denoiser]:
     """The finished fit that ``diffuser.teacher`` names, if it does, tried on two examples."""
-    named = cfg.diffuser.get("teacher")
-    if named is None:
+    teacher = named_model(cfg, "diffuser.teacher")
+    if teacher is None:
         return {}
     try:
-        teacher = finished(cfg.paths.runs, named)
         condition = example_condition(make_conditioners(cfg), 2)
         teacher(torch.zeros(2, *dataset.shape), teacher.schedule.level(0.5), condition)
     except (ValueError, RuntimeError) as error:
-        raise ValueError(f"diffuser.teacher={named}: {error}") from error
+        raise ValueError(f"diffuser.teacher={cfg.diffuser.teacher}: {error}") from error
     return {"teacher": teacher}
 
 
 def make_guidance(cfg: DictConfig, model: Model, sampler: Sampler) -> Guidance:
     """The guidance of a config, tried on two examples; its key ``weak`` names a finished fit."""
-    given = cfg.guidance
-    try:
-        weak = {"weak": finished(cfg.paths.runs, given.weak)} if "weak" in given else {}
-    except ValueError as error:
-        raise ValueError(f"guidance.weak={given.weak}: {error}") from error
+    weak = {"weak": named_model(cfg, "guidance.weak")} if "weak" in cfg.guidance else {}
     guidance: Guidance = make(cfg, "guidance", **weak)
     _check_comparison(guidance, model, trained=cfg.get("pretrained") is None)
     try:

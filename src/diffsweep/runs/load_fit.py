@@ -16,7 +16,7 @@ from diffsweep.runs.autoencoder import make_dataset
 from diffsweep.runs.instantiate import checked_arguments, make, make_denoiser
 from diffsweep.runs.trust import check_targets
 from diffsweep.scoring.weights import WeightsChoice, load_weights
-from diffsweep.sweep.store.record import Fit
+from diffsweep.sweep.store.record import NAMED_FITS, Fit
 
 
 def weights_choice(cfg: Mapping[str, Any] | DictConfig) -> WeightsChoice:
@@ -65,7 +65,7 @@ def finished(
     # The first weights are drawn and thrown away; whoever asks must not find the global generator moved by that.
     with torch.random.fork_rng(devices=[]):
         try:
-            frozen = frozen_model(cfg, runs)
+            frozen = named_model(cfg, "backbone.frozen", runs)
             denoiser = make_denoiser(cfg, make_dataset(cfg), make(cfg, "schedule"), make(cfg, "diffuser"), frozen)
         except (AttributeError, TypeError, RuntimeError, LookupError, OmegaConfBaseException) as error:
             raise ValueError(f"{record.config_file} describes no model: {' '.join(str(error).split())}") from error
@@ -73,12 +73,22 @@ def finished(
     return denoiser.requires_grad_(False).eval()
 
 
-def frozen_model(cfg: DictConfig, runs: str | Path) -> Denoiser | None:
-    """The finished model that ``backbone.frozen`` names, on the CPU; None if it names none. Raises ValueError."""
-    named = cfg.backbone.get("frozen")
-    if named is None:
+def named_model(cfg: DictConfig, key: str, runs: str | Path | None = None) -> Denoiser | None:
+    """The finished model that a config names at one of `NAMED_FITS`, on the CPU; None if it names none.
+
+    Args:
+        cfg: The config.
+        key: A dotted key, as ``backbone.frozen``.
+        runs: Folder of all runs; None for that of the config.
+
+    Raises:
+        ValueError: as `finished`, naming the key.
+    """
+    assert key in NAMED_FITS, f"{key} is not in NAMED_FITS: a plan would not train first what it names"
+    name = OmegaConf.select(cfg, key)
+    if name is None:
         return None
     try:
-        return finished(runs, named)
+        return finished(cfg.paths.runs if runs is None else runs, name)
     except ValueError as error:
-        raise ValueError(f"backbone.frozen={named}: {error}") from error
+        raise ValueError(f"{key}={name}: {error}") from error

@@ -12,6 +12,7 @@ from diffsweep.diffusion.denoiser import Denoise
 from diffsweep.diffusion.guidance.base import check_scale
 from diffsweep.diffusion.guidance.output import KEEP, OutputMap
 from diffsweep.diffusion.level import Level
+from diffsweep.mistakes import BadValue
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Autoguidance:
         output: What is done to each guided x0.
 
     Raises:
-        ValueError: for scale < 0.
+        ValueError: without a weak model, or for scale < 0.
 
     Example:
         >>> import torch
@@ -37,7 +38,7 @@ class Autoguidance:
         True
     """
 
-    weak: Denoise
+    weak: Denoise | None
     scale: float = 2.0
     output: OutputMap = KEEP
 
@@ -47,12 +48,19 @@ class Autoguidance:
 
     def __post_init__(self) -> None:
         check_scale(self.scale)
+        if self.weak is None:
+            raise BadValue(
+                "weak", None, "must name a finished fit of the same data; its name is `fit` in its result.json"
+            )
 
     def __call__(self, denoise: Denoise, levels: Sequence[Level]) -> Denoise:
+        weak = self.weak
+        assert weak is not None
+
         def guided(x: Tensor, level: Level, condition: Condition | None = None) -> Tensor:
             good = denoise(x, level, condition)
             if self.scale == 1:
                 return self.output(good)
-            return self.output(self.weak(x, level, condition).lerp(good, self.scale))
+            return self.output(weak(x, level, condition).lerp(good, self.scale))
 
         return guided

@@ -22,10 +22,7 @@ from diffsweep.former_names import with_current_keys, with_current_targets
 from diffsweep.sweep.plan.option_keys import dropped_keys
 from diffsweep.sweep.store.environment import revealed
 from diffsweep.sweep.store.process import now
-from diffsweep.sweep.store.record import AutoencoderRecord, Cell, Fit, Run, TrainingRecord
-
-# Keys at which a config names another training that it needs: a teacher, a weaker model, the model that is steered.
-NAMED_FITS = (("diffuser", "teacher"), ("guidance", "weak"), ("backbone", "frozen"))
+from diffsweep.sweep.store.record import NAMED_FITS, AutoencoderRecord, Cell, Fit, Run, TrainingRecord
 
 
 @dataclass(frozen=True)
@@ -122,7 +119,7 @@ class Plan:
             named = {
                 str(self.part(cell, group).get(key))
                 for cell in cells
-                for group, key in NAMED_FITS
+                for group, _, key in (named.partition(".") for named in NAMED_FITS)
                 if isinstance(self.part(cell, group), Mapping)
             }
             found[fit] = tuple(sorted(other for other in named if other in self.fits and other != fit))

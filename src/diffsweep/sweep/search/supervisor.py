@@ -46,9 +46,9 @@ def prepare(search: Search, config_folders: Sequence[Path]) -> tuple[Search, Pat
     """
     before = Search.read(search.folder) if is_search(search.folder) else None
     if before is None and (search.folder / "plan.json").exists():
-        raise ValueError(f"study_name={search.name} is the name of a sweep: choose another")
+        raise ValueError(f"{search.name} is the name of a sweep: choose another name for this search")
     if before is not None and (different := before.differences(search)):
-        raise ValueError(f"study_name={search.name} is another search: {different}: choose another study_name")
+        raise ValueError(f"{search.name} is the name of another search: {different}: choose another name")
     source = snapshot.take(search.folder, search.cwd, tuple(config_folders), _names(search))
     if before is None:
         copies = snapshot.config_copies(source, len(config_folders))

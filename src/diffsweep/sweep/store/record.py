@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CHOICES",
+    "NAMED_FITS",
     "AutoencoderRecord",
     "CannotWriteError",
     "Cell",
@@ -48,6 +49,9 @@ __all__ = [
     "write_atomic",
     "write_json",
 ]
+
+# Keys at which a config names another fit that it needs: a teacher, a weaker model, the model that is steered.
+NAMED_FITS = ("diffuser.teacher", "guidance.weak", "backbone.frozen")
 
 State = Literal["running", "waiting", "done", "failed"]
 
