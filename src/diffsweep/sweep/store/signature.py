@@ -52,6 +52,8 @@ NEUTRAL: tuple[str, ...] = (
     # Language models are known by condition.text.content.
     "condition.text.encoder",
     "condition.text.cache",
+    # Only one file is taken.
+    "condition.edges.weights",
     # Likewise, by evaluation.metrics.clip_score.content.
     "evaluation.metrics.clip_score.folder",
     "trainer.accelerator",
