@@ -59,7 +59,8 @@ def _checkpoint(field: str, *, _root_: DictConfig) -> Any:
     from diffsweep.runs.pretrained import find
 
     paths = _root_.get("paths") or {}
-    return find(_root_.get("pretrained"), paths.get("runs", "runs")).field(field)
+    found = find(_root_.get("pretrained"), paths.get("runs", "runs"))
+    return found.field(field, lambda: _space("shape", _root_=_root_))
 
 
 def _prompts(*, _root_: DictConfig) -> Any:

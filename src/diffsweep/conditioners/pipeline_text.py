@@ -1,8 +1,8 @@
 """What the language models of a text-to-image pipeline make of a text, as the pipeline's own code does.
 
 Tokens of several models lie side by side (Stable Diffusion XL, arXiv 2307.01952, section 2.1), or one after another as
-well (Stable Diffusion 3, arXiv 2403.03206, section 5), and a last row has what is known of the text as a whole, filled
-up with zeros.
+well (Stable Diffusion 3, arXiv 2403.03206, section 5), or are those of the last model alone (Flux), and a last row has
+what is known of the text as a whole, filled up with zeros.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from diffsweep.messages import say
 from diffsweep.mistakes import one_line
 from diffsweep.transformers_folder import LOCAL, loading, require_transformers
 
-# Tokens of T5 in Stable Diffusion 3.
-T5_TOKENS = 256
+# Tokens of T5 in Stable Diffusion 3, and in Flux.
+T5_TOKENS, FLUX_TOKENS = 256, 512
 # Texts that the models are given at a time.
 _BATCH = 32
 _MODELS = ("CLIPTextModel", "CLIPTextModelWithProjection", "T5EncoderModel")
@@ -35,7 +35,7 @@ class PipelineTextEncoder:
 
     Attributes:
         folder: Of the pipeline.
-        pipeline: Its kind, stable_diffusion_xl or stable_diffusion_3.
+        pipeline: Its kind, stable_diffusion_xl, stable_diffusion_3 or flux.
         content: Identity that they must have.
         length: Rows that any text becomes: tokens, and one for the text as a whole.
         width: Numbers of each.
@@ -67,6 +67,11 @@ class PipelineTextEncoder:
         return rows, torch.ones(len(texts), self.length, dtype=torch.bool)
 
     def _rows(self, texts: list[str], models: Sequence[tuple[Any, Any]]) -> Tensor:
+        if self.pipeline == "flux":
+            (tokenizer, clip), (other, t5) = models
+            whole = clip(_ids(texts, tokenizer, tokenizer.model_max_length)).pooler_output
+            tokens = t5(_ids(texts, other, FLUX_TOKENS))[0]
+            return torch.cat([tokens, _wide(whole[:, None], self.width)], dim=1)
         clips = [_clip(texts, *pair) for pair in models[:2]]
         tokens = torch.cat([one for one, _ in clips], dim=2)
         whole = torch.cat([one for _, one in clips if one is not None], dim=1)

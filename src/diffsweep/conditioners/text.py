@@ -36,8 +36,8 @@ class Text:
         drop: Share of the examples that are trained without it, in [0, 1).
         cache: Folder of what was made of texts once.
         pipeline: The kind of text-to-image pipeline as which a text is read, filled up to `length`: stable_diffusion,
-            stable_diffusion_xl or stable_diffusion_3, of which the last two have several language models; `encoder` is
-            the pipeline's folder then. None for a language model alone.
+            stable_diffusion_xl, stable_diffusion_3 or flux, of which the last three have several language models;
+            `encoder` is the pipeline's folder then. None for a language model alone.
 
     Raises:
         ValueError: for a value out of range.

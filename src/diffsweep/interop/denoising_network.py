@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from diffsweep.diffusion.condition import Condition
+from diffsweep.diffusion.guidance.distilled import SCALE
 from diffsweep.diffusion.level import Level
 from diffsweep.diffusion.schedules.base import Schedule
 from diffsweep.diffusion.target import Target
@@ -31,6 +32,23 @@ class TextNetwork(Protocol):
     """
 
     text: int | None
+
+
+@runtime_checkable
+class GuidedNetwork(Protocol):
+    """A network that may be told the scale of a guidance that it was distilled from, then called with `guidance` (N,).
+
+    Attributes:
+        guidance: Whether it is.
+        pack: Side of the patches of data that it sees as one; height and width must be multiples of it.
+    """
+
+    guidance: bool
+    pack: int
+
+
+# What a network distilled from guidance is told where nobody says: that of diffusers' pipeline.
+GUIDANCE = 3.5
 
 
 class LabelledNetwork(Protocol):
@@ -112,6 +130,7 @@ class DenoisingNetwork(nn.Module):
         self.classes = classes
         self.absent = absent
         self.told_text = width is not None
+        self.told_guidance = isinstance(network, GuidedNetwork) and network.guidance
         if width is not None:
             # What its language model makes of no words, which comes with the weights.
             self.register_buffer("empty_text", torch.zeros(*text_shape))
@@ -134,7 +153,8 @@ class DenoisingNetwork(nn.Module):
         if told.is_floating_point():
             told = told.to(torch.promote_types(x.dtype, torch.float32))
         text = [self._text(condition, x)] if self.told_text else []
-        predicted = self.network(seen, told, self._labels(condition, x), *text)
+        more = {"guidance": self._guidance(condition, x)} if self.told_guidance else {}
+        predicted = self.network(seen, told, self._labels(condition, x), *text, **more)
         skip, out = self.target.skip_out(path)
         coefficients = Level(torch.as_tensor(skip).expand(len(x)), torch.as_tensor(out).expand(len(x))).like(x)
         return coefficients.alpha * x + coefficients.sigma * predicted.to(level.alpha.dtype)
@@ -161,6 +181,13 @@ class DenoisingNetwork(nn.Module):
         entry = condition["text"]
         return torch.where(entry.present[:, None, None], entry.value, self.empty_text).to(x.dtype)
 
+    def _guidance(self, condition: Condition | None, x: Tensor) -> Tensor:
+        """The scale (N,) that the network is told."""
+        if condition is None or SCALE not in condition:
+            return x.new_full((len(x),), GUIDANCE)
+        entry = condition[SCALE]
+        return entry.value.to(x.dtype).masked_fill(~entry.present, GUIDANCE)
+
     def _labels(self, condition: Condition | None, x: Tensor) -> Tensor | None:
         if not self.network.classes:
             return None
@@ -178,6 +205,12 @@ class DenoisingNetwork(nn.Module):
 
 def _check_shape(network: LabelledNetwork, shape: tuple[int, ...]) -> None:
     wanted = network.shape
+    pack = network.pack if isinstance(network, GuidedNetwork) else 1
+    if any(side % pack for side in shape[1:]):
+        raise ValueError(
+            f"this network sees patches of {pack} x {pack}, and the data are {' x '.join(map(str, shape))}: choose "
+            f"another dataset.size, so that height and width are multiples of {pack}"
+        )
     if wanted is None or not shape:
         return
     if len(wanted) != len(shape) or any(want not in (None, side) for want, side in zip(wanted, shape, strict=True)):

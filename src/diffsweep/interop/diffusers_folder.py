@@ -49,6 +49,7 @@ def read(folder: Path) -> Checkpoint:
         classes = diffusers_network.labels(name, config)
         shapes = diffusers_network.shapes(name, config)
         width, kind = diffusers_network.text_width(name, config), diffusers_network.pipeline_of(name, config)
+        patch = diffusers_network.patch_of(name, config)
     except ValueError as error:
         raise ValueError(f"{network / NETWORK}: {error}") from error
     weights = of_folder(network, WEIGHTS)
@@ -89,6 +90,7 @@ def read(folder: Path) -> Checkpoint:
         notes=(f"{name} of {size:,} parameters{told}", *notes),
         licence=licence(folder / "README.md"),
         text=text,
+        patch=patch,
     )
 
 
@@ -115,10 +117,11 @@ def _part(index: Path) -> tuple[str, list[str]]:
     return found[0], notes
 
 
-# Tokens of the third language model of Stable Diffusion 3.
-_T5_TOKENS = 256
-# Kinds of pipelines whose networks are told a text as a whole too, and the size of images or a third text.
-_SIZED, _JOINT = "stable_diffusion_xl", "stable_diffusion_3"
+# Tokens of T5, by the kind of pipeline.
+_T5_TOKENS = {"stable_diffusion_3": 256, "flux": 512}
+# Kinds of pipelines whose networks are told a text as a whole too: beside the size of images, beside a third text, and
+# by itself, all tokens being those of the second language model.
+_SIZED, _JOINT, _APART = "stable_diffusion_xl", "stable_diffusion_3", "flux"
 
 
 def _text(folder: Path, kind: str, width: int) -> TextReader:
@@ -132,7 +135,7 @@ def _text(folder: Path, kind: str, width: int) -> TextReader:
     Raises:
         ValueError: if one is missing, or gives tokens of another width.
     """
-    joint, alone = kind == _JOINT, kind not in (_JOINT, _SIZED)
+    joint, alone = kind == _JOINT, kind not in (_JOINT, _SIZED, _APART)
     parts = ["text_encoder"] if alone else ["text_encoder", "text_encoder_2"]
     for part in parts:
         tokenizer = part.replace("text_encoder", "tokenizer")
@@ -142,17 +145,17 @@ def _text(folder: Path, kind: str, width: int) -> TextReader:
                 "pipeline"
             )
     configs = [read_object(folder / part / NETWORK) for part in parts]
-    own = sum(size for config in configs if isinstance(size := config.get("hidden_size", config.get("d_model")), int))
-    length = configs[0].get("max_position_embeddings", 77)
+    read = configs[1:] if kind == _APART else configs
+    own = sum(size for config in read if isinstance(size := config.get("hidden_size", config.get("d_model")), int))
+    length = 0 if kind == _APART else configs[0].get("max_position_embeddings", 77)
     if (own > width if joint else own != width) or not isinstance(length, int):
-        raise ValueError(
-            f"{folder / parts[0] / NETWORK}: its tokens have {shown(own)} numbers, and the network takes {width}"
-        )
+        first = folder / parts[1 if kind == _APART else 0] / NETWORK
+        raise ValueError(f"{first}: its tokens have {shown(own)} numbers, and the network takes {width}")
     if alone:
         return TextReader(folder / parts[0], kind, length, width)
     index = read_object(folder / INDEX)
-    zero = not joint and index.get("force_zeros_for_empty_prompt", True) is True
-    return TextReader(folder, kind, length + (_T5_TOKENS if joint else 0) + 1, width, zero)
+    zero = kind == _SIZED and index.get("force_zeros_for_empty_prompt", True) is True
+    return TextReader(folder, kind, length + _T5_TOKENS.get(kind, 0) + 1, width, zero)
 
 
 def _pixels(folder: Path) -> int:

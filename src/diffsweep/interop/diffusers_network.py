@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diffsweep.interop.configuration import plain, refuse_unknown
@@ -17,6 +18,9 @@ from diffsweep.mistakes import alternatives, did_you_mean, shown
 
 # Keys of every config.json that say nothing about the network.
 _ABOUT = ("_class_name", "_diffusers_version", "_name_or_path", "_use_default_values", "_commit_hash")
+
+# Flux's network sees patches of 2 x 2 latents.
+_PACK = 2
 
 # A layer has at least one tensor: more layers than this are no network but an attack on the memory.
 _MOST_LAYERS = 512
@@ -42,13 +46,14 @@ def _unet(config: Mapping[str, Any]) -> tuple[int, int | None]:
 class ToldText(NamedTuple):
     """What a network is told of texts: tokens (N, L, width), each whole text (N, width), and sizes of images (N, 6).
 
-    The last two are None for a network that is not told them. Sizes are in pixels: of the original, of what was cut off
-    at the top and left, of the image that is wanted.
+    With them comes the scale of a guidance (N,). All but the tokens are None for a network that is not told them. Sizes
+    are in pixels: of the original, of what was cut off at the top and left, of the image that is wanted.
     """
 
     tokens: Tensor
-    whole: Tensor | None
-    sizes: Tensor | None
+    whole: Tensor | None = None
+    sizes: Tensor | None = None
+    guidance: Tensor | None = None
 
 
 def _conditional_unet(config: Mapping[str, Any]) -> tuple[int, int | None]:
@@ -78,6 +83,27 @@ def _joint_text(config: Mapping[str, Any]) -> int | None:
 
 def _joint_whole(config: Mapping[str, Any]) -> int | None:
     return int(config.get("pooled_projection_dim", 2048))
+
+
+def _packed_text(config: Mapping[str, Any]) -> int | None:
+    size, channels = config.get("patch_size", 1), config.get("in_channels", 64)
+    if size != 1 or not isinstance(channels, int) or channels % _PACK**2:
+        raise ValueError(f"patch_size={shown(size)}, in_channels={shown(channels)} is no network of packed latents")
+    if config.get("out_channels") not in (None, channels):
+        raise ValueError(f"out_channels={shown(config['out_channels'])} is not in_channels={channels}")
+    return _joint_text(config)
+
+
+def _packed_whole(config: Mapping[str, Any]) -> int | None:
+    return int(config.get("pooled_projection_dim", 768))
+
+
+def _no_guidance(config: Mapping[str, Any]) -> bool:
+    return False
+
+
+def _embedded_guidance(config: Mapping[str, Any]) -> bool:
+    return bool(config.get("guidance_embeds"))
 
 
 def _no_labels(config: Mapping[str, Any]) -> tuple[int, int | None]:
@@ -135,6 +161,25 @@ def _call_joint(model: nn.Module, x: Tensor, level: Tensor, labels: Tensor | Non
     return model(x, timestep=level, **given, return_dict=False)[0]
 
 
+def _call_packed(model: nn.Module, x: Tensor, level: Tensor, labels: Tensor | None, text: ToldText | None) -> Tensor:
+    assert text is not None
+    rows, columns = (side // _PACK for side in x.shape[2:])
+    places = torch.zeros(rows, columns, 3, device=x.device, dtype=x.dtype)
+    places[..., 1] += torch.arange(rows, device=x.device)[:, None]
+    places[..., 2] += torch.arange(columns, device=x.device)
+    y = model(
+        F.pixel_unshuffle(x, _PACK).flatten(2).transpose(1, 2),
+        timestep=level / 1000,
+        guidance=text.guidance,
+        pooled_projections=text.whole,
+        encoder_hidden_states=text.tokens,
+        txt_ids=places.new_zeros(text.tokens.shape[1], 3),
+        img_ids=places.flatten(0, 1),
+        return_dict=False,
+    )[0]
+    return F.pixel_shuffle(y.transpose(1, 2).unflatten(2, (rows, columns)), _PACK)
+
+
 def _call_dit(model: nn.Module, x: Tensor, level: Tensor, labels: Tensor | None, text: ToldText | None) -> Tensor:
     return model(x, timestep=level, class_labels=labels, return_dict=False)[0]
 
@@ -154,7 +199,10 @@ class _Kind:
         fixed_size: whether it takes data of one size only.
         text: from its config, numbers of each token of the text that it attends to; None if it attends to none.
         whole: likewise, numbers of the text as a whole.
-        joint: whether its text is read by three language models, whose tokens lie one after another.
+        pipeline: how its text is read, as of condition.text.pipeline; None for what follows from the rest.
+        guidance: from its config, whether it is told the scale of a guidance that it was distilled from.
+        pack: side of the patches of latents that are the channels of its input.
+        patched: key of its config for the side of the patches that it makes of that; None if it makes none.
     """
 
     labels: Callable[[Mapping[str, Any]], tuple[int, int | None]]
@@ -162,7 +210,10 @@ class _Kind:
     fixed_size: bool
     text: Callable[[Mapping[str, Any]], int | None] = _no_text
     whole: Callable[[Mapping[str, Any]], int | None] = _no_text
-    joint: bool = False
+    pipeline: str | None = None
+    guidance: Callable[[Mapping[str, Any]], bool] = _no_guidance
+    pack: int = 1
+    patched: str | None = None
 
 
 _KINDS = {
@@ -170,7 +221,12 @@ _KINDS = {
     "UNet2DConditionModel": _Kind(_conditional_unet, _call_conditional, False, _attended_text, _sized_text),
     "DiTTransformer2DModel": _Kind(_dit, _call_dit, True),
     "PixArtTransformer2DModel": _Kind(_pixart, _call_pixart, True),
-    "SD3Transformer2DModel": _Kind(_no_labels, _call_joint, False, _joint_text, _joint_whole, True),
+    "SD3Transformer2DModel": _Kind(
+        _no_labels, _call_joint, False, _joint_text, _joint_whole, "stable_diffusion_3", patched="patch_size"
+    ),
+    "FluxTransformer2DModel": _Kind(
+        _no_labels, _call_packed, False, _packed_text, _packed_whole, "flux", _embedded_guidance, _PACK
+    ),
 }
 
 
@@ -195,8 +251,9 @@ class DiffusersNetwork(nn.Module):
         sides: Sequence[int | None] = (None, None)
         if kind.fixed_size:
             sides = (size, size) if isinstance(size, int) else (None, None)
-        self.channels = arguments.get("in_channels")
-        self.shape = (self.channels, *sides) if isinstance(self.channels, int) else None
+        self.guidance, self.pack = kind.guidance(arguments), kind.pack
+        channels = arguments.get("in_channels")
+        self.shape = (channels // self.pack**2, *sides) if isinstance(channels, int) else None
         self._call = kind.call
         with _quiet():
             try:
@@ -206,18 +263,25 @@ class DiffusersNetwork(nn.Module):
             except (RuntimeError, TypeError, ValueError) as error:
                 raise ValueError(f"{name} cannot be built of its config.json: {_line(error)}") from error
 
-    def forward(self, x: Tensor, level: Tensor, labels: Tensor | None = None, text: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        level: Tensor,
+        labels: Tensor | None = None,
+        text: Tensor | None = None,
+        guidance: Tensor | None = None,
+    ) -> Tensor:
         """The network's own output, of `x`'s shape; a learned variance, its second half, is left out."""
-        y = self._call(self.model, x, level, labels, None if text is None else self._told(text, x))
+        y = self._call(self.model, x, level, labels, None if text is None else self._told(text, x, guidance))
         return y[:, : x.shape[1]]
 
-    def _told(self, text: Tensor, x: Tensor) -> ToldText:
+    def _told(self, text: Tensor, x: Tensor, guidance: Tensor | None) -> ToldText:
         """Of rows (N, L, width), whose last one is the whole text if the network is told that."""
         if self.whole is None:
-            return ToldText(text, None, None)
+            return ToldText(text, guidance=guidance)
         height, width = (side * self.pixels for side in x.shape[2:])
         sizes = text.new_tensor([height, width, 0, 0, height, width]).expand(len(x), -1)
-        return ToldText(text[:, :-1], text[:, -1, : self.whole], sizes)
+        return ToldText(text[:, :-1], text[:, -1, : self.whole], sizes, guidance)
 
 
 def _line(error: Exception) -> str:
@@ -262,9 +326,18 @@ def text_width(name: str, config: Mapping[str, Any]) -> int | None:
 def pipeline_of(name: str, config: Mapping[str, Any]) -> str:
     """How the text of such a network is read, as of condition.text.pipeline. Raises ValueError likewise."""
     kind, arguments = _known(name, config)
-    if kind.joint:
-        return "stable_diffusion_3"
+    if kind.pipeline is not None:
+        return kind.pipeline
     return "stable_diffusion" if kind.whole(arguments) is None else "stable_diffusion_xl"
+
+
+def patch_of(name: str, config: Mapping[str, Any]) -> int | None:
+    """Side of what such a network makes a token of; None if it makes none. Raises ValueError likewise."""
+    kind, arguments = _known(name, config)
+    if kind.patched is None:
+        return kind.pack if kind.pack > 1 else None
+    side = arguments.get(kind.patched, 2)
+    return side if isinstance(side, int) and side > 0 else None
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import torch
 
 from diffsweep.interop.configuration import plain, refuse_unknown
 from diffsweep.interop.diffusers_network import _ABOUT, _line, _quiet, require
-from diffsweep.interop.process import LEVELS, OUTPUTS, SCHEDULES, Node, Process, negative, target
+from diffsweep.interop.process import LEVELS, OUTPUTS, SCHEDULES, Node, Process, SizeShift, negative, shifted, target
 from diffsweep.mistakes import alternatives, did_you_mean, shown
 
 # What else may be wrong with a table that agrees with a formula, in log(alpha^2).
@@ -93,10 +93,10 @@ def _straight(scheduler: Any, settings: Mapping[str, Any], name: str) -> Process
     shift = settings.get("shift") if is_flow else settings.get("flow_shift")
     shift = 1.0 if shift is None else float(shift)
     notes = ["straight path", "predicts flow"]
-    if settings.get("use_dynamic_shifting"):
-        # It depends on the size of the picture, which a pipeline says.
+    by_size = _by_size(settings, name) if settings.get("use_dynamic_shifting") else None
+    if by_size is not None:
         shift = 1.0
-        notes.append("shift left out: it depends on the size of the picture (schedule.size=R schedule.base=1 sets it)")
+        notes.append("a shift that depends on the size of the picture")
     elif shift != 1:
         notes.append(f"shift {shift:g}")
     if not shift > 0:
@@ -106,14 +106,27 @@ def _straight(scheduler: Any, settings: Mapping[str, Any], name: str) -> Process
         raise ValueError(f"{name} with flow sigmas and prediction_type={settings['prediction_type']} is not read")
     notes[1] = f"predicts {short}"
     straight: Node = {"_target_": f"{SCHEDULES}.rectified.Rectified"}
-    shifted = {"_target_": f"{SCHEDULES}.shifted.Shifted", "inner": straight, "size": shift, "base": 1.0}
+    path = straight if shift == 1 else shifted(straight, shift)
     level = {
         "_target_": f"{LEVELS}.Time",
         "scale": float(settings.get("num_train_timesteps", 1000)),
         "data_last": False,
     }
     output, clipped = _output(settings)
-    return Process(straight if shift == 1 else shifted, predicts, level, "path", 0.5, output, (*notes, *clipped))
+    return Process(path, predicts, level, "path", 0.5, output, (*notes, *clipped), by_size)
+
+
+def _by_size(settings: Mapping[str, Any], name: str) -> SizeShift:
+    """A shift that a pipeline works out from the number of its tokens."""
+    lengths = [settings.get("base_image_seq_len", 256), settings.get("max_image_seq_len", 4096)]
+    shifts = [settings.get("base_shift", 0.5), settings.get("max_shift", 1.15)]
+    kind = settings.get("time_shift_type", "exponential")
+    known = all(isinstance(one, (int, float)) and not isinstance(one, bool) for one in (*lengths, *shifts))
+    if not known or not 0 < lengths[0] < lengths[1] or kind not in ("exponential", "linear"):
+        raise ValueError(f"{name} has a dynamic shift that is not read: {shown([*lengths, *shifts, kind])}")
+    if settings.get("shift_terminal"):
+        raise ValueError(f"{name} with shift_terminal={shown(settings['shift_terminal'])} is not read")
+    return SizeShift(*map(int, lengths), *map(float, shifts), exponential=kind == "exponential")
 
 
 def _karras(scheduler: Any, settings: Mapping[str, Any], name: str) -> Process | None:

@@ -18,7 +18,7 @@ from diffsweep.conditioners.conditioner import Verifiable
 from diffsweep.data.examples import Dataset, Examples
 from diffsweep.data.modality import POINTS, Modality
 from diffsweep.diffusion import Denoiser, Sampler, Schedule
-from diffsweep.diffusion.guidance import Guidance
+from diffsweep.diffusion.guidance import Distilled, Guidance, ToldGuidance
 from diffsweep.diffusion.objective import Objective
 from diffsweep.diffusion.objective_check import EXAMPLES, check_objective
 from diffsweep.diffusion.sampler_check import UnsuitableSamplerError, check_sampler
@@ -262,7 +262,13 @@ def make_guidance(cfg: DictConfig, model: Model, sampler: Sampler) -> Guidance:
 
 
 def _check_comparison(guidance: Guidance, model: Model, *, trained: bool) -> None:
-    """Refuse a guidance that compares with no condition for a model that has none, or always had it."""
+    """Refuse a guidance that compares with no condition for a model that has none, or that tells a scale in vain."""
+    network = model.denoiser.backbone
+    if isinstance(guidance, Distilled) and not (isinstance(network, ToldGuidance) and network.told_guidance):
+        raise ValueError(
+            "guidance=distilled tells the network a scale, and this one was not distilled from guidance: choose "
+            "guidance=cfg, or none"
+        )
     if not guidance.compares_absent:
         return
     compares = "this guidance compares a model's answers with and without a condition"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -28,8 +28,12 @@ if TYPE_CHECKING:
 class Pretrained(Protocol):
     """A model that is there already."""
 
-    def field(self, name: str) -> Any:
-        """What `${checkpoint:NAME}` stands for. Raises ValueError, also for a name that is none."""
+    def field(self, name: str, shape: Callable[[], Sequence[int]]) -> Any:
+        """What `${checkpoint:NAME}` stands for, for a network that sees data of a shape.
+
+        Raises:
+            ValueError: also for a name that is none.
+        """
         ...
 
     def understood(self) -> list[str]:
@@ -45,8 +49,8 @@ class Pretrained(Protocol):
 class _Foreign:
     found: checkpoint.Checkpoint
 
-    def field(self, name: str) -> Any:
-        return _one(name, self.found.fields)()
+    def field(self, name: str, shape: Callable[[], Sequence[int]]) -> Any:
+        return _one(name, self.found.fields(shape))()
 
     def understood(self) -> list[str]:
         return self.found.understood()
@@ -65,7 +69,7 @@ class _Fit:
     fit: Fit
     cfg: DictConfig
 
-    def field(self, name: str) -> Any:
+    def field(self, name: str, shape: Callable[[], Sequence[int]] = tuple) -> Any:
         places = {key: f"backbone.{key}" for key in ("network", "target", "level", "scale", "sigma_data")}
         places |= {
             "classes": "backbone.network_classes",

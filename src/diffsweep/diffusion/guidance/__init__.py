@@ -5,6 +5,7 @@ from diffsweep.diffusion.guidance.base import Guidance
 from diffsweep.diffusion.guidance.cfgpp import CFGpp
 from diffsweep.diffusion.guidance.classifier import ByClassifier
 from diffsweep.diffusion.guidance.classifier_free import ClassifierFree
+from diffsweep.diffusion.guidance.distilled import Distilled, ToldGuidance
 from diffsweep.diffusion.guidance.dps import DPS
 from diffsweep.diffusion.guidance.each import EachCondition
 from diffsweep.diffusion.guidance.inpaint import Inpaint
@@ -22,6 +23,7 @@ __all__ = [
     "CFGpp",
     "ClassifierFree",
     "Clip",
+    "Distilled",
     "Dynamic",
     "EachCondition",
     "Guidance",
@@ -31,6 +33,7 @@ __all__ = [
     "OutputMap",
     "Projected",
     "Rescaled",
+    "ToldGuidance",
     "Unguided",
     "ZeroStar",
 ]

@@ -43,8 +43,8 @@ _KEPT = 256
 _KEY = re.compile(r"[A-Za-z_][\w-]*(\.[\w-]+)*", re.ASCII)
 
 # Interpolations whose value is a function of the one key that they name (oc.env: of none; pictures, videos, sounds,
-# text_encoder and clip: of where they are; checkpoint: of pretrained; prompts: of prompts; space, latent_shape and vae:
-# of the dataset and the autoencoder). recommended may be round one.
+# text_encoder and clip: of where they are; prompts: of prompts; space, latent_shape and vae: of the dataset and the
+# autoencoder; checkpoint: of these and of pretrained). recommended may be round one.
 _READABLE = re.compile(
     r"(?:\$\{recommended:\w+,)?"
     r"\$\{(?:(\.*)([A-Za-z_]\w*(?:\.\w+)*)"
@@ -316,6 +316,9 @@ def _mentions(text: str, at: Path = _EVERYWHERE) -> Iterator[Path]:
         elif match[5]:
             yield ("pretrained",)
             yield ("paths", "runs")
+            # Some shift their schedule by the size of what the network sees.
+            yield ("dataset",)
+            yield ("autoencoder",)
         elif match[6]:
             yield ("prompts",)
         elif match[7]:

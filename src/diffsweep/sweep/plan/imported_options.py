@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
+
+from diffsweep.files import read_json
 
 # What a model that is there already decides by itself, or has behind it: keys and groups by their first word.
 _DECIDED = ("backbone", "diffuser")
@@ -45,6 +48,10 @@ def with_imported_options(words: Sequence[str]) -> list[str]:
 def _options_of_folder(folder: Path) -> dict[str, str]:
     """Further options that a whole pipeline of diffusers calls for, by the folders of its parts."""
     found = {"condition": "imported_text"} if (folder / "text_encoder" / "config.json").is_file() else {}
+    with suppress(ValueError, OSError):
+        # Whoever reads the folder says what is wrong with it.
+        config = read_json(folder / "transformer" / "config.json") or {}
+        found |= {"guidance": "distilled"} if config.get("guidance_embeds") is True else {}
     if (folder / "vae" / "config.json").is_file():
         found |= {"autoencoder": "pretrained", "autoencoder.network.folder": str(folder)}
     return found
