@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
@@ -45,7 +45,12 @@ class Autoencoder(nn.Module, ABC):
     Args:
         shape: (channels, height, width) of images, in [-1, 1].
         latent_shape: (channels, height, width) of their latents.
+
+    Attributes:
+        network: of diffusers, AutoencoderKL or VQModel; every subclass makes its own.
     """
+
+    network: Any
 
     def __init__(self, shape: Sequence[int], latent_shape: Sequence[int]) -> None:
         super().__init__()
@@ -71,9 +76,9 @@ class Autoencoder(nn.Module, ABC):
         """Latents as nobody has encoded them, of unit noise (N, *latent_shape)."""
 
     @property
-    @abstractmethod
     def last_layer(self) -> nn.Parameter:
         """The weights of the decoder's last layer, by whose gradients losses are balanced."""
+        return self.network.decoder.conv_out.weight
 
     @property
     def given_scale(self) -> Scale | None:

@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from diffsweep.autoencoders.autoencoder import Autoencoder, Latents, Reconstruction
-from diffsweep.autoencoders.latent_shape import latent_shape
-from diffsweep.mistakes import whole
-
-
-def autoencoder_kl(settings: Mapping[str, Any]) -> nn.Module:
-    """diffusers' AutoencoderKL of its own settings. Raises ValueError if it is not installed, or for a bad setting."""
-    try:
-        from diffusers import AutoencoderKL  # pyright: ignore[reportPrivateImportUsage]
-    except ImportError as error:
-        raise ValueError("autoencoder=kl needs diffusers: pip install 'diffsweep[diffusers]'") from error
-    return AutoencoderKL(**settings)
+from diffsweep.autoencoders.levels import Levels
 
 
 class KL(Autoencoder):
@@ -45,25 +34,9 @@ class KL(Autoencoder):
         groups: int = 8,
         attention: bool = True,
     ) -> None:
-        whole("latent_channels", latent_channels, 1)
-        whole("layers", layers, 1)
-        super().__init__(shape, latent_shape(shape, latent_channels, channels))
-        levels = len(channels)
-        self.network: Any = autoencoder_kl(
-            {
-                "in_channels": self.shape[0],
-                "out_channels": self.shape[0],
-                "down_block_types": ("DownEncoderBlock2D",) * levels,
-                "up_block_types": ("UpDecoderBlock2D",) * levels,
-                "block_out_channels": tuple(channels),
-                "layers_per_block": layers,
-                "latent_channels": latent_channels,
-                "norm_num_groups": groups,
-                "sample_size": self.shape[-1],
-                "scaling_factor": 1.0,
-                "mid_block_add_attention": attention,
-            }
-        )
+        levels = Levels(latent_channels, channels, layers, groups, attention)
+        super().__init__(shape, levels.latent_shape(shape))
+        self.network = levels.network("AutoencoderKL", self.shape)
 
     def encode(self, x: Tensor) -> Latents:
         """The means of the posteriors."""
@@ -82,8 +55,3 @@ class KL(Autoencoder):
     def prior(self, noise: Tensor) -> Latents:
         """The noise itself."""
         return Latents(noise)
-
-    @property
-    def last_layer(self) -> nn.Parameter:
-        """See `Autoencoder.last_layer`."""
-        return self.network.decoder.conv_out.weight

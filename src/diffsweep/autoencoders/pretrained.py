@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from diffsweep.autoencoders.autoencoder import Autoencoder, Latents, Reconstruction
-from diffsweep.autoencoders.kl import autoencoder_kl
 from diffsweep.autoencoders.latent_shape import latent_shape
 from diffsweep.autoencoders.latent_space import Scale
+from diffsweep.autoencoders.levels import autoencoder_network
 from diffsweep.autoencoders.vae_folder import vae_state
 from diffsweep.mistakes import BadValue
 
@@ -30,14 +30,18 @@ class PretrainedKL(Autoencoder):
     """
 
     def __init__(self, shape: Sequence[int], folder: str, config: Mapping[str, Any], weights: str) -> None:
-        settings = {str(key): value for key, value in config.items()}
+        # Lists as JSON has them: a config's own cannot be written again.
+        settings = {
+            str(key): list(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
+            for key, value in config.items()
+        }
         channels = settings.get("block_out_channels", (64,))
         super().__init__(shape, latent_shape(shape, settings.get("latent_channels", 4), channels))
         if settings.get("in_channels", 3) != self.shape[0]:
             rule = f"must have {settings.get('in_channels', 3)} channels for this network"
             raise BadValue("shape", list(self.shape), rule)
         self.folder, self.weights = folder, weights
-        self.network: Any = autoencoder_kl(settings)
+        self.network = autoencoder_network("AutoencoderKL", **settings)
         self._scaling, self._shift = settings.get("scaling_factor"), settings.get("shift_factor")
 
     def state(self) -> Mapping[str, Tensor]:
@@ -68,8 +72,3 @@ class PretrainedKL(Autoencoder):
         """The noise itself, as spread out as the scale says."""
         scale = self.given_scale
         return Latents(noise) if scale is None else scale.denormalise(noise)
-
-    @property
-    def last_layer(self) -> nn.Parameter:
-        """See `Autoencoder.last_layer`."""
-        return self.network.decoder.conv_out.weight

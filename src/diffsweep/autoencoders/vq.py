@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from diffsweep.autoencoders.autoencoder import Autoencoder, Latents, Reconstruction
-from diffsweep.autoencoders.latent_shape import latent_shape
+from diffsweep.autoencoders.levels import Levels
 from diffsweep.mistakes import whole
 
 
@@ -41,29 +40,10 @@ class VQ(Autoencoder):
         groups: int = 8,
         attention: bool = True,
     ) -> None:
-        whole("latent_channels", latent_channels, 1)
         whole("entries", entries, 2)
-        whole("layers", layers, 1)
-        super().__init__(shape, latent_shape(shape, latent_channels, channels))
-        try:
-            from diffusers import VQModel  # pyright: ignore[reportPrivateImportUsage]
-        except ImportError as error:
-            raise ValueError("autoencoder=vq needs diffusers: pip install 'diffsweep[diffusers]'") from error
-        levels = len(channels)
-        self.network: Any = VQModel(
-            in_channels=self.shape[0],
-            out_channels=self.shape[0],
-            down_block_types=("DownEncoderBlock2D",) * levels,
-            up_block_types=("UpDecoderBlock2D",) * levels,
-            block_out_channels=tuple(channels),
-            layers_per_block=layers,
-            latent_channels=latent_channels,
-            num_vq_embeddings=entries,
-            norm_num_groups=groups,
-            sample_size=self.shape[-1],
-            scaling_factor=1.0,
-            mid_block_add_attention=attention,
-        )
+        levels = Levels(latent_channels, channels, layers, groups, attention)
+        super().__init__(shape, levels.latent_shape(shape))
+        self.network = levels.network("VQModel", self.shape, num_vq_embeddings=entries)
 
     def encode(self, x: Tensor) -> Latents:
         """What comes before the codebook."""
@@ -84,8 +64,3 @@ class VQ(Autoencoder):
         share = torch.special.ndtr(noise[:, 0].float())
         numbers = (share * len(entries)).long().clamp(max=len(entries) - 1)
         return Latents(entries[numbers].movedim(-1, 1))
-
-    @property
-    def last_layer(self) -> nn.Parameter:
-        """See `Autoencoder.last_layer`."""
-        return self.network.decoder.conv_out.weight
