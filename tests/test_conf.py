@@ -100,7 +100,8 @@ COMPANIONS: dict[str, list[str]] = {
     "trainer=gpu_fast": ON_CPU,
 }
 
-# Weights that no package carries, checked when the object is made; a finished fit; another metric beside it.
+# Weights that no package carries, checked when the object is made; a finished fit; another metric beside it; a network
+# that was distilled from guidance.
 UNAVAILABLE = {
     "backbone=controlnet",
     "backbone=module",
@@ -111,6 +112,7 @@ UNAVAILABLE = {
     "extractor=timm",
     "extractor=torchvision",
     "guidance=autoguidance",
+    "guidance=distilled",
     "metric=clip_score",
     "metric=likelihood",
     "metric=retrieval",

@@ -54,9 +54,9 @@ ARROWS = {
     "diffusion": set[str](),
     "entry": {"report", "runs", "sweep", "tracking", "training"},
     "evaluation": set[str](),
-    "interop": {"diffusion", "sweep.store"},
+    "interop": {"backbones", "diffusion", "sweep.store"},
     "report": {"sweep"},
-    "results": {"diffusion", "interop", "report", "runs", "sweep"},
+    "results": {"autoencoders", "conditioners", "data", "diffusion", "interop", "report", "runs", "sweep"},
     "runs": {
         "autoencoders",
         "conditioners",

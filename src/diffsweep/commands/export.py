@@ -24,7 +24,7 @@ def run(options: argparse.Namespace) -> int:
 
     A network of diffusers becomes stock classes, with the scheduler that samples as the run did, where there is one.
     Any other network becomes a pipeline class of ours: import diffsweep.results.diffusers_pipeline, and the folder
-    loads without remote code and draws what the run drew.
+    loads without remote code and draws what the run drew. Autoencoders go with it, as a part of the pipeline.
     """
     from pathlib import Path
 
@@ -46,10 +46,12 @@ def run(options: argparse.Namespace) -> int:
     if not written.same:
         print_lines("careful: no scheduler of diffusers samples as this run did; the card says how it was")
     print_lines("\nnext:")
-    if written.stock:
+    if written.stock and not written.text:
         print_lines(f"  diffsweep import {options.folder} --dataset NAME")
         print_lines("    # the same model, read again")
     else:
-        print_lines("  from diffsweep.results.diffusers_pipeline import DenoiserPipeline")
-        print_lines(f"  DenoiserPipeline.from_pretrained({str(options.folder)!r})(batch_size=4).images")
+        place, _, kind = written.classes[0].rpartition(".")
+        print_lines(f"  from {place} import {kind}")
+        asked = "'a text'" if written.text else "batch_size=4"
+        print_lines(f"  {kind}.from_pretrained({str(options.folder)!r})({asked}).images")
     return 0

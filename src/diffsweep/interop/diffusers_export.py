@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
 from diffsweep.diffusion import Denoiser, Sampler
-from diffsweep.diffusion.guidance import Clip, Dynamic, Guidance, Unguided
+from diffsweep.diffusion.guidance import ClassifierFree, Clip, Distilled, Dynamic, Guidance, Unguided
 from diffsweep.diffusion.schedules import Rectified, Schedule, Shifted
 from diffsweep.diffusion.solvers import DPMpp2M, Euler, Heun, UniPC
 from diffsweep.diffusion.spacing import Linspace, Time
 from diffsweep.diffusion.target import X0, Eps, Flow, Target, V
-from diffsweep.interop.denoising_network import DenoisingNetwork
+from diffsweep.interop.denoising_network import GUIDANCE, DenoisingNetwork
 from diffsweep.interop.diffusers_network import DiffusersNetwork
 from diffsweep.interop.levels import Time as TimeInput
 from diffsweep.interop.levels import Timestep
@@ -36,6 +37,7 @@ class StockModel:
         scheduler: Name of the scheduler's class, and its arguments.
         same: Whether that scheduler, with as many steps, samples as the run did.
         steps: Number of its steps.
+        call: Arguments that a pipeline with a text must be called with, so that it guides as the run did.
     """
 
     network: Any
@@ -43,24 +45,37 @@ class StockModel:
     scheduler: tuple[str, dict[str, Any]]
     same: bool
     steps: int
+    call: Mapping[str, float] = field(default_factory=dict)
 
 
 def stock_model(denoiser: Denoiser, sampler: Sampler, guidance: Guidance) -> StockModel | None:
-    """The stock classes that hold a run's model; None for a network that is none of diffusers'."""
+    """The stock classes that hold a run's model; None for a network that is none of diffusers'.
+
+    A pipeline that is told a text guides by itself, so that the scheduler need not know of it.
+    """
     backbone = denoiser.backbone
     if not isinstance(backbone, DenoisingNetwork) or not isinstance(backbone.network, DiffusersNetwork):
         return None
     word = next((word for kind, word in _PREDICTIONS if isinstance(backbone.target, kind)), None)
     if word is None:
         return None
+    # Latents in patches are Flux's, whose pipeline tells the network a scale and compares by another one.
+    call: dict[str, float] = {}
+    packed = backbone.network.pack > 1
+    if backbone.told_text:
+        call = {"guidance_scale": GUIDANCE if packed else 1.0}
+        if isinstance(guidance, (ClassifierFree, Distilled)):
+            compared = packed and isinstance(guidance, ClassifierFree)
+            call |= {"true_cfg_scale" if compared else "guidance_scale": guidance.scale}
+            guidance = Unguided(guidance.output)
     part = "unet" if "UNet" in type(backbone.network.model).__name__ else "transformer"
     if isinstance(backbone.level, TimeInput) and not backbone.level.data_last and word == "flow_prediction":
-        scheduler, same = _flow(backbone, denoiser.schedule, sampler, guidance)
+        scheduler, same = _flow(backbone, denoiser.schedule, sampler, guidance, whole=packed)
     elif isinstance(backbone.level, Timestep):
         scheduler, same = _chain(backbone, denoiser.schedule, sampler, guidance, word)
     else:
         return None
-    return StockModel(backbone.network.model, part, scheduler, same, sampler.steps)
+    return StockModel(backbone.network.model, part, scheduler, same, sampler.steps, call)
 
 
 def _shift(schedule: Schedule) -> float | None:
@@ -72,8 +87,9 @@ def _shift(schedule: Schedule) -> float | None:
 
 
 def _flow(
-    backbone: DenoisingNetwork, schedule: Schedule, sampler: Sampler, guidance: Guidance
+    backbone: DenoisingNetwork, schedule: Schedule, sampler: Sampler, guidance: Guidance, *, whole: bool
 ) -> tuple[tuple[str, dict[str, Any]], bool]:
+    """The scheduler of a straight path; `whole`: of a pipeline that names the times itself, down to one step's."""
     own, shift = _shift(backbone.schedule), _shift(schedule)
     spacing = sampler.spacing
     used = own if shift is None else shift
@@ -82,8 +98,11 @@ def _flow(
     same = (
         shift is not None
         and isinstance(sampler.solver, Euler)
-        and isinstance(spacing, Linspace)
-        and abs(spacing.last - last) < 1e-9
+        and (
+            isinstance(spacing, Time) and (spacing.first, spacing.power) == (1, 1)
+            if whole
+            else isinstance(spacing, Linspace) and abs(spacing.last - last) < 1e-9
+        )
         and isinstance(guidance, Unguided)
         and not isinstance(guidance.output, (Clip, Dynamic))
     )

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -26,6 +26,9 @@ from torch import Tensor
 from diffsweep.diffusion import Condition, Denoiser, Level, Sampler
 from diffsweep.former_names import with_current_keys
 
+# Latents that are decoded at a time.
+_DECODED = 16
+
 
 class DenoiserModel(ModelMixin, ConfigMixin):
     """E[x0 | x_t] of a run, called as `model(x, level, condition)`.
@@ -35,6 +38,7 @@ class DenoiserModel(ModelMixin, ConfigMixin):
         shape: Of one example.
         classes: Labels of the data; 0 for none.
         sigma_data: Root mean square of the data.
+        latent_scale: Mean and standard deviation of latents, by channel, for a model that works in such; else None.
 
     Raises:
         ValueError: for a config that names code which is not trusted, or describes no model.
@@ -49,6 +53,7 @@ class DenoiserModel(ModelMixin, ConfigMixin):
         shape: list[int],
         classes: int = 0,
         sigma_data: float = 0.5,
+        latent_scale: list[list[float]] | None = None,
     ) -> None:
         from diffsweep.runs.instantiate import make, make_denoiser
         from diffsweep.runs.trust import check_targets
@@ -66,13 +71,20 @@ class DenoiserModel(ModelMixin, ConfigMixin):
 
 
 class DenoiserPipeline(DiffusionPipeline):
-    """Draws samples of a run as the run did: same sampler, spacing, guidance and number of network calls."""
+    """Draws samples of a run as the run did: same sampler, spacing, guidance and number of network calls.
 
-    model_cpu_offload_seq = "denoiser"
+    Args:
+        denoiser: The run's model.
+        vae: The autoencoder in whose latents it works, AutoencoderKL or VQModel of diffusers; None if it works on
+            pictures.
+    """
 
-    def __init__(self, denoiser: DenoiserModel) -> None:
+    model_cpu_offload_seq = "denoiser->vae"
+    _optional_components: ClassVar[list[str]] = ["vae"]
+
+    def __init__(self, denoiser: DenoiserModel, vae: Any = None) -> None:
         super().__init__()
-        self.register_modules(denoiser=denoiser)
+        self.register_modules(denoiser=denoiser, vae=vae)
 
     @torch.no_grad()
     def __call__(
@@ -93,7 +105,7 @@ class DenoiserPipeline(DiffusionPipeline):
             noise: Unit noise to start from, (N, ...).
             generator: Source of noise.
             num_inference_steps: Network calls, in the place of the run's.
-            output_type: pil, np, pt (in [0, 1]) or x0 (as the network has it).
+            output_type: pil, np, pt (in [0, 1]) or x0 (as the network has it, latents perhaps).
             return_dict: Whether to return an object with `images`, or a tuple.
         """
         from diffsweep.runs.instantiate import make
@@ -117,9 +129,19 @@ class DenoiserPipeline(DiffusionPipeline):
         x0 = sampler(guided, noise, schedule=schedule, generator=generator, condition=condition)
         images: Any = x0
         if output_type != "x0":
-            images = (x0 / 2 + 0.5).clamp(0, 1)
+            images = (self._decoded(x0) / 2 + 0.5).clamp(0, 1)
         if output_type in ("pil", "np"):
             images = images.cpu().permute(0, 2, 3, 1).float().numpy()
         if output_type == "pil":
             images = self.numpy_to_pil(images)
         return ImagePipelineOutput(images=images) if return_dict else (images,)
+
+    def _decoded(self, x0: Tensor) -> Tensor:
+        """Pictures, about [-1, 1], of what the network has."""
+        vae: Any = self.vae
+        scale = self.denoiser.config["latent_scale"]
+        if vae is None or scale is None:
+            return x0
+        mean, std = (torch.tensor(one, device=x0.device).view(-1, 1, 1) for one in scale)
+        parts = (x0 * std + mean).to(vae.dtype).split(_DECODED)
+        return torch.cat([vae.decode(part).sample for part in parts]).to(x0.dtype)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import shutil
 import tempfile
 import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from diffsweep.hub import repository, send
 from diffsweep.mistakes import one_of
@@ -20,13 +19,10 @@ from diffsweep.sweep.plan.option_files import option
 from diffsweep.sweep.store.record import Cell
 
 if TYPE_CHECKING:
-    from diffsweep.diffusion import Denoiser
-    from diffsweep.interop.diffusers_export import StockModel
+    from diffsweep.results.exported_model import ExportedModel
     from diffsweep.results.lookup import Selector
 
 FORMATS = ("diffusers",)
-
-_OF_A_MODEL = ("schedule", "diffuser", "condition", "backbone", "sampler", "guidance")
 
 
 @dataclass(frozen=True)
@@ -38,6 +34,7 @@ class Exported:
         classes: Names of the classes that load it.
         stock: Whether these are diffusers' own.
         same: Whether they sample as the run did.
+        text: Whether they are asked by texts.
         files: Of the folder, relative to it.
     """
 
@@ -45,6 +42,7 @@ class Exported:
     classes: Sequence[str]
     stock: bool
     same: bool
+    text: bool
     files: Sequence[str]
 
 
@@ -61,7 +59,8 @@ def export_model(
     """Write the model of a finished run, with a card that says where it comes from.
 
     A network of diffusers becomes a pipeline of its own classes, any other one of ours
-    (`diffsweep.results.diffusers_pipeline`), which needs no remote code.
+    (`diffsweep.results.diffusers_pipeline`), which needs no remote code. An autoencoder goes with it, and so do the
+    language models of a pipeline that was imported.
 
     Args:
         run: a cell or training, as in `find`.
@@ -94,87 +93,33 @@ def export_model(
     folder = Path(folder).absolute()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"{folder} is there already: choose another folder, or remove it")
+    from diffsweep.interop.diffusers_network import require
     from diffsweep.runs.trust import trusting
 
+    require()
     with trusting(everything=trust):
         request = sample_request(run, runs=runs, device="cpu")
+        from diffsweep.results.exported_model import ExportedModel
+
+        model = ExportedModel.of(request)
         part = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
         part.mkdir(parents=True)
         try:
-            found = _write(request, part, licence, data_licence, folder.name)
+            model.write(part)
+            card = _card(request, model, licence, data_licence, folder.name)
+            (part / "README.md").write_text(card, encoding="utf-8")
             if folder.exists():
                 folder.rmdir()
             part.rename(folder)
         finally:
             shutil.rmtree(part, ignore_errors=True)
     files = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
-    stock, same = found is not None, found is None or found.same
-    classes = (
-        ["diffsweep.results.diffusers_pipeline.DenoiserPipeline"]
-        if found is None
-        else [f"diffusers.{type(found.network).__name__}", f"diffusers.{found.scheduler[0]}"]
-    )
-    return Exported(folder, classes, stock, same, files)
-
-
-def _write(
-    request: SampleRequest, part: Path, licence: str | None, data_licence: str | None, name: str
-) -> StockModel | None:
-    from diffsweep.interop.diffusers_export import stock_model
-    from diffsweep.interop.diffusers_network import require
-    from diffsweep.runs.instantiate import make
-    from diffsweep.runs.load_fit import finished
-
-    diffusers = require()
-    denoiser = finished(request.fit.folder.parent.parent, request.fit.signature)
-    cfg = request.cfg
-    others = [name for name in cfg.get("condition") or {} if name != "label"]
-    if others:
-        raise ValueError(f"its model is told {others[0]}, which no pipeline passes on: only labels are")
-    if "weak" in cfg.guidance or "classifier" in cfg.guidance:
-        raise ValueError(
-            "its guidance asks a second model, which no pipeline holds: export another cell of it, or its training "
-            f"{request.fit.signature}"
-        )
-    sampler, guidance = make(cfg, "sampler"), make(cfg, "guidance")
-    stock = stock_model(denoiser, sampler, guidance)
-    if stock is not None:
-        stock.network.save_pretrained(part / stock.part)
-        kind, settings = stock.scheduler
-        getattr(diffusers, kind)(**settings).save_pretrained(part / "scheduler")
-        index = {
-            "_class_name": "DiTPipeline" if type(stock.network).__name__.startswith("DiT") else "DDIMPipeline",
-            "_diffusers_version": diffusers.__version__,
-            stock.part: ["diffusers", type(stock.network).__name__],
-            "scheduler": ["diffusers", kind],
-        }
-        (part / "model_index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
-    else:
-        _write_own(request, denoiser, part)
-    (part / "README.md").write_text(_card(request, stock, licence, data_licence, name), encoding="utf-8")
-    return stock
-
-
-def _write_own(request: SampleRequest, denoiser: Denoiser, part: Path) -> None:
-    from omegaconf import OmegaConf
-
-    from diffsweep.results.diffusers_pipeline import DenoiserModel, DenoiserPipeline
-
-    cfg = request.cfg
-    plain: Any = OmegaConf.to_container(cfg, resolve=True)
-    dataset = plain["dataset"]
-    model = DenoiserModel(
-        run={key: plain[key] for key in _OF_A_MODEL if key in plain},
-        shape=list(dataset["shape"]),
-        classes=int(dataset.get("classes") or 0),
-        sigma_data=float(dataset.get("sigma_data", 0.5)),
-    )
-    model.denoiser.load_state_dict(denoiser.state_dict())
-    DenoiserPipeline(denoiser=model.eval()).save_pretrained(part)
+    same = model.stock is None or model.stock.same
+    return Exported(folder, model.classes, model.stock is not None, same, model.languages is not None, files)
 
 
 def _card(
-    request: SampleRequest, stock: StockModel | None, licence: str | None, data_licence: str | None, name: str
+    request: SampleRequest, model: ExportedModel, licence: str | None, data_licence: str | None, name: str
 ) -> str:
     """README.md: what the Hub reads in its head, then where the model comes from and how it is sampled."""
     done = request.fit.result() or {}
@@ -187,7 +132,7 @@ def _card(
         *([f"license: {licence}"] if licence else []),
         "tags:",
         "- diffsweep",
-        "- unconditional-image-generation",
+        "- unconditional-image-generation" if model.languages is None else "- text-to-image",
         "---",
     ]
     origin = done.get("imported_from")
@@ -219,23 +164,11 @@ def _card(
         ]
         lines += ["", f"Measured of {result.samples} samples against {result.reference_samples} of {data}:", ""]
         lines += _table(("metric", "value"), measured)
-    lines += ["", "## Use", "", "```python"]
-    if stock is None:
-        lines += [
-            "from diffsweep.results.diffusers_pipeline import DenoiserPipeline",
-            "",
-            f'pictures = DenoiserPipeline.from_pretrained("{name}")(batch_size=4).images',
-        ]
-    else:
-        lines += [f"from diffusers import {type(stock.network).__name__}, {stock.scheduler[0]}", ""]
-        lines += [f'network = {type(stock.network).__name__}.from_pretrained("{name}", subfolder="{stock.part}")']
-        lines += [f'scheduler = {stock.scheduler[0]}.from_pretrained("{name}", subfolder="scheduler")']
-        lines += [f"scheduler.set_timesteps({stock.steps})"]
-    lines += ["```", ""]
-    if stock is not None:
+    lines += ["", "## Use", "", "```python", *model.use(name), "```", ""]
+    if model.stock is not None:
         lines.append(
             "With this scheduler and as many steps samples are those that were measured."
-            if stock.same
+            if model.stock.same
             else "What was measured was drawn otherwise (see the table); this scheduler is the nearest of diffusers'."
         )
     return "\n".join(lines) + "\n"
