@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +20,7 @@ from PIL import Image
 import forked_runs
 import processes
 from diffsweep import commands
-from diffsweep.sweep.store.record import Fit, Metrics, Run, read_metrics
+from diffsweep.sweep.store.record import AutoencoderRecord, Fit, Metrics, Run, read_metrics
 from diffsweep.sweep.store.result import Result
 from diffsweep.tracking import record_values, wandb_folder, wandb_run, wandb_server, wandb_summary
 from diffsweep.tracking.record_values import digest, pictures
@@ -280,7 +281,7 @@ def test_a_run_that_is_killed_goes_on_in_the_same_run_without_doubled_or_lost_st
     run = server.runs["aaaaaaaaaa01"]
     assert (run.finished, run.preempting, run.group, run.job_type) == (1, True, "night", "fit")
     second = log(fit, rows(50))
-    second.log_fit(fit.result() or {}, rows(50), fit.checkpoints / "ema.safetensors")
+    second.log_training(fit.result() or {}, rows(50), fit.checkpoints / "ema.safetensors")
     assert second.close()
     assert [step for step, _ in run.series("loss")] == [9, 19, 29, 39, 49]
     assert [value for _, value in run.series("loss")] == [row["loss"] for row in rows(50)]
@@ -356,7 +357,7 @@ def test_an_offline_run_reads_back_and_wandb_sync_sends_it_once(
     offline = WandbSettings(mode="offline")
     assert log(fit, rows(30), offline).close(failed=True)
     second = log(fit, rows(50), offline)
-    second.log_fit(fit.result() or {}, rows(50))
+    second.log_training(fit.result() or {}, rows(50))
     assert second.close()
     older, newer = offline_runs(fit.folder)
     assert second.sync_command == f"wandb sync {newer}"
@@ -457,7 +458,7 @@ def test_a_server_that_fails_costs_a_line_and_no_run(
     monkeypatch.setattr(opened.run, "log", broken)
     for row in rows(50, 20):
         opened.log_row({"loss": row["loss"]}, row["step"])
-    opened.log_fit(fit.result() or {}, rows(50))
+    opened.log_training(fit.result() or {}, rows(50))
     assert not opened.close()
     said = capsys.readouterr().err
     assert said.count("the service is gone") == 1
@@ -647,6 +648,58 @@ def test_a_training_that_is_preempted_is_one_run_and_does_not_notice_that_it_is_
     with pytest.raises(ZeroDivisionError):
         stages.score(again, failing, [])
     assert server.runs[failing.cell.signature].finished == 1
+    assert server.unknown == []
+
+
+@pytest.mark.slow
+def test_an_autoencoder_is_a_run_of_its_own_that_goes_on_after_a_preemption(server: Server, tmp_path: Path) -> None:
+    from test_autoencoders import TINY as SMALL
+
+    plain = [word for word in SMALL if not word.startswith("autoencoder.training.steps")]
+    shown = ["logger=wandb", "logger.wandb.mode=online", "logger.wandb.artifact=true", "trainer.progress=false"]
+    environment = {**server.environment(), "OMP_NUM_THREADS": "1"}
+
+    def start(*words: str) -> forked_runs.Run:
+        arguments = [str(ROOT / "train.py"), *plain, "autoencoder.training.steps=400", "stage=autoencoder", *words]
+        return forked_runs.Run(arguments, tmp_path, environment)
+
+    first = start(*shown, "trainer.checkpoint_seconds=0.1")
+
+    def half_done() -> list[AutoencoderRecord]:
+        found = [AutoencoderRecord(path) for path in tmp_path.glob("runs/autoencoders/*/")]
+        return [one for one in found if (one.checkpoints / "last.ckpt").exists() and read_metrics(one.metrics_file)]
+
+    while not (found := half_done()):
+        assert first.poll() is None, first.communicate()
+        time.sleep(0.02)
+    (record,) = found
+    first.terminate()
+    first.communicate(100)
+    begun = server.runs[record.signature]
+    assert (begun.job_type, begun.preempting, begun.finishes) == ("autoencoder", True, 1)
+    assert begun.series("loss")
+    assert not record.done
+    second = start(*shown)
+    _, errors = second.communicate(200)
+    assert second.returncode == 0, errors
+    seen = server.runs[record.signature]
+    assert (seen.finished, seen.finishes) == (0, 2)
+    logged = [(line["step"], line["loss"]) for line in read_metrics(record.metrics_file) if "loss" in line]
+    assert [step for step, _ in logged] == list(range(9, 400, 10))
+    assert seen.series("loss") == logged
+    # The single losses, the discriminator's from where it starts; inputs, reconstructions and prior in one picture.
+    assert [step for step, _ in seen.series("likeness")] == list(range(9, 400, 10))
+    assert {step for step, _ in seen.series("discriminator")} == set(range(29, 400, 10))
+    assert record.pictures_file.read_bytes() in seen.files.values()
+    done = record.result()
+    assert done is not None
+    measured = {key: done[key] for key in ("psnr", "fd_digits", "fd_digits_floor")}
+    assert {key: seen.summary[key] for key in measured} == measured
+    weights = (record.checkpoints / "ema.safetensors").read_bytes()
+    assert [one["files"] for one in server.artifacts.values() if one["run"] == record.signature] == [
+        {"ema.safetensors": weights}
+    ]
+    assert seen.values["autoencoder/network"] == "KL"
     assert server.unknown == []
 
 

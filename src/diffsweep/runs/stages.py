@@ -33,8 +33,6 @@ from diffsweep.sweep.store.process import Process
 from diffsweep.sweep.store.record import (
     AutoencoderRecord,
     CannotWriteError,
-    Cell,
-    Fit,
     Record,
     Run,
     TrainingRecord,
@@ -159,8 +157,9 @@ def _make_autoencoder(cfg: DictConfig, components: Components, run: Run, sweep: 
             time.sleep(0.5)
     with _alone(record, "trained") as held:
         if not record.done:
-            record.write_config(cfg)
-            fit_autoencoder(stage, record, held=held)
+            with _mirrored(cfg, run, record, "autoencoder", sweep) as mirrors:
+                record.write_config(cfg)
+                fit_autoencoder(stage, record, mirrors, held)
     load_autoencoder(stage.dataset, record)
 
 
@@ -283,9 +282,9 @@ def _alone(record: Record, verb: str) -> Iterator[Callable[[], bool]]:
 
 @contextlib.contextmanager
 def _mirrored(
-    cfg: DictConfig, run: Run, record: Fit | Cell, kind: Literal["fit", "cell"], sweep: str | None
+    cfg: DictConfig, run: Run, record: Record, kind: Literal["autoencoder", "fit", "cell"], sweep: str | None
 ) -> Iterator[list[Logger]]:
-    """The loggers of a fit or cell, ended with it; only the first rank has any."""
+    """The loggers of an autoencoder, a fit or a cell, ended with it; only the first rank has any."""
     mirrors = []
     if is_first_rank():
         info = RunInfo.of(kind, record.folder, recorded(cfg), run.choices, sweep)

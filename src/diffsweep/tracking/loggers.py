@@ -1,17 +1,17 @@
-"""Lightning's loggers of a fit or a cell: its CSV and TensorBoard loggers, and one that writes a W&B run.
+"""Lightning's loggers of a training or a cell: its CSV and TensorBoard loggers, and one that writes a W&B run.
 
 The files of a run are the record; what a logger has lost can be made again from them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
-from diffsweep.sweep.store.record import Fit, read_metrics
+from diffsweep.sweep.store.record import AutoencoderRecord, TrainingRecord, read_metrics
 from diffsweep.sweep.store.result import Result
 from diffsweep.tracking.record_values import numbers
 from diffsweep.tracking.run_info import RunInfo
@@ -78,17 +78,22 @@ class WandbLogger(Logger):
         """Nothing: the config is sent when the run begins. Lightning's signature."""
 
 
-def log_fit(logger: Logger, done: Mapping[str, object], rows: Sequence[Mapping[str, object]], weights: Path) -> None:
+def log_training(logger: Logger, record: TrainingRecord) -> None:
     """Log that a training is finished.
 
     Args:
         logger: Of any kind.
-        done: Content of done.json.
-        rows: Of metrics.jsonl.
-        weights: The averaged ones.
+        record: Of the training.
     """
     if isinstance(logger, WandbLogger) and logger.run is not None:
-        logger.run.log_fit(done, rows, weights if logger.settings.artifact else None)
+        show_training(logger.run, record, logger.settings)
+
+
+def show_training(run: WandbRun, record: TrainingRecord, settings: WandbSettings) -> None:
+    """Show in a W&B run what is recorded of a finished training, with its weights if that is asked for."""
+    weights = record.checkpoints / "ema.safetensors" if settings.artifact else None
+    picture = record.pictures_file if isinstance(record, AutoencoderRecord) else None
+    run.log_training(record.result() or {}, read_metrics(record.metrics_file), weights, picture)
 
 
 def log_result(logger: Logger, result: Result, grid: Path) -> None:
@@ -118,7 +123,7 @@ def close(logger: Logger, *, failed: bool, preempted: bool = False) -> str | Non
         return None
     if logger.run is None:
         return None
-    fit = logger.info.kind == "fit"
-    rows = read_metrics(Fit(logger.info.folder).metrics_file) if failed and fit else []
+    trains = logger.info.trains
+    rows = read_metrics(TrainingRecord(logger.info.folder).metrics_file) if failed and trains else []
     logger.run.close(failed=failed, preempted=preempted, rows=rows)
     return logger.run.sync_command

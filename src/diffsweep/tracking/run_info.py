@@ -1,4 +1,4 @@
-"""How a fit or a cell is called and described in a logger: id, name, group, and a config without depth."""
+"""How an autoencoder, a fit or a cell is called and described in a logger: id, name, group, a config without depth."""
 
 from __future__ import annotations
 
@@ -12,11 +12,15 @@ from diffsweep.sweep.store.result import CHOICES, GROUPS
 # Of the config: what says nothing about a run; and, of a fit, what is done with its weights only.
 _APART = ("hydra", "logger", "mode", "paths", "resources")
 _OF_CELLS = ("sampler", "guidance", "evaluation")
+# Of the config: what an autoencoder depends on.
+_OF_AUTOENCODERS = ("autoencoder", "dataset", "trainer")
+
+Kind = Literal["autoencoder", "fit", "cell", "sweep summary"]
 
 
 @dataclass(frozen=True)
 class RunInfo:
-    """A run of a logger: that of a fit, of a cell, or of the summary of a sweep.
+    """A run of a logger: that of an autoencoder, of a fit, of a cell, or of the summary of a sweep.
 
     Attributes:
         kind: W&B's job type.
@@ -28,7 +32,7 @@ class RunInfo:
         batch_size: images per training step.
     """
 
-    kind: Literal["fit", "cell", "sweep summary"]
+    kind: Kind
     signature: str
     folder: Path
     name: str
@@ -36,28 +40,49 @@ class RunInfo:
     config: Mapping[str, object]
     batch_size: int = 1
 
+    @property
+    def trains(self) -> bool:
+        """Whether it is the log of something that is trained, step by step."""
+        return self.kind in ("autoencoder", "fit")
+
     @classmethod
     def of(
         cls,
-        kind: Literal["fit", "cell"],
+        kind: Literal["autoencoder", "fit", "cell"],
         folder: Path,
         config: Mapping[str, object],
         choices: Mapping[str, object],
         group: str | None,
     ) -> RunInfo:
-        """A fit or a cell in its folder, from its resolved config and what was chosen of each group."""
+        """What lies in a folder, from its resolved config and what was chosen of each group."""
+        if kind == "autoencoder":
+            config = {key: value for key, value in config.items() if key in _OF_AUTOENCODERS}
+            choices = {key: value for key, value in choices.items() if key in _OF_AUTOENCODERS}
+            return cls(
+                kind,
+                folder.name,
+                folder,
+                " ".join(str(choices.get(key) or "?") for key in _OF_AUTOENCODERS[:2]) if choices else folder.name,
+                group,
+                flat_config(config, choices) | {kind: folder.name},
+                _batch_size(config.get("autoencoder")),
+            )
         left_out = _OF_CELLS if kind == "fit" else ()
         # The choices of a fit that belongs to no cell and no sweep are not recorded.
         shown = (
             [str(choices.get(name) or "?") for name in CHOICES if name not in left_out] if choices else [folder.name]
         )
         known = {kind: folder.name} | ({"fit": folder.parent.parent.name} if kind == "cell" else {})
-        training = config.get("training")
-        batch = training.get("batch_size") if isinstance(training, Mapping) else None
-        size = batch if isinstance(batch, int) else 1
+        size = _batch_size(config)
         return cls(
             kind, folder.name, folder, " ".join(shown), group, flat_config(config, choices, left_out) | known, size
         )
+
+
+def _batch_size(config: object) -> int:
+    training = config.get("training") if isinstance(config, Mapping) else None
+    batch = training.get("batch_size") if isinstance(training, Mapping) else None
+    return batch if isinstance(batch, int) else 1
 
 
 def flat_config(

@@ -1,8 +1,8 @@
-"""A W&B run of a fit, a cell or a sweep, written while it goes on or afterwards, from the record's files.
+"""A W&B run of a training, a cell or a sweep, written while it goes on or afterwards, from the record's files.
 
-A fit and a cell are one W&B run each, named by their signature. Training step s is W&B's step s, and W&B ignores steps
-that it has: so whoever goes on with a run logs all of metrics.jsonl again, and nothing is doubled or lost. The digest
-of done.json or result.json in a run's summary names the record that it is complete for.
+An autoencoder, a fit and a cell are one W&B run each, named by their signature. Training step s is W&B's step s, and
+W&B ignores steps that it has: so whoever goes on with a run logs all of metrics.jsonl again, and nothing is doubled or
+lost. The digest of done.json or result.json in a run's summary names the record that it is complete for.
 
 Nothing that W&B does may make a run fail: the error is printed once, in one line, and W&B is left alone from then on.
 """
@@ -137,10 +137,21 @@ class WandbRun:
             with self._careful():
                 self._log({GRID: _image(path, f"step {step + 1}")}, step)
 
-    def log_fit(
-        self, done: Mapping[str, object], rows: Sequence[Mapping[str, object]], weights: Path | None = None
+    def log_training(
+        self,
+        done: Mapping[str, object],
+        rows: Sequence[Mapping[str, object]],
+        weights: Path | None = None,
+        picture: Path | None = None,
     ) -> None:
-        """Log done.json of a finished fit and the summaries of its metrics; `weights` are uploaded as an artifact."""
+        """Log that a training is finished.
+
+        Args:
+            done: Content of done.json.
+            rows: Of metrics.jsonl, which are summarised.
+            weights: Uploaded as an artifact; None for none.
+            picture: Of what came out; None for none.
+        """
         if self.lost:
             return
         if weights is not None:
@@ -153,6 +164,11 @@ class WandbRun:
                 self.run.log_artifact(artifact)
         # Those of metrics are logged below: a key is either a number or least and last of them.
         self._close_rows(rows, {key: value for key, value in numbers(done).items() if key not in ("loss", "step")})
+        if picture is not None and picture.exists():
+            # After the last step: W&B takes nothing for a step that is over.
+            after = max((int(str(row["step"])) + 1 for row in rows), default=0)
+            with self._careful():
+                self._log({GRID: _image(picture, self.info.name)}, max(after, self.first))
         with self._careful():
             self.run.config.update(words(done), allow_val_change=True)
         self.complete(digest(done))
@@ -222,7 +238,7 @@ class WandbRun:
         with self._careful():
             for key in [key for key in values if key not in self._axes]:
                 self._axes.add(key)
-                if self.info.kind == "fit" and key not in ("step", "images", GRID):
+                if self.info.trains and key not in ("step", "images", GRID):
                     self.run.define_metric(key, step_metric="step", summary=",".join(summary_names(key)))
             self.run.log(values, step=step)
 
@@ -268,9 +284,9 @@ def _init(info: RunInfo, settings: WandbSettings, offline: bool) -> wandb.Run:
             init_timeout=_START,
             finish_timeout=_END,
             finish_timeout_raises=True,
-            x_disable_stats=info.kind != "fit",
+            x_disable_stats=not info.trains,
             # Reading what is installed takes half a second, which a cell need not pay again.
-            x_save_requirements=info.kind == "fit",
+            x_save_requirements=info.trains,
         ),
     )
 

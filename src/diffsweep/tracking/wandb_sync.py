@@ -16,8 +16,9 @@ from diffsweep.report.status import find, sweeps
 from diffsweep.sweep.plan.plan import Plan
 from diffsweep.sweep.store import query
 from diffsweep.sweep.store.lease import Lease
-from diffsweep.sweep.store.record import Cell, Fit, read_metrics
+from diffsweep.sweep.store.record import AutoencoderRecord, Cell, Fit, TrainingRecord, read_metrics
 from diffsweep.sweep.store.result import Result
+from diffsweep.tracking.loggers import show_training
 from diffsweep.tracking.record_values import digest
 from diffsweep.tracking.run_info import RunInfo
 from diffsweep.tracking.wandb_folder import read_note
@@ -28,9 +29,9 @@ from diffsweep.tracking.wandb_settings import WandbSettings
 
 @dataclass(frozen=True)
 class SyncItem:
-    """A fit or a cell to make a W&B run of, with its resolved config."""
+    """What is trained, or a cell, to make a W&B run of, with its resolved config."""
 
-    record: Fit | Cell
+    record: TrainingRecord | Cell
     info: RunInfo
     config: Mapping[str, object]
 
@@ -98,6 +99,10 @@ def _plan(runs: Path, name: str | None) -> Plan | None:
 
 
 def _items_of_plan(plan: Plan) -> Iterator[SyncItem]:
+    for name, cells in plan.autoencoders.items():
+        record, config = plan.training(name), plan.config(cells[0])
+        info = RunInfo.of("autoencoder", record.folder, config, plan.run(cells[0]).choices, plan.name)
+        yield SyncItem(record, info, config)
     for cells in plan.fits.values():
         # What another sweep has made is shown there.
         results = {name: plan.cell(name).result() for name in cells}
@@ -110,6 +115,12 @@ def _items_of_plan(plan: Plan) -> Iterator[SyncItem]:
 
 
 def _items_below(runs: Path, name: str | None) -> Iterator[SyncItem]:
+    for folder in sorted((runs / "autoencoders").glob("*/")):
+        record = AutoencoderRecord(folder)
+        if name in (None, record.signature) and record.config_file.exists():
+            config, note = _config(record), read_note(folder)
+            info = RunInfo.of("autoencoder", folder, config, note.get("choices") or {}, note.get("group"))
+            yield SyncItem(record, info, config)
     results: dict[str, list[Result]] = {}
     for result in query.results(runs):
         results.setdefault(result.fit, []).append(result)
@@ -130,7 +141,7 @@ def _items_below(runs: Path, name: str | None) -> Iterator[SyncItem]:
                 yield SyncItem(cell, RunInfo.of("cell", cell.folder, config, result.options, result.sweep), config)
 
 
-def _config(record: Fit | Cell) -> dict[str, Any]:
+def _config(record: TrainingRecord | Cell) -> dict[str, Any]:
     from omegaconf import OmegaConf
 
     plain: Any = OmegaConf.to_container(record.frozen_config())
@@ -142,7 +153,7 @@ def _sync(item: SyncItem, settings: WandbSettings) -> str:
     record, folder = item.record, item.info.folder
     result = record.result()
     done = result.values if isinstance(result, Result) else result
-    rows = read_metrics(record.metrics_file) if isinstance(record, Fit) else []
+    rows = read_metrics(record.metrics_file) if isinstance(record, TrainingRecord) else []
     if done is not None and done.get("external") and isinstance(record, Fit):
         return "nothing was trained"
     if done is None and not rows:
@@ -166,10 +177,10 @@ def _sync(item: SyncItem, settings: WandbSettings) -> str:
         assert isinstance(result, Result)
         run.log_result(result, record.samples_file)
     elif done is not None:
-        run.log_fit(done, rows, record.checkpoints / "ema.safetensors" if settings.artifact else None)
+        show_training(run, record, settings)
     whole = run.close(failed=done is None, preempted=done is None, rows=rows)
     if run.sync_command:
         say(f"W&B is offline; to send this run: {run.sync_command}")
     logged = sum(row["step"] >= run.first for row in rows)
-    outcome = f"{logged} of {len(rows)} rows logged" if isinstance(record, Fit) else "logged"
+    outcome = f"{logged} of {len(rows)} rows logged" if isinstance(record, TrainingRecord) else "logged"
     return "failed" if not whole else outcome + (f" ({OFFLINE})" if run.offline else "")

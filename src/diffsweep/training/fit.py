@@ -21,7 +21,7 @@ from diffsweep.ranks import is_first_rank
 from diffsweep.scoring.score import Scoring
 from diffsweep.settings import TrainingSettings
 from diffsweep.sweep.store.lease import LeaseLostError
-from diffsweep.sweep.store.record import Fit, atomic, provenance, read_metrics
+from diffsweep.sweep.store.record import Fit, atomic, provenance
 from diffsweep.tracking import loggers
 from diffsweep.trainer import make_trainer
 from diffsweep.training.batches import Batches
@@ -202,6 +202,5 @@ def fit(fitting: Fitting, record: Fit, mirrors: Sequence[Logger] = (), held: Cal
         # Weights are saved and nothing can resume a finished training: the optimizer's state is only a burden.
         checkpoint.unlink(missing_ok=True)
         for mirror in mirrors:
-            rows = read_metrics(record.metrics_file)
-            loggers.log_fit(mirror, record.result() or {}, rows, record.checkpoints / "ema.safetensors")
+            loggers.log_training(mirror, record)
     trainer.strategy.barrier()

@@ -29,6 +29,7 @@ from diffsweep.scoring.reconstruction import draw_reconstructions, measure_recon
 from diffsweep.settings import EvaluationSettings, TrainerSettings, TrainingSettings
 from diffsweep.sweep.store.lease import LeaseLostError
 from diffsweep.sweep.store.record import AutoencoderRecord, atomic, make_folder, provenance
+from diffsweep.tracking import loggers
 from diffsweep.trainer import make_trainer
 from diffsweep.training.autoencoder_module import AutoencoderTraining
 from diffsweep.training.batches import Batches
@@ -162,6 +163,8 @@ def fit_autoencoder(
     record.write_status("done")
     # Weights and latents are saved and nothing can resume a finished training.
     (record.checkpoints / "last.ckpt").unlink(missing_ok=True)
+    for mirror in mirrors:
+        loggers.log_training(mirror, record)
 
 
 def write_latents(stage: AutoencoderStage, record: AutoencoderRecord) -> None:
