@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+import checkpoints_made
 import forked_runs
 from diffsweep import commands
 from diffsweep.backbones import DiT, UNet
@@ -20,7 +21,13 @@ from diffsweep.conditioners.conditioned import Conditioned
 from diffsweep.conditioners.picture_map import correlation, edges
 from diffsweep.data.examples import Examples
 from diffsweep.diffusion import Condition
-from diffsweep.sweep.store.record import Fit
+from diffsweep.diffusion.condition import Entry
+from diffsweep.diffusion.schedules import linear_betas
+from diffsweep.diffusion.target import Eps
+from diffsweep.interop.denoising_network import DenoisingNetwork
+from diffsweep.interop.diffusers_network import DiffusersNetwork
+from diffsweep.interop.levels import Timestep
+from diffsweep.sweep.store.record import Fit, read_metrics
 from prerequisites import need_module
 
 ROOT = Path(__file__).parent.parent
@@ -92,6 +99,71 @@ def test_before_its_first_step_it_is_the_frozen_network_and_then_only_the_copy_l
         torch.testing.assert_close(steered(x[1:2], logsnr[1:2], condition.take(slice(1, 2))), after[1:2])
 
 
+FOREIGN: dict[str, tuple[str, dict[str, Any]]] = {
+    "UNet2DModel": ("UNet2DModel", {"num_class_embeds": 11}),
+    "UNet2DConditionModel": (
+        "UNet2DConditionModel",
+        {
+            "num_class_embeds": 11,
+            "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+            "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
+            "cross_attention_dim": 6,
+        },
+    ),
+    "DiTTransformer2DModel": ("DiTTransformer2DModel", {"num_layers": 3}),
+}
+
+
+def foreign(name: str) -> DenoisingNetwork:
+    """A network of diffusers as it is imported, of random weights; the one that attends to a text is told one."""
+    kind, changes = FOREIGN[name]
+    made = checkpoints_made.network(kind, **changes)
+    config = {key: value for key, value in made.config.items() if not key.startswith("_")}
+    network = DiffusersNetwork(kind, config)
+    network.model.load_state_dict(made.state_dict())
+    shape = (4, 6) if network.text else ()
+    levels = Timestep(count=1000, whole=False)
+    return DenoisingNetwork(
+        network, Eps(), levels, linear_betas(), classes=10, network_classes=network.classes, text_shape=shape
+    )
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_an_imported_network_is_steered_by_a_copy_of_its_encoder(name: str) -> None:
+    need_module("diffusers")
+    torch.manual_seed(0)
+    network = foreign(name)
+    x, logsnr, condition = example()
+    if network.told_text:
+        text = Entry(torch.randn(3, 4, 6), torch.ones(3, dtype=torch.bool))
+        condition = Condition({**condition.entries, "text": text})
+    before = network.eval()(x, logsnr, condition)
+    weights = {key: value.clone() for key, value in network.state_dict().items()}
+    steered = ControlNet(network, {"label": Label(10), "edges": Edges((1, 8, 8))})
+    # In training too: nothing is left out at random.
+    assert torch.equal(steered.train()(x, logsnr, condition), before)
+    # The copy has the encoder's weights and no others.
+    copied = steered.control.state_dict()
+    shared = {f"backbone.encoder.network.{key}": value for key, value in weights.items()}
+    same = [key for key in copied if key in shared]
+    assert all(copied[key].equal(shared[key]) for key in same)
+    assert 0.2 * len(weights) < len(same) < len(weights)
+    assert not any(part in key for key in copied for part in ("up_blocks", "conv_norm_out", "proj_out_"))
+    optimizer = torch.optim.Adam([one for one in steered.parameters() if one.requires_grad], lr=1e-2)
+    for _ in range(3):
+        optimizer.zero_grad()
+        steered(x, logsnr, condition).square().mean().backward()
+        optimizer.step()
+    # All that is trained takes part.
+    assert all(one.grad is not None for one in steered.parameters() if one.requires_grad)
+    assert all(torch.equal(value, weights[key]) for key, value in steered.frozen.state_dict().items())
+    with torch.no_grad():
+        after = steered(x, logsnr, condition)
+        assert not torch.allclose(after, before, atol=1e-4)
+        assert not torch.allclose(steered(x, logsnr, condition.absent(["edges"])), after, atol=1e-5)
+        torch.testing.assert_close(steered(x[1:2], logsnr[1:2], condition.take(slice(1, 2))), after[1:2])
+
+
 def test_the_copy_starts_with_the_weights_of_the_frozen_network_and_has_no_decoder() -> None:
     told = Conditioned(networks()["unet"], {"label": Label(10)})
     steered = ControlNet(told, {"label": Label(10), "edges": Edges((1, 8, 8))})
@@ -145,6 +217,39 @@ def test_a_finished_training_is_steered_and_stays_as_it_is(
     code, _, err = train(project, *words, "sampler=ddim")
     assert code == 0, err
     assert len(list(project.glob("runs/fits/*"))) == trained
+
+
+@pytest.mark.slow
+def test_an_imported_model_is_steered_and_its_loss_falls(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    need_module("diffusers")
+    data = [word for word in SMALL if not word.startswith("training.")]
+    arguments = [str(ROOT / "train.py"), f"pretrained={checkpoints_made.ddpm()}", *data]
+    done = forked_runs.run(arguments, tmp_path, os.environ | {"OMP_NUM_THREADS": "1"}, timeout=300)
+    assert done.returncode == 0, done.stderr
+    frozen = records(tmp_path)[-1]["fit"]
+    words = ["backbone=controlnet", f"backbone.frozen='{frozen}'", "condition=edges"]
+    steps = ["training.steps=150", "optimizer.lr=3e-3", "trainer.log_every=10"]
+    # A schedule of one's own: the network's answer is x0, wherever it is asked.
+    code, _, err = train(tmp_path, *words, *steps, "diffuser=x0", "schedule=linear")
+    assert code == 0, err
+    result = records(tmp_path)[-1]
+    fit = Fit(tmp_path / "runs/fits" / result["fit"])
+    theirs = load_file(tmp_path / "runs/fits" / frozen / "checkpoints/ema.safetensors")
+    own = load_file(fit.checkpoints / "ema.safetensors")
+    assert all(own[f"frozen.{key}"].equal(value) for key, value in theirs.items())
+    losses = [row["loss"] for row in read_metrics(fit.metrics_file)]
+    assert losses[-1] < 0.7 * losses[0]
+    monkeypatch.chdir(tmp_path)
+    assert commands.main(["sample", result["cell"], "-n", "2", "--out", "drawn", "--device", "cpu"]) == 0
+    for more, line in (
+        (["diffuser=v"], "was imported, and answers with x0: choose diffuser=x0"),
+        (["diffuser=x0", "schedule=rectified"], "which says nothing of x0 where the schedule starts"),
+    ):
+        code, _, err = train(tmp_path, *words, *more)
+        assert code == 2, (more, err)
+        assert line in err.strip().splitlines()[-1], (more, err)
 
 
 @pytest.mark.slow

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from collections.abc import Collection, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -11,8 +11,8 @@ from diffsweep.backbones.doors import Doors, Embeddings
 
 
 @runtime_checkable
-class Controllable(Protocol):
-    """A network with doors whose encoder gives features, to which residuals can be added on the way to its decoder."""
+class Encoder(Protocol):
+    """An encoder with doors."""
 
     @property
     def doors(self) -> Doors:
@@ -20,11 +20,16 @@ class Controllable(Protocol):
         ...
 
     def features(self, x: Tensor, logsnr: Tensor, embeddings: Embeddings | None = None) -> list[Tensor]:
-        """What its encoder gives, to which residuals are added. Arguments as of a call."""
+        """What it gives, to which residuals are added. Arguments as of a network's call; of one that `Hears`, too."""
         ...
 
+
+@runtime_checkable
+class Controllable(Protocol):
+    """A network whose encoder gives features, to which residuals can be added on the way to its decoder."""
+
     def encoder_copy(self) -> nn.Module:
-        """A copy with those parts only that `features` needs, which has the doors of the original."""
+        """A copy of its encoder, an `Encoder` without other weights. Raises ValueError if it cannot be steered."""
         ...
 
     def silent_layers(self) -> nn.ModuleList:
@@ -32,11 +37,21 @@ class Controllable(Protocol):
         ...
 
     def __call__(
-        self,
-        x: Tensor,
-        logsnr: Tensor,
-        embeddings: Embeddings | None = None,
-        residuals: Sequence[Tensor] | None = None,
+        self, x: Tensor, logsnr: Tensor, told: Any = None, residuals: Sequence[Tensor] | None = None
     ) -> Tensor:
-        """The network's output, with residuals added to its features."""
+        """The network's output, with residuals added to its features.
+
+        `told` are embeddings, or the condition itself for a network that `Hears`.
+        """
         ...
+
+
+@runtime_checkable
+class Hears(Protocol):
+    """A network, or its encoder, that takes in some entries of a condition itself, and is called with `condition`.
+
+    Attributes:
+        hears: Their names.
+    """
+
+    hears: Collection[str]

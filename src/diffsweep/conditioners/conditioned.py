@@ -8,6 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from diffsweep.backbones.controllable import Hears
 from diffsweep.backbones.doors import Embeddings, HasDoors
 from diffsweep.conditioners.conditioner import Conditioner
 from diffsweep.data.examples import Examples
@@ -67,7 +68,8 @@ class Conditioned(nn.Module):
                 entry = self._blank[name].map(lambda value: value.to(x.device).expand(n, *value.shape[1:]))
             parts.append(module(entry))
         embeddings = Embeddings.together(parts)
-        return self.backbone(x, logsnr, embeddings, *([] if residuals is None else [residuals]))
+        more = {"condition": condition} if isinstance(self.backbone, Hears) else {}
+        return self.backbone(x, logsnr, embeddings, *([] if residuals is None else [residuals]), **more)
 
 
 def conditioned(backbone: nn.Module, conditioners: Mapping[str, Conditioner]) -> nn.Module:

@@ -7,7 +7,7 @@ from typing import cast
 
 from torch import Tensor, nn
 
-from diffsweep.backbones.controllable import Controllable
+from diffsweep.backbones.controllable import Controllable, Encoder, Hears
 from diffsweep.conditioners.conditioned import Conditioned
 from diffsweep.conditioners.conditioner import Conditioner
 from diffsweep.diffusion.condition import Condition
@@ -22,8 +22,8 @@ class ControlNet(nn.Module):
     Models", arXiv 2302.05543, section 3.1; for a transformer as in PIXART-delta, arXiv 2401.05252, section 4.2).
 
     Args:
-        frozen: The network of a finished model, with what takes in its conditions, as `unet` and `dit` are; it is
-            changed: its weights are trained no more.
+        frozen: The network of a finished model, with what takes in its conditions, as `unet` and `dit` are, or an
+            imported one; it is changed: its weights are trained no more.
         conditioners: What the copy is told, by the names of the entries: what the frozen network is told, and more.
 
     Raises:
@@ -37,10 +37,11 @@ class ControlNet(nn.Module):
         network = frozen.backbone if isinstance(frozen, Conditioned) else frozen
         if not isinstance(network, Controllable):
             raise ValueError(
-                f"backbone=controlnet steers a unet or a dit that was trained here, and this is a "
+                f"backbone=controlnet steers a unet, a dit, or one of diffusers' that was imported, and this is a "
                 f"{type(network).__name__}"
             )
-        known = set(frozen.conditioners) if isinstance(frozen, Conditioned) else set()
+        heard = set(network.hears) if isinstance(network, Hears) else set[str]()
+        known = set(frozen.conditioners) if isinstance(frozen, Conditioned) else heard
         if not conditioners.keys() - known:
             told = f" beside {' and '.join(sorted(known))}" if known else ""
             raise ValueError(
@@ -52,8 +53,11 @@ class ControlNet(nn.Module):
             if isinstance(module, nn.Dropout):
                 # The frozen network is always the one that is sampled from.
                 module.p = 0.0
-        self.control = Conditioned(_Features(network.encoder_copy()), conditioners).requires_grad_(True)
-        for name in known & conditioners.keys():
+        new = {name: one for name, one in conditioners.items() if name not in heard}
+        encoder = network.encoder_copy()
+        features = _HearingFeatures(encoder) if isinstance(encoder, Hears) else _Features(encoder)
+        self.control = Conditioned(features, new).requires_grad_(True)
+        for name in (known - heard) & conditioners.keys():
             given = cast(Conditioned, frozen).conditioners[name].state_dict()
             try:
                 self.control.conditioners[name].load_state_dict(given)
@@ -73,9 +77,8 @@ class ControlNet(nn.Module):
         """As the frozen network, steered by what is told."""
         features = cast("list[Tensor]", self.control(x, logsnr, condition))
         residuals = [layer(feature) for layer, feature in zip(self.silent, features, strict=True)]
-        if isinstance(self.frozen, Conditioned):
-            return self.frozen(x, logsnr, condition, residuals)
-        return self.frozen(x, logsnr, None, residuals)
+        told = condition if isinstance(self.frozen, (Conditioned, Hears)) else None
+        return self.frozen(x, logsnr, told, residuals)
 
 
 class _Features(nn.Module):
@@ -83,9 +86,25 @@ class _Features(nn.Module):
 
     def __init__(self, encoder: nn.Module) -> None:
         super().__init__()
-        assert isinstance(encoder, Controllable)
+        assert isinstance(encoder, Encoder)
         self.encoder = encoder
         self.doors = encoder.doors
 
     def forward(self, x: Tensor, logsnr: Tensor, embeddings: object = None) -> list[Tensor]:
         return self.encoder.features(x, logsnr, embeddings)  # type: ignore[operator]
+
+
+class _HearingFeatures(nn.Module):
+    """The same of an encoder that takes in some of a condition itself."""
+
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__()
+        assert isinstance(encoder, Encoder)
+        assert isinstance(encoder, Hears)
+        self.encoder = encoder
+        self.doors, self.hears = encoder.doors, encoder.hears
+
+    def forward(
+        self, x: Tensor, logsnr: Tensor, embeddings: object = None, condition: Condition | None = None
+    ) -> list[Tensor]:
+        return self.encoder.features(x, logsnr, embeddings, condition)  # type: ignore[operator]

@@ -8,12 +8,14 @@ network's own. With (skip, out) of its target at its own level:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal, Protocol, runtime_checkable
+import copy
+from collections.abc import Collection, Sequence
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
+from diffsweep.backbones.doors import Doors, Embeddings
 from diffsweep.diffusion.condition import Condition
 from diffsweep.diffusion.guidance.distilled import SCALE
 from diffsweep.diffusion.level import Level
@@ -45,6 +47,30 @@ class GuidedNetwork(Protocol):
 
     guidance: bool
     pack: int
+
+
+@runtime_checkable
+class SteeredNetwork(Protocol):
+    """A network whose encoder can be copied, and to whose features residuals are added on the way to its decoder.
+
+    Attributes:
+        map_door: Channels of a map that can be added to what its first layer gives, and positions of an example, each
+            way, that are one of that map; None for a network that cannot be steered.
+    """
+
+    map_door: tuple[int, int] | None
+
+    def features(self, *given: Any, map: Tensor | None = None, **more: Any) -> list[Tensor]:
+        """What its encoder gives; arguments as of a call."""
+        ...
+
+    def drop_decoder(self) -> None:
+        """Leave out the weights that `features` needs not."""
+        ...
+
+    def silent_layers(self) -> nn.ModuleList:
+        """New layers, one for each of the features and of its shape, whose outputs are zero."""
+        ...
 
 
 # What a network distilled from guidance is told where nobody says: that of diffusers' pipeline.
@@ -135,14 +161,67 @@ class DenoisingNetwork(nn.Module):
             # What its language model makes of no words, which comes with the weights.
             self.register_buffer("empty_text", torch.zeros(*text_shape))
 
-    def forward(self, x: Tensor, logsnr: Tensor, condition: Condition | None = None) -> Tensor:
-        """x0, of the shape of `x` (N, ...); `logsnr` (N,) may be -inf, `condition` has labels, or is None."""
+    @property
+    def hears(self) -> Collection[str]:
+        """See `Hears`: the names of what it is told."""
+        return [*(["label"] if self.network.classes else []), *(["text"] if self.told_text else [])]
+
+    def forward(
+        self,
+        x: Tensor,
+        logsnr: Tensor,
+        condition: Condition | None = None,
+        residuals: Sequence[Tensor] | None = None,
+    ) -> Tensor:
+        """x0, of the shape of `x` (N, ...); `logsnr` (N,) may be -inf, `condition` has labels, or is None.
+
+        `residuals` are added to the features of the network, see `Controllable`.
+        """
+        x, path, given, more = self._arguments(x, logsnr, condition)
+        if residuals is not None:
+            more["residuals"] = residuals
+        predicted = self.network(*given, **more)
+        skip, out = self.target.skip_out(path)
+        coefficients = Level(torch.as_tensor(skip).expand(len(x)), torch.as_tensor(out).expand(len(x))).like(x)
+        return coefficients.alpha * x + coefficients.sigma * predicted.to(path.like(x).alpha.dtype)
+
+    def features(
+        self, x: Tensor, logsnr: Tensor, condition: Condition | None = None, map: Tensor | None = None
+    ) -> list[Tensor]:
+        """What the encoder of its network gives, which must be a `SteeredNetwork`; arguments as of a call.
+
+        `map` is added to what the network's first layer gives.
+        """
+        assert isinstance(self.network, SteeredNetwork)
+        _, _, given, more = self._arguments(x, logsnr, condition)
+        return self.network.features(*given, map=map, **more)
+
+    def encoder_copy(self) -> nn.Module:
+        """See `Controllable.encoder_copy`."""
+        if not isinstance(self.network, SteeredNetwork) or self.network.map_door is None:
+            raise ValueError(
+                "backbone=controlnet steers UNet2DModel, UNet2DConditionModel and DiTTransformer2DModel of what is "
+                "imported, and this network is another"
+            )
+        copied = copy.deepcopy(self)
+        assert isinstance(copied.network, SteeredNetwork)
+        copied.network.drop_decoder()
+        return ForeignEncoder(copied, Doors(map=self.network.map_door[0], patch=self.network.map_door[1]))
+
+    def silent_layers(self) -> nn.ModuleList:
+        """See `Controllable.silent_layers`."""
+        assert isinstance(self.network, SteeredNetwork)
+        return self.network.silent_layers()
+
+    def _arguments(
+        self, x: Tensor, logsnr: Tensor, condition: Condition | None
+    ) -> tuple[Tensor, Level, list[Any], dict[str, Any]]:
+        """x on the network's path, the level there, and what the network is called with."""
         exact = logsnr.double() if logsnr.device.type != "mps" else logsnr
         path = self.schedule.path(exact)
         size = torch.hypot(path.alpha, path.sigma)
         # x comes with unit variance.
         x = Level(size, size).like(x).alpha * x
-        level = path.like(x)
         seen = x
         if self.scale == "unit":
             seen = x / Level(size, size).like(x).alpha
@@ -153,11 +232,8 @@ class DenoisingNetwork(nn.Module):
         if told.is_floating_point():
             told = told.to(torch.promote_types(x.dtype, torch.float32))
         text = [self._text(condition, x)] if self.told_text else []
-        more = {"guidance": self._guidance(condition, x)} if self.told_guidance else {}
-        predicted = self.network(seen, told, self._labels(condition, x), *text, **more)
-        skip, out = self.target.skip_out(path)
-        coefficients = Level(torch.as_tensor(skip).expand(len(x)), torch.as_tensor(out).expand(len(x))).like(x)
-        return coefficients.alpha * x + coefficients.sigma * predicted.to(level.alpha.dtype)
+        more: dict[str, Any] = {"guidance": self._guidance(condition, x)} if self.told_guidance else {}
+        return x, path, [seen, told, self._labels(condition, x), *text], more
 
     def check_condition(self, condition: Condition | None) -> None:
         """Raise ValueError unless the network is told just such a condition: labels, or nothing."""
@@ -201,6 +277,30 @@ class DenoisingNetwork(nn.Module):
         if not bool(label.present.all()):
             raise ValueError("this network knows no answer without a label, which this guidance compares with")
         return label.value
+
+
+class ForeignEncoder(nn.Module):
+    """The copy of the encoder of a foreign network: an `Encoder` that hears what the network does.
+
+    Args:
+        network: The copy, without its decoder.
+        doors: For what is new.
+    """
+
+    def __init__(self, network: DenoisingNetwork, doors: Doors) -> None:
+        super().__init__()
+        self.network, self.doors = network, doors
+        self.hears = network.hears
+
+    def features(
+        self,
+        x: Tensor,
+        logsnr: Tensor,
+        embeddings: Embeddings | None = None,
+        condition: Condition | None = None,
+    ) -> list[Tensor]:
+        """See `Encoder.features`."""
+        return self.network.features(x, logsnr, condition, None if embeddings is None else embeddings.map)
 
 
 def _check_shape(network: LabelledNetwork, shape: tuple[int, ...]) -> None:

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diffsweep.interop.configuration import plain, refuse_unknown
+from diffsweep.interop.steering import Steering, TransformerSteering, UNetSteering
 from diffsweep.mistakes import alternatives, did_you_mean, shown
 
 # Keys of every config.json that say nothing about the network.
@@ -202,6 +203,7 @@ class _Kind:
         pipeline: how its text is read, as of condition.text.pipeline; None for what follows from the rest.
         guidance: from its config, whether it is told the scale of a guidance that it was distilled from.
         pack: side of the patches of latents that are the channels of its input.
+        steering: how its encoder is copied and steers it; None if it cannot be.
         patched: key of its config for the side of the patches that it makes of that; None if it makes none.
     """
 
@@ -213,13 +215,16 @@ class _Kind:
     pipeline: str | None = None
     guidance: Callable[[Mapping[str, Any]], bool] = _no_guidance
     pack: int = 1
+    steering: Steering | None = None
     patched: str | None = None
 
 
 _KINDS = {
-    "UNet2DModel": _Kind(_unet, _call_unet, False),
-    "UNet2DConditionModel": _Kind(_conditional_unet, _call_conditional, False, _attended_text, _sized_text),
-    "DiTTransformer2DModel": _Kind(_dit, _call_dit, True),
+    "UNet2DModel": _Kind(_unet, _call_unet, False, steering=UNetSteering()),
+    "UNet2DConditionModel": _Kind(
+        _conditional_unet, _call_conditional, False, _attended_text, _sized_text, steering=UNetSteering()
+    ),
+    "DiTTransformer2DModel": _Kind(_dit, _call_dit, True, steering=TransformerSteering()),
     "PixArtTransformer2DModel": _Kind(_pixart, _call_pixart, True),
     "SD3Transformer2DModel": _Kind(
         _no_labels, _call_joint, False, _joint_text, _joint_whole, "stable_diffusion_3", patched="patch_size"
@@ -254,7 +259,7 @@ class DiffusersNetwork(nn.Module):
         self.guidance, self.pack = kind.guidance(arguments), kind.pack
         channels = arguments.get("in_channels")
         self.shape = (channels // self.pack**2, *sides) if isinstance(channels, int) else None
-        self._call = kind.call
+        self._call, self._steering = kind.call, kind.steering
         with _quiet():
             try:
                 self.model: nn.Module = getattr(require(), name)(**arguments)
@@ -262,6 +267,11 @@ class DiffusersNetwork(nn.Module):
                 raise ValueError(f"{name} cannot be built of its config.json: {_line(error)}") from error
             except (RuntimeError, TypeError, ValueError) as error:
                 raise ValueError(f"{name} cannot be built of its config.json: {_line(error)}") from error
+        for module in self.model.modules():
+            if hasattr(module, "dropout_prob"):
+                # Which labels are left out in a training is said by its condition.
+                module.dropout_prob = 0.0  # type: ignore[assignment]
+        self.map_door = None if self._steering is None else self._steering.map_door(self.model)
 
     def forward(
         self,
@@ -270,10 +280,35 @@ class DiffusersNetwork(nn.Module):
         labels: Tensor | None = None,
         text: Tensor | None = None,
         guidance: Tensor | None = None,
+        residuals: Sequence[Tensor] | None = None,
     ) -> Tensor:
-        """The network's own output, of `x`'s shape; a learned variance, its second half, is left out."""
+        """The network's own output, of `x`'s shape; a learned variance, its second half, is left out.
+
+        `residuals` are added to its `features`.
+        """
+        if residuals is not None:
+            assert self._steering is not None
+            with self._steering.added(self.model, residuals):
+                return self.forward(x, level, labels, text, guidance)
         y = self._call(self.model, x, level, labels, None if text is None else self._told(text, x, guidance))
         return y[:, : x.shape[1]]
+
+    def features(self, *given: Any, map: Tensor | None = None, **more: Any) -> list[Tensor]:
+        """See `SteeredNetwork.features`."""
+        assert self._steering is not None
+        with self._steering.collected(self.model, map) as found:
+            self.forward(*given, **more)
+        return found
+
+    def drop_decoder(self) -> None:
+        """See `SteeredNetwork.drop_decoder`."""
+        assert self._steering is not None
+        self._steering.drop_decoder(self.model)
+
+    def silent_layers(self) -> nn.ModuleList:
+        """See `SteeredNetwork.silent_layers`."""
+        assert self._steering is not None
+        return self._steering.silent_layers(self.model)
 
     def _told(self, text: Tensor, x: Tensor, guidance: Tensor | None) -> ToldText:
         """Of rows (N, L, width), whose last one is the whole text if the network is told that."""

@@ -42,16 +42,21 @@ class Imported:
                 f"diffuser=imported goes with backbone=imported only, not with {type(backbone).__name__}: "
                 "pretrained=FOLDER chooses both"
             )
-        first = torch.tensor([schedule.level(1.0).logsnr], dtype=torch.float64)
-        level = backbone.schedule.path(first)
-        values = [float(torch.as_tensor(value)) for value in (level.sigma, *backbone.target.skip_out(level))]
-        if not all(map(math.isfinite, values)):
-            raise ValueError(
-                f"this network predicts {type(backbone.target).__name__.lower()}, which says nothing of x0 where the "
-                f"schedule starts, in pure noise: choose schedule=imported, or another that keeps some signal"
-            )
+        check_start(backbone, schedule)
         # The network's answer is x0, and x of unit variance is what it takes.
         return Denoiser(backbone, schedule, X0(), sigma_data=1.0)
+
+
+def check_start(backbone: DenoisingNetwork, schedule: Schedule) -> None:
+    """Refuse a schedule at whose first level a network has nothing to say. Raises ValueError."""
+    first = torch.tensor([schedule.level(1.0).logsnr], dtype=torch.float64)
+    level = backbone.schedule.path(first)
+    values = [float(torch.as_tensor(value)) for value in (level.sigma, *backbone.target.skip_out(level))]
+    if not all(map(math.isfinite, values)):
+        raise ValueError(
+            f"this network predicts {type(backbone.target).__name__.lower()}, which says nothing of x0 where the "
+            f"schedule starts, in pure noise: choose schedule=imported, or another that keeps some signal"
+        )
 
 
 def same_schedule(schedule: Schedule) -> Schedule:

@@ -26,8 +26,10 @@ from diffsweep.conditioners.conditioned import conditioned
 from diffsweep.conditioners.conditioner import Conditioner, SendsTokens
 from diffsweep.diffusion import Denoiser, Schedule
 from diffsweep.diffusion.objective import Objective
+from diffsweep.diffusion.target import X0
 from diffsweep.former_names import with_current_targets
-from diffsweep.interop.imported import Imported
+from diffsweep.interop.denoising_network import DenoisingNetwork
+from diffsweep.interop.imported import Imported, check_start
 from diffsweep.mistakes import BadValue, alternatives, did_you_mean, one_line, shown
 
 
@@ -81,7 +83,9 @@ def make_denoiser(
         backbone = _controlled(cfg, frozen, conditioners)
     else:
         backbone = conditioned(make(cfg, "backbone", **raised), conditioners)
-    denoiser = diffuser.build(backbone, schedule, dataset.sigma_data)
+    imported = frozen is not None and isinstance(frozen.backbone, DenoisingNetwork)
+    # What was imported takes x of unit variance for data of unit variance, whatever the data.
+    denoiser = diffuser.build(backbone, schedule, frozen.sigma_data if frozen and imported else dataset.sigma_data)
     if frozen is not None:
         _check_alike(denoiser, frozen, str(cfg.backbone.frozen))
     denoiser.conditional = bool(conditioners)
@@ -101,6 +105,12 @@ def _check_alike(denoiser: Denoiser, frozen: Denoiser, name: str) -> None:
     """Refuse another diffuser or schedule than that of the model whose network goes on being used."""
     times = [i / 8 for i in range(1, 8)]
     own, its = ([model.schedule.level(t) for t in times] for model in (denoiser, frozen))
+    if isinstance(frozen.backbone, DenoisingNetwork):
+        # Its answer is x0, on every path; what is trained must be just that.
+        if not isinstance(denoiser.target, X0):
+            raise ValueError(f"backbone.frozen={name} was imported, and answers with x0: choose diffuser=x0")
+        check_start(frozen.backbone, denoiser.schedule)
+        return
     parts = {
         "schedule": own == its,
         "diffuser": [denoiser.target.skip_out(one) for one in its] == [frozen.target.skip_out(one) for one in its],
