@@ -31,7 +31,7 @@ class PretrainedKL(Autoencoder):
 
     def __init__(self, shape: Sequence[int], folder: str, config: Mapping[str, Any], weights: str) -> None:
         # Lists as JSON has them: a config's own cannot be written again.
-        settings = {
+        settings: dict[str, Any] = {
             str(key): list(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
             for key, value in config.items()
         }
