@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import diffusers
 from omegaconf import DictConfig, OmegaConf
@@ -15,12 +15,11 @@ from diffsweep.autoencoders.latent_dataset import LatentDataset
 from diffsweep.conditioners.text import Text
 from diffsweep.data.examples import Dataset
 from diffsweep.diffusion import Denoiser
-from diffsweep.interop.diffusers_export import StockModel, stock_model
 from diffsweep.results.resample import SampleRequest
 from diffsweep.results.text_pipeline import LanguageModels
-from diffsweep.runs.autoencoder import finished_dataset
-from diffsweep.runs.instantiate import make, make_conditioners
-from diffsweep.runs.load_fit import finished
+
+if TYPE_CHECKING:
+    from diffsweep.interop.diffusers_export import StockModel
 
 # Of a config: what the network's own part of a pipeline of ours is built from.
 _OF_A_MODEL = ("schedule", "diffuser", "condition", "backbone", "sampler", "guidance")
@@ -48,6 +47,11 @@ class ExportedModel:
     @classmethod
     def of(cls, request: SampleRequest) -> ExportedModel:
         """That of a run. Raises ValueError, in one line, for what no pipeline holds."""
+        from diffsweep.interop.diffusers_export import stock_model
+        from diffsweep.runs.autoencoder import finished_dataset
+        from diffsweep.runs.instantiate import make
+        from diffsweep.runs.load_fit import finished
+
         cfg, runs = request.cfg, request.fit.folder.parent.parent
         text = _text(cfg)
         if "weak" in cfg.guidance or "classifier" in cfg.guidance:
@@ -156,6 +160,8 @@ class ExportedModel:
 
 def _text(cfg: DictConfig) -> Text | None:
     """The text that the model of a config is told. Raises ValueError for what no pipeline passes on."""
+    from diffsweep.runs.instantiate import make_conditioners
+
     conditioners = make_conditioners(cfg)
     found = [one for one in conditioners.values() if isinstance(one, Text)]
     others = [name for name, one in conditioners.items() if name != "label" and one not in found]

@@ -10,8 +10,6 @@ from typing import Any
 
 from diffsweep.conditioners.text import Text
 from diffsweep.conditioners.text_encoder import PIPELINES, pipeline_content
-from diffsweep.interop.configuration import read_object
-from diffsweep.interop.diffusers_folder import INDEX
 
 _CLASSES = {
     "stable_diffusion": "StableDiffusionPipeline",
@@ -46,6 +44,9 @@ class LanguageModels:
         Raises:
             ValueError: if it is read by no pipeline, or that is no longer there, or another one now.
         """
+        from diffsweep.interop.configuration import read_object
+        from diffsweep.interop.diffusers_folder import INDEX
+
         if text.pipeline is None:
             raise ValueError("its model is told text by a language model alone, which no pipeline passes on")
         where = f"its language models are no longer in {text.encoder}"
