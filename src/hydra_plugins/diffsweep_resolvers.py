@@ -17,6 +17,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from diffsweep.sweep.plan.dataset_extractor import resolve_extractors_of_datasets
+from diffsweep.sweep.plan.interpolated_defaults import build_choices_where_they_are_read
 
 
 def _field_of_packed(decoder: str) -> Callable[..., Any]:
@@ -126,3 +127,4 @@ OmegaConf.register_new_resolver("space", _space, replace=True)
 OmegaConf.register_new_resolver("vae", _vae, replace=True)
 OmegaConf.register_new_resolver("latent_shape", _latent_shape, replace=True)
 resolve_extractors_of_datasets()
+build_choices_where_they_are_read()
