@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import forked_runs
 import tiny
 from slurm import Cluster
 
@@ -29,8 +29,8 @@ def environment(cluster: Cluster) -> dict[str, str]:
     return {**cluster.env, "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"}
 
 
-def command(runs: Path, *overrides: str, root: Path = ROOT) -> list[str]:
-    return [sys.executable, str(root / "train.py"), "-m", *TINY, f"paths.runs={runs}", *overrides]
+def arguments(runs: Path, *overrides: str, root: Path = ROOT) -> list[str]:
+    return [str(root / "train.py"), "-m", *TINY, f"paths.runs={runs}", *overrides]
 
 
 def alone(runs: Path, *overrides: str) -> list[str]:
@@ -42,46 +42,20 @@ def alone(runs: Path, *overrides: str) -> list[str]:
 def sweep(
     cluster: Cluster, runs: Path, *overrides: str, cwd: Path = ROOT, env: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(runs, *overrides),
-        env=environment(cluster) | dict(env or {}),
-        cwd=cwd,
-        text=True,
-        capture_output=True,
-        timeout=PATIENCE,
-        check=False,
-    )
+    return forked_runs.run(arguments(runs, *overrides), cwd, environment(cluster) | dict(env or {}), PATIENCE)
 
 
 def start(
-    cluster: Cluster,
-    runs: Path,
-    *overrides: str,
-    root: Path = ROOT,
-    cwd: Path = ROOT,
-    env: Mapping[str, str] | None = None,
-) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        command(runs, *overrides, root=root),
-        env=environment(cluster) | dict(env or {}),
-        cwd=cwd,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
+    cluster: Cluster, runs: Path, *overrides: str, cwd: Path = ROOT, env: Mapping[str, str] | None = None
+) -> forked_runs.Run:
+    return forked_runs.Run(arguments(runs, *overrides), cwd, environment(cluster) | dict(env or {}))
 
 
 def diffsweep(
     cluster: Cluster, runs: Path, *words: str, env: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "diffsweep", words[0], "--runs", str(runs), *words[1:]],
-        env=environment(cluster) | dict(env or {}),
-        text=True,
-        capture_output=True,
-        timeout=PATIENCE,
-        check=False,
-    )
+    words = "-m", "diffsweep", words[0], "--runs", str(runs), *words[1:]
+    return forked_runs.run(words, Path.cwd(), environment(cluster) | dict(env or {}), PATIENCE)
 
 
 def jobs(runs: Path) -> list[dict[str, Any]]:

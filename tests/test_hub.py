@@ -4,29 +4,22 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 import checkpoints_made
+import forked_runs
 from diffsweep.runs.pretrained import find
 from hub_server import hub
 
 
 def diffsweep(folder: Path, address: str, *words: str) -> subprocess.CompletedProcess[str]:
-    """`diffsweep WORD ...` in a Python of its own, for the client reads the address when it is imported."""
+    """`diffsweep WORD ...` in a process that has not imported the client yet, which then reads the address."""
     own = {"HF_ENDPOINT": address, "HF_HOME": str(folder / "hf"), "HF_HUB_DISABLE_XET": "1", "OMP_NUM_THREADS": "1"}
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "HUGGING"))}
-    return subprocess.run(
-        [sys.executable, "-m", "diffsweep", *words],
-        cwd=folder,
-        env=kept | own | {"HF_TOKEN": "none", "HF_HUB_DISABLE_TELEMETRY": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    env = kept | own | {"HF_TOKEN": "none", "HF_HUB_DISABLE_TELEMETRY": "1"}
+    return forked_runs.run(["-m", "diffsweep", *words], folder, env, 300)
 
 
 @pytest.mark.slow

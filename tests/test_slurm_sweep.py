@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,9 @@ from slurm_sweeps import (
     PATIENCE,
     ROOT,
     accounts,
+    arguments,
     diffsweep,
+    environment,
     jobs,
     latest,
     lines,
@@ -41,7 +45,15 @@ def test_each_model_is_trained_once_as_it_was_submitted_and_a_finished_sweep_sub
     words = ("sampler=ddim,heun,dpmpp_2m", "schedule=cosine,linear", "diffuser.loss._target_=mine.Counted")
     cluster.scontrol("update", "nodename=gpu[1-4]", "state=drain", "reason=test")
     try:
-        process = start(cluster, runs, *words, root=root, cwd=root, env={"PYTHONPATH": str(root / "src")})
+        # A Python of its own: a fork has imported our package already.
+        process = subprocess.Popen(
+            [sys.executable, *arguments(runs, *words, root=root)],
+            env=environment(cluster) | {"PYTHONPATH": str(root / "src")},
+            cwd=root,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
         wait_for(lambda: list(runs.glob("sweeps/*/jobs.json")) and len(jobs(runs)) == 5, "five jobs")
         submitted = jobs(runs)
         fits = {job["fit"]: job["id"] for job in submitted if job["kind"] == "fit"}
