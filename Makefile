@@ -22,6 +22,8 @@ demo: $(VENV)/.installed
 # What the system lacks and what Python lacks is fetched side by side.
 test:
 	@$(MAKE) --no-print-directory --jobs=2 packages lint
+	@# Hundreds of processes import our package; where PYTHONDONTWRITEBYTECODE is set, each would compile it.
+	@$(BIN)/python -m compileall -qq src
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.installed-test
