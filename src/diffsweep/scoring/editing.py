@@ -60,6 +60,13 @@ class Editing:
         kept = (share == 0).to(like.device)
         return Inpaint(denoise, _of(self.known, numbers, encode, like), kept)
 
+    def restored(self, samples: Tensor, numbers: Tensor) -> Tensor:
+        """Samples as stored, with the known pixels in their places, which an autoencoder does not keep exactly."""
+        if self.known is None or self.repainted is None:
+            return samples
+        known = self.known[numbers.cpu() % len(self.known)].to(samples)
+        return torch.where(self.repainted.to(samples.device), samples, known)
+
 
 def _of(pictures: Tensor, numbers: Tensor, encode: Encode, like: Tensor) -> Tensor:
     """Those of the samples of these numbers, as the network sees them."""

@@ -176,6 +176,7 @@ class Sampling(LightningModule):
         x0 = self.integrate(batch.to(self.device) if self.counting else batch)
         finite = torch.isfinite(x0).flatten(1).all(dim=1)
         samples = self.model.decode(torch.where(finite.view(-1, *[1] * len(self.model.dataset.shape)), x0, 0))
+        samples = self.editing.restored(samples, batch)
         counts = saturated_values(samples)
         saturated = None if counts is None else counts.cpu()
         if self.extraction is None:
