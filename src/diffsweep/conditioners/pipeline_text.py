@@ -22,8 +22,6 @@ from diffsweep.messages import say
 from diffsweep.mistakes import one_line
 from diffsweep.transformers_folder import LOCAL, loading, require_transformers
 
-# Tokens of T5 in Stable Diffusion 3, and in Flux.
-T5_TOKENS, FLUX_TOKENS = 256, 512
 # Texts that the models are given at a time.
 _BATCH = 32
 _MODELS = ("CLIPTextModel", "CLIPTextModelWithProjection", "T5EncoderModel")
@@ -70,20 +68,22 @@ class PipelineTextEncoder:
         if self.pipeline == "flux":
             (tokenizer, clip), (other, t5) = models
             whole = clip(_ids(texts, tokenizer, tokenizer.model_max_length)).pooler_output
-            tokens = t5(_ids(texts, other, FLUX_TOKENS))[0]
+            tokens = t5(_ids(texts, other, self.length - 1))[0]
             return torch.cat([tokens, _wide(whole[:, None], self.width)], dim=1)
         clips = [_clip(texts, *pair) for pair in models[:2]]
         tokens = torch.cat([one for one, _ in clips], dim=2)
         whole = torch.cat([one for _, one in clips if one is not None], dim=1)
         if self.pipeline == "stable_diffusion_3":
-            tokens = torch.cat([_wide(tokens, self.width), self._t5(texts, models[2:])], dim=1)
+            tokens = torch.cat(
+                [_wide(tokens, self.width), self._t5(texts, models[2:], self.length - 1 - tokens.shape[1])], dim=1
+            )
         return torch.cat([_wide(tokens, self.width), _wide(whole[:, None], self.width)], dim=1)
 
-    def _t5(self, texts: list[str], models: Sequence[tuple[Any, Any]]) -> Tensor:
+    def _t5(self, texts: list[str], models: Sequence[tuple[Any, Any]], length: int) -> Tensor:
         if not models:
-            return torch.zeros(len(texts), T5_TOKENS, self.width)
+            return torch.zeros(len(texts), length, self.width)
         tokenizer, model = models[0]
-        return model(_ids(texts, tokenizer, T5_TOKENS))[0]
+        return model(_ids(texts, tokenizer, length))[0]
 
 
 def _clip(texts: list[str], tokenizer: Any, model: Any) -> tuple[Tensor, Tensor | None]:
