@@ -262,6 +262,11 @@ class EvaluationSettings:
             whole("evaluation.reference_samples", self.reference_samples, 2)
 
     @property
+    def choice(self) -> SampleChoice:
+        """What samples are asked for in the place of what follows from their numbers."""
+        return SampleChoice(prompts=self.prompts or ())
+
+    @property
     def held_out_split(self) -> Split:
         """The split that is not the reference."""
         return next(split for split in SPLITS if split != self.reference)

@@ -42,7 +42,7 @@ from diffsweep.scoring.requests import Requests
 from diffsweep.scoring.sampling import Model, Sampling
 from diffsweep.scoring.score import Scoring
 from diffsweep.scoring.text_metrics import TextMetric
-from diffsweep.settings import EvaluationSettings, LoadingSettings, SampleChoice, TrainerSettings, TrainingSettings
+from diffsweep.settings import EvaluationSettings, LoadingSettings, TrainerSettings, TrainingSettings
 from diffsweep.trainer import make_trainer
 from diffsweep.training.activation_checkpointing import check_blocks
 from diffsweep.training.fit import Fitting, OptimizerFactory
@@ -86,7 +86,7 @@ class Components:
         denoiser = make_denoiser(cfg, dataset, schedule, diffuser, named_model(cfg, "backbone.frozen"))
         model = Model(denoiser, schedule, dataset, make_conditioners(cfg))
         _check_readable(model)
-        Requests(model.conditioners, dataset, SampleChoice(prompts=settings.prompts or ()))
+        Requests(model.conditioners, dataset, settings.choice)
         if isinstance(diffuser, Objective):
             if trainer.randomness == "device":
                 _check_counter(diffuser, tuple(dataset.shape))

@@ -136,7 +136,7 @@ def resample(
         settings = trainer_settings(cfg)
         drawing = cast(Sampler, recording) if follow else sampler
         sampling = Sampling(model, drawing, seed, guidance, trainer=settings.uncompiled())
-        sampling.requests = replace(sampling.requests, choice=choice)
+        sampling.ask(choice)
         sampling.requests = replace(sampling.requests, pictures=given_pictures.liked(given, model.dataset))
         sampling.editing = editing
         trainer = functools.partial(make_trainer, settings, runs, exact=False, logger=False)

@@ -38,7 +38,7 @@ from diffsweep.scoring.editing import Editing
 from diffsweep.scoring.requests import Requests
 from diffsweep.scoring.saturation import saturated_values
 from diffsweep.scoring.text_metrics import TEXT_SCORES, TextScore, score_texts
-from diffsweep.settings import TrainerSettings
+from diffsweep.settings import SampleChoice, TrainerSettings
 from diffsweep.trainer import Interrupted
 
 UNGUIDED = Unguided()
@@ -154,6 +154,10 @@ class Sampling(LightningModule):
         if isinstance(self.denoiser, Spread) and guidance.keeps_variance:
             self.guided = _WithSpread(self.guided, self.denoiser.spread)
 
+    def ask(self, choice: SampleChoice) -> None:
+        """Ask for what is chosen, in the place of what follows from the numbers of samples. Raises ValueError."""
+        self.requests = replace(self.requests, choice=choice)
+
     def _counting(self, denoiser: Denoiser) -> Denoise:
         """The denoiser, counting the rows of its calls."""
 
@@ -173,7 +177,9 @@ class Sampling(LightningModule):
 
     def predict_step(self, batch: Tensor, batch_idx: int) -> SampleBatch:
         """The samples of a batch of numbers (N,), on the CPU."""
-        x0 = self.integrate(batch.to(self.device) if self.counting else batch)
+        numbers = batch.to(self.device) if self.counting else batch
+        condition = self.requests(numbers)
+        x0 = self._integrated(numbers, condition)
         finite = torch.isfinite(x0).flatten(1).all(dim=1)
         samples = self.model.decode(torch.where(finite.view(-1, *[1] * len(self.model.dataset.shape)), x0, 0))
         samples = self.editing.restored(samples, batch)
@@ -184,7 +190,7 @@ class Sampling(LightningModule):
         started = self._now()
         outputs = self.extraction.extractor(samples)
         wanted = {name: outputs[name].cpu() for name in {"features", *self.extraction.outputs}}
-        asked = agreements(self.model.conditioners, self.requests(batch), samples)
+        asked = agreements(self.model.conditioners, condition, samples)
         texts = self.requests.texts(batch) if self.text_scores else None
         if texts is not None:
             asked[TEXT_SCORES] = score_texts(self.text_scores, samples, batch, texts)
@@ -196,6 +202,9 @@ class Sampling(LightningModule):
 
     def integrate(self, numbers: Tensor) -> Tensor:
         """What the sampler makes of the noise of these samples, (N,): float32 (N, ...), as the network sees data."""
+        return self._integrated(numbers, self.requests(numbers))
+
+    def _integrated(self, numbers: Tensor, condition: Condition | None) -> Tensor:
         shape = self.model.dataset.shape
         streams: CounterGenerator | list[torch.Generator]
         if self.counting:
@@ -206,7 +215,7 @@ class Sampling(LightningModule):
             noise = torch.stack([torch.randn(shape, generator=stream) for stream in streams]).to(self.device)
         if self.channels_last and noise.ndim == 4:
             noise = noise.contiguous(memory_format=torch.channels_last)
-        condition, schedule = self.requests(numbers), self.model.schedule
+        schedule = self.model.schedule
         told = None if condition is None else condition.to(self.device)
         encode = self.model.dataset.encode
         begin = self.editing.begin(noise, numbers, self.sampler.levels(schedule), encode)

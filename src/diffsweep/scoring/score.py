@@ -22,7 +22,7 @@ from diffsweep.scoring.sample_files import GRID, write_samples
 from diffsweep.scoring.sampling import FeatureExtraction, Model, Sampling, draw
 from diffsweep.scoring.text_metrics import TextMetric, measure_texts
 from diffsweep.scoring.weights import WeightsChoice, load_weights
-from diffsweep.settings import EvaluationSettings, SampleChoice, TrainerSettings
+from diffsweep.settings import EvaluationSettings, TrainerSettings
 from diffsweep.sweep.store.lease import LeaseLostError
 from diffsweep.sweep.store.record import CannotWriteError, Run
 from diffsweep.sweep.store.result import Result, SamplingSummary, TrainingSummary
@@ -88,7 +88,7 @@ def score(
         cell.write_status("running", stage="sample")
     extraction = FeatureExtraction(evaluation.extractor, evaluation.outputs, GRID)
     sampling = Sampling(model, scoring.sampler, settings.seed, scoring.guidance, extraction, scoring.trainer)
-    sampling.requests = dataclasses.replace(sampling.requests, choice=SampleChoice(prompts=settings.prompts or ()))
+    sampling.ask(settings.choice)
     sampling.text_scores = {
         metric.short: metric.ready(sampling.requests, settings.cache)
         for metric in scoring.text_metrics

@@ -1,6 +1,7 @@
 """Pictures of samples of a training while it goes on, drawn with the averaged weights of the step.
 
-Sample i starts from the same noise in all of them and in the cell's final picture. The training does not notice.
+Sample i starts from the same noise, and is asked for the same, in all of them and in the picture of the cell that this
+training was started for. The training does not notice.
 """
 
 from __future__ import annotations
@@ -65,6 +66,7 @@ class SamplePictures(Callback):
         sampling = Sampling(
             model, scoring.sampler, settings.seed, scoring.guidance, trainer=scoring.trainer.uncompiled()
         )
+        sampling.ask(settings.choice)
         sampling = sampling.to(trainer.strategy.root_device)
         chunks = torch.arange(self.logger.settings.samples).split(settings.batch_size)
         return torch.cat([sampling.predict_step(chunk, 0).samples for chunk in chunks])

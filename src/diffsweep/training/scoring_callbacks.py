@@ -28,7 +28,7 @@ from diffsweep.evaluation.reference import Library, RealData, Reference
 from diffsweep.scoring.reference_lease import alone
 from diffsweep.scoring.sampling import FeatureExtraction, Model, Sampling
 from diffsweep.scoring.score import Scoring
-from diffsweep.settings import TrainerSettings
+from diffsweep.settings import NO_CHOICE, SampleChoice, TrainerSettings
 from diffsweep.training.ema import Averaging
 from diffsweep.training.progress import Progress
 from diffsweep.training.validation import Best, Validation
@@ -53,6 +53,7 @@ class IntermediateEvaluation:
         seed: Sample seed.
         cache: Folder of what is computed of real data.
         trainer: Where noise is drawn, and how images lie in memory.
+        choice: What they are asked for in the place of what follows from their numbers.
     """
 
     sampler: Sampler
@@ -63,6 +64,7 @@ class IntermediateEvaluation:
     seed: int
     cache: Path
     trainer: TrainerSettings
+    choice: SampleChoice = NO_CHOICE
 
     @classmethod
     def like_result(cls, scoring: Scoring, most: int) -> IntermediateEvaluation:
@@ -77,11 +79,15 @@ class IntermediateEvaluation:
             seed=settings.seed,
             cache=settings.cache,
             trainer=scoring.trainer.uncompiled(),
+            choice=settings.choice,
         )
 
     @classmethod
     def of(cls, validation: Validation, cache: Path, trainer: TrainerSettings) -> IntermediateEvaluation:
-        """What a validation asks for."""
+        """What a validation asks for.
+
+        A prompt has no part in it: which weights are kept belongs to the training, which prompts must not change.
+        """
         return cls(
             validation.sampler,
             Unguided(),
@@ -143,6 +149,7 @@ class WeightsEvaluator:
         sampling = Sampling(model, settings.sampler, settings.seed, settings.guidance, extraction, settings.trainer).to(
             device
         )
+        sampling.ask(settings.choice)
         numbers = torch.arange(settings.samples).split(settings.batch_size)
         batches = [sampling.predict_step(chunk, 0) for chunk in numbers]
         outputs = (batch.outputs for batch in batches)
