@@ -206,7 +206,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture
 def braked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Trainings with `brake.LOSS` are slow while there is this file."""
+    """Trainings with `brake.LOSS` are slow while there is this file, and stop where it says."""
     file = tmp_path / "brake"
     monkeypatch.setenv("BRAKE", str(file))
     file.touch()
@@ -547,6 +547,8 @@ def test_workers_never_wait_for_a_batch(tmp_path: Path, braked: Path) -> None:
 @slow
 def test_two_of_four_workers_are_killed_and_every_trial_happens_once(tmp_path: Path, braked: Path) -> None:
     overrides = ("training.steps=range(60,90)", "trainer.checkpoint_seconds=0.05", brake.LOSS)
+    # Nobody comes to the end of a trial before two are killed.
+    braked.write_text("loss 30")
     search = searching(tmp_path, *overrides, n_trials=7, n_workers=4)
     crew = Forks(search)
     killed: list[int] = []
@@ -556,7 +558,7 @@ def test_two_of_four_workers_are_killed_and_every_trial_happens_once(tmp_path: P
             for trial in wait_for(lambda: trials(search, TrialState.RUNNING)):
                 process = trial.user_attrs.get("process")
                 fits = Path(trial.user_attrs.get("result", ".")).parents[2:3]
-                # After its first checkpoint it trains for some seconds more.
+                # After its first checkpoint it stops.
                 begun = any((fit / "checkpoints/last.ckpt").exists() for fit in fits)
                 if process and process["pid"] not in killed and begun:
                     os.kill(process["pid"], signal.SIGKILL)
@@ -576,6 +578,8 @@ def test_two_of_four_workers_are_killed_and_every_trial_happens_once(tmp_path: P
 @slow
 def test_the_launcher_is_killed_and_the_same_search_goes_on(tmp_path: Path, braked: Path) -> None:
     """Its workers go on without it; whoever looks after the search next counts them as its own."""
+    # A worker stops in its second trial, or at the beginning of its third.
+    braked.write_text("loss 201")
     search = searching(tmp_path, "training.steps=range(100,200)", brake.LOSS, n_trials=6, n_workers=2)
     launcher = forked(lambda: supervisor.run(search, Forks(search)), tmp_path / "launcher.log")
     wait_for(lambda: trials(search, TrialState.COMPLETE))
@@ -757,9 +761,7 @@ def test_as_a_user_starts_it(tmp_path: Path) -> None:
     assert again.returncode == 0, again.stderr
     assert "3 of 3 trials are done already" in again.stderr
     assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/fits/*/cells/*/result.json")} == results
-    resumed = subprocess.run(
-        [sys.executable, "-m", "diffsweep", "resume", "rates"], cwd=tmp_path, capture_output=True, text=True
-    )
+    resumed = forked_runs.run(["-m", "diffsweep", "resume", "rates"], tmp_path, os.environ, PATIENCE)
     assert (resumed.returncode, resumed.stderr) == (0, again.stderr)
     other = run("optimizer.weight_decay=interval(0,1)")
     assert other.returncode == 2
@@ -774,15 +776,13 @@ def test_as_a_user_starts_it(tmp_path: Path) -> None:
 def test_workers_are_jobs_of_a_cluster_and_one_that_is_cancelled_is_replaced(
     cluster: Cluster, tmp_path: Path, braked: Path
 ) -> None:
-    command = [sys.executable, str(ROOT / "train.py"), "-m", "hydra/sweeper=optuna", "hydra/launcher=slurm", *TINY]
+    command = [str(ROOT / "train.py"), "-m", "hydra/sweeper=optuna", "hydra/launcher=slurm", *TINY]
     command += [f"paths.runs={tmp_path}/runs", "training.steps=range(150,300)", "trainer.checkpoint_seconds=0.2"]
     command += [brake.LOSS]
     command += ["hydra.launcher.poll_seconds=1", "resources.fit.memory=900MB", "hydra.sweeper.study_name=study"]
     command += ["hydra.sweeper.n_trials=4", "hydra.sweeper.n_workers=2", "hydra.sweeper.seed=1"]
     environment = {**cluster.env, "OMP_NUM_THREADS": "1", **brake.environment(braked)}
-    launcher = subprocess.Popen(
-        command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    launcher = forked_runs.Run(command, tmp_path, environment)
     wait_for(lambda: list(tmp_path.glob("runs/fits/*/checkpoints/last.ckpt")) or launcher.poll())
     assert launcher.poll() is None, launcher.communicate()
     search = Search.read(tmp_path / "runs/sweeps/study")

@@ -17,6 +17,7 @@ from urllib.parse import quote, urlsplit
 
 import pytest
 
+import brake
 from browsers import headless, wait
 from tiny import TINY
 
@@ -60,12 +61,11 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("project")
 
 
-def diffsweep(folder: Path, *words: str) -> subprocess.Popen[str]:
+def diffsweep(folder: Path, *words: str, **environment: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "diffsweep", *words]
     # As from a terminal, whose Ctrl-C reaches it.
-    return subprocess.Popen(
-        command, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    pipes: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, cwd=folder, env={**os.environ, **environment}, text=True, **pipes)
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +100,10 @@ def sweep(project: Path, served: Served, browser: Any) -> str:
     # The list is read anew again and again, and is empty for a moment then.
     wait(browser, shows("There is no sweep yet."))
     words = ["sampler=ddim,heun", "optimizer.lr=0.001,1e30", "training.steps=300", "training.clip=null"]
-    running = diffsweep(project, "train", "-m", *TINY, *words)
+    # It goes on when the browser has seen it train.
+    stop = project / "brake"
+    stop.write_text("loss 150")
+    running = diffsweep(project, "train", "-m", *TINY, *words, brake.LOSS, **brake.environment(stop))
     try:
         # The list looks for itself.
         wait(browser, "document.links.length", 1, 120)
@@ -110,6 +113,7 @@ def sweep(project: Path, served: Served, browser: Any) -> str:
         shown = "document.querySelectorAll('#running tr').length > 1"
         wait(browser, shown, seconds=120)
         wait(browser, "document.getElementById('curves').querySelector('.lines') !== null", seconds=120)
+        stop.unlink()
         wait(
             browser,
             "[...document.querySelectorAll('#troubles p')].some((p) => p.textContent.includes('training diverged'))",
@@ -118,6 +122,7 @@ def sweep(project: Path, served: Served, browser: Any) -> str:
         wait(browser, "document.getElementById('standing').textContent.startsWith('finished')", seconds=120)
         assert browser.execute_script("return window.here"), "the page was loaded anew"
     except BaseException:
+        stop.unlink(missing_ok=True)
         running.kill()
         raise
     running.communicate(timeout=60)

@@ -46,7 +46,7 @@ def test_a_sweep_over_averages_and_steps_trains_once_and_goes_on_after_a_kill(tm
     assert "18 runs of 1 training" in undisturbed.stdout
 
     # Killed between two averages that are kept.
-    (rough / "brake").touch()
+    (rough / "brake").write_text("loss 25")
     process = start(rough, command("-m", *SWEEP), **pace)
     wait_for(lambda: list(rough.glob("runs/fits/*/checkpoints/average-20.*")) or process.poll() is not None, "step 20")
     assert process.poll() is None, process.communicate()
