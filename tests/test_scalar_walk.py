@@ -74,7 +74,7 @@ def leaves(node: Any, path: str) -> Iterator[tuple[str, Any]]:
             if str(key)[0] != "_":
                 yield from leaves(node._get_node(key), f"{path}.{key}" if path else str(key))
     elif not isinstance(node, ListConfig):
-        yield path, OmegaConf.to_container(OmegaConf.create({"value": node}), resolve=False)["value"]  # type: ignore[index]
+        yield path, node._value()
 
 
 def walked() -> list[Path | None]:
