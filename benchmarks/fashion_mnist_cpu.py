@@ -153,13 +153,16 @@ class Contestant(ABC):
 
 
 class Ours(Contestant):
-    """diffsweep as `python train.py experiment=fashion_mnist` composes it, for a budget instead of steps."""
+    """diffsweep as `python train.py experiment=fashion_mnist` composes it, but without labels, for a budget of time."""
 
     name = "diffsweep"
 
     def __init__(self, overrides: Sequence[str], seed: int) -> None:
         with initialize_config_dir(str(HERE.parent / "conf"), version_base=None):
-            self.config = compose("config", overrides=["experiment=fashion_mnist", f"seed={seed}", *overrides])
+            # The peers are told no labels and are not guided.
+            alone = ["condition=none", "guidance=none", "training.keep=[]"]
+            words = ["experiment=fashion_mnist", *alone, f"seed={seed}", *overrides]
+            self.config = compose("config", overrides=words)
         training = self.config.training
         lr = self.config.optimizer.lr
         super().__init__(Recipe(training.batch_size, lr, training.warmup, training.decay, training.clip), seed)

@@ -3,7 +3,7 @@
 The networks are the finished trainings of a folder of runs, each sampled from the same noises by every candidate.
 
     python train.py paths.runs=NETWORKS condition=label seed=0,1 -m
-    python train.py paths.runs=NETWORKS condition=label experiment=fashion_mnist training.steps=1500
+    python train.py paths.runs=NETWORKS experiment=fashion_mnist guidance=none training.steps=1500
     python benchmarks/sampler_networks.py NETWORKS              # goes on where it was stopped
     python benchmarks/sampler_networks.py NETWORKS --report     # the table from the JSON
 """

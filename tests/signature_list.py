@@ -27,6 +27,18 @@ from hydra_plugins.diffsweep_grid import GridSweeper
 
 CONF = Path(__file__).parent.parent / "conf"
 
+# File, what it chooses now, what it chose in version 0.1.
+_CHOICES = (
+    ("config.yaml", "  - sampler: recommended\n", "  - sampler: dpmpp_2m\n"),
+    ("experiment/fashion_mnist.yaml", "  - override /condition: label\n", ""),
+    ("experiment/fashion_mnist.yaml", "  - override /guidance: autoguidance_self\n", ""),
+    (
+        "experiment/fashion_mnist.yaml",
+        "  keep: [0.125]\n",
+        "",
+    ),
+)
+
 # Of a fit and of a cell.
 Signatures = list[str]
 
@@ -35,14 +47,14 @@ _FOLDER = tempfile.TemporaryDirectory()
 
 @functools.cache
 def _conf() -> str:
-    """A copy of conf/ with the default sampler of version 0.1: which is the default may change, what is signed not."""
+    """A copy of conf/ with the choices of version 0.1: what is chosen may change, what a choice is signed as not."""
     conf = Path(_FOLDER.name) / "conf"
     shutil.copytree(CONF, conf)
-    config = conf / "config.yaml"
-    now, then = "  - sampler: recommended\n", "  - sampler: dpmpp_2m\n"
-    text = config.read_text(encoding="utf-8")
-    assert text.count(now) == 1
-    config.write_text(text.replace(now, then), encoding="utf-8")
+    for name, now, then in _CHOICES:
+        file = conf / name
+        text = file.read_text(encoding="utf-8")
+        assert text.count(now) == 1
+        file.write_text(text.replace(now, then), encoding="utf-8")
     return str(conf)
 
 

@@ -67,6 +67,7 @@ VIDEOS, SOUNDS = ["dataset=moving_digits"], ["dataset=tones"]
 # What an option needs beside it; without an entry it must go with all the defaults.
 COMPANIONS: dict[str, list[str]] = {
     "backbone=mlp": ["dataset=mixture"],
+    "guidance=autoguidance_self": ["training.keep=[0.5]"],
     **{f"dataset={name}": ["backbone=mlp"] for name in POINTS},
     **{f"extractor={name}": ["backbone=mlp", f"dataset={name}"] for name in POINTS},
     **{

@@ -127,7 +127,7 @@ class TrainingSettings:
         averages: Relative standard deviations of the power-function averages that are kept for `weights.ema`, of which
             any length between can be made after the training; None keeps none.
         snapshots: How often they are kept, evenly over the training, >= 1.
-        keep: Steps of which all averages are kept, for `weights.step`.
+        keep: Steps of which all averages are kept, for `weights.step`; below 1 as a share of `steps`.
         accumulate: In how many parts a step goes through the network, each of which takes that much less memory, >= 1;
             they must divide each device's share of the batch.
         weight_decay: Which weights the optimizer's decay is for: "all", or "matrices", which leaves out biases, norms,
@@ -147,7 +147,7 @@ class TrainingSettings:
     seed: int
     averages: Sequence[float] | None = None
     snapshots: int = 16
-    keep: Sequence[int] = ()
+    keep: Sequence[int | float] = ()
     accumulate: int = 1
     weight_decay: Literal["all", "matrices"] = "all"
 
@@ -175,13 +175,20 @@ class TrainingSettings:
         for i, std in enumerate(self.averages or ()):
             relative_std(f"training.averages[{i}]", std)
         for i, step in enumerate(self.keep):
+            if isinstance(step, float) and 0 < step < 1:
+                continue
             whole(f"training.keep[{i}]", step, 1, self.steps)
+
+    @property
+    def kept_steps(self) -> tuple[int, ...]:
+        """`keep` as numbers of steps."""
+        return tuple(max(1, round(step * self.steps)) if isinstance(step, float) else step for step in self.keep)
 
     @property
     def snapshot_steps(self) -> set[int]:
         """After which steps power-function averages are kept; the last is one of them."""
         even = {round(self.steps * i / self.snapshots) for i in range(1, self.snapshots + 1)}
-        return {*even, *self.keep} - {0}
+        return {*even, *self.kept_steps} - {0}
 
     def learning_rate_factor(self, step: int) -> float:
         """The learning rate of a step, as a share of the optimizer's."""

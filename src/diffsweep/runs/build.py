@@ -18,6 +18,7 @@ from diffsweep.conditioners.conditioner import Verifiable
 from diffsweep.data.examples import Dataset, Examples
 from diffsweep.data.modality import POINTS, Modality
 from diffsweep.diffusion import Denoiser, Sampler, Schedule
+from diffsweep.diffusion.denoiser import Denoise
 from diffsweep.diffusion.guidance import Distilled, Guidance, ToldGuidance
 from diffsweep.diffusion.objective import Objective
 from diffsweep.diffusion.objective_check import EXAMPLES, check_objective
@@ -32,6 +33,7 @@ from diffsweep.messages import say
 from diffsweep.mistakes import BadValue, below
 from diffsweep.philox import CounterGenerator
 from diffsweep.ranks import is_first_rank
+from diffsweep.runs import weak_model
 from diffsweep.runs.autoencoder import given_state, make_dataset, make_fitting, on_one_device
 from diffsweep.runs.instantiate import checked_arguments, make, make_conditioners, make_denoiser, settings_at
 from diffsweep.runs.load_fit import named_model, weights_choice
@@ -101,7 +103,9 @@ class Components:
             raise ValueError(f"{error} (schedule {settings_line(cfg.schedule)})") from error
         if trainer.activation_checkpointing:
             check_blocks(denoiser.backbone)
-        guidance = make_guidance(cfg, model, sampler)
+        imported = isinstance(diffuser, Imported)
+        earlier = weak_model.earlier_self(cfg, model, None if imported else training)
+        guidance = make_guidance(cfg, model, sampler, None if earlier is None else earlier.denoiser)
         optimizer = _make_optimizer(cfg, denoiser, training, fused=trainer.fused)
         make_trainer(trainer, Path(), logger=False)
         evaluation, model_metrics, text_metrics = make_measures(cfg, dataset)
@@ -110,12 +114,15 @@ class Components:
             metric.check(dataset, diffuser, denoiser)
         validation = _validation(cfg, schedule, dataset)
         weights = weights_choice(cfg)
-        imported = isinstance(diffuser, Imported)
         with below("weights"):
             best = validation is not None and validation.keep == "best" and not imported
-            kept = (None, ()) if imported else (training.averages, training.keep)
+            kept = (None, ()) if imported else (training.averages, training.kept_steps)
             weights.check(*kept, training.steps, best=best)
-        scoring = Scoring(model, sampler, guidance, evaluation, model_metrics, text_metrics, settings, trainer, weights)
+        if earlier is not None:
+            weak_model.check(earlier, training, weights)
+        scoring = Scoring(
+            model, sampler, guidance, evaluation, model_metrics, text_metrics, settings, trainer, weights, earlier
+        )
         stage = None
         if isinstance(dataset, LatentDataset):
             stage = AutoencoderStage(
@@ -243,9 +250,11 @@ def _teacher(cfg: DictConfig, dataset: Dataset) -> dict[str, Denoiser]:
     return {"teacher": teacher}
 
 
-def make_guidance(cfg: DictConfig, model: Model, sampler: Sampler) -> Guidance:
-    """The guidance of a config, tried on two examples; its key ``weak`` names a finished fit."""
-    weak = {"weak": named_model(cfg, "guidance.weak")} if "weak" in cfg.guidance else {}
+def make_guidance(cfg: DictConfig, model: Model, sampler: Sampler, earlier: Denoise | None = None) -> Guidance:
+    """The guidance of a config, tried on two examples; its key ``weak`` names a finished fit, or `earlier`."""
+    weak: dict[str, Denoise | None] = {}
+    if "weak" in cfg.guidance:
+        weak["weak"] = weak_model.weak_fit(cfg) if cfg.guidance.weak != weak_model.SELF else earlier
     guidance: Guidance = make(cfg, "guidance", **weak)
     _check_comparison(guidance, model, trained=cfg.get("pretrained") is None)
     try:

@@ -73,13 +73,16 @@ def finished(
     return denoiser.requires_grad_(False).eval()
 
 
-def named_model(cfg: DictConfig, key: str, runs: str | Path | None = None) -> Denoiser | None:
+def named_model(
+    cfg: DictConfig, key: str, runs: str | Path | None = None, weights: WeightsChoice | None = None
+) -> Denoiser | None:
     """The finished model that a config names at one of `NAMED_FITS`, on the CPU; None if it names none.
 
     Args:
         cfg: The config.
         key: A dotted key, as ``backbone.frozen``.
         runs: Folder of all runs; None for that of the config.
+        weights: Which ones; None for those of its training's choice.
 
     Raises:
         ValueError: as `finished`, naming the key.
@@ -89,6 +92,6 @@ def named_model(cfg: DictConfig, key: str, runs: str | Path | None = None) -> De
     if name is None:
         return None
     try:
-        return finished(cfg.paths.runs if runs is None else runs, name)
+        return finished(cfg.paths.runs if runs is None else runs, name, weights=weights)
     except ValueError as error:
         raise ValueError(f"{key}={name}: {error}") from error

@@ -30,9 +30,9 @@ from diffsweep.diffusion import Denoise, Sampler, Schedule
 from diffsweep.diffusion.level import Level
 from diffsweep.diffusion.sampler_check import check_sampler
 from diffsweep.messages import say
-from diffsweep.runs import given_pictures
+from diffsweep.runs import given_pictures, weak_model
 from diffsweep.runs.autoencoder import finished_dataset
-from diffsweep.runs.build import evaluation_settings, make_guidance, trainer_settings
+from diffsweep.runs.build import evaluation_settings, make_guidance, trainer_settings, training_settings
 from diffsweep.runs.instantiate import make, make_conditioners
 from diffsweep.runs.load_fit import finished, weights_choice
 from diffsweep.scoring.sample_files import GRID, POINTS, draw_steps, write_one, write_samples
@@ -129,7 +129,10 @@ def resample(
             say(warning)
         editing = given_pictures.editing(given, model.dataset)
         sampler = editing.sampler(sampler)
-        guidance = make_guidance(cfg, model, sampler)
+        earlier = None
+        if cfg.guidance.get("weak") == weak_model.SELF:
+            earlier = finished(runs, fit.signature, weights=weak_model.earlier_weights(cfg, training_settings(cfg)))
+        guidance = make_guidance(cfg, model, sampler, earlier)
         most = POINTS if model.dataset.modality.picture is None else GRID
         n = points if points is not None and model.dataset.modality.picture is None else n
         recording = _RecordingSampler(sampler, model.schedule, model.decode, most)

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from diffsweep.diffusion import Sampler
+from diffsweep.diffusion import Denoiser, Sampler
 from diffsweep.diffusion.guidance import Guidance
 from diffsweep.evaluation.evaluate import Evaluation
 from diffsweep.messages import say
@@ -19,7 +19,7 @@ from diffsweep.scoring.guidance_strength import guidance_strength
 from diffsweep.scoring.measure import measure
 from diffsweep.scoring.model_metrics import ModelMetric, measure_model
 from diffsweep.scoring.sample_files import GRID, write_samples
-from diffsweep.scoring.sampling import FeatureExtraction, Model, Sampling, draw
+from diffsweep.scoring.sampling import UNGUIDED, FeatureExtraction, Model, Sampling, draw
 from diffsweep.scoring.text_metrics import TextMetric, measure_texts
 from diffsweep.scoring.weights import WeightsChoice, load_weights
 from diffsweep.settings import EvaluationSettings, TrainerSettings
@@ -27,6 +27,19 @@ from diffsweep.sweep.store.lease import LeaseLostError
 from diffsweep.sweep.store.record import CannotWriteError, Run
 from diffsweep.sweep.store.result import Result, SamplingSummary, TrainingSummary
 from diffsweep.trainer import make_trainer
+
+
+@dataclass(frozen=True)
+class EarlierModel:
+    """The model of a training as it was at a step that the training keeps.
+
+    Attributes:
+        denoiser: Which gets those weights when the training is finished.
+        weights: Of which step.
+    """
+
+    denoiser: Denoiser
+    weights: WeightsChoice
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +56,7 @@ class Scoring:
         settings: Which samples are drawn.
         trainer: Where they are drawn.
         weights: Which weights of the training are used.
+        earlier: The same model at an earlier step, if the guidance compares with that.
     """
 
     model: Model
@@ -54,6 +68,12 @@ class Scoring:
     settings: EvaluationSettings
     trainer: TrainerSettings
     weights: WeightsChoice = field(default_factory=WeightsChoice)
+    earlier: EarlierModel | None = None
+
+    @property
+    def guidance_while_training(self) -> Guidance:
+        """What guides samples that are drawn on the way: an earlier model is known at the end only."""
+        return self.guidance if self.earlier is None else UNGUIDED
 
 
 def score(
@@ -84,6 +104,8 @@ def score(
     assert trained is not None
     model, settings, evaluation = scoring.model, scoring.settings, scoring.evaluation
     load_weights(model.denoiser, run.fit, scoring.weights)
+    if scoring.earlier is not None:
+        load_weights(scoring.earlier.denoiser, run.fit, scoring.earlier.weights)
     if is_first_rank():
         cell.write_status("running", stage="sample")
     extraction = FeatureExtraction(evaluation.extractor, evaluation.outputs, GRID)

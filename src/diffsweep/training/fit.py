@@ -134,7 +134,7 @@ def fit(fitting: Fitting, record: Fit, mirrors: Sequence[Logger] = (), held: Cal
     kept = KeptAverages(
         tuple(settings.averages or ()),
         settings.snapshot_steps | set(range(every, settings.steps, every) if every else ()),
-        settings.keep,
+        settings.kept_steps,
         averaging,
         record.checkpoints,
     )

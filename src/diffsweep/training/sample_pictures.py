@@ -64,7 +64,7 @@ class SamplePictures(Callback):
         scoring, settings = self.scoring, self.scoring.settings
         model = scoring.model.frozen_copy(self.averaging.backbone(module))
         sampling = Sampling(
-            model, scoring.sampler, settings.seed, scoring.guidance, trainer=scoring.trainer.uncompiled()
+            model, scoring.sampler, settings.seed, scoring.guidance_while_training, trainer=scoring.trainer.uncompiled()
         )
         sampling.ask(settings.choice)
         sampling = sampling.to(trainer.strategy.root_device)

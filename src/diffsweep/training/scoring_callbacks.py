@@ -72,7 +72,7 @@ class IntermediateEvaluation:
         settings = scoring.settings
         return cls(
             scoring.sampler,
-            scoring.guidance,
+            scoring.guidance_while_training,
             dataclasses.replace(scoring.evaluation, metrics=scoring.evaluation.metrics[:1]),
             samples=min(most, settings.samples),
             batch_size=settings.batch_size,

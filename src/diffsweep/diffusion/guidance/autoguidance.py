@@ -22,9 +22,12 @@ class Autoguidance:
     Both models are told the same labels, if any.
 
     Args:
-        weak: A smaller or less trained model of the same data; in a config, the name of its finished fit.
+        weak: A smaller or less trained model of the same data; in a config, the name of its finished fit, or `self` for
+            the model itself at an earlier step.
         scale: 0 is the weak model, 1 the model itself (without asking the weak one), more goes beyond.
         output: What is done to each guided x0.
+        step: The step whose weights the weak model has, one of ``training.keep`` of its training; None for those that
+            its training chose, and for `self` for the earliest. Whoever loads the model follows it.
 
     Raises:
         ValueError: without a weak model, or for scale < 0.
@@ -41,6 +44,7 @@ class Autoguidance:
     weak: Denoise | None
     scale: float = 2.0
     output: OutputMap = KEEP
+    step: int | None = None
 
     reads = ()
     compares_absent = False
@@ -50,7 +54,7 @@ class Autoguidance:
         check_scale(self.scale)
         if self.weak is None:
             raise BadValue(
-                "weak", None, "must name a finished fit of the same data; its name is `fit` in its result.json"
+                "weak", None, "must name a finished fit of the same data (`fit` in its result.json), or be self"
             )
 
     def __call__(self, denoise: Denoise, levels: Sequence[Level]) -> Denoise:

@@ -88,6 +88,8 @@ NEUTRAL_AT: Mapping[str, object] = {
     "training.weight_decay": "all",
     "training.snapshots": 16,
     "training.keep": [],
+    # The weak model of autoguidance was always the one that its training chose.
+    "guidance.step": None,
     "condition": {},
     "autoencoder": {},
     "backbone.cross_attention": False,
