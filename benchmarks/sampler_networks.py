@@ -77,7 +77,7 @@ class Network:
             batches = [sampling.predict_step(part, i) for i, part in enumerate(numbers)]
         if not all(bool(batch.finite.all()) for batch in batches):
             return None
-        labels = sampling.known_labels(scoring.settings.samples)
+        labels = sampling.requests.classes(scoring.settings.samples)
         features = Features.collect((batch.outputs for batch in batches), labels, scoring.evaluation.outputs)
         return scoring.evaluation.values(features, self.baseline.reference)[self.main]
 
