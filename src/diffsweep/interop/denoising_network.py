@@ -156,7 +156,7 @@ class DenoisingNetwork(nn.Module):
         self.classes = classes
         self.absent = absent
         self.told_text = width is not None
-        self.told_guidance = isinstance(network, GuidedNetwork) and network.guidance
+        self.reads_guidance_scale = isinstance(network, GuidedNetwork) and network.guidance
         if width is not None:
             # What its language model makes of no words, which comes with the weights.
             self.register_buffer("empty_text", torch.zeros(*text_shape))
@@ -232,7 +232,7 @@ class DenoisingNetwork(nn.Module):
         if told.is_floating_point():
             told = told.to(torch.promote_types(x.dtype, torch.float32))
         text = [self._text(condition, x)] if self.told_text else []
-        more: dict[str, Any] = {"guidance": self._guidance(condition, x)} if self.told_guidance else {}
+        more: dict[str, Any] = {"guidance": self._guidance(condition, x)} if self.reads_guidance_scale else {}
         return x, path, [seen, told, self._labels(condition, x), *text], more
 
     def check_condition(self, condition: Condition | None) -> None:

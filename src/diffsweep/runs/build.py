@@ -19,7 +19,7 @@ from diffsweep.data.examples import Dataset, Examples
 from diffsweep.data.modality import POINTS, Modality
 from diffsweep.diffusion import Denoiser, Sampler, Schedule
 from diffsweep.diffusion.denoiser import Denoise
-from diffsweep.diffusion.guidance import Distilled, Guidance, ToldGuidance
+from diffsweep.diffusion.guidance import Distilled, Guidance, ReadsGuidanceScale
 from diffsweep.diffusion.objective import Objective
 from diffsweep.diffusion.objective_check import EXAMPLES, check_objective
 from diffsweep.diffusion.sampler_check import UnsuitableSamplerError, check_sampler
@@ -273,7 +273,8 @@ def make_guidance(cfg: DictConfig, model: Model, sampler: Sampler, earlier: Deno
 def _check_comparison(guidance: Guidance, model: Model, *, trained: bool) -> None:
     """Refuse a guidance that compares with no condition for a model that has none, or that tells a scale in vain."""
     network = model.denoiser.backbone
-    if isinstance(guidance, Distilled) and not (isinstance(network, ToldGuidance) and network.told_guidance):
+    reads_scale = isinstance(network, ReadsGuidanceScale) and network.reads_guidance_scale
+    if isinstance(guidance, Distilled) and not reads_scale:
         raise ValueError(
             "guidance=distilled tells the network a scale, and this one was not distilled from guidance: choose "
             "guidance=cfg, or none"

@@ -5,7 +5,7 @@ from diffsweep.diffusion.guidance.base import Guidance
 from diffsweep.diffusion.guidance.cfgpp import CFGpp
 from diffsweep.diffusion.guidance.classifier import ByClassifier
 from diffsweep.diffusion.guidance.classifier_free import ClassifierFree
-from diffsweep.diffusion.guidance.distilled import Distilled, ToldGuidance
+from diffsweep.diffusion.guidance.distilled import Distilled, ReadsGuidanceScale
 from diffsweep.diffusion.guidance.dps import DPS
 from diffsweep.diffusion.guidance.each import EachCondition
 from diffsweep.diffusion.guidance.inpaint import Inpaint
@@ -32,8 +32,8 @@ __all__ = [
     "Keep",
     "OutputMap",
     "Projected",
+    "ReadsGuidanceScale",
     "Rescaled",
-    "ToldGuidance",
     "Unguided",
     "ZeroStar",
 ]

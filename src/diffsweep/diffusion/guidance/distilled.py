@@ -1,4 +1,4 @@
-"""Distilled guidance: a network that was taught what guided answers are is told how strong the guidance is to be."""
+"""Distilled guidance: the scale is an input of a network that was taught the guided answers."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ SCALE = "guidance"
 
 
 @runtime_checkable
-class ToldGuidance(Protocol):
-    """A network that says whether it is told the scale of a guidance, as an entry of its condition.
+class ReadsGuidanceScale(Protocol):
+    """A network that says whether the scale of a guidance is one of its inputs, as an entry of its condition.
 
     Attributes:
-        told_guidance: Whether it is.
+        reads_guidance_scale: Whether it is.
     """
 
-    told_guidance: bool
+    reads_guidance_scale: bool
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Distilled:
     """On Distillation of Guided Diffusion Models (arXiv 2210.03142, section 3.1): the scale is an input of the network.
 
     Args:
-        scale: That the network is told; what it means is what the network was taught.
+        scale: The input of the network; what it means is what the network was taught.
         output: What is done to each x0.
 
     Raises:
@@ -55,7 +55,7 @@ class Distilled:
     def __call__(self, denoise: Denoise, levels: Sequence[Level]) -> Denoise:
         def guided(x: Tensor, level: Level, condition: Condition | None = None) -> Tensor:
             given = required(condition)
-            told = Entry(x.new_full((len(x),), self.scale), torch.ones(len(x), dtype=torch.bool, device=x.device))
-            return self.output(denoise(x, level, Condition({**given.entries, SCALE: told})))
+            scale = Entry(x.new_full((len(x),), self.scale), torch.ones(len(x), dtype=torch.bool, device=x.device))
+            return self.output(denoise(x, level, Condition({**given.entries, SCALE: scale})))
 
         return guided
