@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-_IMPORTED = ["diffsweep.runs.stages", "diffsweep.report.terminal", "diffsweep.entry.train"]
+_IMPORTED = ["diffsweep.entry.train", "diffsweep.runs.stages", "diffsweep.report.terminal"]
 _CONTEXT.set_forkserver_preload(_IMPORTED)
 # What `python -m` runs of those processes that train or evaluate.
 _FORKED = (["diffsweep.entry.job_process", "serve"], ["diffsweep.entry.trial"])

@@ -7,6 +7,7 @@ import sys
 
 _PROGRAM = """
 import sys
+import diffsweep.entry.job_process
 import diffsweep.runs.stages
 from torchmetrics import Metric, MetricCollection
 
@@ -27,3 +28,9 @@ def test_a_job_imports_no_metric_of_torchmetrics_and_who_wants_one_has_it() -> N
     done = subprocess.run([sys.executable, "-c", _PROGRAM], capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == ["", "True"]
+
+
+def test_who_imports_the_package_has_torchmetrics_as_it_is() -> None:
+    program = "import sys, diffsweep, torchmetrics; print('torchmetrics.functional' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, "True"), done.stderr

@@ -11,8 +11,6 @@ import importlib
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from diffsweep.lazy_torchmetrics import import_lazily
-
 if TYPE_CHECKING:
     from diffsweep.results.shown import RunResult, SweepTable
     from diffsweep.results.start import sweep as sweep
@@ -37,5 +35,4 @@ class _Sweep(ModuleType):
         return sweep(*overrides, progress=progress)
 
 
-import_lazily()
 importlib.import_module("diffsweep.sweep").__class__ = _Sweep

@@ -17,7 +17,10 @@ from collections.abc import Sequence
 from importlib import metadata
 
 from diffsweep import mistakes
+from diffsweep.lazy_torchmetrics import import_lazily
 from diffsweep.project import with_joined_folders
+
+import_lazily()
 
 # Name -> what it is for, in one line; its file is called alike.
 COMMANDS = {
