@@ -180,7 +180,7 @@ def stated(cell: str, runs: Path, n: int) -> tuple[torch.Tensor, torch.Tensor, t
     sampler = make(request.cfg, "sampler")
     sampling = Sampling(model, sampler, request.seed, make_guidance(request.cfg, model, sampler))
     noise = torch.stack([torch.randn(1, 8, 8, generator=generator(request.seed, "image", i)) for i in range(n)])
-    labels = sampling.known_labels(n)
+    labels = sampling.requests.classes(n)
     told = None if labels is None else Condition.of(label=labels)
     with torch.no_grad():
         x0 = sampler(sampling.guided, noise, schedule=model.schedule, condition=told)

@@ -13,6 +13,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
+from safetensors.torch import load_file, save_file
 
 import forked_runs
 import text_encoders
@@ -247,12 +248,25 @@ def broken(tmp_path: Path, kind: str) -> Path:
     elif kind == "cut":
         path = folder / "model.safetensors"
         path.write_bytes(path.read_bytes()[:1000])
+    elif kind in ("partial", "poolerless"):
+        path, part = folder / "model.safetensors", "encoder.layer.1" if kind == "partial" else "pooler"
+        kept = {name: value for name, value in load_file(path).items() if not name.startswith(part)}
+        save_file(kept, path, metadata={"format": "pt"})
     elif kind == "code":
         text = (folder / "config.json").read_text()
         entry = '"auto_map": {"AutoConfig": "evil.Config", "AutoModel": "evil.Model"}, "model_type": "evil"'
         (folder / "config.json").write_text(text.replace('"model_type": "bert"', entry))
         (folder / "evil.py").write_text("raise SystemExit('evil code was run')\n")
     return folder
+
+
+def test_weights_that_no_token_depends_on_may_be_absent(tmp_path: Path) -> None:
+    texts = ["one", "two"]
+    tokens = [
+        TextEncoder(str(folder), content_of(str(folder)), 12, 16)(texts)[0]
+        for folder in (text_encoders.tiny(), broken(tmp_path, "poolerless"))
+    ]
+    assert torch.equal(*tokens)
 
 
 @pytest.mark.parametrize(
@@ -263,6 +277,8 @@ def broken(tmp_path: Path, kind: str) -> Path:
         ("speechless", "has no tokenizer: save that of the model there too"),
         ("nameless", "has no config.json"),
         ("cut", "holds no language model that can be read here"),
+        # What it lacks would be drawn at random.
+        ("partial", "holds no language model that can be read here (its weights lack encoder.layer.1."),
         ("code", "holds no language model that can be read here"),
         ("absent", "is no folder: give one that has config.json, weights and a tokenizer, or minilm"),
     ],

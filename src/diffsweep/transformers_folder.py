@@ -83,6 +83,25 @@ def require_transformers(wanted: str) -> ModuleType:
     return transformers
 
 
+def whole_model(kind: Any, folder: Path | str) -> Any:
+    """A model in float32, frozen, of a class of transformers, with all the weights that its answers depend on.
+
+    Raises:
+        ValueError: for weights that the folder lacks, which transformers would draw at random. Also what
+            `from_pretrained` raises.
+    """
+    import torch
+
+    model, info = kind.from_pretrained(
+        str(folder), use_safetensors=True, dtype=torch.float32, output_loading_info=True, **LOCAL
+    )
+    # No hidden layer depends on a pooler, which many folders leave out.
+    lacking = sorted(name for name in info["missing_keys"] if "pooler" not in name.split("."))
+    if lacking:
+        raise ValueError(f"its weights lack {', '.join(lacking[:3])}")
+    return model.requires_grad_(False).eval()
+
+
 @contextmanager
 def loading(transformers: ModuleType) -> Iterator[None]:
     """Let models be loaded inside of the block without bars and warnings, and without moving random numbers."""

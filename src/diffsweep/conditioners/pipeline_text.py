@@ -20,7 +20,7 @@ from torch import Tensor
 from diffsweep.conditioners.text_encoder import PIPELINES, pipeline_content
 from diffsweep.messages import say
 from diffsweep.mistakes import one_line
-from diffsweep.transformers_folder import LOCAL, loading, require_transformers
+from diffsweep.transformers_folder import LOCAL, loading, require_transformers, whole_model
 
 # Texts that the models are given at a time.
 _BATCH = 32
@@ -119,12 +119,11 @@ def _loaded(folder: str, pipeline: str, content: str) -> list[tuple[Any, Any]]:
                     raise ValueError(f"its architecture {name or 'is not said'} is none of {', '.join(_MODELS)}")
                 tokens = Path(folder) / part.replace("text_encoder", "tokenizer")
                 tokenizer = transformers.AutoTokenizer.from_pretrained(str(tokens), **LOCAL)
-                kind = getattr(transformers, name)
-                model = kind.from_pretrained(str(place), use_safetensors=True, dtype=torch.float32)
+                model = whole_model(getattr(transformers, name), place)
         except Exception as error:
             # What transformers raise is of many kinds, for files of many kinds.
             why = one_line(error)[:300]
             raise ValueError(f"{place} holds no language model that can be read here ({why})") from error
-        found.append((tokenizer, model.requires_grad_(False).eval()))
+        found.append((tokenizer, model))
     say(f"texts are read by {len(found)} language models of {folder} ({content})")
     return found

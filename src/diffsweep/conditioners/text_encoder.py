@@ -24,6 +24,7 @@ from diffsweep.transformers_folder import (
     content_of_files,
     loading,
     require_transformers,
+    whole_model,
 )
 
 if TYPE_CHECKING:
@@ -194,8 +195,7 @@ def _loaded(folder: Path, content: str) -> tuple[Any, Any]:
             config = transformers.AutoConfig.from_pretrained(str(folder), **LOCAL)
             known = type(config) in transformers.MODEL_FOR_TEXT_ENCODING_MAPPING
             kind = transformers.AutoModelForTextEncoding if known else transformers.AutoModel
-            model = kind.from_pretrained(str(folder), use_safetensors=True, dtype=torch.float32, **LOCAL)
-            model = model.requires_grad_(False).eval()
+            model = whole_model(kind, folder)
             with torch.inference_mode():
                 _last_layer(model, tokenizer(["a"], return_tensors="pt"))
     except Exception as error:

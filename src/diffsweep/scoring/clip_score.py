@@ -20,7 +20,7 @@ from diffsweep.mistakes import BadValue, one_line
 from diffsweep.scoring.clip_folder import clip_architecture, clip_content, clip_folder
 from diffsweep.scoring.requests import Requests
 from diffsweep.scoring.text_metrics import TextScore, held_out_pairs, kept, why_no_texts
-from diffsweep.transformers_folder import LOCAL, loading, require_transformers
+from diffsweep.transformers_folder import LOCAL, loading, require_transformers, whole_model
 
 # Pairs that the network is given at a time.
 _BATCH = 16
@@ -151,16 +151,10 @@ def _loaded(folder: str, content: str) -> _Clip:
         with loading(transformers):
             tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **LOCAL)
             pictures = transformers.CLIPImageProcessor.from_pretrained(folder, **LOCAL)
-            model, told = transformers.CLIPModel.from_pretrained(
-                folder, use_safetensors=True, dtype=torch.float32, output_loading_info=True, **LOCAL
-            )
+            model = whole_model(transformers.CLIPModel, folder)
     except Exception as error:
         # What transformers raise is of many kinds, for files of many kinds.
         why = one_line(error).split(". ")[0][:300]
         raise ValueError(f"{folder} holds no CLIP that can be read here ({why})") from error
-    if told["missing_keys"]:
-        # They would be drawn at random.
-        lacks = ", ".join(sorted(told["missing_keys"])[:3])
-        raise ValueError(f"{folder} holds no whole CLIP: its weights lack {lacks}")
     say(f"samples and texts are compared by the CLIP in {folder} ({content})")
-    return _Clip(model.requires_grad_(False).eval(), tokenizer, pictures)
+    return _Clip(model, tokenizer, pictures)
