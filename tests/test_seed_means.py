@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -70,6 +71,26 @@ def test_a_sweep_over_seeds_ranks_methods(sweep: tuple[Path, str]) -> None:
         assert with_error(mean, half) in " ".join(row)
     assert by_sampler[min(means, key=means.__getitem__)] == rows(printed)[0]
     assert any(line.startswith(MEANS) for line in lines)
+
+
+def test_the_report_answers_for_methods_and_not_for_seeds(sweep: tuple[Path, str]) -> None:
+    project, _ = sweep
+    (file,) = project.glob("runs/sweeps/*/report.html")
+    page = file.read_text()
+    found = re.search(r'"answer":\s*(?=\[)', page)
+    assert found is not None
+    first, *more = json.JSONDecoder().raw_decode(page, found.end())[0]
+    assert "seed=" not in first
+    means = {}
+    for sampler in ("ddim", "heun"):
+        main = [one.main for one in cells(project, sampler)]
+        means[sampler] = interval([one.value or math.nan for one in main], [one.jackknife for one in main])
+    best = min(means, key=lambda sampler: means[sampler][0])
+    assert first.startswith(f"sampler={best} ")
+    mean, half = means[best]
+    assert with_error(mean, half, "\N{PLUS-MINUS SIGN}") in first
+    assert "Means over trainings of seeds 0, 1 and 2: their intervals are about other seeds too." in more
+    assert more[-1].startswith("6 cells of 3 trainings took ")
 
 
 def test_the_best_pictures_are_those_of_the_best_method(sweep: tuple[Path, str]) -> None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from diffsweep.report import statistics
+from diffsweep.report.factors import shown_factors
 from diffsweep.report.failure import Failure
 from diffsweep.report.format import count, duration, things, with_error
 from diffsweep.report.overrides import override_values
 from diffsweep.report.protocol import MeasurementProtocol, by_protocol, with_main_number
+from diffsweep.report.seeds import differences_to_best, rows_of, seeds_note
 from diffsweep.report.verdict import verdict
 from diffsweep.sweep.store.record import Cell
 from diffsweep.sweep.store.result import CHOICES, Result, larger_is_better
@@ -86,45 +88,64 @@ def common_options(rows: Sequence[Result], factors: Mapping[str, Sequence[str]])
     return " ".join(f"{key}={_short(value)}" for key, value in same.items() if key not in factors)
 
 
-def answer(rows: Sequence[Result], name: str, ties: set[str], names: Sequence[str]) -> list[str]:
+def answer(rows: Sequence[Result], config: Callable[[Result], Mapping[str, Any]]) -> list[str]:
     """Sentences about a table: the winner, its margin, how sure that is, who else may be best, what all of it cost.
+
+    Trainings that differ in their seed only are one method, and methods are compared by their means over the seeds.
 
     Args:
         rows: of one protocol, best first.
-        name: of the number.
-        ties: cells that cannot be told from the best, itself included; empty if no cell has the number.
-        names: of the cells, for people.
+        config: gives the resolved config of a cell, empty if there is none.
     """
-    if not ties:
+    name, methods = rows[0].metric, rows_of(rows, config)
+    results = [method.result for method in methods]
+    best, differences = differences_to_best(methods, methods, lambda result: result)
+    if best is None:
         return [f"No cell has a finite {name}.", _cost(rows)]
-    best = rows[0]
-    ranked = sum(result.value(name) is not None for result in rows)
-    others = [i for i, result in enumerate(rows) if i and result.cell in ties]
-    sure = f"with {statistics.LEVEL:.0%} confidence".replace("%", " %")
-    sentences = []
+    varying = shown_factors(results)
+    names = [cell_name(varying, i, result) for i, result in enumerate(results)]
+    others = [
+        i
+        for i, (result, found) in enumerate(zip(results, differences, strict=True))
+        if i and result.value(name) is not None and (found is None or not found.significant)
+    ]
+    ranked = sum(result.value(name) is not None for result in results)
     if ranked == 1:
-        sentences.append(f"{names[0]}: {_number(best, name)}.")
+        sentences = [f"{names[0]}: {_number(results[0], name)}."]
     elif others:
-        amount = things(len(others), "other")
-        sentences.append(f"{names[0]} comes first: {_number(best, name)}, but {amount} cannot be told from it {sure}.")
-        more = f"; and {len(others) - 3} more" if len(others) > 3 else ""
-        sentences.append(f"These may be as good: {'; '.join(names[i] for i in others[:3])}{more}.")
-        calls = [rows[i].nfe for i in (0, *others)]
-        cheapest = min((nfe for nfe in calls if nfe is not None), default=None)
-        if cheapest is not None and calls[0] is not None and cheapest < calls[0]:
-            i = (0, *others)[calls.index(cheapest)]
-            sentences.append(f"The cheapest of them is {names[i]}: {_number(rows[i], name)}.")
+        sentences = _undecided(results, names, others)
     else:
-        lead = statistics.difference(rows[1], best, name, statistics.level_for(ranked - 1))
+        lead = differences[1]
         assert lead is not None
         margin = with_error(abs(lead.value), lead.half, PLUS_MINUS)
-        how = "more" if larger_is_better(name) else "less"
-        sentences.append(
-            f"{names[0]} is best {sure}: {_number(best, name)}, {margin} {how} than the next, {names[1]}"
-            f"{_calls(rows[1]) if rows[1].nfe != best.nfe else ''}."
-        )
-    said = verdict(best.measure(name))
-    return [*sentences, *([f"The first is {said}."] if said else []), _cost(rows)]
+        how, calls = "more" if larger_is_better(name) else "less", results[1].nfe
+        sentences = [
+            f"{names[0]} is best {_sure()}: {_number(results[0], name)}, {margin} {how} than the next, {names[1]}"
+            f"{_calls(results[1]) if calls != results[0].nfe else ''}."
+        ]
+    of_seeds = [f"{line[0].upper()}{line[1:].partition(';')[0]}." for line in seeds_note(methods)]
+    said = verdict(results[0].measure(name))
+    return [*sentences, *of_seeds, *([f"The first is {said}."] if said else []), _cost(rows)]
+
+
+def _undecided(rows: Sequence[Result], names: Sequence[str], others: Sequence[int]) -> list[str]:
+    """Sentences about a first that cannot be told from `others`."""
+    name, amount = rows[0].metric, things(len(others), "other")
+    more = f"; and {len(others) - 3} more" if len(others) > 3 else ""
+    sentences = [
+        f"{names[0]} comes first: {_number(rows[0], name)}, but {amount} cannot be told from it {_sure()}.",
+        f"These may be as good: {'; '.join(names[i] for i in others[:3])}{more}.",
+    ]
+    calls = [rows[i].nfe for i in (0, *others)]
+    cheapest = min((nfe for nfe in calls if nfe is not None), default=None)
+    if cheapest is not None and calls[0] is not None and cheapest < calls[0]:
+        i = (0, *others)[calls.index(cheapest)]
+        sentences.append(f"The cheapest of them is {names[i]}: {_number(rows[i], name)}.")
+    return sentences
+
+
+def _sure() -> str:
+    return f"with {statistics.LEVEL:.0%} confidence".replace("%", " %")
 
 
 def _short(value: str) -> str:

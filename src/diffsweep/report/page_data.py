@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,11 @@ def page_data(comparison: Comparison, metric: str | None = None) -> dict[str, An
     differing = differing_fields(list(groups))
     images, lossless = next(row[1:] for row in _IMAGES if len(results) <= row[0])
     shown_tables = [
-        _table(rows, ", ".join(f"{TITLES[field]} {_text(getattr(protocol, field))}" for field in differing))
+        _table(
+            rows,
+            ", ".join(f"{TITLES[field]} {_text(getattr(protocol, field))}" for field in differing),
+            comparison.config,
+        )
         for protocol, rows in groups.items()
     ]
     best = next((rows[0].cell for rows in groups.values()), None)
@@ -101,8 +105,8 @@ def _strip(cell: Cell, count: int, lossless: bool) -> dict[str, Any] | None:
     return found
 
 
-def _table(rows: Sequence[Result], apart: str) -> dict[str, Any]:
-    """One leaderboard: cells of one protocol, best first; `apart` says what sets it apart from others."""
+def _table(rows: Sequence[Result], apart: str, config: Callable[[Result], Mapping[str, Any]]) -> dict[str, Any]:
+    """One leaderboard: cells of one protocol, best first; `apart` says what sets it apart; `config`: of a cell."""
     name = rows[0].metric
     varying, raw = shown_factors(rows), factors(rows)
     shown = {key: dict(zip(raw[key], varying[key], strict=True)) for key in raw}
@@ -118,7 +122,7 @@ def _table(rows: Sequence[Result], apart: str) -> dict[str, Any]:
         "factors": list(varying),
         "protocol": "; ".join([_protocol(rows[0]), *_origins(rows)]),
         "apart": apart,
-        "answer": answer(rows, name, ties, names),
+        "answer": answer(rows, config),
         "common": common_options(rows, varying),
         "careful": "; ".join(filter(None, _cautions(rows))) or None,
         "rows": [

@@ -132,7 +132,6 @@ def sweep_table(plan: Plan, found: Sequence[Result], failures: Mapping[str, str]
 def _leaderboard(rows: Sequence[Result], runs: Path) -> str:
     name, varying = rows[0].metric, shown_factors(rows)
     ties = {result.cell for result in ties_with_best(rows, name)}
-    names = [cell_name(varying, i, result) for i, result in enumerate(rows)]
     lines = []
     for place, result in enumerate(rows):
         mark = "" if result.cell not in ties else " (best)" if not place else " (tied)"
@@ -146,7 +145,7 @@ def _leaderboard(rows: Sequence[Result], runs: Path) -> str:
         lines.append(f"<tr><td>{_picture(Cell.of(result, runs)) if place < _ROWS else ''}</td>{cells}</tr>")
     heads = ["", *varying, name, "network calls", "sampling"]
     head = "".join(f'<th style="text-align: left">{escape(text)}</th>' for text in heads)
-    said = " ".join(answer(rows, name, ties, names))
+    said = " ".join(answer(rows, lambda result: Cell.of(result, runs).config()))
     return f"<p>{escape(said)}</p><table><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
 
 
