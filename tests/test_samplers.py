@@ -23,7 +23,7 @@ from diffsweep.diffusion.schedules import VE, Cosine, Rectified, linear_betas
 from diffsweep.diffusion.solvers import Adaptive, DPMpp2M, Euler, Heun, Multistep
 from diffsweep.diffusion.spacing import Beta, Given, Karras, Leading, Linspace, LogSNR, Optimal, Spacing, Time
 from diffsweep.diffusion.target import V
-from diffsweep.mistakes import shown
+from diffsweep.mistakes import spell
 from prerequisites import need_module
 
 CONF = Path(__file__).parent.parent / "conf"
@@ -270,7 +270,7 @@ def test_the_cost_is_what_it_says(name: str, nfe: int) -> None:
 
 @pytest.mark.parametrize("nfe", [0, -3, 2.5, True, "many"])
 def test_impossible_costs_are_refused(nfe: object) -> None:
-    with pytest.raises(ValueError, match=f"^nfe={shown(nfe)} must be a whole number"):
+    with pytest.raises(ValueError, match=f"^nfe={spell(nfe)} must be a whole number"):
         Sampler(Euler(), Time(), nfe=nfe)  # pyright: ignore[reportArgumentType]
 
 

@@ -25,10 +25,10 @@ def tell(**values: str) -> None:
     """Add to what the calling process is told, if there is one."""
     name = os.environ.get(_VARIABLE)
     if name:
-        write_atomic(Path(name), json.dumps(told(Path(name)) | values))
+        write_atomic(Path(name), json.dumps(read(Path(name)) | values))
 
 
-def told(file: Path) -> dict[str, Any]:
+def read(file: Path) -> dict[str, Any]:
     """What has been told in `file` so far."""
     try:
         return json.loads(file.read_text(encoding="utf-8"))

@@ -37,7 +37,7 @@ class BadValue(ValueError):
         self.name, self.value, self.rule = name, value, rule
 
     def __str__(self) -> str:
-        return f"{self.name}={shown(self.value)} {self.rule}"
+        return f"{self.name}={spell(self.value)} {self.rule}"
 
     def below(self, path: str) -> BadValue:
         """The same mistake of the parameter below the dotted `path` of a config."""
@@ -53,7 +53,7 @@ def below(path: str) -> Iterator[None]:
         raise error.below(path) from None
 
 
-def shown(value: object) -> str:
+def spell(value: object) -> str:
     """A value as a config spells it, cut if it is long."""
     text = "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
     text = " ".join(text.split())

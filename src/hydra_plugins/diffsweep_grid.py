@@ -65,7 +65,7 @@ class GridSweeper(Sweeper):
                 runs_folder(self.config)
                 sweep_name(self.config)
             batch = self._batch(arguments)
-            if cell_configs.wanted():
+            if cell_configs.shows_configs():
                 cell_configs.show(self.hydra_context.config_loader, self.config, batch)
                 return []
             if not Mode.of(self.config).writes_plan:

@@ -32,12 +32,12 @@ def _field_of_packed(decoder: str) -> Callable[..., Any]:
 
 
 def _check_places(config: DictConfig) -> None:
-    from diffsweep.mistakes import shown
+    from diffsweep.mistakes import spell
 
     for key in ("path", "cache"):
         value = config.get(key)
         if not isinstance(value, str) or not value.strip():
-            raise ValueError(f"dataset.{key}={shown(value)} must name a folder")
+            raise ValueError(f"dataset.{key}={spell(value)} must name a folder")
 
 
 def _train_command() -> str:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diffsweep.mistakes import shown
+from diffsweep.mistakes import spell
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -60,7 +60,7 @@ def vae_state(folder: str, weights: str) -> Mapping[str, Tensor]:
 
 def _in(folder: object, name: str) -> Path:
     if not isinstance(folder, str) or not folder.strip():
-        raise ValueError(f"autoencoder.network.folder={shown(folder)} must name a folder of diffusers' AutoencoderKL")
+        raise ValueError(f"autoencoder.network.folder={spell(folder)} must name a folder of diffusers' AutoencoderKL")
     # The whole of a latent diffusion has it below.
     places = [Path(folder, name), Path(folder, "vae", name)]
     found = next((path for path in places if path.is_file()), None)

@@ -28,10 +28,10 @@ def take(words: list[str]) -> list[str]:
         if word in ("--cfg=job", "-cjob"):
             _asked_for.append(True)
             return take([*words[:place], *words[place + 1 :]])
-    return [word for word in words if word != "--resolve"] if wanted() else words
+    return [word for word in words if word != "--resolve"] if shows_configs() else words
 
 
-def wanted() -> bool:
+def shows_configs() -> bool:
     """Whether this process shows configs instead of running anything."""
     return bool(_asked_for)
 

@@ -68,7 +68,7 @@ def job(cfg: DictConfig) -> float | None:
     os.chdir(node.runtime.cwd)
     try:
         refuse_unread(cfg)
-        if cell_configs.wanted():
+        if cell_configs.shows_configs():
             cell_configs.show_one(overrides, recorded(cfg))
             return None
         refuse_impossible_folders(cfg.paths)
@@ -163,7 +163,7 @@ def run(main: Callable[[], object]) -> None:
     except Exception as error:
         code = _report(_no_option(error) or error)
     finally:
-        if cell_configs.wanted():
+        if cell_configs.shows_configs():
             sweep_end.forget()
         finished = sweep_end.show_last()
     if code or not finished:

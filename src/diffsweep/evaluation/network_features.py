@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from diffsweep.evaluation.efficientnet import described
 from diffsweep.evaluation.extractor import CPU_BATCH, Extractor
 from diffsweep.evaluation.extractor import sha256 as digest_of
-from diffsweep.evaluation.network_weights import Weights, loaded
+from diffsweep.evaluation.network_weights import Weights, load_into
 from diffsweep.evaluation.opacity import over_white
 from diffsweep.mistakes import BadValue, did_you_mean, one_line, one_of, whole
 
@@ -152,7 +152,7 @@ def torchvision_network(
     # Inception and GoogLeNet would otherwise compute weights for many seconds that are replaced.
     quick = {"init_weights": False} if model in ("inception_v3", "googlenet") else {}
     body = models.get_model(model, weights=None, **quick)
-    found = loaded(body, model, weights, sha256)
+    found = load_into(body, model, weights, sha256)
     shown = Preprocessed(BeforeLastLinear(body), size, mean, std, interpolation)
     return _extractor(shown, space or model, f"torchvision {model}, input of its last linear layer", found)
 
@@ -190,7 +190,7 @@ def timm_network(
     if not timm.is_model(name):
         raise BadValue("model", model, f"is no network of timm{did_you_mean(name, timm.list_models())}")
     body = timm.create_model(name, pretrained=False)
-    found = loaded(body, model, weights, sha256)
+    found = load_into(body, model, weights, sha256)
     shown = Preprocessed(PooledFeatures(body), size, mean, std, interpolation)
     return _extractor(shown, space or name, f"timm {name}, pooled", found)
 
@@ -228,7 +228,7 @@ def own_network(
     if not isinstance(body, nn.Module):
         raise ValueError(f"network gave a {type(body).__name__}: it must make a torch.nn.Module")
     kind = type(body)
-    found = loaded(body, space, weights, sha256) if weights is not None else Weights(_state_digest(body), ())
+    found = load_into(body, space, weights, sha256) if weights is not None else Weights(_state_digest(body), ())
     source = Path(inspect.getfile(kind)).read_bytes()
     shown = Preprocessed(body, size, mean, std, interpolation)
     return _extractor(shown, space, f"{kind.__module__}.{kind.__qualname__} {digest_of(source)}", found)

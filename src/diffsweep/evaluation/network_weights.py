@@ -34,7 +34,7 @@ class Weights:
     files: tuple[Path, ...]
 
 
-def loaded(network: nn.Module, what: str, path: str | None, sha256: str | None) -> Weights:
+def load_into(network: nn.Module, what: str, path: str | None, sha256: str | None) -> Weights:
     """Put the weights of a file into a network.
 
     Args:

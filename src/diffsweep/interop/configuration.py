@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from diffsweep.files import read_bytes
-from diffsweep.mistakes import did_you_mean, shown
+from diffsweep.mistakes import did_you_mean, spell
 
 # A config of diffusers has some kilobytes, with a list of a thousand betas some dozens.
 _LARGEST = 2_000_000
@@ -56,11 +56,11 @@ def plain(value: Any, name: str, depth: int = 0) -> Any:
     if isinstance(value, (int, float)):
         # Schedulers of diffusers have bounds that are infinite.
         if math.isnan(value) or (math.isfinite(value) and abs(value) >= 2**53):
-            raise ValueError(f"{name}={shown(value)} is no number that a network has")
+            raise ValueError(f"{name}={spell(value)} is no number that a network has")
         return value
     if isinstance(value, str):
         if len(value) > 200 or not _WORD.fullmatch(value):
-            raise ValueError(f"{name}={shown(value)} is no word that a network's configuration has")
+            raise ValueError(f"{name}={spell(value)} is no word that a network's configuration has")
         return value
     if isinstance(value, Sequence):
         if len(value) > _LONGEST:
@@ -69,7 +69,7 @@ def plain(value: Any, name: str, depth: int = 0) -> Any:
     if isinstance(value, Mapping):
         for key in value:
             if not isinstance(key, str) or not re.fullmatch(r"[A-Za-z]\w*", key, re.ASCII):
-                raise ValueError(f"{name} has the key {shown(key)}, which no configuration has")
+                raise ValueError(f"{name} has the key {spell(key)}, which no configuration has")
         return {key: plain(below, f"{name}.{key}", depth + 1) for key, below in value.items()}
     raise ValueError(f"{name} is a {type(value).__name__}")
 
@@ -83,4 +83,4 @@ def refuse_unknown(given: Iterable[str], known: Iterable[str], what: str) -> Non
     known = list(known)
     for key in given:
         if key not in known:
-            raise ValueError(f"{what} has the key {shown(key)}, which is not known{did_you_mean(key, known)}")
+            raise ValueError(f"{what} has the key {spell(key)}, which is not known{did_you_mean(key, known)}")

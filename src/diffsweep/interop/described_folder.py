@@ -25,7 +25,7 @@ from diffsweep.interop.checkpoint import Checkpoint
 from diffsweep.interop.configuration import plain, refuse_unknown
 from diffsweep.interop.process import LEVELS, OUTPUTS, SCHEDULES, Node, Process, negative, target
 from diffsweep.interop.weights import Weights, is_weights, pickled_entries
-from diffsweep.mistakes import one_of, shown
+from diffsweep.mistakes import one_of, spell
 
 DESCRIPTION = "model.yaml"
 _KEYS = (
@@ -123,7 +123,11 @@ def _checkpoint(folder: Path, content: dict[str, Any]) -> Checkpoint:
         scale,
         width,
         {"_target_": f"{OUTPUTS}.Keep"},
-        (f"predicts {predicts}", f"level told as {shown(content['level'])}", f"schedule {shown(content['schedule'])}"),
+        (
+            f"predicts {predicts}",
+            f"level told as {spell(content['level'])}",
+            f"schedule {spell(content['schedule'])}",
+        ),
     )
     network, classes, said = _network(content, weights)
     return Checkpoint(folder, "state_dict", network, process, weights, classes, (said,))
@@ -132,7 +136,7 @@ def _checkpoint(folder: Path, content: dict[str, Any]) -> Checkpoint:
 def _weights(folder: Path, content: Mapping[str, Any]) -> Weights:
     name = str(content["weights"])
     if not re.fullmatch(r"[\w.-]+", name, re.ASCII) or not is_weights(Path(name)):
-        raise ValueError(f"weights={shown(name)} must be the name of a .safetensors or .pt file beside it")
+        raise ValueError(f"weights={spell(name)} must be the name of a .safetensors or .pt file beside it")
     file = folder / name
     if not file.is_file():
         raise ValueError(f"weights={name} is not there")
@@ -157,14 +161,14 @@ def _network(content: Mapping[str, Any], weights: Weights) -> tuple[Node, int, s
         node = _dit(shapes)
         return node, node["classes"], f"DiT of {size:,} parameters, told one of {node['classes']} labels"
     if not isinstance(given, dict) or not isinstance(given.get("_target_"), str):
-        raise ValueError(f"network={shown(given)} must be dit, or name a class of yours: {{_target_: module.Class}}")
+        raise ValueError(f"network={spell(given)} must be dit, or name a class of yours: {{_target_: module.Class}}")
     path = given["_target_"]
     if not re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", path, re.ASCII):
-        raise ValueError(f"network._target_={shown(path)} is no dotted name of a class")
+        raise ValueError(f"network._target_={spell(path)} is no dotted name of a class")
     arguments = {str(key): plain(value, f"network.{key}") for key, value in given.items() if key != "_target_"}
     classes = content.get("classes", 0)
     if isinstance(classes, bool) or not isinstance(classes, int) or classes < 0:
-        raise ValueError(f"classes={shown(classes)} must be a number of labels, 0 for none")
+        raise ValueError(f"classes={spell(classes)} must be a number of labels, 0 for none")
     node = {
         "_target_": "diffsweep.interop.module_network.ModuleNetwork",
         "module": {"_target_": path, **arguments},
@@ -205,7 +209,7 @@ def _dit(shapes: Mapping[str, tuple[int, ...]]) -> Node:
 def _named(key: str, given: object, known: Mapping[str, Node], places: tuple[str, ...]) -> Node:
     if isinstance(given, dict) and isinstance(given.get("_target_"), str):
         if not given["_target_"].startswith(places):
-            raise ValueError(f"{key}._target_={shown(given['_target_'])} must be one of {places[0]}...")
+            raise ValueError(f"{key}._target_={spell(given['_target_'])} must be one of {places[0]}...")
         return {
             str(name): value if name == "_target_" else plain(value, f"{key}.{name}") for name, value in given.items()
         }
@@ -214,5 +218,5 @@ def _named(key: str, given: object, known: Mapping[str, Node], places: tuple[str
 
 def _number(name: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1e6:
-        raise ValueError(f"{name}={shown(value)} must be a number above 0")
+        raise ValueError(f"{name}={spell(value)} must be a number above 0")
     return float(value)

@@ -11,7 +11,7 @@ from diffsweep.interop.checkpoint import Checkpoint, TextReader, check_weights
 from diffsweep.interop.configuration import read_object
 from diffsweep.interop.diffusers_scheduler import read_scheduler
 from diffsweep.interop.weights import of_folder
-from diffsweep.mistakes import shown
+from diffsweep.mistakes import spell
 
 INDEX = "model_index.json"
 NETWORK = "config.json"
@@ -108,7 +108,7 @@ def _part(index: Path) -> tuple[str, list[str]]:
     library, name = parts[found[0]]
     if library != "diffusers":
         raise ValueError(
-            f"{index}: {found[0]} is {shown(name)} of {shown(library)}, which is code of the folder's own: it is "
+            f"{index}: {found[0]} is {spell(name)} of {spell(library)}, which is code of the folder's own: it is "
             "not run (write its weights into a class of diffusers, or import it as a module)"
         )
     notes = []
@@ -150,7 +150,7 @@ def _text(folder: Path, kind: str, width: int) -> TextReader:
     length = 0 if kind == _APART else configs[0].get("max_position_embeddings", 77)
     if (own > width if joint else own != width) or not isinstance(length, int):
         first = folder / parts[1 if kind == _APART else 0] / NETWORK
-        raise ValueError(f"{first}: its tokens have {shown(own)} numbers, and the network takes {width}")
+        raise ValueError(f"{first}: its tokens have {spell(own)} numbers, and the network takes {width}")
     if alone:
         return TextReader(folder / parts[0], kind, length, width)
     index = read_object(folder / INDEX)

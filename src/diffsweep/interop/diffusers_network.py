@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from diffsweep.interop.configuration import plain, refuse_unknown
 from diffsweep.interop.steering import Steering, TransformerSteering, UNetSteering
-from diffsweep.mistakes import alternatives, did_you_mean, shown
+from diffsweep.mistakes import alternatives, did_you_mean, spell
 
 # Keys of every config.json that say nothing about the network.
 _ABOUT = ("_class_name", "_diffusers_version", "_name_or_path", "_use_default_values", "_commit_hash")
@@ -44,7 +44,7 @@ def _unet(config: Mapping[str, Any]) -> tuple[int, int | None]:
     return config.get("num_class_embeds") or 0, None
 
 
-class ToldText(NamedTuple):
+class TextInputs(NamedTuple):
     """What a network is told of texts: tokens (N, L, width), each whole text (N, width), and sizes of images (N, 6).
 
     With them comes the scale of a guidance (N,). All but the tokens are None for a network that is not told them. Sizes
@@ -73,7 +73,7 @@ def _sized_text(config: Mapping[str, Any]) -> int | None:
     whole, sizes = config.get("projection_class_embeddings_input_dim"), config.get("addition_time_embed_dim")
     if not isinstance(whole, int) or not isinstance(sizes, int) or whole <= 6 * sizes:
         raise ValueError(
-            f"projection_class_embeddings_input_dim={shown(whole)} is no text and six sizes of {shown(sizes)} numbers"
+            f"projection_class_embeddings_input_dim={spell(whole)} is no text and six sizes of {spell(sizes)} numbers"
         )
     return whole - 6 * sizes
 
@@ -89,9 +89,9 @@ def _joint_whole(config: Mapping[str, Any]) -> int | None:
 def _packed_text(config: Mapping[str, Any]) -> int | None:
     size, channels = config.get("patch_size", 1), config.get("in_channels", 64)
     if size != 1 or not isinstance(channels, int) or channels % _PACK**2:
-        raise ValueError(f"patch_size={shown(size)}, in_channels={shown(channels)} is no network of packed latents")
+        raise ValueError(f"patch_size={spell(size)}, in_channels={spell(channels)} is no network of packed latents")
     if config.get("out_channels") not in (None, channels):
-        raise ValueError(f"out_channels={shown(config['out_channels'])} is not in_channels={channels}")
+        raise ValueError(f"out_channels={spell(config['out_channels'])} is not in_channels={channels}")
     return _joint_text(config)
 
 
@@ -123,7 +123,7 @@ def _attended_text(config: Mapping[str, Any]) -> int | None:
         return None
     width = config.get("cross_attention_dim", 1280)
     if not isinstance(width, int):
-        raise ValueError(f"cross_attention_dim={shown(width)} is not one number: a network of one text has one")
+        raise ValueError(f"cross_attention_dim={spell(width)} is not one number: a network of one text has one")
     return width
 
 
@@ -142,12 +142,12 @@ def _pixart(config: Mapping[str, Any]) -> tuple[int, int | None]:
     return 0, None
 
 
-def _call_unet(model: nn.Module, x: Tensor, level: Tensor, labels: Tensor | None, text: ToldText | None) -> Tensor:
+def _call_unet(model: nn.Module, x: Tensor, level: Tensor, labels: Tensor | None, text: TextInputs | None) -> Tensor:
     return model(x, level, class_labels=labels, return_dict=False)[0]
 
 
 def _call_conditional(
-    model: nn.Module, x: Tensor, level: Tensor, labels: Tensor | None, text: ToldText | None
+    model: nn.Module, x: Tensor, level: Tensor, labels: Tensor | None, text: TextInputs | None
 ) -> Tensor:
     tokens = None if text is None else text.tokens
     more: dict[str, Any] = {}
@@ -156,13 +156,13 @@ def _call_conditional(
     return model(x, level, encoder_hidden_states=tokens, class_labels=labels, return_dict=False, **more)[0]
 
 
-def _call_joint(model: nn.Module, x: Tensor, level: Tensor, labels: Tensor | None, text: ToldText | None) -> Tensor:
+def _call_joint(model: nn.Module, x: Tensor, level: Tensor, labels: Tensor | None, text: TextInputs | None) -> Tensor:
     assert text is not None
     given = {"encoder_hidden_states": text.tokens, "pooled_projections": text.whole}
     return model(x, timestep=level, **given, return_dict=False)[0]
 
 
-def _call_packed(model: nn.Module, x: Tensor, level: Tensor, labels: Tensor | None, text: ToldText | None) -> Tensor:
+def _call_packed(model: nn.Module, x: Tensor, level: Tensor, labels: Tensor | None, text: TextInputs | None) -> Tensor:
     assert text is not None
     rows, columns = (side // _PACK for side in x.shape[2:])
     places = torch.zeros(rows, columns, 3, device=x.device, dtype=x.dtype)
@@ -181,11 +181,11 @@ def _call_packed(model: nn.Module, x: Tensor, level: Tensor, labels: Tensor | No
     return F.pixel_shuffle(y.transpose(1, 2).unflatten(2, (rows, columns)), _PACK)
 
 
-def _call_dit(model: nn.Module, x: Tensor, level: Tensor, labels: Tensor | None, text: ToldText | None) -> Tensor:
+def _call_dit(model: nn.Module, x: Tensor, level: Tensor, labels: Tensor | None, text: TextInputs | None) -> Tensor:
     return model(x, timestep=level, class_labels=labels, return_dict=False)[0]
 
 
-def _call_pixart(model: nn.Module, x: Tensor, level: Tensor, labels: Tensor | None, text: ToldText | None) -> Tensor:
+def _call_pixart(model: nn.Module, x: Tensor, level: Tensor, labels: Tensor | None, text: TextInputs | None) -> Tensor:
     conditions = {"resolution": None, "aspect_ratio": None}
     return model(x, timestep=level, added_cond_kwargs=conditions, return_dict=False)[0]
 
@@ -208,7 +208,7 @@ class _Kind:
     """
 
     labels: Callable[[Mapping[str, Any]], tuple[int, int | None]]
-    call: Callable[[nn.Module, Tensor, Tensor, Tensor | None, ToldText | None], Tensor]
+    call: Callable[[nn.Module, Tensor, Tensor, Tensor | None, TextInputs | None], Tensor]
     fixed_size: bool
     text: Callable[[Mapping[str, Any]], int | None] = _no_text
     whole: Callable[[Mapping[str, Any]], int | None] = _no_text
@@ -290,7 +290,7 @@ class DiffusersNetwork(nn.Module):
             assert self._steering is not None
             with self._steering.added(self.model, residuals):
                 return self.forward(x, level, labels, text, guidance)
-        y = self._call(self.model, x, level, labels, None if text is None else self._told(text, x, guidance))
+        y = self._call(self.model, x, level, labels, None if text is None else self._text_inputs(text, x, guidance))
         return y[:, : x.shape[1]]
 
     def features(self, *given: Any, map: Tensor | None = None, **more: Any) -> list[Tensor]:
@@ -310,13 +310,13 @@ class DiffusersNetwork(nn.Module):
         assert self._steering is not None
         return self._steering.silent_layers(self.model)
 
-    def _told(self, text: Tensor, x: Tensor, guidance: Tensor | None) -> ToldText:
+    def _text_inputs(self, text: Tensor, x: Tensor, guidance: Tensor | None) -> TextInputs:
         """Of rows (N, L, width), whose last one is the whole text if the network is told that."""
         if self.whole is None:
-            return ToldText(text, guidance=guidance)
+            return TextInputs(text, guidance=guidance)
         height, width = (side * self.pixels for side in x.shape[2:])
         sizes = text.new_tensor([height, width, 0, 0, height, width]).expand(len(x), -1)
-        return ToldText(text[:, :-1], text[:, -1, : self.whole], sizes, guidance)
+        return TextInputs(text[:, :-1], text[:, -1, : self.whole], sizes, guidance)
 
 
 def _line(error: Exception) -> str:
@@ -326,14 +326,14 @@ def _line(error: Exception) -> str:
 def _known(name: str, config: Mapping[str, Any]) -> tuple[_Kind, dict[str, Any]]:
     if name not in _KINDS:
         near = did_you_mean(name, _KINDS) or f": networks that are read are {alternatives(_KINDS)}"
-        raise ValueError(f"the network {shown(name)} cannot be read{near}")
+        raise ValueError(f"the network {spell(name)} cannot be read{near}")
     arguments = {key: plain(value, key) for key, value in config.items() if key not in _ABOUT}
     taken = inspect.signature(getattr(require(), name).__init__).parameters
     refuse_unknown(arguments, [key for key in taken if key != "self"], f"the config.json of {name}")
     for key, value in arguments.items():
         counts = value if isinstance(value, list) else [value]
         if "layers" in key and any(isinstance(count, int) and count > _MOST_LAYERS for count in counts):
-            raise ValueError(f"{key}={shown(value)} is more than {_MOST_LAYERS} layers")
+            raise ValueError(f"{key}={spell(value)} is more than {_MOST_LAYERS} layers")
         if isinstance(value, list) and len(value) > _MOST_LAYERS:
             raise ValueError(f"{key} has {len(value)} entries, more than {_MOST_LAYERS}")
     return _KINDS[name], arguments

@@ -11,7 +11,7 @@ import torch
 from diffsweep.interop.configuration import plain, refuse_unknown
 from diffsweep.interop.diffusers_network import _ABOUT, _line, _quiet, require
 from diffsweep.interop.process import LEVELS, OUTPUTS, SCHEDULES, Node, Process, SizeShift, negative, shifted, target
-from diffsweep.mistakes import alternatives, did_you_mean, shown
+from diffsweep.mistakes import alternatives, did_you_mean, spell
 
 # What else may be wrong with a table that agrees with a formula, in log(alpha^2).
 _ALIKE = 2e-5
@@ -30,13 +30,13 @@ def read_scheduler(config: Mapping[str, Any], name: str | None = None) -> Proces
     scheduler_class = getattr(schedulers, name, None) if name in known else None
     if scheduler_class is None:
         near = did_you_mean(name, known) or f": {len(known)} are known, DDPMScheduler among them"
-        raise ValueError(f"there is no scheduler {shown(name)} in diffusers{near}")
+        raise ValueError(f"there is no scheduler {spell(name)} in diffusers{near}")
     arguments = {key: plain(value, key) for key, value in config.items() if key not in _ABOUT}
     taken = [key for key in inspect.signature(scheduler_class.__init__).parameters if key not in ("self", "kwargs")]
     refuse_unknown(arguments, taken, f"the scheduler_config.json of {name}")
     count = arguments.get("num_train_timesteps", 1000)
     if not isinstance(count, int) or not 1 <= count <= 100_000:
-        raise ValueError(f"num_train_timesteps={shown(count)} must be a whole number from 1 to 100000")
+        raise ValueError(f"num_train_timesteps={spell(count)} must be a whole number from 1 to 100000")
     with _quiet():
         try:
             scheduler = scheduler_class(**arguments)
@@ -77,7 +77,7 @@ _PREDICTIONS = {
 def _predicts(settings: Mapping[str, Any], name: str) -> tuple[Node, str]:
     word = settings.get("prediction_type", "epsilon")
     if word not in _PREDICTIONS:
-        raise ValueError(f"prediction_type={shown(word)} of {name} must be {alternatives(_PREDICTIONS)}")
+        raise ValueError(f"prediction_type={spell(word)} of {name} must be {alternatives(_PREDICTIONS)}")
     kind, short = _PREDICTIONS[word]
     return target(kind), short
 
@@ -123,9 +123,9 @@ def _by_size(settings: Mapping[str, Any], name: str) -> SizeShift:
     kind = settings.get("time_shift_type", "exponential")
     known = all(isinstance(one, (int, float)) and not isinstance(one, bool) for one in (*lengths, *shifts))
     if not known or not 0 < lengths[0] < lengths[1] or kind not in ("exponential", "linear"):
-        raise ValueError(f"{name} has a dynamic shift that is not read: {shown([*lengths, *shifts, kind])}")
+        raise ValueError(f"{name} has a dynamic shift that is not read: {spell([*lengths, *shifts, kind])}")
     if settings.get("shift_terminal"):
-        raise ValueError(f"{name} with shift_terminal={shown(settings['shift_terminal'])} is not read")
+        raise ValueError(f"{name} with shift_terminal={spell(settings['shift_terminal'])} is not read")
     return SizeShift(*map(int, lengths), *map(float, shifts), exponential=kind == "exponential")
 
 
@@ -143,7 +143,7 @@ def _karras(scheduler: Any, settings: Mapping[str, Any], name: str) -> Process |
     predicts = target("EDM", sigma_data=width)
     word = settings.get("prediction_type", "epsilon")
     if word not in ("epsilon", "v_prediction"):
-        raise ValueError(f"prediction_type={shown(word)} of {name} must be epsilon or v_prediction")
+        raise ValueError(f"prediction_type={spell(word)} of {name} must be epsilon or v_prediction")
     # Asked at one level, for one of them tells an angle.
     noise = scheduler.precondition_noise(torch.tensor([2.0]))
     log = torch.isclose(noise, torch.tensor([2.0]).log() / 4).all()

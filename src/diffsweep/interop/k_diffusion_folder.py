@@ -13,7 +13,7 @@ from diffsweep.interop.checkpoint import Checkpoint, check_weights
 from diffsweep.interop.configuration import plain, read_object, refuse_unknown
 from diffsweep.interop.process import LEVELS, OUTPUTS, SCHEDULES, Process, target
 from diffsweep.interop.weights import Weights
-from diffsweep.mistakes import one_of, shown
+from diffsweep.mistakes import one_of, spell
 
 CONFIG = "config.json"
 _TYPES = ("image_v1", "image_transformer_v1")
@@ -65,9 +65,9 @@ def read(folder: Path) -> Checkpoint:
     data = content.get("dataset")
     classes = data.get("num_classes", 0) if isinstance(data, Mapping) else 0
     if isinstance(classes, bool) or not isinstance(classes, int) or not 0 <= classes < 100_000:
-        raise ValueError(f"{folder / CONFIG}: num_classes={shown(classes)} must be a number of labels")
+        raise ValueError(f"{folder / CONFIG}: num_classes={spell(classes)} must be a number of labels")
     if model.get("loss_config", "karras") != "karras":
-        raise ValueError(f"{folder / CONFIG}: loss_config={shown(model['loss_config'])} is not read, only karras is")
+        raise ValueError(f"{folder / CONFIG}: loss_config={spell(model['loss_config'])} is not read, only karras is")
     files = sorted(folder.glob("*.safetensors"))
     if len(files) != 1:
         raise ValueError(f"{folder} must have one file of weights in safetensors, and has {len(files)}")
@@ -129,7 +129,7 @@ class KDiffusionNetwork(nn.Module):
         for key in ("depth", "depths"):
             counts = settings.get(key) if isinstance(settings.get(key), list) else [settings.get(key)]
             if any(isinstance(count, int) and count > _MOST_LAYERS for count in counts or ()):
-                raise ValueError(f"{key}={shown(settings[key])} is more than {_MOST_LAYERS} layers")
+                raise ValueError(f"{key}={spell(settings[key])} is more than {_MOST_LAYERS} layers")
         if kind == "image_v1" and any(settings.get(f"{part}_cond_dim") for part in ("mapping", "unet", "cross")):
             raise ValueError("a network of k-diffusion that needs more than x and a level is not read")
         self.classes = classes if kind == "image_transformer_v1" else 0

@@ -66,7 +66,7 @@ def watch(process: subprocess.Popen[str], note: Path, display: Display) -> None:
     took = f"{'done' if not process.returncode else 'ended'} in {duration(time.monotonic() - began)}"
     lines = html.escape(printable("\n".join(said)))
     more = f'<details><summary>{took}</summary><pre style="{_PRE}">{lines}</pre></details>'
-    display(more if lines and "mistake" not in caller.told(note) else f"<div>{took}</div>")
+    display(more if lines and "mistake" not in caller.read(note) else f"<div>{took}</div>")
 
 
 class _Look:
@@ -78,7 +78,7 @@ class _Look:
         self._sweep: tuple[int, Plan, Names, Monitor] | None = None
 
     def picture(self) -> str:
-        told = caller.told(self._note)
+        told = caller.read(self._note)
         if "folder" in told:
             return self._of_sweep(Path(told["folder"]))
         if "fit" not in told:

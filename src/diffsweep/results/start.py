@@ -114,7 +114,7 @@ def _process(words: tuple[str, ...], progress: bool) -> tuple[dict[str, Any], in
         except KeyboardInterrupt:
             _end(process)
             raise
-        told = caller.told(note)
+        told = caller.read(note)
     if "mistake" in told:
         raise ValueError(told["mistake"])
     return told, code

@@ -29,7 +29,7 @@ from diffsweep.training.fit_autoencoder import AutoencoderFitting
 
 
 @runtime_checkable
-class Given(Protocol):
+class HasWeights(Protocol):
     """An autoencoder whose weights are there already."""
 
     def state(self) -> Mapping[str, Tensor]:
@@ -151,7 +151,7 @@ def _shards(record: AutoencoderRecord) -> LatentShards:
 def given_state(dataset: LatentDataset) -> Callable[[], Mapping[str, Tensor]] | None:
     """What reads the weights of an autoencoder that is given; None if it is trained."""
     made = dataset.space.autoencoder
-    return made.state if isinstance(made, Given) else None
+    return made.state if isinstance(made, HasWeights) else None
 
 
 def finished_dataset(cfg: DictConfig, runs: str | Path) -> Dataset:

@@ -18,7 +18,7 @@ from diffsweep.scoring.editing import Editing
 from diffsweep.settings import GivenPictures
 
 
-def liked(given: GivenPictures, dataset: Dataset) -> Tensor | None:
+def like_pictures(given: GivenPictures, dataset: Dataset) -> Tensor | None:
     """The pictures whose edges, or coarser version, samples are asked for, as stored (M, C, H, W); None for none.
 
     Raises:
@@ -28,7 +28,7 @@ def liked(given: GivenPictures, dataset: Dataset) -> Tensor | None:
 
 
 def editing(given: GivenPictures, dataset: Dataset) -> Editing:
-    """What is done with the other pictures. Raises ValueError as `liked`, and for a mask that paints nothing anew."""
+    """What is done with the other pictures. Raises ValueError as above, and for a mask that paints nothing anew."""
     start, known = _read_all(given.start, dataset), _read_all(given.inpaint, dataset)
     repainted = None
     if given.mask is not None:

@@ -30,7 +30,7 @@ from diffsweep.diffusion.target import X0
 from diffsweep.former_names import with_current_targets
 from diffsweep.interop.denoising_network import DenoisingNetwork
 from diffsweep.interop.imported import Imported, check_start
-from diffsweep.mistakes import BadValue, alternatives, did_you_mean, one_line, shown
+from diffsweep.mistakes import BadValue, alternatives, did_you_mean, one_line, spell
 
 
 def make(cfg: DictConfig, key: str, **kwargs: Any) -> Any:
@@ -230,7 +230,7 @@ def _typed(name: str, value: Any, hint: Any) -> Any:
             # true equals 1.
             if any(value == word and isinstance(value, bool) == isinstance(word, bool) for word in known):
                 return value
-            words += map(shown, known)
+            words += map(spell, known)
         elif origin in (NoneType, None):
             if value is None:
                 return value

@@ -17,7 +17,7 @@ from diffsweep.conditioners.text import text_encoder
 from diffsweep.conditioners.text_encoder import pipeline_content
 from diffsweep.hub import repository, snapshot
 from diffsweep.interop import checkpoint
-from diffsweep.mistakes import did_you_mean, shown
+from diffsweep.mistakes import did_you_mean, spell
 from diffsweep.runs.trust import check_targets
 from diffsweep.sweep.store.record import Fit
 
@@ -128,7 +128,7 @@ def find(named: object, runs: str | Path) -> Pretrained:
         ValueError: in one line, if there is none, or it cannot be read.
     """
     if not isinstance(named, str) or not named.strip():
-        raise ValueError(f"pretrained={shown(named)} must name a folder or file of a trained model, or an imported fit")
+        raise ValueError(f"pretrained={spell(named)} must name a folder or file of a trained model, or an imported fit")
     fit = Fit(Path(runs) / "fits" / named)
     if not Path(named).exists() and "/" not in named and fit.folder.is_dir():
         return _of_fit(fit, named)

@@ -140,7 +140,7 @@ def resample(
         drawing = cast(Sampler, recording) if follow else sampler
         sampling = Sampling(model, drawing, seed, guidance, trainer=settings.uncompiled())
         sampling.ask(choice)
-        sampling.requests = replace(sampling.requests, pictures=given_pictures.liked(given, model.dataset))
+        sampling.requests = replace(sampling.requests, pictures=given_pictures.like_pictures(given, model.dataset))
         sampling.editing = editing
         trainer = functools.partial(make_trainer, settings, runs, exact=False, logger=False)
         batch_size = evaluation_settings(cfg).batch_size

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from diffsweep.files import read_json
-from diffsweep.mistakes import BadValue, shown
+from diffsweep.mistakes import BadValue, spell
 from diffsweep.transformers_folder import TOKENIZER, check_folder, content_of_files
 
 _CONFIG = "config.json"
@@ -27,7 +27,7 @@ def clip_folder(folder: object) -> Path:
     found = check_folder("folder", folder)
     kind = (read_json(found / _CONFIG) or {}).get("model_type")
     if kind != "clip":
-        raise BadValue("folder", folder, f"has a model of the kind {shown(kind)}, not clip: '{_HOW}' gets one")
+        raise BadValue("folder", folder, f"has a model of the kind {spell(kind)}, not clip: '{_HOW}' gets one")
     if not any((found / name).is_file() for name in _PICTURES):
         raise BadValue("folder", folder, f"has no {_PICTURES[0]}: save that of the model there too ('{_HOW}' does)")
     return found

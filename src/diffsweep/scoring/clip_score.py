@@ -19,7 +19,7 @@ from diffsweep.messages import say
 from diffsweep.mistakes import BadValue, one_line
 from diffsweep.scoring.clip_folder import clip_architecture, clip_content, clip_folder
 from diffsweep.scoring.requests import Requests
-from diffsweep.scoring.text_metrics import TextScore, held_out_pairs, kept, why_no_texts
+from diffsweep.scoring.text_metrics import TextScore, from_cache, held_out_pairs, why_no_texts
 from diffsweep.transformers_folder import LOCAL, loading, require_transformers, whole_model
 
 # Pairs that the network is given at a time.
@@ -99,7 +99,7 @@ class ClipScore:
 
         identity = sha256(_VERSION, found, requests.dataset.load("test").digest(), json.dumps(real.texts))
         path = Path(cache) / "clip_score" / f"{identity[:24]}.safetensors"
-        values = kept(path, "metric clip_score", "computes that of real pairs", of_real)["values"]
+        values = from_cache(path, "metric clip_score", "computes that of real pairs", of_real)["values"]
         return TextScore(score, float(values.mean()) if len(values) else None, self.by)
 
 

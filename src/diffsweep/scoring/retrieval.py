@@ -18,7 +18,7 @@ from diffsweep.evaluation.picture_text import ARCHITECTURE, PictureTextEncoder, 
 from diffsweep.messages import say
 from diffsweep.mistakes import whole
 from diffsweep.scoring.requests import Requests
-from diffsweep.scoring.text_metrics import TextScore, held_out_pairs, kept, why_no_texts
+from diffsweep.scoring.text_metrics import TextScore, from_cache, held_out_pairs, why_no_texts
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,9 @@ class Retrieval:
     def _encoder(self, dataset: Dataset, reader: ReadsTexts, train: Source, cache: Path) -> PictureTextEncoder:
         identity = sha256(ARCHITECTURE, train.digest(), str(self.steps))
         path = Path(cache) / "picture_text" / f"{identity[:24]}.safetensors"
-        stored = kept(path, "metric retrieval", "trains its encoder", lambda: self._trained(dataset, reader, train))
+        stored = from_cache(
+            path, "metric retrieval", "trains its encoder", lambda: self._trained(dataset, reader, train)
+        )
         network = PictureTextEncoder(dataset.stored[0])
         network.load_state_dict(stored)
         return network.requires_grad_(False).eval()

@@ -92,7 +92,7 @@ def held_out_pairs(requests: Requests) -> Pairs:
     return Pairs(some.x[told], told, [texts[i] for i in told.tolist()])
 
 
-def kept(path: Path, what: str, work: str, compute: Callable[[], Mapping[str, Tensor]]) -> Mapping[str, Tensor]:
+def from_cache(path: Path, what: str, work: str, compute: Callable[[], Mapping[str, Tensor]]) -> Mapping[str, Tensor]:
     """Tensors that the file holds, or else what is computed, by one process at a time, and put there if that may be.
 
     Args:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch.optim.lr_scheduler import LRScheduler
 
-from diffsweep.mistakes import BadValue, number, shown, whole
+from diffsweep.mistakes import BadValue, number, spell, whole
 
 KEY = "training.decay"
 # So many steps are tried before a training, which takes a tenth of a second.
@@ -41,7 +41,7 @@ class LearningRateDecay:
         name = getattr(getattr(scheduler, "func", scheduler), "__name__", "?")
         # torch names none of them in what it raises.
         given: Mapping[str, object] = getattr(scheduler, "keywords", {})
-        self._named = f"{name}({', '.join(f'{key}={shown(value)}' for key, value in given.items())})"
+        self._named = f"{name}({', '.join(f'{key}={spell(value)}' for key, value in given.items())})"
         try:
             for key, parameter in inspect.signature(getattr(scheduler, "func", scheduler)).parameters.items():
                 # torch's own annotations are text that cannot be evaluated.

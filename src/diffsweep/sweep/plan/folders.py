@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from diffsweep.mistakes import shown
+from diffsweep.mistakes import spell
 
 # Data may lie where only others write.
 _WRITABLE = ("runs", "cache")
@@ -27,7 +27,7 @@ def sweep_name(config: Mapping[str, Any]) -> str | None:
     node = config.get("sweep")
     if not isinstance(node, Mapping) and node is not None:
         raise ValueError(
-            f"sweep={shown(node)} is no name: sweep.name=NAME names a sweep, and +sweeps=NAME runs a study of sweeps/"
+            f"sweep={spell(node)} is no name: sweep.name=NAME names a sweep, and +sweeps=NAME runs a study of sweeps/"
         )
     name = (node or {}).get("name")
     return None if name is None else valid_name(name, "sweep.name")
@@ -35,7 +35,7 @@ def sweep_name(config: Mapping[str, Any]) -> str | None:
 
 def valid_name(name: object, key: str) -> str:
     """The name at `key`, which is to name a folder. Raises ValueError if it cannot, or is what commands call `last`."""
-    text = shown(name)
+    text = spell(name)
     if not isinstance(name, (str, int)) or isinstance(name, bool) or not re.fullmatch(r"\w[\w.+-]{0,99}", text):
         raise ValueError(f"{key}={text} must be letters, digits and . _ + - only, at most 100: it names a folder")
     if text == _LAST:
