@@ -61,7 +61,7 @@ def test_the_steps_are_cells_of_one_training_and_differ(guided: Path) -> None:
 
 def test_the_model_itself_is_the_fit_of_its_name(guided: Path) -> None:
     (fit,) = guided.glob("runs/fits/*")
-    train(guided, "guidance=autoguidance", f"guidance.weak='{fit.name}'", "guidance.step=10")
+    train(guided, "guidance=autoguidance", f"guidance.weak='{fit.name}'", "guidance.step=10", "guidance.scale=1.5")
     found = values(guided)
     by_name = next(value for asked, value in found.items() if fit.name in asked)
     assert by_name == next(value for asked, value in found.items() if asked == "guidance.step=10")
